@@ -1,0 +1,34 @@
+# `make demo` and `make test` set up everything they need in .venv on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint types ci clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	# torch first and by itself: asked for as a dependency, pip may choose a build with gigabytes of CUDA.
+	$(BIN)/pip install --quiet "$$(grep -E '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,train]'
+	touch $@
+
+setup: .venv/.installed  ## make .venv with everything that demo, test and lint need
+
+demo: setup  ## run the jobs on embedded data with embedded tiny checkpoints; leaves demo_output/
+	$(BIN)/triptych demo
+
+test: setup  ## the default tests: fast, no Ray
+	$(BIN)/pytest
+
+lint: setup  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ci: setup  ## what .ci/run does
+	bash .ci/run
+
+clean:  ## remove .venv and outputs
+	rm -rf .venv demo_output output

@@ -1,0 +1,155 @@
+"""The few types that every room shares: what is asked of a model and what comes back.
+
+Nothing here knows torch, Ray or a family; a CPU process imports this file for the price of numpy.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Message = Mapping[str, Any]
+Pixels = NDArray[np.uint8]
+Finish = Literal["stop", "length"]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder is not what its family needs: a file, a key, a shape or a setting is wrong."""
+
+
+class BadRequest(ValueError):
+    """A request cannot be turned into a prompt: its messages, placeholders or images contradict each other."""
+
+
+class BadImage(BadRequest):
+    """Bytes that should be an image cannot be decoded, or are refused."""
+
+
+class PromptTooLong(BadRequest):
+    """A prompt and the tokens it may answer with do not fit the longest sequence the engine holds."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen and when an answer ends.
+
+    Attributes:
+        max_new_tokens: The most tokens an answer may have, stop token included.
+        temperature: 0 takes the likeliest token; above 0 draws from the softened distribution.
+        top_k: Draw among the k likeliest tokens only; 0 means all.
+        top_p: Draw among the fewest tokens that hold this much probability; 1 means all.
+        seed: The row's own seed; two requests with equal seeds draw alike in any company.
+        stop: An answer ends when its text contains one of these; the text before it is kept.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question to a model, as a job states it: either `messages` for the chat template or a `prompt` as it is.
+
+    Attributes:
+        key: The row's name; it comes back in nothing but error messages.
+        messages: Chat messages; `content` is a string or a list of `{"type": "image"}` and
+            `{"type": "text", "text": ...}`. Control tokens inside texts are read as plain characters.
+        prompt: The final text, image placeholders included, taken as it is.
+        images: Compressed image bytes (JPEG, PNG, ...) in the order of their placeholders.
+        sampling: How to answer.
+    """
+
+    key: str = ""
+    messages: Sequence[Message] | None = None
+    prompt: str | None = None
+    images: Sequence[bytes] = ()
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """A request made ready on the CPU; everything in it can travel as Arrow columns.
+
+    Attributes:
+        prompt: The rendered text, image placeholders not yet expanded.
+        token_ids: int32 (T,), image placeholders expanded.
+        tiles: uint8 pictures (height, width, 3), not normalised, in reading order.
+        layout: A few integers per tile or image whose meaning belongs to the family.
+        image_tokens: How many of `token_ids` stand for image features.
+    """
+
+    prompt: str
+    token_ids: NDArray[np.int32]
+    tiles: tuple[Pixels, ...] = ()
+    layout: tuple[int, ...] = ()
+    image_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the engine produced for one prompt, still in tokens.
+
+    Attributes:
+        token_ids: Emitted ids, the stop token included.
+        logprobs: Log-probability of each emitted id under the model's own distribution, before temperature and filters.
+        finish: `stop` for a stop id or stop string, `length` for the limit.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What comes back for one request.
+
+    Attributes:
+        text: The answer without stop token, stop string and special tokens.
+        image: The encoded picture, for requests that draw one.
+        token_ids: Emitted ids, the stop token included.
+        logprobs: One log-probability per emitted id.
+        finish: `stop` or `length`.
+        prompt_tokens: Length of the prompt in tokens, image tokens included.
+        image_tokens: How many of those stand for image features.
+    """
+
+    text: str
+    image: bytes | None
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+    prompt_tokens: int
+    image_tokens: int
+
+
+class Processor(Protocol):
+    """The CPU half of a family: it owns the tokenizer, the chat template and the tiling. Imports no torch."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end an answer: the checkpoint's eos list and the family's end-of-turn id."""
+        ...
+
+    def prepare(self, request: Request) -> ModelInput:
+        """Render, tokenise and tile one request.
+
+        Raises:
+            BadRequest: The messages, placeholders or images contradict each other.
+            BadImage: An image cannot be decoded.
+        """
+        ...
+
+    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
+        """Return a test that says whether the emitted ids hold a stop string; None when there are none to look for."""
+        ...
+
+    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
+        """Turn emitted ids back into an answer."""
+        ...

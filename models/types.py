@@ -73,6 +73,19 @@ class Request:
 
 
 @dataclass(frozen=True)
+class ImageSettings:
+    """What a run may override of a checkpoint's own image settings; None keeps the checkpoint's.
+
+    Attributes:
+        split_image: Aria: cut large images into crops beside the overview.
+        max_image_size: Aria: side of the canvas, 490 or 980 for the released checkpoints.
+    """
+
+    split_image: bool | None = None
+    max_image_size: int | None = None
+
+
+@dataclass(frozen=True)
 class ModelInput:
     """A request made ready on the CPU; everything in it can travel as Arrow columns.
 

@@ -1,0 +1,330 @@
+"""Reach files by uri: local folders, S3 and whatever else fsspec knows, with whole-object writes that one writer wins.
+
+Everything that reads or writes data goes through a Store. It knows nothing of shards, units or parts, keeps no
+listing in memory, and takes credentials only from the environment or the provider chain.
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import random
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import fsspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline import local_disk
+from pipeline.storage_faults import describe, is_refused, is_transient
+
+T = TypeVar("T")
+
+UNFINISHED_AGE_S = 3600.0
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class StorageError(Exception):
+    """Something cannot be read or written; the message names the uri and the cause."""
+
+
+class NotFound(StorageError):
+    """There is nothing under this uri."""
+
+
+class Unreachable(StorageError):
+    """The store did not answer within a Store's patience; later it may."""
+
+
+class StorageSettings(BaseModel):
+    """How to reach an S3 store; other kinds of uri need none of it. There is no place for credentials here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint_url: str | None = Field(default=None, description="an S3 server other than Amazon's")
+    anon: bool = Field(default=False, description="read a public bucket without credentials")
+    region: str | None = Field(default=None, description="region of the bucket, where the server insists on it")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file in a listing: its path below the store's uri, its size in bytes, and the store's tag of its content."""
+
+    path: str
+    size: int
+    etag: str | None
+
+
+Entries = list[Entry]  # inside Store, `list` is its method
+
+
+@dataclass(frozen=True)
+class Store:
+    """Files below one uri. Cheap to make and to pickle: every process opens its own connection when it first needs one.
+
+    Attributes:
+        uri: A local folder (made absolute, so that workers elsewhere find it) or an fsspec URL.
+        settings: How to reach it.
+        patience_s: How long a store that does not answer is asked again before `Unreachable`.
+    """
+
+    uri: str
+    settings: StorageSettings = field(default_factory=StorageSettings)
+    patience_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", absolute(self.uri))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files lie on a disk of this machine (or one mounted on it)."""
+        return "://" not in self.uri
+
+    def list(self, prefix: str = "") -> Entries:
+        """List every file below the folder `prefix`, sorted by path; an absent folder has none."""
+        try:
+            found = self._steadily("list", prefix, lambda: self._fs.find(self._full(prefix), detail=True))
+        except NotFound:
+            return []
+        return self._entries(found.values())
+
+    def glob(self, pattern: str) -> Entries:
+        """List the files whose path below the uri matches `pattern`; `*` stays within a folder, `**` does not."""
+        found = self._steadily("list", pattern, lambda: self._fs.glob(self._full(pattern), detail=True))
+        return self._entries(found.values())
+
+    def entry(self, path: str) -> Entry:
+        """Look up one file.
+
+        Raises:
+            NotFound: There is no file of this path, or it is a folder.
+        """
+        entries = self._entries([self._steadily("look up", path, lambda: self._fs.info(self._full(path)))])
+        if not entries:
+            raise NotFound(f"cannot look up {self.name(path)}: it is a folder, expected a file")
+        return entries[0]
+
+    def size(self, path: str) -> int:
+        """Return the size of one file in bytes."""
+        return self.entry(path).size
+
+    def exists(self, path: str) -> bool:
+        """Say whether there is a file of this path."""
+        try:
+            self.entry(path)
+        except NotFound:
+            return False
+        return True
+
+    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """Return a file's bytes, or those from `start` up to `stop`."""
+        if start is not None and start == stop:
+            return b""
+        return self._steadily("read", path, lambda: bytes(self._fs.cat_file(self._full(path), start=start, end=stop)))
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading and seeking; small reads are served from a read-ahead buffer."""
+        return self._steadily("open", path, lambda: cast(BinaryIO, self._fs.open(self._full(path), "rb")))
+
+    def publish(self, path: str, data: bytes) -> bool:
+        """Write a whole object unless one is there: first writer wins, nobody ever sees a part of it.
+
+        Returns:
+            True if the object is now there through this call, False if it was there already.
+        """
+        if self.is_local:
+            return self._steadily("publish", path, lambda: local_disk.link_new(self._full(path), data))
+        writer = uuid.uuid4().hex
+        return self._steadily("publish", path, lambda: self._put_new(path, data, writer))
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a whole object in one step, over what was there."""
+        if self.is_local:
+            self._steadily("replace", path, lambda: local_disk.rename_over(self._full(path), data))
+        else:
+            self._steadily("replace", path, lambda: self._put(path, data))
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Remove files; those that are gone already are no error."""
+        for path in paths:
+            with contextlib.suppress(NotFound):
+                self._steadily("delete", path, functools.partial(self._fs.rm_file, self._full(path)))
+
+    def sweep(self, older_than_s: float = UNFINISHED_AGE_S) -> int:
+        """Remove what crashed writers left unfinished on a local disk; return how many files that were.
+
+        Younger ones stay: another process may still be writing them.
+        """
+        if not self.is_local:
+            return 0
+        return local_disk.sweep(self.uri, older_than_s)
+
+    def name(self, path: str) -> str:
+        """Return the full uri of a path, for people."""
+        return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
+
+    @property
+    def _fs(self) -> Any:
+        # fsspec hands out one instance per process, thread and set of options, so this opens nothing twice.
+        scheme = "file" if self.is_local else self.uri.split("://")[0]
+        if scheme not in ("s3", "s3a"):
+            return fsspec.filesystem(scheme)
+        client = {"region_name": self.settings.region} if self.settings.region else {}
+        return fsspec.filesystem(
+            scheme,
+            endpoint_url=self.settings.endpoint_url,
+            anon=self.settings.anon,
+            client_kwargs=client,
+            use_listings_cache=False,
+            config_kwargs={"retries": {"mode": "standard", "max_attempts": 3}, "connect_timeout": 5},
+        )
+
+    @property
+    def _root(self) -> str:
+        return str(self._fs._strip_protocol(self.uri)).rstrip("/")
+
+    def _full(self, path: str) -> str:
+        return f"{self._root}/{path}".rstrip("/") if path else self._root or "/"
+
+    def _entries(self, found: Iterable[Any]) -> Entries:
+        root = self._root
+        files = [info for info in found if info["type"] != "directory" and not info["name"].endswith("/")]
+        entries = [Entry(_below(root, info["name"]), int(info["size"] or 0), _etag(info)) for info in files]
+        shown = [entry for entry in entries if not local_disk.is_unfinished(entry.path.rsplit("/", 1)[-1])]
+        return sorted(shown, key=lambda entry: entry.path)
+
+    def _steadily(self, verb: str, path: str, operation: Callable[[], T]) -> T:
+        """Run an operation that may be repeated; ask a store that stumbles again until patience ends."""
+        deadline = time.monotonic() + self.patience_s
+        pause = 0.2
+        while True:
+            try:
+                return operation()
+            except Exception as error:  # every fsspec back end has its own family of errors
+                where = f"cannot {verb} {self.name(path)}: {describe(error)}"
+                if isinstance(error, FileNotFoundError):
+                    raise NotFound(where) from error
+                if self.is_local or not is_transient(error):
+                    raise StorageError(where) from error
+                if time.monotonic() + pause > deadline:
+                    raise Unreachable(f"{where} (gave up after {self.patience_s:g} s)") from error
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, 10.0)
+
+    def _put_new(self, path: str, data: bytes, writer: str) -> bool:
+        try:
+            if self.uri.startswith("s3"):
+                # One PUT whatever the size: the condition on a multipart upload is not atomic on every server.
+                options = {"chunksize": len(data) + 1, "Metadata": {"writer": writer}}
+                self._fs.pipe_file(self._full(path), data, mode="create", **options)
+            else:
+                self._fs.pipe_file(self._full(path), data, mode="create")
+        except OSError as error:
+            if not is_refused(error):
+                raise
+            # A PUT whose reply was lost is sent again by the client, and then refused because of itself.
+            return self.uri.startswith("s3") and self._writer(path) == writer
+        return True
+
+    def _writer(self, path: str) -> str | None:
+        return cast("str | None", self._fs.metadata(self._full(path), refresh=True).get("writer"))
+
+    def _put(self, path: str, data: bytes) -> None:
+        options = {"chunksize": len(data) + 1} if self.uri.startswith("s3") else {}
+        self._fs.pipe_file(self._full(path), data, **options)
+
+
+def absolute(uri: str) -> str:
+    """Return a local path as an absolute one, and any other uri as it is."""
+    if uri.startswith("file://"):
+        uri = uri.removeprefix("file://")
+    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+
+
+def conditional_writes(store: Store) -> bool:
+    """Try whether the store lets the first of two writers win; without that, the last one does.
+
+    Raises:
+        StorageError: Nothing can be written there at all.
+    """
+    probe = f"_triptych/.probe-{uuid.uuid4().hex}"
+    try:
+        return store.publish(probe, b"first") and not store.publish(probe, b"second")
+    finally:
+        store.delete([probe])
+
+
+def local_copy(uri: str, settings: StorageSettings) -> str:
+    """Return a local folder with a model's files: the path itself, a downloaded copy, or the hub's snapshot.
+
+    A copy lies under `$TRIPTYCH_CACHE` (default `~/.cache/triptych`), one per content of the remote folder; processes
+    that want the same one wait for the first, and none ever sees half of it.
+    """
+    if "://" in uri and not uri.startswith("file://"):
+        return _downloaded(Store(uri, settings))
+    path = absolute(uri)
+    if os.path.isdir(path):
+        return path
+    if HUB_NAME.fullmatch(uri):
+        return _hub_snapshot(uri)
+    raise NotFound(f"no model at {path}: expected a local folder, an fsspec URL or a hub name such as org/name")
+
+
+def _downloaded(store: Store) -> str:
+    entries = store.list()
+    if not entries:
+        raise NotFound(f"no model at {store.uri}: there are no files below it")
+    content = "\n".join(f"{entry.path} {entry.size} {entry.etag}" for entry in entries)
+    digest = hashlib.sha256(f"{store.uri}\n{store.settings.endpoint_url}\n{content}".encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("TRIPTYCH_CACHE", "~/.cache/triptych")).expanduser()
+    folder = cache / f"{store.uri.rstrip('/').rsplit('/', 1)[-1]}-{digest}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            _download(store, entries, folder)
+    return str(folder)
+
+
+def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that died; we hold the lock
+    for entry in entries:
+        target = (unfinished / entry.path).resolve()
+        if not target.is_relative_to(unfinished.resolve()):
+            raise StorageError(f"refused to download {store.name(entry.path)}: it would leave the cache folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with store.open(entry.path) as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 16 * 2**20)
+        if target.stat().st_size != entry.size:
+            raise StorageError(
+                f"cannot download {store.name(entry.path)}: got {target.stat().st_size} bytes, expected {entry.size}"
+            )
+    os.replace(unfinished, folder)
+
+
+def _hub_snapshot(name: str) -> str:
+    import huggingface_hub
+
+    try:
+        return str(huggingface_hub.snapshot_download(name))
+    except Exception as error:  # offline, no such model, no access: each has its own class there
+        raise StorageError(
+            f"no model at {name!r}: it is neither a local folder nor a model that the hub hands out ({describe(error)})"
+        ) from error
+
+
+def _below(root: str, name: str) -> str:
+    return name.removeprefix(root).lstrip("/")
+
+
+def _etag(info: dict[str, Any]) -> str | None:
+    tag = info.get("ETag") or info.get("etag")
+    return str(tag).strip('"') if tag else None

@@ -1,0 +1,241 @@
+"""Turn a YAML file and `key=value` overrides into checked settings; every fault is listed at once.
+
+This file knows how settings are read, checked and written down. It knows no step: each step's own
+settings stand at the top of that step's file.
+"""
+
+import difflib
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Settings(BaseModel):
+    """The base of every settings class: unknown keys are faults, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """Settings that cannot be run, every fault on a line of its own.
+
+    Attributes:
+        faults: One sentence per fault, beginning with the setting's path where it has one.
+    """
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        noun = "fault" if len(self.faults) == 1 else "faults"
+        super().__init__("\n  ".join([f"{source}: {len(self.faults)} {noun}", *self.faults]))
+
+
+def load_settings(settings_class: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
+    """Read a YAML file, lay the overrides over it and check the whole.
+
+    Args:
+        settings_class: What the file must fit.
+        path: The YAML file.
+        overrides: `dotted.key=value` each; the value is read as YAML.
+
+    Raises:
+        ConfigError: The file cannot be read, is no mapping, or does not fit; all faults are listed.
+    """
+    try:
+        values = _parse(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(values, dict):
+        raise ConfigError(str(path), [f"found {_short(values)}, expected sections such as `read:` and `model:`"])
+    faults = [fault for override in overrides if (fault := _override(values, override))]
+    return check_settings(settings_class, values, str(path), faults)
+
+
+def check_settings(
+    settings_class: type[S], values: Mapping[str, Any], source: str = "settings", faults: Iterable[str] = ()
+) -> S:
+    """Check plain values against a settings class.
+
+    Args:
+        settings_class: What the values must fit.
+        values: Nested mappings as YAML gives them.
+        source: Named at the head of the error.
+        faults: Faults found earlier, listed together with the ones found here.
+
+    Raises:
+        ConfigError: Something does not fit, or `faults` is not empty.
+    """
+    found = list(faults)
+    try:
+        settings = settings_class.model_validate(values)
+    except ValidationError as error:
+        found += [_fault(settings_class, dict(one)) for one in error.errors(include_url=False)]
+        raise ConfigError(source, found) from error
+    if found:
+        raise ConfigError(source, found)
+    return settings
+
+
+def dump_settings(settings: BaseModel) -> dict[str, Any]:
+    """Return settings as plain JSON values, with passwords and signatures inside addresses blanked out."""
+    dumped = _without_secrets(settings.model_dump(mode="json"))
+    assert isinstance(dumped, dict)
+    return dumped
+
+
+def differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """List, as `path: was x, now y`, where two dumped settings differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        below = (differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key)) for key in keys)
+        return [line for lines in below for line in lines]
+    return [] if before == now else [f"{path}: was {_short(before)}, now {_short(now)}"]
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, but a key given twice is an error and a date stays the text that was written."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"`{key}` stands here twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _text)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+def _override(values: dict[str, Any], override: str) -> str | None:
+    """Lay one override over the values; return the fault, if it has one."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        return f"override {override!r}: expected `dotted.key=value`"
+    *above, last = path.split(".")
+    place = values
+    for key in above:
+        if place.get(key) is None:
+            place[key] = {}
+        if not isinstance(place[key], dict):
+            return f"override {override!r}: `{key}` is {_short(place[key])}, not a section"
+        place = place[key]
+    place[last] = _override_value(text)
+    return None
+
+
+def _override_value(text: str) -> Any:
+    """Read an override's value as YAML; prose such as `Look: what is it?` stays the text that it is."""
+    try:
+        value = _parse(text)
+    except yaml.YAMLError:
+        return text
+    is_meant = text.lstrip()[:1] in ("{", "[")
+    return text if isinstance(value, dict | list) and not is_meant else value
+
+
+def _fault(settings_class: type[BaseModel], error: dict[str, Any]) -> str:
+    """Say one of pydantic's errors as: path, what was found, what was expected."""
+    path, holder = _locate(settings_class, error["loc"])
+    context = error.get("ctx", {})
+    kind, found = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        known = list(holder.model_fields) if holder else []
+        return f"{path}: unknown setting (found {_short(found)}){_near(str(error['loc'][-1]), known)}"
+    if kind == "missing":
+        return f"{path}: missing"
+    if kind == "literal_error":
+        return f"{path}: found {_short(found)}, expected {context['expected']}{_meant(found, context['expected'])}"
+    if kind == "union_tag_invalid":
+        name, tags = context["discriminator"].strip("'"), context["expected_tags"]
+        return f"{path}.{name}: found {_short(context['tag'])}, expected {tags}{_meant(context['tag'], tags)}"
+    if kind == "union_tag_not_found":
+        return f"{path}.{context['discriminator'].strip(chr(39))}: missing"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: found {_short(found)}, expected {message}"
+
+
+def _locate(settings_class: type[BaseModel], location: Sequence[int | str]) -> tuple[str, type[BaseModel] | None]:
+    """Turn pydantic's location into a dotted path, and find the settings class that holds its last key."""
+    path: list[str] = []
+    holder: type[BaseModel] | None = None
+    here: Any = settings_class
+    for key in location:
+        models = _models(here)
+        tagged = [model for model in models if _has_tag(model, key)]
+        if len(models) > 1 and tagged:
+            here = tagged[0]
+            continue  # the word that chose one of several classes is no part of the path
+        holder = models[0] if models else None
+        field = holder.model_fields.get(str(key)) if holder else None
+        here = field.annotation if field else None
+        path.append(str(key))
+    return ".".join(path), holder
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """List the settings classes that an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        return [model for argument in typing.get_args(annotation) for model in _models(argument)]
+    return []
+
+
+def _has_tag(model: type[BaseModel], tag: int | str) -> bool:
+    literals = (typing.get_args(field.annotation) for field in model.model_fields.values())
+    return any(tag in values for values in literals)
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    hint = f"; did you mean `{close[0]}`?" if close else ""
+    return f"{hint} Known here: {', '.join(known)}" if hint else f"; known here: {', '.join(known)}"
+
+
+def _meant(found: Any, expected: str) -> str:
+    close = difflib.get_close_matches(str(found), re.findall(r"'([^']*)'", expected), n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def _short(value: Any) -> str:
+    """Write a value for a message: never long, never with a password."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = 80
+    return "nothing" if value is None else brief.repr(_without_secrets(value))
+
+
+_USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+_SIGNED = re.compile(r"(?i)([?&][^=&\s]*(?:signature|token|secret|password|credential|key)[^=&\s]*=)[^&\s'\"]+")
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_secrets(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(one) for one in value]
+    return _SIGNED.sub(r"\1***", _USER.sub("***@", value)) if isinstance(value, str) else value

@@ -1,0 +1,1 @@
+"""The jobs on data and a small checkpoint that come with the package."""

@@ -1,0 +1,1 @@
+"""The page and the numbers that a run leaves for people and programs."""

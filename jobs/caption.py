@@ -1,0 +1,84 @@
+"""Caption every row: one prompt, one text column. What may be true of a caption is a reference column's business."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from jobs.prompt import Prompt, ask, columns_of
+from jobs.scoring import exact
+from jobs.scoring.summary import ScoredRow, summarize_scores
+from models.types import Answer, Request
+from pipeline.settings import Settings
+
+
+class CaptionSettings(Settings):
+    """What the caption job can be told.
+
+    Attributes:
+        prompt: Asked of every row; `{column}` is replaced by that column's text.
+        template: Takes the chat template's place: plain text with `{image}` and `{question}` (the prompt).
+        reference: A column with the one right caption, where it is known; the report then counts exact matches.
+    """
+
+    kind: Literal["caption"]
+    prompt: Prompt = "Describe this image."
+    template: str | None = None
+    reference: str | None = None
+
+    def build(self) -> "CaptionJob":
+        """Return the job that does this."""
+        return CaptionJob(self)
+
+
+@dataclass(frozen=True)
+class CaptionJob:
+    """See pipeline.job.Job."""
+
+    settings: CaptionSettings
+    kind: str = "caption"
+    has_text_only_rows: bool = False
+    needs_unique_keys: bool = False
+
+    @property
+    def template(self) -> str | None:
+        """What takes the chat template's place."""
+        return self.settings.template
+
+    @property
+    def schema(self) -> pa.Schema:
+        """One column: `caption`, null for a row that failed."""
+        return pa.schema([("caption", pa.string())])
+
+    @property
+    def required(self) -> Sequence[str]:
+        """The columns named in the prompt, and the reference."""
+        return [*columns_of(self.settings.prompt), *([self.settings.reference] if self.settings.reference else [])]
+
+    def request(self, row: Mapping[str, Any]) -> Request:
+        """Ask the prompt of this row's images."""
+        return ask(self.settings.prompt, row)
+
+    def record(self, row: Mapping[str, Any], answer: Answer | None) -> Mapping[str, Any]:
+        """Keep the caption, white space around it stripped."""
+        return {"caption": None if answer is None else answer.text.strip()}
+
+    def summarize(self, results: pa.Table) -> Mapping[str, Any]:
+        """Count exact matches with the reference column, if the run names one."""
+        if self.settings.reference is None:
+            return {}
+        rows = [
+            ScoredRow(
+                score=None if gold is None else exact.score(caption or "", [gold]),
+                is_failed=caption is None,
+                is_truncated=finish == "length",
+            )
+            for caption, gold, finish in zip(
+                results["caption"].to_pylist(),
+                results[self.settings.reference].to_pylist(),
+                results["finish_reason"].to_pylist(),
+                strict=True,
+            )
+        ]
+        return {"scores": {self.settings.reference: summarize_scores(exact.NAME, rows)}}

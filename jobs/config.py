@@ -1,0 +1,21 @@
+"""The settings of a whole run: the pipeline's and the job's. `RunSettings` is what a YAML file must fit."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from jobs.caption import CaptionSettings
+from jobs.vqa import VqaSettings
+from pipeline.run import PipelineSettings
+
+JobSettings = Annotated[CaptionSettings | VqaSettings, Field(discriminator="kind")]
+
+
+class RunSettings(PipelineSettings):
+    """One run: how rows travel, and what is asked of the model.
+
+    Attributes:
+        job: What is asked and what is kept, chosen by `job.kind`.
+    """
+
+    job: JobSettings

@@ -1,0 +1,35 @@
+"""How sure a score is: intervals around shares. It knows numbers only, not where they come from."""
+
+import math
+from typing import NamedTuple
+
+# The 97.5 % point of the normal distribution, for two-sided 95 % intervals.
+Z_95 = 1.959963984540054
+
+
+class Interval(NamedTuple):
+    """The lower and upper end of a two-sided interval."""
+
+    low: float
+    high: float
+
+
+def wilson(successes: float, total: int) -> Interval:
+    """Return Wilson's 95 % score interval for a share, without continuity correction.
+
+    Unlike the share plus or minus two standard errors it stays inside 0 and 1 and is honest near both ends.
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+
+    Raises:
+        ValueError: There are no trials, or more successes than trials.
+    """
+    if total < 1 or not 0 <= successes <= total:
+        raise ValueError(f"found {successes} successes in {total} trials, expected at least one trial and 0 to all")
+    share = successes / total
+    spread = Z_95**2 / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    # The ends are exact for none and for all; rounding must not push them past 0 and 1.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == total else centre + half
+    return Interval(low, high)

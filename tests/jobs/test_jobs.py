@@ -1,0 +1,164 @@
+"""What the jobs ask and what they keep, without a model."""
+
+import pickle
+
+import pyarrow as pa
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from jobs.caption import CaptionSettings
+from jobs.vqa import VqaSettings
+from models.types import Answer, BadRequest
+
+ROW = {"key": "a", "shard": "s", "index": 0, "images": (b"1", b"2"), "place": "Rome", "year": 1960}
+QUESTION = {"key": "a", "shard": "s", "index": 0, "images": (b"1",), "question": "what shape?", "answers": "circle"}
+
+
+def answer(text, finish="stop"):
+    return Answer(text, None, (1, 2), (-0.1, -0.2), finish, 10, 4)
+
+
+def caption(**settings):
+    return CaptionSettings(kind="caption", **settings).build()
+
+
+def vqa(**settings):
+    return VqaSettings(kind="vqa", **settings).build()
+
+
+def asked(request):
+    return request.messages[0]["content"][-1]["text"]
+
+
+def test_a_caption_asks_the_prompt_after_the_rows_images():
+    request = caption(prompt="What is this?").request(ROW)
+    assert [item["type"] for item in request.messages[0]["content"]] == ["image", "image", "text"]
+    assert asked(request) == "What is this?"
+    assert request.images == (b"1", b"2")
+    assert request.key == "a"
+
+
+def test_columns_are_filled_into_the_prompt():
+    job = caption(prompt="{place} in {year}, {place}: what is it?")
+    assert asked(job.request(ROW)) == "Rome in 1960, Rome: what is it?"
+    assert list(job.required) == ["place", "year"]
+
+
+def test_a_filled_in_column_is_not_filled_in_again():
+    assert asked(caption(prompt="{place}").request({**ROW, "place": "{key} {place}"})) == "{key} {place}"
+
+
+@pytest.mark.parametrize("value", [None, ["a"], {"a": 1}, b"x"])
+def test_a_column_without_text_is_an_error_of_its_row(value):
+    with pytest.raises(BadRequest, match="column `place`, expected text"):
+        caption(prompt="{place}").request({**ROW, "place": value})
+
+
+@pytest.mark.parametrize("prompt", ["{place.upper}", "{place[0]}", "{place!r}", "{0:>9}", "{}", " "])
+def test_only_plain_column_names_stand_in_braces(prompt):
+    with pytest.raises(ValidationError, match=r"plain column name|the prompt is empty"):
+        caption(prompt=prompt)
+
+
+def test_a_caption_is_null_where_the_row_failed():
+    assert caption().record(ROW, answer(" a red circle\n")) == {"caption": "a red circle"}
+    assert caption().record(ROW, None) == {"caption": None}
+
+
+def test_captions_are_scored_where_a_reference_is_known():
+    results = pa.table(
+        {
+            "caption": ["a red circle", "a red circle", "a dog", None],
+            "gold": ["A red circle.", None, "a cat", "a cat"],
+            "finish_reason": ["stop", "stop", "length", "error"],
+        }
+    )
+    score = caption(reference="gold").summarize(results)["scores"]["gold"]
+    assert (score["n"], score["unscored"], score["failed"], score["truncated"]) == (3, 1, 1, 1)
+    assert score["score"] == pytest.approx(1 / 3)
+    assert caption().summarize(results) == {}
+
+
+def test_a_question_is_asked_as_it_stands():
+    assert asked(vqa().request(QUESTION)) == "what shape?"
+
+
+def test_a_question_without_an_image_is_asked_as_text():
+    request = vqa().request({**QUESTION, "images": ()})
+    assert request.messages == [{"role": "user", "content": [{"type": "text", "text": "what shape?"}]}]
+
+
+def test_a_benchmarks_wording_goes_around_the_question():
+    job = vqa(prompt="{question}\nAnswer in one word.")
+    assert asked(job.request(QUESTION)) == "what shape?\nAnswer in one word."
+    assert list(job.required) == ["question", "answers"]
+
+
+@pytest.mark.parametrize("question", [None, "", "  "])
+def test_a_row_without_a_question_is_an_error_row(question):
+    with pytest.raises(BadRequest, match="column `question`"):
+        vqa().request({**QUESTION, "question": question})
+
+
+def test_a_vqa_record_keeps_every_step_of_reading_the_response():
+    record = vqa().record(QUESTION, answer("<think>round</think> Circle. "))
+    assert record == {
+        "question": "what shape?",
+        "answers": ["circle"],
+        "response": "<think>round</think> Circle. ",
+        "response_clean": "Circle.",
+        "parsed": "circle",
+        "parse_status": "ok",
+        "score": 1.0,
+        "rule": "exact/nocase_nopunct",
+    }
+
+
+def test_a_failed_row_scores_nought():
+    record = vqa().record(QUESTION, None)
+    assert record["score"] == 0.0
+    assert record.get("response") is None
+
+
+def test_a_row_without_gold_answers_has_no_score():
+    assert vqa().record({**QUESTION, "answers": None}, answer("circle"))["score"] is None
+    assert vqa().record({**QUESTION, "answers": []}, None)["score"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "status"), [("yes", "stop", "ok"), (" ", "stop", "empty"), ("yes", "length", "truncated")]
+)
+def test_the_parse_status_says_how_the_answer_ended(text, finish, status):
+    assert vqa().record(QUESTION, answer(text, finish))["parse_status"] == status
+
+
+def test_records_fit_the_jobs_schema():
+    for job, row in ((caption(), ROW), (vqa(), QUESTION)):
+        records = [job.record(row, answer("circle")), job.record(row, None)]
+        assert pa.Table.from_pylist(records, schema=job.schema).num_rows == 2
+
+
+def test_accuracy_is_also_given_by_group():
+    job = vqa(benchmark="easy-vqa", group_by="kind")
+    results = pa.table(
+        {
+            "score": [1.0, 0.0, 1.0],
+            "error": pa.array([None, {"stage": "decode"}, None]),
+            "finish_reason": ["stop", "error", "stop"],
+            "kind": ["a", "a", "b"],
+        }
+    )
+    score = job.summarize(results)["scores"]["easy-vqa"]
+    assert (score["n"], score["failed"], score["rule"]) == (3, 1, "exact/nocase_nopunct")
+    assert score["by"]["a"]["score"] == 0.5
+    assert "kind" in job.required
+
+
+def test_jobs_travel():
+    for job in (caption(prompt="{place}"), vqa()):
+        assert pickle.loads(pickle.dumps(job)) == job
+
+
+def test_an_unknown_rule_names_the_known_ones():
+    with pytest.raises(ValidationError, match="exact/nocase_nopunct"):
+        TypeAdapter(VqaSettings).validate_python({"kind": "vqa", "rule": "exact"})

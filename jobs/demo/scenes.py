@@ -1,0 +1,154 @@
+"""Pictures of plain shapes that know what they show: drawn ones here, easy-VQA's in jobs/demo/train_data.py.
+
+A scene says which shapes it holds and which pixels each of them covers; caption and questions follow from that
+alone (jobs/demo/questions.py). Nothing here knows a model.
+"""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+KINDS = ("circle", "rectangle", "triangle")
+# The eight colours of easy-VQA.
+COLORS = {
+    "black": (0, 0, 0),
+    "gray": (128, 128, 128),
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "teal": (0, 128, 128),
+    "brown": (165, 42, 42),
+}
+
+SIDE = 64  # of an easy-VQA picture
+# Shapes are drawn this much larger and shrunk, which softens their edges as easy-VQA's are.
+_FINE = 4
+_ODD_SHARE = 0.15
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape: `circle`, `rectangle` or `triangle`, one of COLORS, and its (left, top, right, bottom) in pixels."""
+
+    kind: str
+    color: str
+    box: Box
+
+    @property
+    def name(self) -> str:
+        """What a caption calls it."""
+        return f"{self.color} {self.kind}"
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """The middle of its box."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what it shows.
+
+    Attributes:
+        picture: RGB.
+        shapes: One or two, the one named first by the caption in front.
+        owner: uint8 (height, width): 0 for background, n for a pixel of the n-th shape.
+    """
+
+    picture: Image.Image
+    shapes: tuple[Shape, ...]
+    owner: NDArray[np.uint8]
+
+
+def draw_scene(rng: random.Random, num_shapes: int) -> Scene:
+    """Draw one or two shapes on a pale background; two lie clearly beside or above each other."""
+    width, height = _size(rng)
+    shapes = _shapes(rng, _boxes(rng, num_shapes, width, height))
+    fine = (width * _FINE, height * _FINE)
+    picture = Image.new("RGB", fine, tuple(rng.randint(225, 255) for _ in range(3)))
+    owner = Image.new("L", fine)
+    for place, shape in enumerate(shapes, start=1):
+        _paint(ImageDraw.Draw(picture), shape, COLORS[shape.color])
+        _paint(ImageDraw.Draw(owner), shape, place)
+    return Scene(
+        picture.reduce(_FINE),
+        shapes,
+        np.asarray(owner.resize((width, height), Image.Resampling.NEAREST)),
+    )
+
+
+def relation(first: Shape, second: Shape) -> str:
+    """Say where the first shape is, seen from the second: along the axis on which they lie further apart."""
+    (x1, y1), (x2, y2) = first.center, second.center
+    if abs(x1 - x2) >= abs(y1 - y2):
+        return "left of" if x1 < x2 else "right of"
+    return "above" if y1 < y2 else "below"
+
+
+def _size(rng: random.Random) -> tuple[int, int]:
+    """Return width and height: mostly easy-VQA's, now and then another size or an oblong."""
+    if rng.random() >= _ODD_SHARE:
+        return SIDE, SIDE
+    longer = rng.choice((32, 48, 64, 80, 96))
+    shorter = longer * rng.choice((5, 6, 8)) // 8
+    return (longer, shorter) if rng.random() < 0.5 else (shorter, longer)
+
+
+def _boxes(rng: random.Random, num_shapes: int, width: int, height: int) -> list[Box]:
+    if num_shapes == 1:
+        return [_box(rng, (0, 0, width, height))]
+    # A gap between the halves keeps the relation plain to see.
+    if rng.random() < width / (width + height):
+        cut, gap = width * rng.uniform(0.4, 0.6), width * 0.03
+        return [_box(rng, (0, 0, cut - gap, height)), _box(rng, (cut + gap, 0, width, height))]
+    cut, gap = height * rng.uniform(0.4, 0.6), height * 0.03
+    return [_box(rng, (0, 0, width, cut - gap)), _box(rng, (0, cut + gap, width, height))]
+
+
+def _box(rng: random.Random, room: Box) -> Box:
+    """Return a box inside `room`: from an eighth to about half of easy-VQA's side wide, as easy-VQA's shapes are."""
+    left, top, right, bottom = room
+    wide, high = (min(rng.uniform(9, 33), length) for length in (right - left, bottom - top))
+    x, y = left + rng.uniform(0, right - left - wide), top + rng.uniform(0, bottom - top - high)
+    return x, y, x + wide, y + high
+
+
+def _shape(rng: random.Random, box: Box) -> Shape:
+    kind = rng.choice(KINDS)
+    left, top, right, bottom = box
+    if kind != "rectangle":
+        # Circles are round and triangles equilateral, point up: they shrink into their box.
+        ratio = 1.0 if kind == "circle" else 3**0.5 / 2
+        wide = min(right - left, (bottom - top) / ratio)
+        right, bottom = left + wide, top + wide * ratio
+    return Shape(kind, rng.choice(list(COLORS)), (left, top, right, bottom))
+
+
+def _shapes(rng: random.Random, boxes: list[Box]) -> tuple[Shape, ...]:
+    """Return shapes of different names, the one first that lies left of or above the other."""
+    shapes = [_shape(rng, box) for box in boxes]
+    while len({shape.name for shape in shapes}) < len(shapes):
+        shapes = [_shape(rng, box) for box in boxes]
+    if len(shapes) == 2 and relation(*shapes) in ("right of", "below"):
+        shapes = shapes[::-1]
+    return tuple(shapes)
+
+
+def _paint(draw: ImageDraw.ImageDraw, shape: Shape, ink: int | tuple[int, int, int]) -> None:
+    left, top, right, bottom = (edge * _FINE for edge in shape.box)
+    match shape.kind:
+        case "circle":
+            draw.ellipse((left, top, right - 1, bottom - 1), fill=ink)
+        case "rectangle":
+            draw.rectangle((left, top, right - 1, bottom - 1), fill=ink)
+        case "triangle":
+            draw.polygon([((left + right) / 2, top), (right, bottom), (left, bottom)], fill=ink)
+        case kind:
+            raise ValueError(f"cannot draw a {kind!r}; the kinds are {', '.join(KINDS)}")

@@ -1,0 +1,142 @@
+"""What the small checkpoint learns from: easy-VQA's train split and drawn scenes, as tiles with a label per patch.
+
+Pictures pass through the checkpoint's own processor, so that training sees exactly what the jobs will send. Of
+easy-VQA the train split alone is read, and of it the last pictures are held out for measuring. Nothing here
+knows the model.
+"""
+
+import io
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import easy_vqa
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from jobs.demo.questions import Pair
+from jobs.demo.scenes import COLORS, KINDS, SIDE, Scene, Shape, draw_scene
+from models.types import Pixels, Processor, Request
+
+NUM_PICTURES = 4_000
+FIRST_HELD_OUT = 3_600
+NUM_DRAWN_SINGLE, NUM_DRAWN_PAIR = 2_500, 4_000
+
+# A patch's label: 0 for background, else one per colour and kind.
+LABELS = {name: n for n, name in enumerate((f"{color} {kind}" for color in COLORS for kind in KINDS), start=1)}
+NUM_LABELS = len(LABELS) + 1
+# A patch that a shape covers less than this is background.
+_LEAST_COVER = 0.1
+# Edges are blends of shape and background; what differs less than this (summed over the channels) is background.
+_LEAST_DIFFERENCE = 40
+
+
+@dataclass(frozen=True)
+class Example:
+    """A scene made ready: what the vision tower sees and what it should say of each patch.
+
+    Attributes:
+        tile: uint8 (height, width, 3), from the checkpoint's processor.
+        labels: int64 (rows * columns,), in LABELS.
+        scene: For asking.
+    """
+
+    tile: Pixels
+    labels: NDArray[np.int64]
+    scene: Scene
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out question of easy-VQA, word for word."""
+
+    picture: int
+    pair: Pair
+
+
+def load_scenes() -> list[Scene]:
+    """Return easy-VQA's train pictures before FIRST_HELD_OUT whose questions tell their colour and kind."""
+    told = _told_shapes()
+    paths = easy_vqa.get_train_image_paths()
+    return [_scene(Path(paths[i]), *told[i]) for i in range(FIRST_HELD_OUT) if i in told]
+
+
+def load_held_out() -> tuple[dict[int, bytes], list[Question]]:
+    """Return the held-out train pictures, as files, and every question about them."""
+    paths = easy_vqa.get_train_image_paths()
+    pictures = {i: Path(paths[i]).read_bytes() for i in range(FIRST_HELD_OUT, NUM_PICTURES)}
+    rows = zip(*easy_vqa.get_train_questions(), strict=True)
+    return pictures, [Question(i, Pair(text, answer)) for text, answer, i in rows if i in pictures]
+
+
+def draw_scenes(rng: random.Random) -> list[Scene]:
+    """Draw the scenes that go beside easy-VQA's pictures."""
+    return [draw_scene(rng, 1) for _ in range(NUM_DRAWN_SINGLE)] + [draw_scene(rng, 2) for _ in range(NUM_DRAWN_PAIR)]
+
+
+def make_examples(scenes: Iterable[Scene], processor: Processor, patch_size: int) -> list[Example]:
+    """Make scenes ready for training."""
+    examples = []
+    for scene in scenes:
+        tile = make_tile(_png(scene.picture), processor)
+        examples.append(Example(tile, patch_labels(scene, tile.shape[:2], patch_size), scene))
+    return examples
+
+
+def make_tile(data: bytes, processor: Processor) -> Pixels:
+    """Return the one tile that a picture becomes on its way to the model."""
+    (tile,) = processor.prepare(question_request("", data)).tiles
+    return tile
+
+
+def question_request(question: str, picture: bytes) -> Request:
+    """Ask as the jobs do: the picture, then the text as it is."""
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    return Request(messages=[{"role": "user", "content": content}], images=[picture])
+
+
+def patch_labels(scene: Scene, size: tuple[int, ...], patch_size: int) -> NDArray[np.int64]:
+    """Name the shape that covers most of each patch of a tile of `size` (height, width) pixels."""
+    height, width = size
+    owner = np.asarray(Image.fromarray(scene.owner).resize((width, height), Image.Resampling.NEAREST))
+    patches = owner.reshape(height // patch_size, patch_size, width // patch_size, patch_size)
+    cover = np.stack([(patches == n).mean((1, 3)) for n in range(1, len(scene.shapes) + 1)])
+    names = np.array([LABELS[shape.name] for shape in scene.shapes])
+    return np.where(cover.max(0) >= _LEAST_COVER, names[cover.argmax(0)], 0).flatten()
+
+
+def _told_shapes() -> dict[int, tuple[str, str]]:
+    """Return picture -> (kind, color) for the train pictures of which the questions tell both."""
+    kinds: dict[int, str] = {}
+    colors: dict[int, str] = {}
+    for text, answer, picture in zip(*easy_vqa.get_train_questions(), strict=True):
+        is_absence = " not " in text or text.startswith("is no ")
+        if answer in ("yes", "no") and (answer == "yes") == is_absence:
+            continue  # tells only what is not there
+        for word in [answer, *text.rstrip("?").split()]:
+            if word in KINDS:
+                kinds[picture] = word
+            elif word in COLORS:
+                colors[picture] = word
+    return {picture: (kinds[picture], colors[picture]) for picture in kinds.keys() & colors.keys()}
+
+
+def _scene(path: Path, kind: str, color: str) -> Scene:
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    # The two levels with most pixels are the background and the flat inside of the shape, either first.
+    common = [level for _, level in sorted(picture.getcolors(SIDE * SIDE) or [])[-2:]]
+    background = max(common, key=lambda level: int(np.abs(np.array(level) - COLORS[color]).sum()))
+    difference = np.abs(np.asarray(picture).astype(int) - np.array(background)).sum(-1)
+    owner = (difference > _LEAST_DIFFERENCE).astype(np.uint8)
+    rows, columns = owner.nonzero()
+    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    return Scene(picture, (Shape(kind, color, box),), owner)
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,135 @@
+"""What runs on one device: processors on its CPU, models on it, the engine between.
+
+`ask` answers requests in this process; `load_processor` and `load_model` are the two halves that a pipeline
+places on different machines. torch is imported only where a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.text import read_json
+from models.types import Answer, BadRequest, CheckpointError, ImageSettings, Processor, Request, Sampling
+
+if TYPE_CHECKING:
+    from models.aria.model import AriaModel
+    from models.engine import Sequence
+
+__all__ = ["Answer", "ImageSettings", "Request", "Sampling", "ask", "load_model", "load_processor"]
+
+ARIA = ("aria", "aria_text", "aria_moe_lm")
+
+
+def load_processor(path: str, images: ImageSettings | None = None, template: str | None = None) -> Processor:
+    """Load the CPU half of a checkpoint's family.
+
+    Args:
+        path: A local checkpoint folder.
+        images: Image settings that go before the checkpoint's own.
+        template: A plain text with `{image}` and `{question}` that takes the chat template's place.
+
+    Raises:
+        CheckpointError: The folder is not a checkpoint of a family we run.
+    """
+    folder = Path(path)
+    match _model_type(folder):
+        case kind if kind in ARIA:
+            from models.aria.processor import AriaProcessor
+
+            return AriaProcessor(folder, images or ImageSettings(), template)
+        case kind:
+            raise _unknown(folder, kind)
+
+
+def load_model(path: str, *, device: str = "auto", dtype: str = "auto") -> AriaModel:
+    """Load the weights of a checkpoint.
+
+    Args:
+        path: A local checkpoint folder.
+        device: `auto` is a GPU where there is one, else the CPU.
+        dtype: `auto` is the checkpoint's own on a GPU and float32 on a CPU, where half precision is slower.
+
+    Raises:
+        CheckpointError: The folder is not a checkpoint of a family we run, or its weights do not fit.
+    """
+    import torch
+
+    folder = Path(path)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    match _model_type(folder):
+        case kind if kind in ARIA:
+            from models.aria.config import read_config, read_images
+            from models.aria.model import load_aria
+
+            config = read_config(folder)
+            images = None if config.vision is None else read_images(folder, ImageSettings())
+            if dtype == "auto":
+                dtype = "float32" if device == "cpu" else config.dtype
+            return load_aria(folder, config, images, torch.device(device), getattr(torch, dtype))
+        case kind:
+            raise _unknown(folder, kind)
+
+
+def ask(
+    path: str,
+    requests: Iterable[Request],
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    slots: int = 8,
+    preprocess: ImageSettings | None = None,
+) -> list[Answer]:
+    """Answer requests in this process, in the order given.
+
+    Args:
+        path: A local checkpoint folder.
+        requests: What to ask.
+        device: See `load_model`.
+        dtype: See `load_model`.
+        slots: Requests answered at once; the answers do not depend on it.
+        preprocess: Image settings that go before the checkpoint's own.
+
+    Raises:
+        BadRequest: A request cannot be turned into a prompt; its place and key are named.
+        CheckpointError: The checkpoint is not one we can run.
+    """
+    from models.engine import Engine, Sequence, run_all
+
+    processor = load_processor(path, preprocess)
+    sequences = []
+    for place, request in enumerate(requests):
+        try:
+            model_input = processor.prepare(request)
+        except BadRequest as error:
+            raise type(error)(f"request {place} ({request.key!r}): {error}") from error
+        stopped = processor.stopper(request.sampling)
+        sequences.append(Sequence(request.key, model_input, request.sampling, processor.stop_ids, stopped))
+    if not sequences:
+        return []
+    longest = max(s.prompt_length + s.sampling.max_new_tokens for s in sequences)
+    model = load_model(path, device=device, dtype=dtype)
+    engine = Engine(model, slots=min(slots, len(sequences)), max_length=longest)
+    run_all(engine, sequences)
+    return [_answer(processor, sequence) for sequence in sequences]
+
+
+def _answer(processor: Processor, sequence: Sequence) -> Answer:
+    if sequence.error is not None:
+        raise sequence.error
+    assert sequence.completion is not None
+    return processor.finish(sequence.model_input, sequence.completion, sequence.sampling)
+
+
+def _model_type(folder: Path) -> str:
+    config = read_json(folder, "config.json")
+    if config is None:
+        what = "is not a folder" if not folder.is_dir() else "has no config.json"
+        raise CheckpointError(f"no checkpoint at {folder}: it {what}")
+    return str(config.get("model_type"))
+
+
+def _unknown(folder: Path, kind: str) -> CheckpointError:
+    return CheckpointError(f"{folder / 'config.json'} says model_type {kind!r}; expected one of {', '.join(ARIA)}")

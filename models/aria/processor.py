@@ -1,0 +1,189 @@
+"""Aria on the CPU: messages and pictures become token ids and uint8 tiles. Knows no torch.
+
+A picture is shrunk or enlarged onto a square canvas of side M (`max_image_size`); what the canvas has beyond the
+picture is black and, patch for patch, invisible to the model. So a tile carries only the canvas's valid patches:
+the released model gives the same features for it (models/aria/model.py), at three quarters of the cost for a 4:3
+photograph. `split_image` adds close-ups, by the rule of the original authors' processor.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.aria.config import AriaConfig, AriaImages, read_config, read_images
+from models.images import decode_image
+from models.text import Rendered, Text, cut_at_stop
+from models.types import (
+    Answer,
+    BadRequest,
+    CheckpointError,
+    Completion,
+    ImageSettings,
+    ModelInput,
+    Pixels,
+    Request,
+    Sampling,
+)
+
+IMAGE_TOKEN = "<|img|>"
+END_OF_TURN = "<|im_end|>"
+
+# (columns, rows) of close-ups, in the order in which the original processor tries them.
+SPLIT_RATIOS = (
+    (1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (1, 7), (1, 8), (2, 4), (2, 3), (2, 2), (2, 1), (3, 1), (3, 2), (4, 1),
+    (4, 2), (5, 1), (6, 1), (7, 1), (8, 1),
+)  # fmt: skip
+
+
+class AriaProcessor:
+    """The CPU half of Aria; see models.types.Processor."""
+
+    def __init__(self, folder: Path, settings: ImageSettings, template: str | None = None) -> None:
+        self.config = read_config(folder)
+        self._text = Text(folder, template)
+        self._images = None if self.config.vision is None else read_images(folder, settings)
+        self._queries = 0 if self._images is None else _queries_per_tile(self.config, self._images)
+        ends = {*self.config.eos_token_ids, self._text.token_id(END_OF_TURN)}
+        self.stop_ids = frozenset(end for end in ends if end is not None)
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether the checkpoint, or the run's own template, can render messages."""
+        return self._text.can_chat
+
+    def prepare(self, request: Request) -> ModelInput:
+        """Render, tokenise and tile one request; see models.types.Processor."""
+        rendered = self._render(request)
+        ids = self._text.encode(rendered)
+        if not ids:
+            raise BadRequest("the prompt is empty: expected at least one token")
+        crops = self._crops(request.images)
+        placeholders = ids.count(self.config.image_token_index)
+        if placeholders != len(crops):
+            raise BadRequest(
+                f"the prompt has {placeholders} image placeholders ({IMAGE_TOKEN}) for {len(crops)} images"
+            )
+        tiles = tuple(tile for image in crops for tile in image)
+        return ModelInput(
+            prompt=rendered.text,
+            token_ids=self._expand(ids, [len(image) for image in crops]),
+            tiles=tiles,
+            layout=(self._queries,) * len(tiles),
+            image_tokens=self._queries * len(tiles),
+        )
+
+    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
+        """Return the test for the run's stop strings; see models.types.Processor."""
+        return self._text.stopper(self._stop(sampling))
+
+    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
+        """Turn emitted ids back into text; see models.types.Processor."""
+        ids = completion.token_ids
+        shown = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return Answer(
+            text=cut_at_stop(self._text.decode(shown), self._stop(sampling)),
+            image=None,
+            token_ids=ids,
+            logprobs=completion.logprobs,
+            finish=completion.finish,
+            prompt_tokens=len(model_input.token_ids),
+            image_tokens=model_input.image_tokens,
+        )
+
+    def _stop(self, sampling: Sampling) -> tuple[str, ...]:
+        # Some sisters' tokenizers spell the end of a turn in several tokens; then only its text can be seen.
+        spelled = () if self._text.token_id(END_OF_TURN) is not None else (END_OF_TURN,)
+        return (*sampling.stop, *spelled)
+
+    def _render(self, request: Request) -> Rendered:
+        if (request.prompt is None) == (request.messages is None):
+            raise BadRequest("a request has either `messages` or a `prompt`")
+        if request.messages is None:
+            return Rendered((request.prompt or "",))
+        return self._text.render(request.messages, IMAGE_TOKEN)
+
+    def _crops(self, images: Sequence[bytes]) -> list[list[Pixels]]:
+        if images and (self._images is None or self.config.vision is None):
+            raise BadRequest(f"{len(images)} images for a checkpoint without a vision tower")
+        return [self._tiles(decode_image(data)) for data in images]
+
+    def _tiles(self, image: Image.Image) -> list[Pixels]:
+        assert self._images is not None and self.config.vision is not None
+        crops = split(image, self._images.max_image_size) if self._images.split_image else [image]
+        return [tile(crop, self._images, self.config.vision.patch_size) for crop in crops]
+
+    def _expand(self, ids: Sequence[int], num_tiles: Sequence[int]) -> np.ndarray:
+        waiting = iter(num_tiles)
+        image = self.config.image_token_index
+        expanded = [[i] * self._queries * next(waiting) if i == image else [i] for i in ids]
+        return np.array([i for run in expanded for i in run], dtype=np.int32)
+
+
+def tile(image: Image.Image, images: AriaImages, patch_size: int) -> Pixels:
+    """Resize a picture onto the canvas and cut the canvas to its valid patches.
+
+    Returns:
+        uint8 (height, width, 3), both sides multiples of `patch_size`; black beyond the picture.
+    """
+    width, height = _fitted(image.width, image.height, images)
+    side = images.max_image_size // patch_size
+    canvas = np.zeros((_patches(height, patch_size, side), _patches(width, patch_size, side), 3), np.uint8)
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    pixels = pixels[: canvas.shape[0], : canvas.shape[1]]
+    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return canvas
+
+
+def split(image: Image.Image, max_image_size: int) -> list[Image.Image]:
+    """Cut a picture into close-ups, the whole picture first.
+
+    The grid is the one whose aspect is nearest; of equally near ones a later entry wins only if the picture
+    has more than half the pixels it needs. The picture is stretched onto the grid, aspect or not.
+    """
+    columns, rows = _nearest_ratio(image.width, image.height, max_image_size)
+    stretched = image.resize((columns * max_image_size, rows * max_image_size))
+    boxes = [
+        (x * max_image_size, y * max_image_size, (x + 1) * max_image_size, (y + 1) * max_image_size)
+        for y in range(rows)
+        for x in range(columns)
+    ]
+    return [image, *(stretched.crop(box) for box in boxes)]
+
+
+def _nearest_ratio(width: int, height: int, max_image_size: int) -> tuple[int, int]:
+    best, best_difference = SPLIT_RATIOS[0], float("inf")
+    for columns, rows in SPLIT_RATIOS:
+        difference = abs(width / height - columns / rows)
+        is_filled = width * height > 0.5 * max_image_size**2 * columns * rows
+        if difference < best_difference or (difference == best_difference and is_filled):
+            best, best_difference = (columns, rows), difference
+    return best
+
+
+def _fitted(width: int, height: int, images: AriaImages) -> tuple[int, int]:
+    """Return (width, height) on the canvas: the longer side fills it, the shorter keeps a least size."""
+    longest = images.max_image_size
+    shortest = min(images.min_image_size, longest)
+    scale = longest / max(width, height)
+    if width >= height:
+        return longest, max(int(height * scale), shortest)
+    return max(int(width * scale), shortest), longest
+
+
+def _patches(pixels: int, patch_size: int, side: int) -> int:
+    """Return the length of the patches that hold any of `pixels`, in pixels."""
+    return min(-(-pixels // patch_size), side) * patch_size
+
+
+def _queries_per_tile(config: AriaConfig, images: AriaImages) -> int:
+    assert config.vision is not None
+    patches = (images.max_image_size // config.vision.patch_size) ** 2
+    if patches not in config.patch_to_query:
+        sizes = [int(known**0.5) * config.vision.patch_size for known in config.patch_to_query]
+        raise CheckpointError(
+            f"max_image_size is {images.max_image_size}, which makes {patches} patches; "
+            f"projector_patch_to_query_dict knows the sizes {sizes}"
+        )
+    return config.patch_to_query[patches]

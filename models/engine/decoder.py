@@ -1,0 +1,60 @@
+"""What the engine asks of a family's model, and what passes between them.
+
+Shapes: B sequences, T tokens, D model width, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.engine.cache import CacheShape, Window
+from models.types import ModelInput
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An input on the device: what the decoder reads in place of token embeddings.
+
+    Attributes:
+        embeddings: (T, D), image features in the places of their placeholders.
+    """
+
+    embeddings: Tensor
+
+
+class Decoder(Protocol):
+    """A family's model as the engine sees it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lives."""
+        ...
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What one token leaves in the cache."""
+        ...
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """The longest sequence the model was made for."""
+        ...
+
+    def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
+        """Bring inputs onto the device; images are encoded here, each distinct one once."""
+        ...
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Return the embeddings (…, D) of int token ids."""
+        ...
+
+    def decode(self, embeddings: Tensor, window: Window) -> Tensor:
+        """Run (B, T, D) through the decoder, reading and extending the cache; return hidden states (B, T, D)."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return float32 scores (B, V) of the next token for hidden states (B, D)."""
+        ...

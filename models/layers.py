@@ -1,0 +1,74 @@
+"""The few layers that families share: RMS norm, rotary positions, attention.
+
+Shapes: B sequences, T tokens, S tokens attended to, D model width, H query heads, K key heads, C head width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm, computed in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Norm the last dimension."""
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        # Cast back before the weight, not after: the released models do, and in bfloat16
+        # the other order changes a quarter of the elements.
+        return y.to(x.dtype) * self.weight
+
+
+class Rotation:
+    """cos and sin of every token's position, made once a forward and used by every layer."""
+
+    def __init__(self, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> None:
+        """Compute the angles in float32.
+
+        Args:
+            positions: int (B, T).
+            head_dim: C.
+            theta: Base of the frequencies.
+            dtype: Of the activations that will be rotated.
+        """
+        exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
+        angles = positions[:, None, :, None].float() * theta**-exponents  # (B, 1, T, C/2)
+        self._cos = angles.cos().repeat(1, 1, 1, 2).to(dtype)
+        self._sin = angles.sin().repeat(1, 1, 1, 2).to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate the pairs (i, i + C/2), which is how the checkpoints are permuted.
+
+        Args:
+            x: (B, H, T, C).
+        """
+        left, right = x.chunk(2, dim=-1)
+        return x * self._cos + torch.cat((-right, left), dim=-1) * self._sin
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention with grouped key heads.
+
+    Args:
+        query: (B, H, T, C).
+        key: (B, K, S, C); H is a multiple of K.
+        value: (B, K, S, C).
+        mask: bool, True where a key is seen, broadcastable to (B, 1, T, S); None means causal, and then T = S.
+
+    Returns:
+        (B, T, H * C).
+    """
+    B, H, T, C = query.shape
+    K = key.shape[1]
+    if T == 1 and mask is not None:
+        # One token per sequence: the heads of a group stand as queries of one head, so no key is repeated.
+        grouped = query.view(B, K, H // K, C)
+        return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask).reshape(B, 1, H * C)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=H != K)
+    return out.transpose(1, 2).reshape(B, T, H * C)

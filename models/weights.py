@@ -1,0 +1,154 @@
+"""Load a checkpoint's safetensors into a module: strictly, and one tensor at a time.
+
+A module is built on the `meta` device with the names of the checkpoint's files as its parameter names; a family
+says only where its files deviate from that. Every parameter must be filled exactly once with its exact shape and
+every stored tensor must have a place; all faults are found before any weight is read. Nothing is unpickled.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from models.text import read_json
+from models.types import CheckpointError
+
+log = logging.getLogger(__name__)
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_SHOWN = 8  # names per fault; a wrong checkpoint has thousands
+
+
+class WeightsError(CheckpointError):
+    """The stored tensors are not those that the model needs."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stored tensor belongs.
+
+    Attributes:
+        name: The parameter.
+        index: The part of it that the tensor fills; empty for the whole.
+        is_transposed: Whether the tensor is stored as (out, in) for a part kept as (in, out).
+    """
+
+    name: str
+    index: tuple[int | slice, ...] = ()
+    is_transposed: bool = False
+
+    def shape(self, stored: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape that a stored shape has once in place."""
+        return tuple(stored[::-1]) if self.is_transposed else tuple(stored)
+
+
+Rename = Callable[[str], Place | None]
+
+
+def load_weights(module: nn.Module, folder: Path, rename: Rename, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Fill a module that was built on the `meta` device.
+
+    Args:
+        module: Its parameters are replaced by ones on `device`.
+        folder: Holds model.safetensors, or model.safetensors.index.json and the files it names.
+        rename: From a stored name to its place; None for a tensor that is known and not used.
+        device: Where to put them. Host memory holds one tensor at a time.
+        dtype: Cast to this.
+
+    Raises:
+        WeightsError: A file, tensor or shape is missing, doubled or wrong; every fault is listed.
+    """
+    files = weight_files(folder)
+    wanted = dict(module.named_parameters())
+    _check(module, wanted, _stored_shapes(files), rename)
+    filled: dict[str, Tensor] = {}
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                place = rename(name)
+                if place is None:
+                    continue
+                if place.name not in filled:
+                    filled[place.name] = torch.empty(wanted[place.name].shape, dtype=dtype, device=device)
+                tensor = file.get_tensor(name)
+                filled[place.name][place.index].copy_(tensor.t() if place.is_transposed else tensor)
+    for name, tensor in filled.items():
+        _replace(module, name, tensor)
+    log.info("loaded %d tensors from %d files in %s", len(filled), len(files), folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint folder.
+
+    Raises:
+        WeightsError: None there, or the index names one that is not.
+    """
+    index = read_json(folder, INDEX)
+    if index is None:
+        names = {SINGLE}
+        if not (folder / SINGLE).is_file():
+            raise WeightsError(f"no weights: {folder} has neither {SINGLE} nor {INDEX}")
+    else:
+        names = set(index.get("weight_map", {}).values())
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if missing:
+        raise WeightsError(f"{folder / INDEX} names {len(names)} files; missing: {_listed(missing)}")
+    return [folder / name for name in sorted(names)]
+
+
+def _stored_shapes(files: Iterable[Path]) -> list[tuple[str, tuple[int, ...]]]:
+    shapes = []
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                shapes += [(name, tuple(file.get_slice(name).get_shape())) for name in file.keys()]  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(
+                f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}"
+            ) from error
+    return shapes
+
+
+def _check(
+    module: nn.Module,
+    wanted: Mapping[str, nn.Parameter],
+    stored: Iterable[tuple[str, tuple[int, ...]]],
+    rename: Rename,
+) -> None:
+    """Compare names and shapes; raise with all faults."""
+    unplaced, misshapen = [], []
+    counts = dict.fromkeys(wanted, 0)
+    for name, shape in stored:
+        place = rename(name)
+        if place is None:
+            continue
+        if place.name not in wanted:
+            unplaced.append(name)
+            continue
+        expected = tuple(wanted[place.name][place.index].shape)
+        if place.shape(shape) != expected:
+            misshapen.append(f"{name} is {shape} on disk but {expected} here")
+        counts[place.name] += torch.Size(shape).numel()
+    missing = [name for name, count in counts.items() if count < wanted[name].numel()]
+    doubled = [name for name, count in counts.items() if count > wanted[name].numel() and not misshapen]
+    faults = {"": misshapen, "no place for ": unplaced, "nothing or too little for ": missing, "twice: ": doubled}
+    if misshapen:  # a wrong shape also counts as too little; say it once
+        faults["nothing or too little for "] = [name for name in missing if counts[name] == 0]
+    told = [f"{label}{_listed(names)}" for label, names in faults.items() if names]
+    if told:
+        raise WeightsError(f"the checkpoint does not fit {type(module).__name__}: {'; '.join(told)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest
+
+
+def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))

@@ -23,11 +23,14 @@ def is_transient(error: Exception) -> bool:
     status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if status:
         return status in (408, 409, 429) or status >= 500
-    if isinstance(error, TimeoutError | ConnectionError):
+    if isinstance(error, TimeoutError):
         return True
     # Connection errors of the S3 client are not OSErrors, and their module costs a second to import.
     names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & {"HTTPClientError", "ClientPayloadError"}) or getattr(error, "errno", None) == errno.EBUSY
+    return (
+        bool(names & {"ConnectionError", "HTTPClientError", "ClientPayloadError"})
+        or getattr(error, "errno", None) == errno.EBUSY
+    )
 
 
 def describe(error: BaseException) -> str:

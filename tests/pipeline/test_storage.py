@@ -1,0 +1,264 @@
+import os
+import pickle
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from pipeline.storage import (
+    NotFound,
+    StorageError,
+    StorageSettings,
+    Store,
+    Unreachable,
+    conditional_writes,
+    local_copy,
+)
+from tests.s3 import S3
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """The same promises hold on every kind of store."""
+    if request.param == "local":
+        return Store(str(tmp_path / "data"))
+    if request.param == "memory":
+        return Store(f"memory://{uuid.uuid4().hex}")
+    server: S3 = request.getfixturevalue("s3")
+    return Store(f"{server.uri}/data", server.settings, patience_s=20)
+
+
+def test_what_is_published_can_be_listed_and_read(store: Store) -> None:
+    assert store.list() == []
+    assert store.publish("b/two.bin", b"second") and store.publish("a.bin", b"")
+    assert [(entry.path, entry.size) for entry in store.list()] == [("a.bin", 0), ("b/two.bin", 6)]
+    assert [entry.path for entry in store.list("b")] == ["b/two.bin"]
+    assert store.list("absent") == []
+    assert store.read("b/two.bin") == b"second"
+    assert store.read("b/two.bin", 1, 4) == b"eco"
+    assert store.read("a.bin") == b""
+    assert store.size("b/two.bin") == 6
+    with store.open("b/two.bin") as file:
+        file.seek(3)
+        assert file.read() == b"ond"
+
+
+def test_a_listing_is_never_stale(store: Store) -> None:
+    store.publish("one", b"1")
+    assert len(store.list()) == 1
+    Store(store.uri, store.settings).publish("two", b"2")
+    assert len(store.list()) == 2
+    store.delete(["one", "two", "three"])
+    assert store.list() == []
+
+
+def test_the_first_writer_wins(store: Store) -> None:
+    assert store.publish("part", b"first") is True
+    assert store.publish("part", b"second") is False
+    assert store.read("part") == b"first"
+
+
+def test_exactly_one_of_many_simultaneous_writers_wins(store: Store) -> None:
+    if store.uri.startswith("memory"):
+        pytest.skip("memory:// lives in one process and has no threads to race")
+    won: list[int] = []
+    start = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        start.wait()
+        if store.publish("race", b"%d" % number * 1000):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.read("race") == b"%d" % won[0] * 1000
+
+
+def test_replace_writes_over(store: Store) -> None:
+    store.replace("part", b"first")
+    store.replace("part", b"second")
+    assert store.read("part") == b"second"
+
+
+def test_only_files_exist(store: Store) -> None:
+    store.publish("folder/file", b"x")
+    assert store.exists("folder/file")
+    assert not store.exists("folder/other")
+    assert not store.exists("folder")
+
+
+def test_an_absent_file_is_named_with_its_uri(store: Store) -> None:
+    with pytest.raises(NotFound, match="absent.bin"):
+        store.read("absent.bin")
+    with pytest.raises(NotFound, match="absent.bin"):
+        store.open("absent.bin")
+
+
+def test_names_keep_their_odd_characters(store: Store) -> None:
+    store.publish("a b/ü [1]#?.txt", b"odd")
+    assert [entry.path for entry in store.list()] == ["a b/ü [1]#?.txt"]
+    assert store.read("a b/ü [1]#?.txt") == b"odd"
+    store.delete(["a b/ü [1]#?.txt"])
+    assert store.list() == []
+
+
+def test_a_glob_stays_in_its_folder(store: Store) -> None:
+    for path in ("x/1.tar", "x/2.tar", "x/3.txt", "x/y/4.tar"):
+        store.publish(path, b"x")
+    assert [entry.path for entry in store.glob("x/*.tar")] == ["x/1.tar", "x/2.tar"]
+    assert [entry.path for entry in store.glob("absent/*.tar")] == []
+
+
+def test_the_probe_sees_that_the_first_writer_wins_and_leaves_nothing(store: Store) -> None:
+    assert conditional_writes(store) is True
+    assert store.list() == []
+
+
+def test_a_store_travels_by_pickle(store: Store) -> None:
+    store.publish("x", b"1")
+    assert pickle.loads(pickle.dumps(store)).read("x") == b"1"
+
+
+def test_a_relative_folder_means_the_same_in_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("data")
+    store.publish("x", b"1")
+    monkeypatch.chdir("/")
+    assert store.read("x") == b"1"
+
+
+def test_writing_on_a_local_disk_leaves_no_other_files(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.publish("x", b"1")
+    store.publish("x", b"2")
+    store.replace("x", b"3")
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_what_a_crashed_writer_left_is_hidden_and_swept_once_old(tmp_path: Path) -> None:
+    leftover = tmp_path / f".part.{uuid.uuid4().hex}.unfinished"
+    leftover.write_bytes(b"half")
+    store = Store(str(tmp_path))
+    assert store.list() == []
+    assert store.sweep() == 0
+    os.utime(leftover, (time.time() - 7200,) * 2)
+    assert store.sweep() == 1
+    assert not leftover.exists()
+
+
+def test_a_folder_without_rights_is_an_error_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot publish .*file/part"):
+        Store(str(tmp_path / "file")).publish("part", b"x")
+
+
+def test_settings_have_no_place_for_credentials() -> None:
+    with pytest.raises(ValueError, match="secret"):
+        StorageSettings.model_validate({"secret": "x"})
+
+
+def test_a_wrong_secret_is_refused_at_once(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    store = Store(f"{s3.uri}/data", StorageSettings(endpoint_url=s3.endpoint_url, region="us-east-1"))
+    with pytest.raises(StorageError, match="PermissionError"):
+        _with_fresh_connections(store).list()
+
+
+def test_a_missing_bucket_is_an_error_on_writing(s3: S3) -> None:
+    with pytest.raises(NotFound, match="s3://no-such-bucket/x"):
+        Store("s3://no-such-bucket", s3.settings).publish("x", b"1")
+
+
+def test_a_store_that_does_not_answer_is_named_after_its_patience(s3: S3) -> None:
+    store = Store(s3.uri, StorageSettings(endpoint_url="http://127.0.0.1:9"), patience_s=0)
+    with pytest.raises(Unreachable, match=r"s3://test-.*gave up after 0 s"):
+        store.read("x")
+
+
+def test_a_published_object_whose_reply_was_lost_counts_as_ours(s3: S3) -> None:
+    store = Store(s3.uri, s3.settings)
+    assert store._put_new("part", b"content", "me")
+    assert store._put_new("part", b"content", "me") is True
+    assert store._put_new("part", b"content", "someone else") is False
+
+
+def test_a_large_object_is_one_put(s3: S3) -> None:
+    store = Store(s3.uri, s3.settings)
+    data = bytes(110 * 2**20)
+    assert store.publish("large", data)
+    assert "-" not in (store.entry("large").etag or "-"), "a dash marks a multipart upload"
+    assert store.size("large") == len(data)
+
+
+def test_a_local_model_stays_where_it_is(tmp_path: Path) -> None:
+    assert local_copy(str(tmp_path), StorageSettings()) == str(tmp_path)
+
+
+def test_a_remote_model_is_copied_once_and_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
+    remote = Store(f"memory://{uuid.uuid4().hex}/tiny")
+    remote.publish("config.json", b"{}")
+    remote.publish("deep/weights.bin", b"123")
+    first = local_copy(remote.uri, StorageSettings())
+    assert Path(first, "config.json").read_bytes() == b"{}"
+    assert Path(first, "deep/weights.bin").read_bytes() == b"123"
+    Path(first, "mark").touch()
+    assert local_copy(remote.uri, StorageSettings()) == first
+    assert Path(first, "mark").exists(), "the second call copied again"
+    remote.replace("config.json", b"{ }")
+    second = local_copy(remote.uri, StorageSettings())
+    assert second != first
+    assert Path(second, "config.json").read_bytes() == b"{ }"
+
+
+def test_a_half_copied_model_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
+    remote = Store(f"memory://{uuid.uuid4().hex}/tiny")
+    remote.publish("config.json", b"{}")
+    whole = Path(local_copy(remote.uri, StorageSettings()))
+    half = whole.with_suffix(".unfinished")
+    whole.rename(half)
+    (half / "left over").touch()
+    assert local_copy(remote.uri, StorageSettings()) == str(whole)
+    assert os.listdir(whole) == ["config.json"]
+
+
+def test_two_processes_that_want_a_model_copy_it_once(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
+    Store(f"{s3.uri}/tiny", s3.settings).publish("weights", b"7" * 10**6)
+    folders: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: folders.append(local_copy(f"{s3.uri}/tiny", s3.settings))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(folders) == 4 and len(set(folders)) == 1
+    assert Path(folders[0], "weights").stat().st_size == 10**6
+
+
+def test_a_model_that_is_nowhere_says_what_was_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotFound, match="expected a local folder, an fsspec URL or a hub name"):
+        local_copy(str(tmp_path / "absent"), StorageSettings())
+    with pytest.raises(NotFound, match="no files below it"):
+        local_copy(f"memory://{uuid.uuid4().hex}", StorageSettings())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(StorageError, match="neither a local folder nor a model that the hub hands out"):
+        local_copy("no-such-organisation/no-such-model", StorageSettings())
+
+
+def _with_fresh_connections(store: Store) -> Store:
+    """Forget the connections of this process, which keep the credentials that they began with."""
+    type(store._fs).clear_instance_cache()
+    return store

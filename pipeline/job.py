@@ -36,6 +36,16 @@ class Job(Protocol):
         """Whether a row with a null image is asked without one (vqa) or becomes an error row (caption)."""
         ...
 
+    @property
+    def template(self) -> str | None:
+        """Plain text with `{image}` and `{question}` that takes the chat template's place; None keeps the checkpoint's."""
+        ...
+
+    @property
+    def needs_unique_keys(self) -> bool:
+        """Whether two rows with one key stop the run at its start; else they are only counted."""
+        ...
+
     def request(self, row: Row) -> Request:
         """Say what to ask for one row. The pipeline fills in `sampling`, with the row's own seed.
 

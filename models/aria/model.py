@@ -230,14 +230,20 @@ _ALIASES = (
     (r"\.experts\.down_proj$", ".experts.fc2.weight"),
 )
 _UNUSED = re.compile(r"^vision_tower\.post_layernorm\.|\.inv_freq$|^vision_tower\.embeddings\.position_ids$")
-# Aria-sequential_mlp: one Linear (out, in) per expert and projection.
-_SEQUENTIAL = re.compile(r"^(.*\.mlp\.experts)\.(?:experts\.)?(\d+)\.(gate|up|down)_proj\.weight$")
+# Aria-sequential_mlp: one Linear (out, in) per expert. Its file could not be seen; accepted are the authors'
+# published module (experts.experts.E.gate_proj, xffxff's "Finetune MoE with LoRA") and fc1/fc2 as lists of Linears.
+_SEQUENTIAL = (
+    re.compile(r"^(.*\.mlp\.experts)\.(?:experts\.)?(?P<expert>\d+)\.(?P<matrix>gate|up|down)_proj\.weight$"),
+    re.compile(r"^(.*\.mlp\.experts)\.(?P<matrix>fc1|fc2)\.(?:experts\.)?(?P<expert>\d+)\.weight$"),
+)
 
 
 def stored_place(config: AriaConfig) -> Callable[[str], Place | None]:
     """Return the function from a stored tensor's name to its place in AriaModel."""
     F = config.text.intermediate_size
-    parts = {"gate": ("fc1", slice(0, F)), "up": ("fc1", slice(F, 2 * F)), "down": ("fc2", slice(None))}
+    whole = slice(None)
+    parts = {"gate": ("fc1", slice(0, F)), "up": ("fc1", slice(F, 2 * F)), "down": ("fc2", whole)}
+    parts |= {"fc1": ("fc1", whole), "fc2": ("fc2", whole)}
 
     def rename(stored: str) -> Place | None:
         name = stored
@@ -245,11 +251,12 @@ def stored_place(config: AriaConfig) -> Callable[[str], Place | None]:
             name = re.sub(pattern, written, name)
         if _UNUSED.search(name):
             return None
-        match = _SEQUENTIAL.match(name)
+        match = next(filter(None, (pattern.match(name) for pattern in _SEQUENTIAL)), None)
         if match is None:
             return Place(name)
-        matrix, columns = parts[match[3]]
-        return Place(f"{match[1]}.{matrix}.weight", (int(match[2]), slice(None), columns), is_transposed=True)
+        matrix, columns = parts[match["matrix"]]
+        index = (int(match["expert"]), slice(None), columns)
+        return Place(f"{match[1]}.{matrix}.weight", index, is_transposed=True)
 
     return rename
 

@@ -1,0 +1,194 @@
+"""Start or join Ray, bring the code there, and say which step gets which share of it.
+
+Ray Data waits for ever, without a word, when its actors leave no CPU for the other steps; so the arithmetic is done
+here, before anything starts. This file knows nothing of rows.
+"""
+
+import logging
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from pipeline.generate import GenerateSettings
+from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("models", "pipeline", "jobs")
+
+# Reading and writing wait for storage more than they compute, so a tenth of a CPU lets ten of them wait at once.
+READ_CPUS = WRITE_CPUS = 0.1
+# Less than this for each actor and the machine does nothing but switch between them.
+LEAST_ACTOR_CPUS = 0.25
+OBJECT_STORE_BYTES = 2 * 2**30
+
+
+class RaySettings(Settings):
+    """Which Ray to use."""
+
+    address: str | None = Field(default=None, description="`auto` or host:port of a cluster; null starts a local Ray")
+    object_store_bytes: int | None = Field(default=None, ge=100 * 2**20, description="of a local Ray; null means 2 GiB")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RaySettings":
+        if self.address is not None and self.object_store_bytes is not None:
+            raise ValueError("object_store_bytes is for a local Ray; the cluster at `address` has its own")
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ValueError(f"address: found '{self.address}', expected host:port; start the run on the cluster")
+        return self
+
+
+@dataclass(frozen=True)
+class Resources:
+    """CPUs and GPUs in all, and GPUs node by node."""
+
+    cpus: float
+    gpus: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How many actors each step has, and the share of each."""
+
+    preprocess_actors: int
+    preprocess_cpus: float
+    generate_actors: int
+    generate_cpus: float
+    generate_gpus: float
+
+
+class ClusterError(ValueError):
+    """There is no such Ray, or it has not what the settings ask for."""
+
+
+def place(resources: Resources, generate: GenerateSettings, preprocess_actors: int | None, device: str) -> Placement:
+    """Share the CPUs and GPUs out among the steps, so that every actor and a task of each other step fit at once.
+
+    Raises:
+        ClusterError: They do not, or the device is not there.
+    """
+    gpus = gpus_each(resources, generate, device)
+    actors = generate.actors or (_fitting(resources, gpus) if gpus else 1)
+    if device == "cuda" and not gpus:
+        raise ClusterError("model.device: found 'cuda' with generate.gpus=0, expected at least part of a GPU")
+    if gpus and _fitting(resources, gpus) < max(actors, 1):
+        raise ClusterError(
+            f"generate: {max(actors, 1)} actors with {gpus:g} GPU each do not fit; Ray has {_list(resources.gpus)} GPUs"
+        )
+    left = resources.cpus - READ_CPUS - WRITE_CPUS
+    # A GPU keeps many CPUs busy with tiles; on the CPU it is generation that is slow.
+    makers = preprocess_actors or (max(1, math.floor(left - actors)) if gpus else 1)
+    if left < LEAST_ACTOR_CPUS * (makers + actors):
+        raise ClusterError(
+            f"preprocess.actors + generate.actors: {makers} + {actors} actors do not fit; Ray has {resources.cpus:g} "
+            f"CPUs, each actor needs at least {LEAST_ACTOR_CPUS} and reading and writing {READ_CPUS + WRITE_CPUS}"
+        )
+    return _shares(left, makers, actors, gpus)
+
+
+def gpus_each(resources: Resources, generate: GenerateSettings, device: str) -> float:
+    """Return the GPUs of each engine."""
+    if generate.gpus is not None:
+        return generate.gpus
+    return 1.0 if device == "cuda" or (device == "auto" and any(resources.gpus)) else 0.0
+
+
+def start_ray(settings: RaySettings) -> None:
+    """Join the Ray that this process has, else the cluster at the address, else start a local one, quietly.
+
+    Raises:
+        ClusterError: There is no cluster at the address, or a local one does not start.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if settings.address is None:
+        # A Ray of our own listens on this machine only; the token it would ask for guards nothing.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    if ray.is_initialized():
+        return
+    is_verbose = log.isEnabledFor(logging.DEBUG)
+    level = logging.INFO if is_verbose else logging.ERROR
+    options: dict[str, Any] = {"logging_level": level, "log_to_driver": is_verbose}
+    if settings.address is None:
+        options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes(settings)}
+        options |= {"runtime_env": {"env_vars": {"PYTHONPATH": _python_path()}}}
+    else:
+        modules = [str(ROOT / room) for room in ROOMS if (ROOT / room).is_dir()]
+        options |= {"address": settings.address, "runtime_env": {"py_modules": modules}}
+    try:
+        ray.init(**options)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"ray.address: cannot reach or start {settings.address or 'a local Ray'}: {error}"
+        ) from error
+
+
+def resources() -> Resources:
+    """Return what the running Ray has."""
+    import ray
+
+    api: Any = ray  # its own annotations stop short of this function
+    nodes = [node["Resources"] for node in api.nodes() if node["Alive"]]
+    return Resources(sum(node.get("CPU", 0.0) for node in nodes), tuple(node.get("GPU", 0.0) for node in nodes))
+
+
+def check_code_arrives(job: Any) -> str | None:
+    """Send the job to a worker and back; say what is wrong if the worker does not have our code."""
+    import ray
+
+    try:
+        ray.get(ray.remote(num_cpus=READ_CPUS)(_kind).remote(job))
+    except Exception as error:  # Ray wraps an import error in several classes
+        cause = str(error).strip().splitlines()[-1]
+        return (
+            f"ray: the workers cannot load this code ({cause}); Ray was started elsewhere, before the run: give "
+            f"it runtime_env={{'env_vars': {{'PYTHONPATH': '<folder of the packages>'}}}}, or let the run start it"
+        )
+    return None
+
+
+def _kind(job: Any) -> str:
+    return str(job.kind)
+
+
+def _fitting(resources: Resources, gpus: float) -> int:
+    """Count the actors that the nodes' GPUs hold; several that ask for a part may share one."""
+    whole = gpus if gpus >= 1 else 1 / math.floor(1 / gpus)
+    return sum(math.floor(node / whole + 1e-9) for node in resources.gpus)
+
+
+def _shares(left: float, makers: int, actors: int, gpus: float) -> Placement:
+    # Preprocessing gets a CPU per actor where there are plenty, and at most its part by heads where there are few.
+    part = left / (makers + actors)
+    preprocess_cpus = _floor(min(1.0, part))
+    rest = (left - makers * preprocess_cpus) / actors
+    generate_cpus = _floor(min(1.0, rest) if gpus else rest)
+    return Placement(makers, preprocess_cpus, actors, generate_cpus, gpus)
+
+
+def _floor(cpus: float) -> float:
+    """Round down to what Ray can count; above one CPU it wants whole ones."""
+    return float(math.floor(cpus)) if cpus >= 1 else math.floor(cpus * 100) / 100
+
+
+def _object_store_bytes(settings: RaySettings) -> int:
+    if settings.object_store_bytes is not None:
+        return settings.object_store_bytes
+    # A container often has a small /dev/shm; Ray would then move the store to disk without being asked.
+    shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else OBJECT_STORE_BYTES
+    return max(100 * 2**20, min(OBJECT_STORE_BYTES, int(shared * 0.8)))
+
+
+def _python_path() -> str:
+    return os.pathsep.join([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+
+
+def _list(gpus: tuple[float, ...]) -> str:
+    return " + ".join(f"{node:g}" for node in gpus) or "0"

@@ -1,0 +1,190 @@
+"""Answer prepared rows on device actors whose engine lives from the first unit of a run to the last.
+
+Several units are in flight at once, so that the engine's slots stay full while one unit ends and the next begins; rows
+end in any order and leave in the order of their unit. This file knows nothing of storage.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from models.types import Answer, Completion, ModelInput, Processor, PromptTooLong, Sampling
+from pipeline.engine_thread import Ended, EngineThread
+from pipeline.job import Job
+from pipeline.rows import ANSWER, IDENTITY, UNIT, RowError, kept_columns, model_inputs, part_schema, row_error
+from pipeline.settings import Settings
+
+
+class ModelSettings(Settings):
+    """Which checkpoint, and how it lies on the device."""
+
+    path: str = Field(min_length=1, description="local folder, fsspec URL or hub name")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class SamplingSettings(Settings):
+    """How the next token is chosen and when an answer ends; the same words as `models.types.Sampling`."""
+
+    max_new_tokens: int = Field(default=128, ge=1)
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    stop: tuple[str, ...] = ()
+
+    @field_validator("stop")
+    @classmethod
+    def _none_empty(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in stop:
+            raise ValueError("an empty stop string would end every answer at once")
+        return stop
+
+
+class GenerateSettings(Settings):
+    """How many engines answer, on what, and how."""
+
+    actors: int | None = Field(default=None, ge=1, description="engines; null means one per GPU, or one on the CPU")
+    gpus: float | None = Field(default=None, ge=0, description="GPUs of each engine; null means 1 if there are any")
+    slots: int = Field(default=32, ge=1, description="sequences answered at once by each engine")
+    max_length: int | None = Field(
+        default=None, ge=2, description="longest prompt and answer together; null means 4096 or the checkpoint's limit"
+    )
+    sampling: SamplingSettings = SamplingSettings()
+
+
+def sampling_of(settings: GenerateSettings) -> Sampling:
+    """Return the run's sampling; the seed in it is the run's, not yet a row's."""
+    return Sampling(**settings.sampling.model_dump())
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What became of one row: an answer or an error."""
+
+    answer: Answer | None
+    completion: Completion | None
+    error: RowError | None
+
+
+class Generate:
+    """The device step. An instance owns one engine and is called once per unit, several calls at a time."""
+
+    def __init__(
+        self, engine: EngineThread, processor: Processor, job: Job, sampling: Sampling, model: str, schema: pa.Schema
+    ) -> None:
+        """Keep what all units share.
+
+        Args:
+            engine: The running engine.
+            processor: Turns emitted ids back into answers.
+            job: Says what is kept of a row.
+            sampling: The run's; each row gets its own seed.
+            model: Stands in the column `model`.
+            schema: The columns of what the reader gives.
+        """
+        self._engine = engine
+        self._processor = processor
+        self._job = job
+        self._sampling = sampling
+        self._model = model
+        self._kept = kept_columns(schema, job)
+        self._schema = part_schema(schema, job)
+
+    async def __call__(self, block: pa.Table) -> pa.Table:
+        """Answer the rows of one unit; return them in the schema of a part, with the unit's name beside each."""
+        inputs = model_inputs(block)
+        rows = _rows(block)
+        answered = await asyncio.gather(*map(self._answer, rows, inputs))
+        recorded = [self._record(row, one) for row, one in zip(rows, answered, strict=True)]
+        return self._table(block, rows, inputs, recorded)
+
+    async def _answer(self, row: Mapping[str, Any], model_input: ModelInput | None) -> Answered:
+        if model_input is None:
+            return Answered(None, None, row["error"])
+        sampling = replace(self._sampling, seed=row["input.seed"])
+        ended = await self._ended(row["key"], model_input, sampling)
+        if ended.completion is None:
+            error = ended.error or RuntimeError("the engine ended the row with neither an answer nor an error")
+            return Answered(
+                None, None, row_error("tokenise" if isinstance(error, PromptTooLong) else "generate", error)
+            )
+        try:
+            return Answered(self._processor.finish(model_input, ended.completion, sampling), ended.completion, None)
+        except Exception as error:  # one answer that cannot be decoded back must cost one row
+            return Answered(None, None, row_error("decode_back", error))
+
+    async def _ended(self, key: str, model_input: ModelInput, sampling: Sampling) -> Ended:
+        try:
+            stopped = self._processor.stopper(sampling)
+        except Exception as error:
+            return Ended(None, error)
+        return await asyncio.wrap_future(
+            self._engine.answer(key, model_input, sampling, self._processor.stop_ids, stopped)
+        )
+
+    def _record(self, row: Mapping[str, Any], answered: Answered) -> tuple[Answered, dict[str, Any]]:
+        """Ask the job what it keeps; a job that cannot say costs the row its answer, never its place."""
+        given = {name: value for name, value in row.items() if not name.startswith("input.")}
+        try:
+            return answered, self._fitting(self._job.record(given, answered.answer))
+        except Exception as error:
+            failed = Answered(None, None, answered.error or row_error("record", error))
+        if answered.error is None:
+            return self._record(row, failed)
+        return failed, dict.fromkeys(self._job.schema.names)
+
+    def _fitting(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Check a record against the job's schema now: inside a column it would cost the whole unit."""
+        unknown = [name for name in record if name not in self._job.schema.names]
+        if unknown:
+            raise KeyError(f"job {self._job.kind} recorded {', '.join(unknown)}, which its schema does not have")
+        return {field.name: pa.scalar(record.get(field.name), field.type) for field in self._job.schema}
+
+    def _table(
+        self,
+        block: pa.Table,
+        rows: Sequence[Mapping[str, Any]],
+        inputs: Sequence[ModelInput | None],
+        recorded: Sequence[tuple[Answered, Mapping[str, Any]]],
+    ) -> pa.Table:
+        answers = [
+            _answer_columns(self._model, row["input.seed"], model_input, answered)
+            for row, model_input, (answered, _) in zip(rows, inputs, recorded, strict=True)
+        ]
+        columns: dict[str, Any] = {name: block.column(name) for name in IDENTITY}
+        columns |= {field.name: pa.array([one[field.name] for one in answers], field.type) for field in ANSWER}
+        columns |= {name: block.column(source) for name, source in self._kept.items()}
+        columns |= {
+            field.name: pa.array([record[field.name] for _, record in recorded], field.type)
+            for field in self._job.schema
+        }
+        table = pa.table([columns[name] for name in self._schema.names], schema=self._schema)
+        return table.append_column(UNIT, block.column(UNIT))
+
+
+def _answer_columns(model: str, seed: int, model_input: ModelInput | None, answered: Answered) -> dict[str, Any]:
+    """Return one row's values of ANSWER; what a failed row never had is null, what it did not emit is empty."""
+    completion = answered.completion
+    return {
+        "model": model,
+        "prompt": model_input.prompt if model_input else None,
+        "output_token_ids": completion.token_ids if completion else (),
+        "output_logprobs": completion.logprobs if completion else (),
+        "finish_reason": completion.finish if completion else "error",
+        "prompt_tokens": len(model_input.token_ids) if model_input else None,
+        "image_tokens": model_input.image_tokens if model_input else None,
+        "output_tokens": len(completion.token_ids) if completion else 0,
+        "seed": seed,
+        "error": answered.error,
+    }
+
+
+def _rows(block: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows as the job knows them, with their seed and error, without tiles and tokens."""
+    names = [name for name in block.column_names if not name.startswith("input.")]
+    return list(block.select([*names, "input.seed"]).to_pylist())

@@ -1,0 +1,178 @@
+"""What a run writes down beside its parts: frozen settings and plan, attempts, the mark that it is finished.
+
+The output folder is the only state there is. This file knows its names; it knows neither Ray nor models.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.settings import ConfigError, differences
+from pipeline.storage import Store
+from pipeline.write import PART_NAME, UNITS
+
+SETTINGS = "_triptych/settings.json"
+SCHEMA = "_triptych/schema.arrow"
+PLAN = "_triptych/plan.parquet"
+ATTEMPTS = "_triptych/attempts"
+SUCCESS = "_SUCCESS"
+OURS = ("_triptych/", "_report/")
+
+# Settings that say how and where a run works, not what it answers: they may change between two starts of one run.
+FREE = ("preprocess.actors", "generate.actors", "generate.gpus", "generate.slots", "write.on_existing", "write.storage")
+FREE_SECTIONS = ("limits", "ray")
+FREE_PATHS = ("read.storage",)
+
+DIGEST_SLICES = 16
+DIGEST_SLICE_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Output:
+    """What stands in an output folder.
+
+    Attributes:
+        paths: Every file of a run's.
+        parts: Numbers of the finished parts.
+        units: Names of committed units that no part holds yet, or whose removal was interrupted.
+        strangers: Files that no run wrote and that a reader of the folder would take for results.
+    """
+
+    paths: tuple[str, ...]
+    parts: frozenset[int]
+    units: frozenset[str]
+    strangers: tuple[str, ...]
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a run has frozen its settings here."""
+        return SETTINGS in self.paths
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it has frozen its plan too, so that a later start goes on with that."""
+        return self.is_started and PLAN in self.paths
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a run has finished here."""
+        return self.is_started and SUCCESS in self.paths
+
+
+def look(store: Store) -> Output:
+    """List an output folder and sort what is there."""
+    paths = [entry.path for entry in store.list()]
+    parts = {path: int(match[1]) for path in paths if (match := PART_NAME.fullmatch(path))}
+    unit = re.compile(rf"{UNITS}/(.+)\.parquet")
+    units = [match[1] for path in paths if (match := unit.fullmatch(path))]
+    ours = [path for path in paths if path in parts or path == SUCCESS or path.startswith(OURS)]
+    strangers = [path for path in paths if path not in ours and not path.startswith(("_", "."))]
+    return Output(tuple(ours), frozenset(parts.values()), frozenset(units), tuple(strangers))
+
+
+def existing_fault(output: Output, on_existing: str, uri: str) -> str | None:
+    """Say why a run may not write here, if it may not."""
+    if output.strangers:
+        some = ", ".join(output.strangers[:3])
+        return f"write.uri: {uri} holds files of another origin ({some}); expected a folder of this run's own"
+    if on_existing == "fail" and output.paths:
+        return f"write.on_existing: found results in {uri}, and the setting is 'fail'; use 'resume' or 'replace'"
+    if output.paths and not output.is_started and on_existing != "replace":
+        return f"write.uri: {uri} holds results without the settings they were made with ({SETTINGS} is missing)"
+    return None
+
+
+def clear(store: Store, output: Output) -> None:
+    """Remove an earlier run's results; the settings last, so that an interrupted removal is still known as a run's."""
+    store.delete([path for path in output.paths if path != SETTINGS])
+    store.delete([SETTINGS])
+
+
+def freeze_settings(store: Store, frozen: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the settings down unless a run has done so before; return those that stand there."""
+    store.publish(SETTINGS, json.dumps(frozen, indent=2, ensure_ascii=False).encode())
+    return read_settings(store)
+
+
+def read_settings(store: Store) -> dict[str, Any]:
+    """Return what a run has frozen: `settings`, `weights`, `versions`."""
+    frozen = json.loads(store.read(SETTINGS))
+    assert isinstance(frozen, dict)
+    return frozen
+
+
+def refuse_other_answers(frozen: Mapping[str, Any], settings: Mapping[str, Any], weights: str, uri: str) -> None:
+    """Refuse to go on with settings or weights that would give other answers than those already there.
+
+    Raises:
+        ConfigError: It names each setting that differs.
+    """
+    lines = [line for line in differences(frozen["settings"], settings) if not _is_free(line.split(":")[0])]
+    if frozen["weights"] != weights:
+        lines.append(f"model.path: the checkpoint's files have changed (was {frozen['weights']}, now {weights})")
+    if lines:
+        advice = "go on with the old settings, write elsewhere, or start over with write.on_existing=replace"
+        raise ConfigError(f"{uri} holds a run with other settings", [*lines, advice])
+
+
+def refuse_other_device(frozen: Mapping[str, Any], device: str, uri: str) -> None:
+    """Refuse to go on where `model.device: auto` means another device than before, and so another arithmetic.
+
+    Raises:
+        ConfigError: The device differs.
+    """
+    if frozen["device"] != device:
+        fault = f"model.device: the run began on {frozen['device']}, here it would go on on {device}"
+        raise ConfigError(f"{uri} holds a run on another device", [fault])
+
+
+def part_paths(store: Store) -> list[str]:
+    """List the parts in order."""
+    return [entry.path for entry in store.list() if PART_NAME.fullmatch(entry.path)]
+
+
+def write_attempt(store: Store, name: str, numbers: Mapping[str, Any]) -> None:
+    """Write down when, where and how far one start of the run went. Nothing else here knows of time."""
+    store.publish(f"{ATTEMPTS}/{name}.json", json.dumps(numbers, indent=2).encode())
+
+
+def weights_digest(folder: str) -> str:
+    """Return a fingerprint of a checkpoint folder: names, sizes and evenly spaced slices of its files.
+
+    Reading every byte of 50 GB would take minutes at each start; slices tell two trainings of one architecture apart.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*")):
+        inside = path.relative_to(folder)
+        if not path.is_file() or any(name.startswith(".") for name in inside.parts):
+            continue
+        size = path.stat().st_size
+        digest.update(f"{inside.as_posix()} {size}\n".encode())
+        with path.open("rb") as file:
+            for start in sorted({size * i // DIGEST_SLICES for i in range(DIGEST_SLICES)}):
+                file.seek(start)
+                digest.update(file.read(DIGEST_SLICE_BYTES))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def versions(names: Sequence[str] = ("triptych", "ray", "torch", "pyarrow", "pillow", "tokenizers")) -> dict[str, str]:
+    """Return the versions of the packages that answers depend on, as far as they are installed as packages."""
+    return {name: importlib.metadata.version(name) for name in names if _is_installed(name)}
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _is_free(path: str) -> bool:
+    below = tuple(f"{free}." for free in (*FREE, *FREE_SECTIONS, *FREE_PATHS))
+    return path in (*FREE, *FREE_SECTIONS, *FREE_PATHS) or path.startswith(below)

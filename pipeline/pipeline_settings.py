@@ -1,0 +1,31 @@
+"""The settings of a run but for its job: one section per step.
+
+Each section's class stands at the top of its step's file; a setting is explained there.
+"""
+
+from pydantic import Field
+
+from pipeline.cluster import RaySettings
+from pipeline.generate import GenerateSettings, ModelSettings
+from pipeline.preprocess import PreprocessSettings
+from pipeline.read import ReadSettings
+from pipeline.settings import Settings
+from pipeline.write import WriteSettings
+
+
+class LimitsSettings(Settings):
+    """How much may go wrong before a finished run counts as failed."""
+
+    max_failed_share: float = Field(default=0.05, ge=0, le=1, description="failed rows / rows")
+
+
+class PipelineSettings(Settings):
+    """Everything about a run but its job."""
+
+    read: ReadSettings
+    model: ModelSettings
+    preprocess: PreprocessSettings = PreprocessSettings()
+    generate: GenerateSettings = GenerateSettings()
+    write: WriteSettings
+    limits: LimitsSettings = LimitsSettings()
+    ray: RaySettings = RaySettings()

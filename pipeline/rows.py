@@ -1,0 +1,148 @@
+"""The columns that travel between the steps, and the ones that a part has.
+
+Rows are Arrow columns all the way: tiles are raw uint8 bytes beside their shapes, never pickled objects and never
+floats. This file knows names and types; it knows neither storage nor Ray.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models.types import ModelInput
+from pipeline.job import Job
+
+ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
+RowError = dict[str, str]
+
+# What the reader gives for every row; the input's other columns follow.
+IDENTITY = ("key", "shard", "index")
+READ = (*IDENTITY, "images", "error")
+
+# What every part has, between `shard, index` and the columns of the input and of the job.
+ANSWER = pa.schema(
+    [
+        ("model", pa.string()),
+        ("prompt", pa.string()),
+        ("output_token_ids", pa.list_(pa.int32())),
+        ("output_logprobs", pa.list_(pa.float32())),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("image_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("seed", pa.int64()),
+        ("error", ERROR),
+    ]
+)
+
+# Columns that exist only between two steps. The dot keeps them apart from any column of an input.
+UNIT = "input.unit"
+MODEL_INPUT = pa.schema(
+    [
+        ("input.seed", pa.int64()),
+        ("input.prompt", pa.string()),
+        ("input.token_ids", pa.list_(pa.int32())),
+        ("input.tiles", pa.list_(pa.large_binary())),
+        ("input.tile_shapes", pa.list_(pa.int32())),  # height, width of each tile in turn
+        ("input.layout", pa.list_(pa.int64())),
+        ("input.image_tokens", pa.int32()),
+    ]
+)
+
+MESSAGE_CHARACTERS = 2000
+
+
+def row_error(stage: str, error: Exception) -> RowError:
+    """Describe what went wrong with one row, in the shape of the `error` column."""
+    message = str(error) or repr(error)
+    return {"stage": stage, "type": type(error).__name__, "message": message[:MESSAGE_CHARACTERS]}
+
+
+def row_seed(run_seed: int, key: str, index: int = 0) -> int:
+    """Derive a row's own seed: the same on every machine, in every order, in any company.
+
+    It is the first 63 bits (so never negative) of the BLAKE2b hash of `<run seed>/<index>/<key>`.
+
+    Args:
+        run_seed: `generate.sampling.seed`.
+        key: The row's key.
+        index: Which of the row's answers, where it has several.
+    """
+    digest = hashlib.blake2b(f"{run_seed}/{index}/{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def kept_columns(input_schema: pa.Schema, job: Job) -> dict[str, str]:
+    """Say under which name each of the input's other columns stands in a part: `{name there: name in the input}`.
+
+    A column that the job itself writes out under the same name (vqa's `question`) is not kept twice. Any other
+    clash of names is resolved for the input's column, as `input_<name>`, so that nothing is lost.
+    """
+    ours = {*IDENTITY, *ANSWER.names, *job.schema.names}
+    others = [name for name in input_schema.names if name not in READ]
+    written_by_job = {name for name in job.required if name in job.schema.names}
+    kept = [name for name in others if name not in written_by_job]
+    return {f"input_{name}" if name in ours else name: name for name in kept}
+
+
+def part_schema(input_schema: pa.Schema, job: Job) -> pa.Schema:
+    """Return the one schema that every part of a run has.
+
+    Raises:
+        ValueError: Two columns would have the same name.
+    """
+    identity = [("key", pa.string()), ("shard", pa.string()), ("index", pa.int64())]
+    kept = [(name, input_schema.field(source).type) for name, source in kept_columns(input_schema, job).items()]
+    fields = [*(pa.field(name, kind) for name, kind in [*identity]), *ANSWER]
+    fields += [pa.field(name, kind) for name, kind in kept]
+    fields += [pa.field(field.name, field.type) for field in job.schema]
+    names = [field.name for field in fields]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"output columns {', '.join(twice)} would stand there twice; rename the input's")
+    return pa.schema(fields)
+
+
+def input_columns(inputs: Sequence[ModelInput | None], seeds: Sequence[int]) -> list[pa.Array]:
+    """Turn inputs into the columns of MODEL_INPUT; None stands for a row that has failed."""
+    values: list[list[Any]] = [
+        list(seeds),
+        [given and given.prompt for given in inputs],
+        [given and given.token_ids for given in inputs],
+        [given and [_pixel_bytes(tile) for tile in given.tiles] for given in inputs],
+        [given and [side for tile in given.tiles for side in tile.shape[:2]] for given in inputs],
+        [given and list(given.layout) for given in inputs],
+        [given and given.image_tokens for given in inputs],
+    ]
+    return [pa.array(column, field.type) for column, field in zip(values, MODEL_INPUT, strict=True)]
+
+
+def model_inputs(block: pa.Table) -> list[ModelInput | None]:
+    """Turn the columns of MODEL_INPUT back; tiles are views into the block, not copies."""
+    columns = {name: block.column(name).combine_chunks() for name in MODEL_INPUT.names}
+    return [_model_input({name: column[i] for name, column in columns.items()}) for i in range(block.num_rows)]
+
+
+def _model_input(row: Mapping[str, Any]) -> ModelInput | None:
+    if not row["input.token_ids"].is_valid:
+        return None
+    sides = row["input.tile_shapes"].as_py()
+    tiles = row["input.tiles"].values
+    return ModelInput(
+        prompt=row["input.prompt"].as_py(),
+        token_ids=row["input.token_ids"].values.to_numpy(),
+        tiles=tuple(
+            np.frombuffer(tile.as_buffer(), np.uint8).reshape(height, width, 3)
+            for tile, height, width in zip(tiles, sides[::2], sides[1::2], strict=True)
+        ),
+        layout=tuple(row["input.layout"].as_py()),
+        image_tokens=row["input.image_tokens"].as_py(),
+    )
+
+
+def _pixel_bytes(tile: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    if tile.dtype != np.uint8 or tile.ndim != 3 or tile.shape[2] != 3:
+        raise ValueError(f"a tile is {tile.dtype} {tile.shape}, expected uint8 (height, width, 3)")
+    return tile.tobytes()

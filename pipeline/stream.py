@@ -1,0 +1,143 @@
+"""Send units through read, preprocess, generate and write as one streaming execution of Ray Data.
+
+One unit is one block from end to end: nothing splits, merges or reorders it, so what is read together is committed
+together. The steps themselves are plain callables that know nothing of Ray; this file gives them their actors.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from models.types import ImageSettings
+from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement
+from pipeline.engine_thread import EngineThread
+from pipeline.generate import Generate, GenerateSettings, ModelSettings, sampling_of
+from pipeline.job import Job
+from pipeline.preprocess import Preprocess
+from pipeline.read import ReadSettings, read_unit
+from pipeline.rows import UNIT
+from pipeline.storage import Store, local_copy
+from pipeline.units import Unit, units_from_parquet, units_to_parquet
+from pipeline.write import commit_unit
+
+log = logging.getLogger(__name__)
+
+# A prompt and its answer, where neither the settings nor the checkpoint say less.
+MAX_LENGTH = 4096
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the actors of a run must know; small, because it travels to each of them."""
+
+    read: ReadSettings
+    model: ModelSettings
+    images: ImageSettings
+    generate: GenerateSettings
+    job: Job
+    schema: pa.Schema
+    store: Store
+    unit_rows: int
+
+
+class PreprocessActor(Preprocess):
+    """Preprocess in a process of its own."""
+
+    def __init__(self, work: Work) -> None:
+        from models import load_processor
+
+        path = local_copy(work.model.path, work.read.storage)
+        super().__init__(load_processor(path, work.images, work.job.template), work.job, sampling_of(work.generate))
+
+
+class GenerateActor(Generate):
+    """Generate in a process of its own, with its engine."""
+
+    def __init__(self, work: Work, cpus: float) -> None:
+        # Before torch is imported, because it reads this once; several engines on one machine must not fight.
+        os.environ["OMP_NUM_THREADS"] = str(max(1, math.floor(cpus)))
+        from models import load_model, load_processor
+        from models.engine import Engine
+        from models.engine.scheduler import Sequence as EngineSequence
+
+        path = local_copy(work.model.path, work.read.storage)
+        model = load_model(path, device=work.model.device, dtype=work.model.dtype)
+        max_length = work.generate.max_length or min(MAX_LENGTH, model.max_position_embeddings)
+        engine = Engine(model, slots=work.generate.slots, max_length=max_length)
+        super().__init__(
+            EngineThread(engine, EngineSequence),
+            load_processor(path, work.images, work.job.template),
+            work.job,
+            sampling_of(work.generate),
+            work.model.path,
+            work.schema,
+        )
+
+
+def read_block(block: pa.Table, settings: ReadSettings) -> pa.Table:
+    """Read the one unit that a block names."""
+    (unit,) = units_from_parquet(block.column("unit")[0].as_py())
+    table = read_unit(unit, settings)
+    return table.append_column(UNIT, pa.array([unit.name] * table.num_rows, pa.string()))
+
+
+def units_in_flight(slots: int, unit_rows: int) -> int:
+    """Say how many units an engine works on at once: twice its slots in rows, so that none ever stands empty."""
+    return max(2, math.ceil(2 * slots / unit_rows))
+
+
+def stream(units: Sequence[Unit], work: Work, placement: Placement) -> Generator[dict[str, Any], None, None]:
+    """Run units through all steps; yield the numbers of each as soon as it is committed, in any order."""
+    from ray.data import DataContext
+
+    _quiet()
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = None
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    with DataContext.current(context):
+        committed = _plan(units, work, placement)
+        for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from batch.to_pylist()
+
+
+def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    flight = units_in_flight(work.generate.slots, work.unit_rows)
+    source: Any = ray.data.from_items(
+        [{"unit": units_to_parquet([unit])} for unit in units], override_num_blocks=len(units)
+    )
+    rows = source.map_batches(read_block, fn_kwargs={"settings": work.read}, num_cpus=READ_CPUS, **whole)
+    inputs = rows.map_batches(
+        PreprocessActor,
+        fn_constructor_kwargs={"work": work},
+        compute=ActorPoolStrategy(size=placement.preprocess_actors),
+        num_cpus=placement.preprocess_cpus,
+        **whole,
+    )
+    answers = inputs.map_batches(
+        GenerateActor,
+        fn_constructor_kwargs={"work": work, "cpus": placement.generate_cpus},
+        compute=ActorPoolStrategy(
+            size=placement.generate_actors,
+            max_concurrent_calls_per_actor=flight,
+            max_tasks_in_flight_per_actor=flight + 1,
+        ),
+        num_cpus=placement.generate_cpus,
+        num_gpus=placement.generate_gpus,
+        **whole,
+    )
+    return answers.map_batches(commit_unit, fn_kwargs={"store": work.store}, num_cpus=WRITE_CPUS, **whole)
+
+
+def _quiet() -> None:
+    if not log.isEnabledFor(logging.DEBUG):
+        logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,159 @@
+"""Commit units and merge them into parts: whole objects under deterministic names, first writer wins.
+
+A unit is committed by one conditional write; its existence is the mark that it is done. The driver merges consecutive
+units into a part in one atomic step and then removes them. This file knows nothing of models and of Ray.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from pipeline.rows import UNIT
+from pipeline.settings import Settings
+from pipeline.storage import NotFound, StorageSettings, Store
+from pipeline.units import Unit
+
+UNITS = "_triptych/units"
+PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
+ROW_GROUP_ROWS = 4096
+READERS = 8
+
+
+class WriteSettings(Settings):
+    """Where the results go and in what pieces."""
+
+    uri: str = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
+    rows_per_part: int = Field(default=10_000, ge=1, description="a part holds whole units up to this many rows")
+    unit_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="rows read, answered and committed together"
+    )
+    on_existing: Literal["resume", "fail", "replace"] = "resume"
+    storage: StorageSettings = StorageSettings()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One output file: its number and the consecutive units that it holds."""
+
+    number: int
+    units: tuple[Unit, ...]
+
+    @property
+    def path(self) -> str:
+        """Where it stands below the output."""
+        return f"part-{self.number:05d}.parquet"
+
+
+def plan_parts(units: Sequence[Unit], rows_per_part: int) -> list[Part]:
+    """Say which units form which part. It depends on the plan alone, so two runs cut alike."""
+    groups: list[list[Unit]] = []
+    rows = 0
+    for unit in units:
+        size = unit.stop - unit.start
+        if not groups or rows + size > rows_per_part:
+            groups.append([])
+            rows = 0
+        groups[-1].append(unit)
+        rows += size
+    return [Part(number, tuple(group)) for number, group in enumerate(groups)]
+
+
+def unit_path(name: str) -> str:
+    """Where a committed unit stands below the output."""
+    return f"{UNITS}/{name}.parquet"
+
+
+def commit_unit(block: pa.Table, store: Store) -> pa.Table:
+    """Write one answered unit as one object, and return a line of numbers about it.
+
+    Raises:
+        ValueError: The block is not one whole unit; writing it would lose or double rows.
+    """
+    names = pc.unique(block.column(UNIT)).to_pylist()
+    if len(names) != 1:
+        raise ValueError(f"a block holds rows of {len(names)} units {names[:3]}, expected exactly one")
+    data = parquet_bytes(block.drop_columns([UNIT]))
+    store.publish(unit_path(names[0]), data)
+    numbers = {
+        "unit": names,
+        "rows": [block.num_rows],
+        "failed": [block.num_rows - block.column("error").null_count],
+        "prompt_tokens": [pc.sum(block.column("prompt_tokens")).as_py() or 0],
+        "output_tokens": [pc.sum(block.column("output_tokens")).as_py() or 0],
+    }
+    return pa.table(numbers)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Serialise a table so that equal rows give equal bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    return sink.getvalue()
+
+
+class Parts:
+    """The driver's view of the parts: it merges each as soon as the last of its units is committed."""
+
+    def __init__(self, store: Store, parts: Iterable[Part], committed: Iterable[str], schema: pa.Schema) -> None:
+        """Start from what is there.
+
+        Args:
+            store: The output.
+            parts: Those that do not stand there yet.
+            committed: Names of committed units.
+            schema: Every part has it.
+        """
+        self._store = store
+        self._schema = schema
+        self._part_of = {unit.name: part for part in parts for unit in part.units}
+        self._missing = {part.number: {unit.name for unit in part.units} for part in self._part_of.values()}
+        for name in committed:
+            self.add(name)
+
+    @property
+    def missing_units(self) -> set[str]:
+        """Names of units that are not committed."""
+        return {name for names in self._missing.values() for name in names}
+
+    def add(self, name: str) -> None:
+        """Take note of a committed unit, and merge its part if it was the last one."""
+        part = self._part_of.get(name)
+        if part is None or part.number not in self._missing:
+            return
+        self._missing[part.number].discard(name)
+        if not self._missing[part.number]:
+            merge_part(self._store, part, self._schema)
+            del self._missing[part.number]
+
+
+def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
+    """Publish a part made of its committed units, then remove those.
+
+    Raises:
+        ValueError: A unit has not the rows that the plan gives it.
+    """
+    try:
+        with ThreadPoolExecutor(READERS) as readers:
+            tables = list(readers.map(lambda unit: _committed(store, unit, schema), part.units))
+        store.publish(part.path, parquet_bytes(pa.concat_tables(tables)))
+    except NotFound:
+        # Another driver may have merged the part and removed its units under our hands; anything else is an error.
+        if not store.exists(part.path):
+            raise
+    store.delete([unit_path(unit.name) for unit in part.units])
+
+
+def _committed(store: Store, unit: Unit, schema: pa.Schema) -> pa.Table:
+    table = pq.read_table(io.BytesIO(store.read(unit_path(unit.name))))
+    expected = unit.stop - unit.start
+    if table.num_rows != expected:
+        raise ValueError(f"{store.name(unit_path(unit.name))} has {table.num_rows} rows, the plan says {expected}")
+    return table.cast(schema)

@@ -16,8 +16,9 @@ from models.types import Answer, BadRequest, CheckpointError, ImageSettings, Pro
 if TYPE_CHECKING:
     from models.aria.model import AriaModel
     from models.engine import Sequence
+    from models.weights import Rename
 
-__all__ = ["Answer", "ImageSettings", "Request", "Sampling", "ask", "load_model", "load_processor"]
+__all__ = ["Answer", "ImageSettings", "Request", "Sampling", "ask", "check_weights", "load_model", "load_processor"]
 
 ARIA = ("aria", "aria_text", "aria_moe_lm")
 
@@ -56,21 +57,27 @@ def load_model(path: str, *, device: str = "auto", dtype: str = "auto") -> AriaM
     """
     import torch
 
-    folder = Path(path)
+    from models.weights import load_weights
+
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    match _model_type(folder):
-        case kind if kind in ARIA:
-            from models.aria.config import read_config, read_images
-            from models.aria.model import load_aria
+    model, rename = _empty_model(Path(path))
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else model.config.dtype
+    load_weights(model, Path(path), rename, device=torch.device(device), dtype=getattr(torch, dtype))
+    return model.eval()
 
-            config = read_config(folder)
-            images = None if config.vision is None else read_images(folder, ImageSettings())
-            if dtype == "auto":
-                dtype = "float32" if device == "cpu" else config.dtype
-            return load_aria(folder, config, images, torch.device(device), getattr(torch, dtype))
-        case kind:
-            raise _unknown(folder, kind)
+
+def check_weights(path: str) -> None:
+    """Compare names and shapes of the stored tensors with the model's, without reading any of them.
+
+    Raises:
+        CheckpointError: They do not fit; every fault is listed.
+    """
+    from models.weights import check_weights as check
+
+    model, rename = _empty_model(Path(path))
+    check(model, Path(path), rename)
 
 
 def ask(
@@ -121,6 +128,18 @@ def _answer(processor: Processor, sequence: Sequence) -> Answer:
         raise sequence.error
     assert sequence.completion is not None
     return processor.finish(sequence.model_input, sequence.completion, sequence.sampling)
+
+
+def _empty_model(folder: Path) -> tuple[AriaModel, Rename]:
+    """Return a family's model on the `meta` device, and where its files' tensors belong."""
+    match _model_type(folder):
+        case kind if kind in ARIA:
+            from models.aria.model import empty_aria, stored_place
+
+            model = empty_aria(folder)
+            return model, stored_place(model.config)
+        case kind:
+            raise _unknown(folder, kind)
 
 
 def _model_type(folder: Path) -> str:

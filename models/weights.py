@@ -63,9 +63,8 @@ def load_weights(module: nn.Module, folder: Path, rename: Rename, *, device: tor
     Raises:
         WeightsError: A file, tensor or shape is missing, doubled or wrong; every fault is listed.
     """
-    files = weight_files(folder)
+    files = check_weights(module, folder, rename)
     wanted = dict(module.named_parameters())
-    _check(module, wanted, _stored_shapes(files), rename)
     filled: dict[str, Tensor] = {}
     for path in files:
         with safe_open(path, framework="pt") as file:
@@ -80,6 +79,19 @@ def load_weights(module: nn.Module, folder: Path, rename: Rename, *, device: tor
     for name, tensor in filled.items():
         _replace(module, name, tensor)
     log.info("loaded %d tensors from %d files in %s", len(filled), len(files), folder)
+
+
+def check_weights(module: nn.Module, folder: Path, rename: Rename) -> list[Path]:
+    """Compare names and shapes of the stored tensors with the module's parameters; return the files that hold them.
+
+    Only the files' headers are read.
+
+    Raises:
+        WeightsError: A file, tensor or shape is missing, doubled or wrong; every fault is listed.
+    """
+    files = weight_files(folder)
+    _compare(module, dict(module.named_parameters()), _stored_shapes(files), rename)
+    return files
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -114,7 +126,7 @@ def _stored_shapes(files: Iterable[Path]) -> list[tuple[str, tuple[int, ...]]]:
     return shapes
 
 
-def _check(
+def _compare(
     module: nn.Module,
     wanted: Mapping[str, nn.Parameter],
     stored: Iterable[tuple[str, tuple[int, ...]]],

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.aria.config import AriaConfig, AriaImages, TextConfig
+from models.aria.config import AriaConfig, AriaImages, TextConfig, read_config, read_images
 from models.aria.moe import MixtureOfExperts
 from models.aria.vision import Projector, VisionTower
 from models.engine.cache import CacheShape, Window
 from models.engine.decoder import Prompt
 from models.layers import RMSNorm, Rotation, attend
-from models.types import ModelInput, Pixels
-from models.weights import Place, load_weights
+from models.types import ImageSettings, ModelInput, Pixels
+from models.weights import Place
 
 # Patches encoded together: a few whole canvases of 70 x 70. More would fill the device with activations.
 VISION_PATCHES = 20_000
@@ -201,19 +201,13 @@ class AriaModel(nn.Module):
         return [features[name] for name in names]
 
 
-def load_aria(
-    folder: Path, config: AriaConfig, images: AriaImages | None, device: torch.device, dtype: torch.dtype
-) -> AriaModel:
-    """Build the model and fill it from a checkpoint folder.
-
-    Raises:
-        WeightsError: The stored tensors are not those of this configuration.
-    """
+def empty_aria(folder: Path) -> AriaModel:
+    """Build the model of a checkpoint folder on the `meta` device, to be filled by models.weights."""
+    config = read_config(folder)
+    # Which canvas a run asks for is the processor's business; the model needs mean and std alone.
+    images = None if config.vision is None else read_images(folder, ImageSettings())
     with torch.device("meta"):
-        model = AriaModel(config, images)
-    rename = stored_place(config)
-    load_weights(model, folder, rename, device=device, dtype=dtype)
-    return model.eval()
+        return AriaModel(config, images)
 
 
 # What the names of other writers begin with, and what the original files call it. In order; several may apply.

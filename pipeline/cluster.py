@@ -114,6 +114,9 @@ def start_ray(settings: RaySettings) -> None:
     if ray.is_initialized():
         return
     is_verbose = log.isEnabledFor(logging.DEBUG)
+    if not is_verbose:
+        # Ray's own core writes past Python's logging, about restarts that a run of ours does not depend on.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     level = logging.INFO if is_verbose else logging.ERROR
     options: dict[str, Any] = {"logging_level": level, "log_to_driver": is_verbose}
     if settings.address is None:

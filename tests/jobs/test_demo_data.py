@@ -68,7 +68,7 @@ def test_question_shards_hold_as_many_rows_as_asked(tmp_path):
 
 def test_question_shards_are_several_for_the_whole_benchmark(tmp_path):
     write_question_shards(tmp_path, NUM_QUESTIONS)
-    assert [pq.read_metadata(path).num_rows for path in sorted(tmp_path.iterdir())] == [2379, 2461, 2469, 2364]
+    assert [pq.read_metadata(path).num_rows for path in sorted(tmp_path.iterdir())] == [2449, 2419, 2438, 2367]
 
 
 def test_every_photograph_has_a_source(tmp_path):

@@ -118,14 +118,15 @@ def ask(
         return []
     longest = max(s.prompt_length + s.sampling.max_new_tokens for s in sequences)
     model = load_model(path, device=device, dtype=dtype)
-    engine = Engine(model, slots=min(slots, len(sequences)), max_length=longest)
+    max_length = min(longest, model.max_position_embeddings)
+    engine = Engine(model, slots=min(slots, len(sequences)), max_length=max_length)
     run_all(engine, sequences)
-    return [_answer(processor, sequence) for sequence in sequences]
+    return [_answer(processor, place, sequence) for place, sequence in enumerate(sequences)]
 
 
-def _answer(processor: Processor, sequence: Sequence) -> Answer:
+def _answer(processor: Processor, place: int, sequence: Sequence) -> Answer:
     if sequence.error is not None:
-        raise sequence.error
+        raise BadRequest(f"request {place} ({sequence.key!r}): {sequence.error}") from sequence.error
     assert sequence.completion is not None
     return processor.finish(sequence.model_input, sequence.completion, sequence.sampling)
 

@@ -35,6 +35,8 @@ def decode_image(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > LIMIT_PIXELS:  # Pillow's warning may be off, its limit another
+                raise BadImage(f"refused {image.width} x {image.height} pixels: the limit is {LIMIT_PIXELS}")
             image.load()
             return _on_white(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

@@ -38,7 +38,9 @@ class Rotation:
             dtype: Of the activations that will be rotated.
         """
         exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-        angles = positions[:, None, :, None].float() * theta**-exponents  # (B, 1, T, C/2)
+        # As the reference writes it: theta**-exponents rounds differently, and position 65,000 shows it.
+        frequencies = 1.0 / theta**exponents
+        angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, C/2)
         self._cos = angles.cos().repeat(1, 1, 1, 2).to(dtype)
         self._sin = angles.sin().repeat(1, 1, 1, 2).to(dtype)
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -69,20 +69,18 @@ class Text:
             folder: Holds tokenizer.json and, for chat, one of TEMPLATE_FILES.
             template: A plain text with `{image}` and `{question}` that takes the chat template's place.
         """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise CheckpointError(f"no tokenizer: {path} does not exist")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        self._tokenizer = Tokenizer.from_str(json.dumps(content))
+        content = read_json(folder, "tokenizer.json")
+        if content is None:
+            raise CheckpointError(f"no tokenizer: {folder / 'tokenizer.json'} does not exist")
+        self._tokenizer = _tokenizer(folder, content)
         self._control = [token["content"] for token in content.get("added_tokens", [])]
-        self._plain = Tokenizer.from_str(json.dumps(content | {"added_tokens": [], "post_processor": None}))
+        self._plain = _tokenizer(folder, content | {"added_tokens": [], "post_processor": None})
         self._prefix = self._tokenizer.encode("", add_special_tokens=True).ids
         self._guarded = re.compile("|".join(map(re.escape, sorted([*self._control, _OPEN, _CLOSE], key=len)[::-1])))
         self._folder = folder
         self._variables = _special_tokens(folder)
         self._plain_template = template
-        source = None if template is not None else _template_source(folder)
-        self._template = None if source is None else _environment().from_string(source)
+        self._template = None if template is not None else _template(folder)
 
     @property
     def can_chat(self) -> bool:
@@ -116,8 +114,8 @@ class Text:
                 text = self._template.render(
                     messages=guarded, add_generation_prompt=True, **self._variables, **variables
                 )
-            except TemplateError as error:
-                raise BadRequest(f"the chat template refused the messages: {error.message}") from error
+            except Exception as error:  # a template is a program: it may divide by zero or add a word to a number
+                raise BadRequest(f"the chat template refused the messages: {error}") from error
         parts = _MARK.split(text)
         return Rendered(tuple(kept[int(part)] if i % 2 else part for i, part in enumerate(parts)))
 
@@ -157,13 +155,20 @@ class Text:
                 raise BadRequest(f"a message's text is {text!r}, expected a string")
             return self._guarded.sub(mark, text)
 
-        return [dict(message, content=_map_text(message, guard)) for message in messages], kept
+        return [dict(_checked(message), content=_map_text(message, guard)) for message in messages], kept
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     """Return the text before the first stop string."""
     ends = [place for place in (text.find(word) for word in stop) if place >= 0]
     return text[: min(ends)] if ends else text
+
+
+def _checked(message: Any) -> Message:
+    # Without a role a template renders an empty one, and nobody notices.
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise BadRequest(f'a message is {message!r}, expected {{"role": …, "content": …}}')
+    return message
 
 
 def _map_text(message: Message, change: Callable[[Any], str]) -> str | list[dict[str, Any]]:
@@ -194,6 +199,21 @@ def _fill(template: str, messages: Sequence[Mapping[str, Any]], image: str) -> s
     images = image * sum(item["type"] == "image" for item in items)
     question = " ".join(item["text"] for item in items if item["type"] == "text")
     return re.sub(r"\{(image|question)\}", lambda m: images if m.group(1) == "image" else question, template)
+
+
+def _tokenizer(folder: Path, content: Mapping[str, Any]) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # `tokenizers` raises nothing narrower
+        raise CheckpointError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}") from error
+
+
+def _template(folder: Path) -> Template | None:
+    source = _template_source(folder)
+    try:
+        return None if source is None else _environment().from_string(source)
+    except TemplateSyntaxError as error:
+        raise CheckpointError(f"the chat template of {folder} is wrong in line {error.lineno}: {error}") from error
 
 
 def _template_source(folder: Path) -> str | None:

@@ -46,6 +46,10 @@ class Place:
         """Return the shape that a stored shape has once in place."""
         return tuple(stored[::-1]) if self.is_transposed else tuple(stored)
 
+    def turned(self, stored: Tensor) -> Tensor:
+        """Return a stored tensor as it lies once in place."""
+        return stored.t() if self.is_transposed else stored
+
 
 Rename = Callable[[str], Place | None]
 
@@ -74,8 +78,8 @@ def load_weights(module: nn.Module, folder: Path, rename: Rename, *, device: tor
                     continue
                 if place.name not in filled:
                     filled[place.name] = torch.empty(wanted[place.name].shape, dtype=dtype, device=device)
-                tensor = file.get_tensor(name)
-                filled[place.name][place.index].copy_(tensor.t() if place.is_transposed else tensor)
+                # Without a name of its own the stored tensor is gone before the next one is read.
+                filled[place.name][place.index].copy_(place.turned(file.get_tensor(name)))
     for name, tensor in filled.items():
         _replace(module, name, tensor)
     log.info("loaded %d tensors from %d files in %s", len(filled), len(files), folder)
@@ -133,27 +137,37 @@ def _compare(
     rename: Rename,
 ) -> None:
     """Compare names and shapes; raise with all faults."""
-    unplaced, misshapen = [], []
+    unplaced, misshapen, doubled = [], [], []
     counts = dict.fromkeys(wanted, 0)
+    taken = set()
     for name, shape in stored:
         place = rename(name)
         if place is None:
             continue
-        if place.name not in wanted:
+        expected = _expected_shape(wanted, place)
+        if expected is None:
             unplaced.append(name)
             continue
-        expected = tuple(wanted[place.name][place.index].shape)
         if place.shape(shape) != expected:
-            misshapen.append(f"{name} is {shape} on disk but {expected} here")
-        counts[place.name] += torch.Size(shape).numel()
+            misshapen.append(f"{name} is {shape} on disk but {place.shape(expected)} here")
+        if (spot := (place.name, str(place.index))) in taken:
+            doubled.append(name)
+        taken.add(spot)
+        counts[place.name] += torch.Size(expected).numel()
     missing = [name for name, count in counts.items() if count < wanted[name].numel()]
-    doubled = [name for name, count in counts.items() if count > wanted[name].numel() and not misshapen]
+    doubled += [name for name, count in counts.items() if count > wanted[name].numel() and not doubled]
     faults = {"": misshapen, "no place for ": unplaced, "nothing or too little for ": missing, "twice: ": doubled}
-    if misshapen:  # a wrong shape also counts as too little; say it once
-        faults["nothing or too little for "] = [name for name in missing if counts[name] == 0]
     told = [f"{label}{_listed(names)}" for label, names in faults.items() if names]
     if told:
         raise WeightsError(f"the checkpoint does not fit {type(module).__name__}: {'; '.join(told)}")
+
+
+def _expected_shape(wanted: Mapping[str, nn.Parameter], place: Place) -> tuple[int, ...] | None:
+    """Return the shape of a place, or None if the module has no such parameter or not that many parts in it."""
+    try:
+        return tuple(wanted[place.name][place.index].shape)
+    except (KeyError, IndexError):
+        return None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,9 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jobs.demo.train_folder import SPECIAL, write_files
-from models.aria.config import read_config, read_images
-from models.aria.model import AriaModel
-from models.types import ImageSettings
+from models.aria.model import empty_aria
 
 TEXTS = (
     "Describe this image in two sentences.", "What shape is in the picture? Is it a circle, a triangle or a square?",
@@ -85,8 +83,7 @@ def tiny_aria(
 def random_tensors(folder: Path, seed: int = 0) -> dict[str, Tensor]:
     """Return weights for a folder's configuration, norms and biases random too, with the released file's zeros."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.device("meta"):
-        model = AriaModel(read_config(folder), read_images(folder, ImageSettings()))
+    model = empty_aria(folder)
     tensors = {name: _random(parameter, generator) for name, parameter in model.named_parameters()}
     width = model.vision_tower.embeddings.patch_embedding.out_channels
     return tensors | {f"vision_tower.post_layernorm.{leaf}": torch.zeros(width) for leaf in ("weight", "bias")}
@@ -97,7 +94,7 @@ def save_tensors(folder: Path, tensors: Mapping[str, Tensor], shards: int = 1) -
     if shards == 1:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         some = {name: tensors[name].contiguous() for name in list(tensors)[shard::shards]}
@@ -110,7 +107,7 @@ def _random(parameter: Tensor, generator: torch.Generator) -> Tensor:
     if parameter.ndim == 1:
         return 0.5 + torch.rand(parameter.shape, generator=generator)
     # Wide enough that answers differ from row to row, as a trained model's do.
-    return torch.randn(parameter.shape, generator=generator) * 2 * parameter.shape[-1] ** -0.5
+    return torch.randn(parameter.shape, generator=generator).mul(2 * parameter.shape[-1] ** -0.5)
 
 
 def _one_by_one(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

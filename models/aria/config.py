@@ -87,7 +87,8 @@ def read_config(folder: Path) -> AriaConfig:
         text=_read_text(text, folder),
         vision=None if text_only else _read_vision(raw, folder),
         patch_to_query=_read_queries(raw),
-        image_token_index=int(raw.get("image_token_index", raw.get("image_token_id", 9))),
+        # A decoder alone has no image token: its id is text like any other.
+        image_token_index=-1 if text_only else int(raw.get("image_token_index", raw.get("image_token_id", 9))),
         eos_token_ids=_ids(_first(generation, raw, text, name="eos_token_id", default=2)),
         dtype=str(_first(raw, text, name="torch_dtype", default=raw.get("dtype", "bfloat16"))),
     )
@@ -152,6 +153,8 @@ def _read_vision(raw: Mapping[str, Any], folder: Path) -> VisionConfig:
     layer = raw.get("vision_feature_layer", -1)
     if not isinstance(layer, int):
         raise CheckpointError(f"{folder}: vision_feature_layer is {layer!r}, expected one integer")
+    if vision.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
+        raise CheckpointError(f"{folder}: vision hidden_act is {vision['hidden_act']!r}, expected `gelu_pytorch_tanh`")
     return VisionConfig(
         hidden_size=int(vision.get("hidden_size", 1152)),
         intermediate_size=int(vision.get("intermediate_size", 4304)),

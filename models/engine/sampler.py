@@ -83,8 +83,10 @@ def gumbel(seeds: Tensor, places: Tensor, size: int) -> Tensor:
     """Return Gumbel noise (B, size) that depends on nothing but seed, place and token id (float32)."""
     tokens = torch.arange(size, device=seeds.device)
     bits = _mix(_mix(_mix(seeds)[:, None] + places[:, None]) + tokens)
-    uniform = ((bits >> 40) & 0xFFFFFF).float().add(0.5) / 2**24  # in (0, 1), 24 bits
-    return -(-uniform.log()).log()
+    # 52 bits and a half are exact in float64. In float32 one token in 2^24 would round to 1, which is infinite
+    # noise: over a vocabulary of 100,000, one draw in 170 would be that token, whatever its score.
+    uniform = _shift(bits, 12).double().add(0.5) / 2**52  # in (0, 1)
+    return (-(-uniform.log()).log()).float()
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -47,11 +47,20 @@ def caption(scene: Scene) -> Pair:
     return Pair(CAPTION_PROMPT, f"a {first.name} {relation(first, second)} a {second.name}")
 
 
-def ask(scene: Scene, rng: random.Random) -> Pair:
-    """Ask one question about a scene, of a kind that its number of shapes allows."""
+def ask(scene: Scene, rng: random.Random, negated: float = 0.5) -> Pair:
+    """Ask one question about a scene, of a kind that its number of shapes allows.
+
+    Args:
+        scene: What is asked about.
+        rng: Chooses.
+        negated: Share of `is there not a …?` among questions of what is there.
+    """
     kinds, weights = zip(*(ABOUT_ONE if len(scene.shapes) == 1 else ABOUT_TWO), strict=True)
     chosen: Callable[[Scene, random.Random], Pair] = rng.choices(kinds, weights)[0]
-    return chosen(scene, rng)
+    question, answer = chosen(scene, rng)
+    if question in NEGATIVES and rng.random() < negated:
+        return Pair(NEGATIVES[question], "no" if answer == "yes" else "yes")
+    return Pair(question, answer)
 
 
 def vocabulary() -> list[str]:
@@ -86,10 +95,9 @@ def _is_both_there(scene: Scene, rng: random.Random) -> Pair:
 
 
 def _presence(rng: random.Random, there: list[str], words: list[str]) -> Pair:
-    is_there, is_negated = rng.random() < 0.5, rng.random() < 0.5
+    is_there = rng.random() < 0.5
     choices = [word for word in words if (word in there) == is_there]
-    text = rng.choice(ABSENCE if is_negated else PRESENCE)
-    return Pair(_noun(text, rng.choice(choices)), "yes" if is_there != is_negated else "no")
+    return Pair(_noun(rng.choice(PRESENCE), rng.choice(choices)), "yes" if is_there else "no")
 
 
 def _noun(text: str, word: str) -> str:
@@ -132,6 +140,11 @@ def _what_is_there(scene: Scene, rng: random.Random) -> Pair:
     return Pair(f"what is {relation(first, second)} the {second.name}?", f"a {first.name}")
 
 
+NEGATIVES = {
+    _noun(presence, word): _noun(absence, word)
+    for presence, absence in zip(PRESENCE, ABSENCE, strict=True)
+    for word in (*KINDS, *COLORS)
+}
 ABOUT_ONE = (
     (_is_shape_there, 0.36),
     (_is_color_there, 0.24),

@@ -22,7 +22,7 @@ from models.types import Pixels, Processor, Request
 
 NUM_PICTURES = 4_000
 FIRST_HELD_OUT = 3_600
-NUM_DRAWN_SINGLE, NUM_DRAWN_PAIR = 2_500, 4_000
+NUM_DRAWN_SINGLE, NUM_DRAWN_PAIR = 2_500, 6_000
 
 # A patch's label: 0 for background, else one per colour and kind.
 LABELS = {name: n for n, name in enumerate((f"{color} {kind}" for color in COLORS for kind in KINDS), start=1)}

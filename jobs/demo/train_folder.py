@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -61,7 +61,7 @@ TEXT: dict[str, Any] = {
     "moe_num_experts": 8,
     "moe_topk": 2,
     "moe_num_shared_experts": 2,
-    "max_position_embeddings": 1024,
+    "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
     "pad_token_id": 3,
@@ -112,7 +112,7 @@ def save_weights(model: AriaModel, folder: Path) -> None:
     width = VISION["hidden_size"]
     for leaf in ("weight", "bias"):
         tensors[f"vision_tower.post_layernorm.{leaf}"] = torch.zeros(width, dtype=torch.float16)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
 def _train_tokenizer(texts: Iterable[str]) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Spell questions and answers in tokens, and count how many of easy-VQA's held-out questions a model gets right.
+"""Spell questions and answers in tokens, and count how many a model gets right of those it was not trained on.
 
 The prompt is the processor's own, so what is learnt is what the jobs will ask. All questions about a picture share
 its tokens: they stand in one row, and a mask keeps each from seeing the others (a test compares with asking alone).
@@ -6,8 +6,8 @@ its tokens: they stand in one row, and a mask keeps each from seeing the others 
 Shapes: N pictures, Q image rows a picture, T tokens, W text width, V vocabulary.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from jobs.demo import train_data
-from jobs.demo.questions import Pair
+from jobs.demo.questions import NUMBERS, Pair, caption
 from jobs.demo.scenes import COLORS, KINDS
+from jobs.demo.train_data import Example
 from models.aria.model import AriaModel
 from models.engine.cache import Window
 from models.types import Processor
@@ -94,6 +95,11 @@ class Lines:
         padded = [np.hstack([row, padding.repeat(longest - row.shape[1], 1)]) for row in rows]
         return Batch(*torch.from_numpy(np.stack(padded, axis=1)))
 
+    def spelled(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, control tokens included."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
     def _row(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Return the four lines (4, T) of a batch for one picture."""
         start = len(self._shared)
@@ -112,29 +118,45 @@ class Lines:
         return self._prompts[question]
 
 
-@torch.inference_mode()
-def score(model: AriaModel, lines: Lines) -> dict[str, str]:
-    """Answer all held-out questions; return right, asked and their share, by the kind of answer.
+Verdict = tuple[str, bool]  # of one answer: its kind, and whether it is right
 
-    An answer counts if the likeliest token is the right one at each of its places, its end included, which is
+
+@torch.inference_mode()
+def score_questions(model: AriaModel, lines: Lines) -> Iterator[Verdict]:
+    """Answer all held-out questions of easy-VQA.
+
+    An answer is right if the likeliest token is the right one at each of its places, its end included, which is
     when greedy decoding gives it.
     """
     pictures, questions = train_data.load_held_out()
     by_picture = defaultdict(list)
     for question in questions:
         by_picture[question.picture].append(question.pair)
-    asked: Counter[str] = Counter()
-    right: Counter[str] = Counter()
     names = list(by_picture)
     for some in (names[i : i + _SCORED_TOGETHER] for i in range(0, len(names), _SCORED_TOGETHER)):
         tiles = [train_data.make_tile(pictures[name], lines.processor) for name in some]
-        are_right = answers_right(model, model.encode(tiles, lines.num_queries), lines, [by_picture[n] for n in some])
-        pairs = [pair for name in some for pair in by_picture[name]]
-        for pair, is_right in zip(pairs, are_right, strict=True):
-            for kind in ("all", answer_kind(pair.answer)):
-                asked[kind] += 1
-                right[kind] += is_right
-    return {kind: f"{right[kind]}/{asked[kind]} = {right[kind] / asked[kind]:.1%}" for kind in sorted(asked)}
+        asked = [by_picture[name] for name in some]
+        kinds = [answer_kind(pair.answer) for pairs in asked for pair in pairs]
+        rows = model.encode(tiles, lines.num_queries)
+        yield from zip(kinds, answers_right(model, rows, lines, asked), strict=True)
+
+
+@torch.inference_mode()
+def score_captions(model: AriaModel, lines: Lines, examples: Iterable[Example]) -> Iterator[Verdict]:
+    """Caption scenes; a caption is right if it is so word for word."""
+    for example in examples:
+        rows = model.encode([example.tile], lines.num_queries)
+        (is_right,) = answers_right(model, rows, lines, [[caption(example.scene)]])
+        yield f"caption of {NUMBERS[len(example.scene.shapes)]}", is_right
+
+
+def tally(verdicts: Iterable[Verdict]) -> str:
+    """Say how many are right, by kind."""
+    by_kind = defaultdict(list)
+    for kind, is_right in verdicts:
+        by_kind[kind].append(is_right)
+    shares = {kind: f"{sum(those)}/{len(those)} = {sum(those) / len(those):.1%}" for kind, those in by_kind.items()}
+    return ", ".join(f"{kind} {shares[kind]}" for kind in sorted(shares))
 
 
 def answers_right(model: AriaModel, rows: Tensor, lines: Lines, asked: Sequence[Sequence[Pair]]) -> list[bool]:

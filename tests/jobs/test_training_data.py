@@ -6,15 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from jobs.demo import questions, scenes, train_folder
-from jobs.demo.questions import ask, caption
+from jobs.demo.questions import Pair, ask, caption
 from jobs.demo.scenes import COLORS, Scene, Shape, draw_scene
+from models import ask as ask_model
 from models import load_processor
+from models.images import decode_image
 
 easy_vqa = pytest.importorskip("easy_vqa", reason="the training data are in the extra `train`")
-
-from jobs.demo import train_data  # noqa: E402 - needs easy_vqa
+train = pytest.importorskip("jobs.demo.train")
+train_data = pytest.importorskip("jobs.demo.train_data")
+train_score = pytest.importorskip("jobs.demo.train_score")
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +29,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def easy_scenes() -> list[Scene]:
+    return train_data.load_scenes()
+
+
+BLANK = Image.new("RGB", (64, 64))
+
+
 def scene_of(*shapes: Shape) -> Scene:
-    return Scene(draw_scene(random.Random(0), 1).picture, shapes, np.zeros((64, 64), np.uint8))
+    return Scene(BLANK, shapes, np.zeros((64, 64), np.uint8))
+
+
+def any_shape(rng: random.Random) -> Shape:
+    return Shape(rng.choice(scenes.KINDS), rng.choice(list(COLORS)), (0, 0, 1, 1))
 
 
 RED_CIRCLE = Shape("circle", "red", (0, 0, 10, 10))
@@ -65,7 +82,7 @@ def test_drawn_pairs_are_named_in_reading_order_and_differ() -> None:
 
 def test_easy_vqa_kinds_are_asked_word_for_word() -> None:
     rng = random.Random(3)
-    asked = {ask(draw_scene(rng, 1), rng).question for _ in range(8_000)}
+    asked = {ask(scene_of(any_shape(rng)), rng).question for _ in range(8_000)}
     missing = set(easy_vqa.get_train_questions()[0]) - asked
     assert not missing
 
@@ -105,23 +122,24 @@ def test_questions_about_two_shapes_have_their_right_answer(question: str, answe
 
 def test_yes_and_no_are_asked_alike() -> None:
     rng = random.Random(6)
-    answers = [ask(draw_scene(rng, 1), rng).answer for _ in range(4_000)]
+    answers = [ask(scene_of(any_shape(rng)), rng).answer for _ in range(4_000)]
     assert 0.9 < answers.count("yes") / answers.count("no") < 1.1
 
 
-def test_easy_vqa_pictures_know_their_shape_pixels() -> None:
+def test_easy_vqa_pictures_know_their_shape_pixels(easy_scenes: list[Scene]) -> None:
     """The shape's own pixels have the colour that the questions tell."""
-    for scene in train_data.load_scenes()[:200]:
+    for scene in easy_scenes[:200]:
         owned = np.asarray(scene.picture)[scene.owner == 1]
         assert np.abs(np.median(owned, axis=0) - COLORS[scene.shapes[0].color]).max() < 64
 
 
-def test_training_never_touches_the_held_out_pictures() -> None:
+def test_training_never_touches_the_held_out_pictures(easy_scenes: list[Scene]) -> None:
     pictures, asked = train_data.load_held_out()
     assert min(pictures) == train_data.FIRST_HELD_OUT
     assert {question.picture for question in asked} <= set(pictures)
-    shown = {scene.picture.tobytes() for scene in train_data.load_scenes()}
+    shown = {scene.picture.tobytes() for scene in easy_scenes}
     assert len(shown) > 3_000
+    assert not shown & {decode_image(data).tobytes() for data in pictures.values()}
 
 
 def test_patches_are_named_by_what_covers_them(folder: Path) -> None:
@@ -174,3 +192,76 @@ def test_the_folder_is_written_in_the_original_layout(folder: Path) -> None:
     assert config["model_type"] == "aria"
     assert config["projector_patch_to_query_dict"] == {"64": 16, "16": 8}
     assert config["image_token_index"] == 9
+
+
+def test_sharing_a_picture_changes_no_score(folder: Path) -> None:
+    """The same numbers come from asking alone, through the processor and the model as the jobs use them."""
+    processor = load_processor(str(folder))
+    model = train_folder.new_model(folder, torch.Generator().manual_seed(1)).eval()
+    lines = train_score.Lines(folder, processor)
+    picture = next(iter(train_data.load_held_out()[0].values()))
+    asked = [
+        Pair("is there a circle?", "yes"),
+        Pair("what color is the shape?", "teal"),
+        Pair("is there a circle?", "no"),
+    ]
+    with torch.inference_mode():
+        rows = model.encode([train_data.make_tile(picture, processor)], lines.num_queries)
+        together = lines.batch([asked]).scores(model, rows)[::2]  # every answer is one token and its end
+        alone = []
+        for pair in asked:
+            model_input = processor.prepare(train_data.question_request(pair.question, picture))
+            (prompt,) = model.prompt([model_input])
+            alone.append(model.logits(model.decode(prompt.embeddings[None])[0, -1]))
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_targets_are_the_answer_and_its_end(folder: Path) -> None:
+    lines = train_score.Lines(folder, load_processor(str(folder)))
+    batch = lines.batch([[Pair("is there a circle?", "a red circle"), Pair(questions.COUNT, "one")], [Pair("", "no")]])
+    said = [lines.spelled(row[row >= 0].tolist()) for row in batch.targets]
+    assert said == ["a red circle<|im_end|>one<|im_end|>", "no<|im_end|>"]
+
+
+def test_negation_is_learnt_after_presence() -> None:
+    assert train.negated_share(0.0) == 0.0
+    assert train.negated_share(1.0) == 0.5
+    rng = random.Random(10)
+    negatives = set(questions.NEGATIVES.values())
+    assert not any(ask(draw_scene(rng, 1), rng, negated=0.0).question in negatives for _ in range(500))
+
+
+def test_the_learning_rate_warms_up_and_ends_low() -> None:
+    rates = [train.rate_at(step, 1_000) for step in range(1_000)]
+    assert rates[0] < 0.05
+    assert rates[100] == rates[399] == 1.0
+    assert rates[-1] < 0.03
+
+
+def test_a_short_training_writes_a_checkpoint_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "NEW_SCENES", 5)
+    monkeypatch.setattr(train_data, "FIRST_HELD_OUT", 40)
+    monkeypatch.setattr(train_data, "NUM_PICTURES", 50)
+    monkeypatch.setattr(train_data, "NUM_DRAWN_SINGLE", 20)
+    monkeypatch.setattr(train_data, "NUM_DRAWN_PAIR", 20)
+    train.train(tmp_path, minutes=0.005, seed=0)
+    picture = next(iter(train_data.load_held_out()[0].values()))
+    (answer,) = ask_model(str(tmp_path), [train_data.question_request("is there a circle?", picture)])
+    assert answer.image_tokens == 16
+
+
+def test_the_shipped_checkpoint_is_the_one_this_code_writes(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()}
+    assert names | {"model.safetensors", "MODEL_CARD.md"} == {path.name for path in train.OUT.iterdir()}
+    for name in sorted(names):
+        shipped, written = ((path / name).read_text() for path in (train.OUT, folder))
+        assert (json.loads(shipped) == json.loads(written)) if name.endswith("json") else shipped == written, name
+
+
+def test_the_shipped_checkpoint_knows_shapes_and_colours() -> None:
+    pictures, asked = train_data.load_held_out()
+    some = asked[:150]
+    requests = [train_data.question_request(question.pair.question, pictures[question.picture]) for question in some]
+    answers = ask_model(str(train.OUT), requests, slots=32)
+    right = sum(answer.text == question.pair.answer for answer, question in zip(answers, some, strict=True))
+    assert right / len(some) > 0.95

@@ -4,10 +4,13 @@ Ray Data waits for ever, without a word, when its actors leave no CPU for the ot
 here, before anything starts. This file knows nothing of rows.
 """
 
+import contextlib
 import logging
 import math
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +118,7 @@ def start_ray(settings: RaySettings) -> None:
         return
     is_verbose = log.isEnabledFor(logging.DEBUG)
     if not is_verbose:
-        # Ray's own core writes past Python's logging, about restarts that a run of ours does not depend on.
+        # Ray's core warns past Python's logging of restarts that a run of ours does not depend on ...
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     level = logging.INFO if is_verbose else logging.ERROR
     options: dict[str, Any] = {"logging_level": level, "log_to_driver": is_verbose}
@@ -126,7 +129,8 @@ def start_ray(settings: RaySettings) -> None:
         modules = [str(ROOT / room) for room in ROOMS if (ROOT / room).is_dir()]
         options |= {"address": settings.address, "runtime_env": {"py_modules": modules}}
     try:
-        ray.init(**options)
+        with contextlib.nullcontext() if is_verbose else _muted_core():
+            ray.init(**options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"ray.address: cannot reach or start {settings.address or 'a local Ray'}: {error}"
@@ -155,6 +159,20 @@ def check_code_arrives(job: Any) -> str | None:
             f"it runtime_env={{'env_vars': {{'PYTHONPATH': '<folder of the packages>'}}}}, or let the run start it"
         )
     return None
+
+
+@contextlib.contextmanager
+def _muted_core() -> Iterator[None]:
+    """... and says at the start that it was told not to. Only its start is muted; what fails there raises."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _kind(job: Any) -> str:

@@ -158,7 +158,7 @@ class Generate:
         ]
         columns: dict[str, Any] = {name: block.column(name) for name in IDENTITY}
         columns |= {field.name: pa.array([one[field.name] for one in answers], field.type) for field in ANSWER}
-        columns |= {name: block.column(source) for name, source in self._kept.items()}
+        columns |= {name: block.column(source) for name, source in self._kept}
         columns |= {
             field.name: pa.array([record[field.name] for _, record in recorded], field.type)
             for field in self._job.schema

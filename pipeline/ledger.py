@@ -17,16 +17,25 @@ from pipeline.storage import Store
 from pipeline.write import PART_NAME, UNITS
 
 SETTINGS = "_triptych/settings.json"
-SCHEMA = "_triptych/schema.arrow"
 PLAN = "_triptych/plan.parquet"
 ATTEMPTS = "_triptych/attempts"
 SUCCESS = "_SUCCESS"
 OURS = ("_triptych/", "_report/")
 
 # Settings that say how and where a run works, not what it answers: they may change between two starts of one run.
-FREE = ("preprocess.actors", "generate.actors", "generate.gpus", "generate.slots", "write.on_existing", "write.storage")
-FREE_SECTIONS = ("limits", "ray")
-FREE_PATHS = ("read.storage",)
+# (`model.device` is compared once it is known what `auto` means.)
+FREE = (
+    "limits",
+    "ray",
+    "read.storage",
+    "model.device",
+    "preprocess.actors",
+    "generate.actors",
+    "generate.gpus",
+    "generate.slots",
+    "write.on_existing",
+    "write.storage",
+)
 
 DIGEST_SLICES = 16
 DIGEST_SLICE_BYTES = 65536
@@ -174,5 +183,4 @@ def _is_installed(name: str) -> bool:
 
 
 def _is_free(path: str) -> bool:
-    below = tuple(f"{free}." for free in (*FREE, *FREE_SECTIONS, *FREE_PATHS))
-    return path in (*FREE, *FREE_SECTIONS, *FREE_PATHS) or path.startswith(below)
+    return path in FREE or path.startswith(tuple(f"{free}." for free in FREE))

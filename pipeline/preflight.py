@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import pyarrow as pa
+
 from models.types import CheckpointError, Processor
 from pipeline import ledger
 from pipeline.cluster import (
@@ -23,11 +25,11 @@ from pipeline.cluster import (
 from pipeline.generate import sampling_of
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import Plan, make_plan, read_plan
-from pipeline.read import ReadError
+from pipeline.plan import make_plan, read_plan
 from pipeline.rows import READ, part_schema
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.storage import StorageError, Store, conditional_writes, local_copy
+from pipeline.units import Unit
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +41,14 @@ class Ready:
     """What the checks have found out on their way.
 
     Attributes:
-        plan: The units; the frozen ones where a run has started before.
+        units: The plan; the frozen one where a run has started before.
         weights: Fingerprint of the checkpoint.
         is_started: Whether the output holds a run of these settings.
         is_done: Whether that run is finished.
         duplicate_keys: Rows whose key an earlier row has; None where a run goes on.
     """
 
-    plan: Plan
+    units: list[Unit]
     weights: str
     is_started: bool
     is_done: bool
@@ -66,16 +68,18 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     folder = _tried(faults, "model.path", lambda: local_copy(settings.model.path, settings.read.storage))
     processor = _tried(faults, "model.path", lambda: _load_processor(folder, settings, job)) if folder else None
+    if folder and processor and not (output and output.is_done):
+        _tried(faults, "model.path", lambda: _check_weights(folder))
     if output and not output.is_done:
         _tried(faults, "write.uri", lambda: _probe(store))
-    plan = _tried(faults, "read", lambda: read_plan(store) if goes_on else _planned(settings, job, processor))
-    faults += _column_faults(plan, job) if plan else []
-    if faults or not (output and folder and plan):
+    units = _tried(faults, "read", lambda: read_plan(store) if goes_on else _planned(settings, job, processor))
+    faults += _column_faults(units[0].table_schema, job) if units else []
+    if faults or not (output and folder and units):
         raise ConfigError("the run cannot start", faults)
     weights = ledger.weights_digest(folder)
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
-    return Ready(plan, weights, goes_on, goes_on and output.is_done)
+    return Ready(units, weights, goes_on, goes_on and output.is_done)
 
 
 def place_on_ray(settings: PipelineSettings, job: Job) -> tuple[Placement, str]:
@@ -104,7 +108,7 @@ def _tried(faults: list[str], setting: str, action: Callable[[], T]) -> T | None
     """Run one check; what it raises is a fault under the setting's name, and the next check follows."""
     try:
         return action()
-    except (StorageError, ReadError, CheckpointError, ValueError, OSError) as error:
+    except (StorageError, CheckpointError, ValueError, OSError) as error:
         faults.append(f"{setting}: {error}" if setting else str(error))
         return None
 
@@ -115,7 +119,13 @@ def _load_processor(folder: str, settings: PipelineSettings, job: Job) -> Proces
     return load_processor(folder, settings.preprocess.images, job.template)
 
 
-def _planned(settings: PipelineSettings, job: Job, processor: Processor | None) -> Plan:
+def _check_weights(folder: str) -> None:
+    from models import check_weights
+
+    check_weights(folder)
+
+
+def _planned(settings: PipelineSettings, job: Job, processor: Processor | None) -> list[Unit]:
     if processor is None:  # there is a fault already; look only whether the input has one too
         return make_plan(settings.read.model_copy(update={"limit": 1}), 1, None, job, sampling_of(settings.generate))
     return make_plan(settings.read, settings.write.unit_rows, processor, job, sampling_of(settings.generate))
@@ -127,15 +137,15 @@ def _probe(store: Store) -> None:
         log.warning("%s lets a later writer win over an earlier one; do not run twice at once", store.uri)
 
 
-def _column_faults(plan: Plan, job: Job) -> list[str]:
-    there = [name for name in plan.schema.names if name not in READ]
+def _column_faults(schema: pa.Schema, job: Job) -> list[str]:
+    there = [name for name in schema.names if name not in READ]
     missing = [name for name in job.required if name not in (*there, "key", "shard", "index")]
     faults = [
         f"read.columns: job {job.kind} needs a column `{name}`, but the input has {', '.join(there) or 'no others'}"
         for name in missing
     ]
     try:
-        part_schema(plan.schema, job)
+        part_schema(schema, job)
     except ValueError as error:
         faults.append(f"read.columns: {error}")
     return faults

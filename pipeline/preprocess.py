@@ -11,8 +11,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from models.types import BadImage, BadRequest, ImageSettings, ModelInput, Processor, PromptTooLong, Sampling
+from pipeline.columns import ERROR
 from pipeline.job import Job
-from pipeline.rows import ERROR, MODEL_INPUT, RowError, input_columns, row_error, row_seed
+from pipeline.rows import MODEL_INPUT, RowError, input_columns, row_error, row_seed
 from pipeline.settings import Settings
 
 

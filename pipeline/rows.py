@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from models.types import ModelInput
+from pipeline.columns import ERROR
 from pipeline.job import Job
 
-ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
 RowError = dict[str, str]
 
 # What the reader gives for every row; the input's other columns follow.
@@ -74,8 +74,8 @@ def row_seed(run_seed: int, key: str, index: int = 0) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def kept_columns(input_schema: pa.Schema, job: Job) -> dict[str, str]:
-    """Say under which name each of the input's other columns stands in a part: `{name there: name in the input}`.
+def kept_columns(input_schema: pa.Schema, job: Job) -> list[tuple[str, str]]:
+    """Say under which name each of the input's other columns stands in a part, as (name there, name in the input).
 
     A column that the job itself writes out under the same name (vqa's `question`) is not kept twice. Any other
     clash of names is resolved for the input's column, as `input_<name>`, so that nothing is lost.
@@ -84,7 +84,7 @@ def kept_columns(input_schema: pa.Schema, job: Job) -> dict[str, str]:
     others = [name for name in input_schema.names if name not in READ]
     written_by_job = {name for name in job.required if name in job.schema.names}
     kept = [name for name in others if name not in written_by_job]
-    return {f"input_{name}" if name in ours else name: name for name in kept}
+    return [(f"input_{name}" if name in ours else name, name) for name in kept]
 
 
 def part_schema(input_schema: pa.Schema, job: Job) -> pa.Schema:
@@ -93,10 +93,9 @@ def part_schema(input_schema: pa.Schema, job: Job) -> pa.Schema:
     Raises:
         ValueError: Two columns would have the same name.
     """
-    identity = [("key", pa.string()), ("shard", pa.string()), ("index", pa.int64())]
-    kept = [(name, input_schema.field(source).type) for name, source in kept_columns(input_schema, job).items()]
-    fields = [*(pa.field(name, kind) for name, kind in [*identity]), *ANSWER]
-    fields += [pa.field(name, kind) for name, kind in kept]
+    fields = [pa.field(name, kind) for name, kind in zip(IDENTITY, (pa.string(), pa.string(), pa.int64()), strict=True)]
+    fields += ANSWER
+    fields += [pa.field(name, input_schema.field(source).type) for name, source in kept_columns(input_schema, job)]
     fields += [pa.field(field.name, field.type) for field in job.schema]
     names = [field.name for field in fields]
     twice = sorted({name for name in names if names.count(name) > 1})

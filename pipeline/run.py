@@ -6,6 +6,7 @@ missing. This file knows what happens in which order, and leaves how to each ste
 
 import logging
 import platform
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,12 +22,13 @@ from pipeline import ledger
 from pipeline.cluster import Placement
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import Plan, freeze_plan
+from pipeline.plan import freeze_plan
 from pipeline.preflight import Ready, check, place_on_ray
 from pipeline.rows import part_schema
 from pipeline.settings import dump_settings
 from pipeline.storage import Store
 from pipeline.stream import Work, stream
+from pipeline.units import Unit
 from pipeline.write import Part, Parts, plan_parts, unit_path
 
 __all__ = ["PipelineSettings", "Progress", "RunError", "RunResult", "run"]
@@ -125,18 +127,18 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         log.info("%s holds this run, finished; nothing to do", store.uri)
         return _result(store, time.monotonic() - started, Progress(0, 0), ready)
     placement, device = place_on_ray(settings, job)
-    plan = _freeze(settings, job, store, ready, device)
+    units = _freeze(settings, job, store, ready, device)
     work = Work(
         read=settings.read,
         model=settings.model.model_copy(update={"device": device}),
         images=settings.preprocess.images,
         generate=settings.generate,
         job=job,
-        schema=plan.schema,
+        schema=units[0].table_schema,
         store=store,
-        unit_rows=max((unit.stop - unit.start for unit in plan.units), default=1),
+        unit_rows=max(unit.num_rows for unit in units),
     )
-    rounds = Rounds(plan_parts(plan.units, settings.write.rows_per_part), work, placement, progress)
+    rounds = Rounds(plan_parts(units, settings.write.rows_per_part), work, placement, progress)
     reached = rounds.run()
     store.publish(ledger.SUCCESS, b"")
     return _result(store, time.monotonic() - started, reached, ready)
@@ -153,7 +155,7 @@ class Rounds:
         self._placement = placement
         self._tell = progress or (lambda _: None)
         self._units = {unit.name: unit for part in parts for unit in part.units}
-        self._rows = {name: unit.stop - unit.start for name, unit in self._units.items()}
+        self._rows = {name: unit.num_rows for name, unit in self._units.items()}
         self._started = time.monotonic()
         self._reached = Progress(sum(self._rows.values()), 0)
 
@@ -223,11 +225,11 @@ class Rounds:
         ledger.write_attempt(self._work.store, name, numbers)
 
 
-def _freeze(settings: PipelineSettings, job: Job, store: Store, ready: Ready, device: str) -> Plan:
+def _freeze(settings: PipelineSettings, job: Job, store: Store, ready: Ready, device: str) -> list[Unit]:
     """Write settings and plan down before the first unit, or go on with those that stand there."""
     if ready.is_started:
         ledger.refuse_other_device(ledger.read_settings(store), device, store.uri)
-        return ready.plan
+        return ready.units
     if settings.write.on_existing == "replace":
         ledger.clear(store, ledger.look(store))
     dumped = dump_settings(settings)
@@ -236,7 +238,7 @@ def _freeze(settings: PipelineSettings, job: Job, store: Store, ready: Ready, de
     # Another driver may have been faster: then its settings and its plan hold, or ours are refused.
     ledger.refuse_other_answers(standing, dumped, ready.weights, store.uri)
     ledger.refuse_other_device(standing, device, store.uri)
-    return freeze_plan(store, ready.plan)
+    return freeze_plan(store, ready.units)
 
 
 def _result(store: Store, seconds: float, reached: Progress, ready: Ready) -> RunResult:
@@ -254,8 +256,14 @@ def _result(store: Store, seconds: float, reached: Progress, ready: Ready) -> Ru
     )
 
 
+# One line of a traceback that names an exception which is not Ray's wrapping around another.
+_RAISED = re.compile(r"^(?!ray\.)[\w.]*(?:Error|Exception|Died)\w*: .+$", re.MULTILINE)
+
+
 def _why(failure: Exception | None, missing: int) -> str:
+    """Say in one line what ended a round; Ray hands on what a step raised only as the text of its traceback."""
     if failure is None:
         return f"{missing} units came back without being committed"
-    lines = [line.strip() for line in str(failure).strip().splitlines() if line.strip()]
-    return f"{missing} units are missing: {lines[-1] if lines else type(failure).__name__}"
+    raised = _RAISED.findall(str(failure))
+    lines = str(failure).strip().splitlines()
+    return f"{missing} units are missing: {raised[-1] if raised else lines[-1] if lines else type(failure).__name__}"

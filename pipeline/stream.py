@@ -55,28 +55,25 @@ class PreprocessActor(Preprocess):
         super().__init__(load_processor(path, work.images, work.job.template), work.job, sampling_of(work.generate))
 
 
-class GenerateActor(Generate):
+class GenerateActor:
     """Generate in a process of its own, with its engine."""
 
     def __init__(self, work: Work, cpus: float) -> None:
         # Before torch is imported, because it reads this once; several engines on one machine must not fight.
         os.environ["OMP_NUM_THREADS"] = str(max(1, math.floor(cpus)))
-        from models import load_model, load_processor
-        from models.engine import Engine
-        from models.engine.scheduler import Sequence as EngineSequence
+        self._generate: Generate | None = None
+        self._fault: Exception | None = None
+        try:
+            self._generate = _load(work)
+        except Exception as error:
+            # Raised from here, Ray would print it several times over, and in pages; the first unit raises it instead.
+            self._fault = error
 
-        path = local_copy(work.model.path, work.read.storage)
-        model = load_model(path, device=work.model.device, dtype=work.model.dtype)
-        max_length = work.generate.max_length or min(MAX_LENGTH, model.max_position_embeddings)
-        engine = Engine(model, slots=work.generate.slots, max_length=max_length)
-        super().__init__(
-            EngineThread(engine, EngineSequence),
-            load_processor(path, work.images, work.job.template),
-            work.job,
-            sampling_of(work.generate),
-            work.model.path,
-            work.schema,
-        )
+    async def __call__(self, block: pa.Table) -> pa.Table:
+        """Answer one unit."""
+        if self._generate is None:
+            raise RuntimeError(f"the model cannot be loaded: {self._fault}") from self._fault
+        return await self._generate(block)
 
 
 def read_block(block: pa.Table, settings: ReadSettings) -> pa.Table:
@@ -84,6 +81,24 @@ def read_block(block: pa.Table, settings: ReadSettings) -> pa.Table:
     (unit,) = units_from_parquet(block.column("unit")[0].as_py())
     table = read_unit(unit, settings)
     return table.append_column(UNIT, pa.array([unit.name] * table.num_rows, pa.string()))
+
+
+def _load(work: Work) -> Generate:
+    from models import load_model, load_processor
+    from models.engine.engine import Engine
+    from models.engine.scheduler import Sequence as EngineSequence
+
+    path = local_copy(work.model.path, work.read.storage)
+    model = load_model(path, device=work.model.device, dtype=work.model.dtype)
+    max_length = work.generate.max_length or min(MAX_LENGTH, model.max_position_embeddings)
+    return Generate(
+        EngineThread(Engine(model, slots=work.generate.slots, max_length=max_length), EngineSequence),
+        load_processor(path, work.images, work.job.template),
+        work.job,
+        sampling_of(work.generate),
+        work.model.path,
+        work.schema,
+    )
 
 
 def units_in_flight(slots: int, unit_rows: int) -> int:
@@ -123,7 +138,8 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
         num_cpus=placement.preprocess_cpus,
         **whole,
     )
-    answers = inputs.map_batches(
+    # The public method insists on a number for batch_size where GPUs are asked for, and would cut or join units by it.
+    answers = inputs.map_batches_internal(
         GenerateActor,
         fn_constructor_kwargs={"work": work, "cpus": placement.generate_cpus},
         compute=ActorPoolStrategy(
@@ -140,4 +156,4 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
 
 def _quiet() -> None:
     if not log.isEnabledFor(logging.DEBUG):
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised to us as well

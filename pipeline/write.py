@@ -57,12 +57,11 @@ def plan_parts(units: Sequence[Unit], rows_per_part: int) -> list[Part]:
     groups: list[list[Unit]] = []
     rows = 0
     for unit in units:
-        size = unit.stop - unit.start
-        if not groups or rows + size > rows_per_part:
+        if not groups or rows + unit.num_rows > rows_per_part:
             groups.append([])
             rows = 0
         groups[-1].append(unit)
-        rows += size
+        rows += unit.num_rows
     return [Part(number, tuple(group)) for number, group in enumerate(groups)]
 
 
@@ -153,7 +152,6 @@ def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
 
 def _committed(store: Store, unit: Unit, schema: pa.Schema) -> pa.Table:
     table = pq.read_table(io.BytesIO(store.read(unit_path(unit.name))))
-    expected = unit.stop - unit.start
-    if table.num_rows != expected:
-        raise ValueError(f"{store.name(unit_path(unit.name))} has {table.num_rows} rows, the plan says {expected}")
+    if table.num_rows != unit.num_rows:
+        raise ValueError(f"{store.name(unit_path(unit.name))} has {table.num_rows} rows, the plan says {unit.num_rows}")
     return table.cast(schema)

@@ -1,0 +1,93 @@
+import pytest
+
+from pipeline.cluster import (
+    LEAST_ACTOR_CPUS,
+    READ_CPUS,
+    WRITE_CPUS,
+    ClusterError,
+    Placement,
+    RaySettings,
+    Resources,
+    place,
+)
+from pipeline.generate import GenerateSettings
+from pipeline.settings import ConfigError, check_settings
+from pipeline.stream import units_in_flight
+
+
+def placed(
+    cpus: float, *gpus: float, preprocess: int | None = None, device: str = "auto", **generate: float
+) -> Placement:
+    settings = GenerateSettings.model_validate(generate)
+    placement = place(Resources(cpus, gpus), settings, preprocess, device)
+    used = placement.preprocess_actors * placement.preprocess_cpus + placement.generate_actors * placement.generate_cpus
+    assert used + READ_CPUS + WRITE_CPUS <= cpus + 1e-9, "a task of each other step must fit beside all actors"
+    return placement
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 16, 64])
+@pytest.mark.parametrize("gpus", [(), (1.0,), (2.0, 2.0)])
+def test_whatever_there_is_the_default_leaves_room_for_every_step(cpus: int, gpus: tuple[float, ...]) -> None:
+    if cpus < 2 and len(gpus) > 1:
+        pytest.skip("four engines on one CPU are refused, see below")
+    placement = placed(cpus, *gpus)
+    assert placement.generate_actors == max(1, int(sum(gpus)))
+
+
+def test_two_engines_share_a_small_machine() -> None:
+    placement = placed(2, actors=2)
+    assert placement.preprocess_actors == 1 and placement.generate_cpus >= 0.5 and placement.generate_gpus == 0
+
+
+def test_an_engine_on_the_cpu_gets_the_cpus_that_are_left() -> None:
+    assert placed(16).generate_cpus == 14
+
+
+def test_a_gpu_is_fed_by_many_cpus() -> None:
+    placement = placed(16, 1.0)
+    assert placement.preprocess_actors == 14 and placement.generate_gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "generate", "message"),
+    [
+        ((2.0,), {"actors": 3, "gpus": 1}, r"3 actors with 1 GPU each do not fit; Ray has 2 GPUs"),
+        ((1.0, 1.0), {"actors": 1, "gpus": 2}, r"1 actors with 2 GPU each do not fit; Ray has 1 \+ 1 GPUs"),
+        ((), {"gpus": 1}, r"do not fit; Ray has 0 GPUs"),
+        ((), {"actors": 9}, r"1 \+ 9 actors do not fit; Ray has 2 CPUs"),
+    ],
+)
+def test_more_than_there_is_is_refused(gpus: tuple[float, ...], generate: dict[str, float], message: str) -> None:
+    with pytest.raises(ClusterError, match=message):
+        placed(2, *gpus, **generate)
+
+
+def test_a_wanted_gpu_is_never_replaced_by_the_cpu() -> None:
+    with pytest.raises(ClusterError, match="Ray has 0 GPUs"):
+        placed(8, device="cuda")
+    with pytest.raises(ClusterError, match=r"found 'cuda' with generate.gpus=0"):
+        placed(8, 1.0, device="cuda", gpus=0)
+
+
+def test_parts_of_a_gpu_are_shared() -> None:
+    assert placed(8, 1.0, gpus=0.5).generate_actors == 2
+    assert placed(8, 1.0, gpus=0.4, actors=2).generate_actors == 2
+    with pytest.raises(ClusterError):
+        placed(8, 1.0, gpus=0.4, actors=3)
+
+
+def test_each_actor_has_at_least_a_share_that_lets_it_work() -> None:
+    assert placed(8, preprocess=20).preprocess_cpus >= LEAST_ACTOR_CPUS
+
+
+def test_units_in_flight_hold_twice_the_slots() -> None:
+    assert units_in_flight(slots=32, unit_rows=32) == 2
+    assert units_in_flight(slots=64, unit_rows=16) == 8
+    assert units_in_flight(slots=8, unit_rows=512) == 2
+
+
+def test_settings_of_a_local_ray_are_refused_for_a_cluster() -> None:
+    with pytest.raises(ConfigError, match="object_store_bytes is for a local Ray"):
+        check_settings(RaySettings, {"address": "auto", "object_store_bytes": 10**9})
+    with pytest.raises(ConfigError, match="expected host:port"):
+        check_settings(RaySettings, {"address": "ray://head:10001"})

@@ -1,0 +1,98 @@
+import asyncio
+
+import pyarrow as pa
+import pytest
+
+from models.types import Sampling
+from pipeline.engine_thread import EngineDied, EngineThread
+from pipeline.generate import Generate
+from pipeline.preprocess import Preprocess
+from pipeline.rows import UNIT, part_schema, row_seed
+from tests.pipeline.toys import READ_SCHEMA, ToyEngine, ToyJob, ToyProcessor, ToySequence, read_rows
+
+SAMPLING = Sampling(max_new_tokens=60, seed=3)
+
+
+def step(engine: ToyEngine | None = None) -> Generate:
+    thread = EngineThread(engine or ToyEngine(), ToySequence)
+    return Generate(thread, ToyProcessor(), ToyJob(), SAMPLING, "toy", READ_SCHEMA)
+
+
+def block(*texts: str, unit: str = "00000000") -> pa.Table:
+    rows = [{"key": f"{unit}/{n}", "text": text} for n, text in enumerate(texts)]
+    return Preprocess(ToyProcessor(), ToyJob(), SAMPLING)(read_rows(rows, unit))
+
+
+def generated(*texts: str) -> pa.Table:
+    return asyncio.run(step()(block(*texts)))
+
+
+def test_rows_leave_in_the_order_in_which_they_came() -> None:
+    table = generated("abcd", "a", "abc", "ab")
+    assert table.column("caption").to_pylist() == ["1 2 3 4", "1", "1 2 3", "1 2"]
+    assert table.column("index").to_pylist() == [0, 1, 2, 3]
+
+
+def test_a_block_has_the_schema_of_a_part_and_the_name_of_its_unit() -> None:
+    table = generated("abc")
+    expected = part_schema(READ_SCHEMA, ToyJob())
+    assert table.drop_columns([UNIT]).schema == expected
+    (row,) = table.to_pylist()
+    assert row["model"] == "toy" and row["prompt"] == "abc" and row["text"] == "abc"
+    assert row["output_token_ids"] == [1, 2, 3] and row["output_logprobs"] == [-0.5] * 3
+    assert (row["prompt_tokens"], row["image_tokens"], row["output_tokens"]) == (3, 1, 3)
+    assert row["finish_reason"] == "stop" and row["error"] is None
+    assert row["seed"] == row_seed(3, "00000000/0")
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "type"),
+    [
+        ("x" * 51, "tokenise", "PromptTooLong"),
+        ("costly", "generate", "MemoryError"),
+        ("undecodable", "decode_back", "UnicodeError"),
+        ("unrecordable", "record", "LookupError"),
+        ("mistyped", "record", "ArrowTypeError"),
+    ],
+)
+def test_a_row_that_fails_here_keeps_its_place_and_its_neighbours(text: str, stage: str, type: str) -> None:
+    rows = generated("ab", text, "abc").to_pylist()
+    assert [row["caption"] for row in rows] == ["1 2", None, "1 2 3"]
+    assert (rows[1]["error"]["stage"], rows[1]["error"]["type"]) == (stage, type)
+    assert rows[1]["finish_reason"] == "error" and rows[1]["output_tokens"] == 0
+    assert rows[1]["output_token_ids"] == [] and rows[1]["prompt"] == text
+
+
+def test_a_row_that_failed_before_passes_through_with_its_error() -> None:
+    row = generated("abc", "boom").to_pylist()[1]
+    assert row["error"]["stage"] == "preprocess" and row["finish_reason"] == "error"
+    assert row["prompt"] is None and row["prompt_tokens"] is None
+    assert row["text"] == "boom"
+
+
+def test_several_units_share_the_engine_at_once() -> None:
+    engine = ToyEngine()
+    generate = step(engine)
+
+    async def both() -> list[pa.Table]:
+        return await asyncio.gather(generate(block("abcd", "ab", unit="u1")), generate(block("abc", "a", unit="u2")))
+
+    one, two = asyncio.run(both())
+    assert one.column("caption").to_pylist() == ["1 2 3 4", "1 2"]
+    assert two.column("caption").to_pylist() == ["1 2 3", "1"]
+    assert one.column(UNIT).to_pylist() == ["u1", "u1"] and two.column(UNIT).to_pylist() == ["u2", "u2"]
+
+
+def test_the_engine_lives_on_from_one_unit_to_the_next() -> None:
+    generate = step()
+    for _ in range(3):
+        assert asyncio.run(generate(block("ab"))).column("caption").to_pylist() == ["1 2"]
+
+
+@pytest.mark.timeout(20)
+def test_a_dead_engine_is_heard_of_by_all_who_wait_and_all_who_come_later() -> None:
+    generate = step(ToyEngine(dies_on="fatal"))
+    with pytest.raises(EngineDied, match="device-side assert"):
+        asyncio.run(generate(block("fatal", "longer than fatal")))
+    with pytest.raises(EngineDied, match="died earlier"):
+        asyncio.run(generate(block("ab")))

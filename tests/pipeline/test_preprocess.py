@@ -1,0 +1,104 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from models.types import ModelInput, Sampling
+from pipeline.preprocess import Preprocess
+from pipeline.rows import input_columns, kept_columns, model_inputs, part_schema, row_seed
+from tests.pipeline.toys import READ_SCHEMA, ToyJob, ToyProcessor, read_rows
+
+
+def prepared(*rows: dict[str, object], has_text_only_rows: bool = False) -> pa.Table:
+    step = Preprocess(ToyProcessor(), ToyJob(has_text_only_rows), Sampling(seed=5))
+    return step(read_rows(rows))
+
+
+def test_rows_become_inputs_in_their_order() -> None:
+    block = prepared({"key": "a", "text": "abc", "images": [b"\x01", b"\x02"]}, {"key": "b", "text": "z"})
+    first, second = model_inputs(block)
+    assert first is not None and second is not None
+    assert first.prompt == "abc" and first.token_ids.tolist() == [0, 1, 2] and first.token_ids.dtype == np.int32
+    assert [tile[0, 0, 0] for tile in first.tiles] == [1, 2] and first.tiles[0].shape == (2, 3, 3)
+    assert first.layout == (2, 7) and first.image_tokens == 2
+    assert block.column("key").to_pylist() == ["a", "b"]
+    assert "images" not in block.column_names
+
+
+def test_each_failure_costs_one_row_and_names_its_stage() -> None:
+    fetch = {"stage": "fetch", "type": "NotFound", "message": "gone"}
+    block = prepared(
+        {"key": "good"},
+        {"key": "fetch", "images": [], "error": fetch},
+        {"key": "none", "images": []},
+        {"key": "null", "images": None},
+        {"key": "broken", "images": [b"broken"]},
+        {"key": "empty", "text": ""},
+        {"key": "boom", "text": "boom"},
+        {"key": "also good"},
+    )
+    errors = block.column("error").to_pylist()
+    assert [error and (error["stage"], error["type"]) for error in errors] == [
+        None,
+        ("fetch", "NotFound"),
+        ("fetch", "MissingImage"),
+        ("fetch", "MissingImage"),
+        ("decode", "BadImage"),
+        ("template", "BadRequest"),
+        ("preprocess", "ZeroDivisionError"),
+        None,
+    ]
+    assert [given is None for given in model_inputs(block)] == [error is not None for error in errors]
+
+
+def test_a_job_with_text_only_rows_asks_without_an_image() -> None:
+    (given,) = model_inputs(prepared({"key": "a", "images": []}, has_text_only_rows=True))
+    assert given is not None and given.tiles == ()
+
+
+def test_tiles_travel_as_views_of_plain_bytes() -> None:
+    tile = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    columns = input_columns([ModelInput("p", np.array([1, 2], np.int32), (tile,))], [0])
+    block = pa.table(columns, names=["input." + name for name in NAMES])
+    (back,) = model_inputs(block)
+    assert back is not None and np.array_equal(back.tiles[0], tile)
+    assert not back.tiles[0].flags.owndata
+    assert block.schema.field("input.tiles").type == pa.list_(pa.large_binary())
+
+
+def test_a_tile_that_is_not_uint8_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a tile is float32 \(2, 2, 3\), expected uint8"):
+        input_columns([ModelInput("p", np.zeros(1, np.int32), (np.zeros((2, 2, 3), np.float32),))], [0])  # type: ignore[arg-type]
+
+
+def test_inputs_survive_any_slicing_of_their_block() -> None:
+    block = prepared(*[{"key": str(n), "text": "x" * (n + 1), "images": [bytes([n])]} for n in range(9)])
+    for given, n in zip(model_inputs(block.slice(3, 4)), range(3, 7), strict=True):
+        assert given is not None
+        assert len(given.token_ids) == n + 1 and int(given.tiles[0].max()) == n
+
+
+def test_a_rows_seed_depends_on_run_key_and_answer_alone() -> None:
+    assert row_seed(0, "a") == row_seed(0, "a") == 5050641589276093629
+    assert len({row_seed(0, "a"), row_seed(1, "a"), row_seed(0, "b"), row_seed(0, "a", 1)}) == 4
+    assert all(0 <= row_seed(n, "k") < 2**63 for n in range(1000))
+
+
+def test_no_column_of_the_input_is_lost_to_one_of_ours() -> None:
+    schema = READ_SCHEMA.append(pa.field("caption", pa.string())).append(pa.field("model", pa.int64()))
+    assert kept_columns(schema, ToyJob()) == [
+        ("text", "text"),
+        ("input_caption", "caption"),
+        ("input_model", "model"),
+    ]
+    names = part_schema(schema, ToyJob()).names
+    assert names[:4] == ["key", "shard", "index", "model"]
+    assert names[-4:] == ["text", "input_caption", "input_model", "caption"]
+
+
+def test_columns_that_would_stand_twice_are_named() -> None:
+    schema = READ_SCHEMA.append(pa.field("model", pa.int64())).append(pa.field("input_model", pa.int64()))
+    with pytest.raises(ValueError, match="input_model would stand there twice"):
+        part_schema(schema, ToyJob())
+
+
+NAMES = ("seed", "prompt", "token_ids", "tiles", "tile_shapes", "layout", "image_tokens")

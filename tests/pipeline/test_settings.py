@@ -1,0 +1,150 @@
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.settings import ConfigError, Settings, check_settings, differences, dump_settings, load_settings
+
+GOOD = {"read": {"uri": "shards"}, "model": {"path": "weights"}, "write": {"uri": "out"}}
+
+
+class Circle(Settings):
+    kind: Literal["circle"]
+    radius: int
+
+
+class Square(Settings):
+    kind: Literal["square"]
+    side: int
+
+
+class Drawing(Settings):
+    shape: Annotated[Circle | Square, Field(discriminator="kind")]
+
+
+def config(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def faults(values: object) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        check_settings(PipelineSettings, values)  # type: ignore[arg-type]
+    return caught.value.faults
+
+
+def test_every_fault_is_listed_with_its_path_what_was_found_and_what_would_fit() -> None:
+    found = faults(
+        {
+            "read": {"uri": "shards"},
+            "model": {"path": "weights", "dtype": "bfloat"},
+            "generate": {"slot": 8, "actors": 0, "sampling": {"top_p": 1.5, "max_new_tokens": "many"}},
+            "colour": "blue",
+        }
+    )
+    assert found[0] == (
+        "model.dtype: found 'bfloat', expected 'auto', 'float32', 'bfloat16' or 'float16'; did you mean `bfloat16`?"
+    )
+    assert "generate.actors: found 0, expected greater than or equal to 1" in found
+    assert "generate.slot: unknown setting (found 8); did you mean `slots`?" in "\n".join(found)
+    assert "generate.sampling.top_p: found 1.5, expected less than or equal to 1" in found
+    assert any(
+        fault.startswith("generate.sampling.max_new_tokens: found 'many', expected a valid int") for fault in found
+    )
+    assert "write: missing" in found
+    assert any(fault.startswith("colour: unknown setting (found 'blue'); known here: read, model") for fault in found)
+    assert len(found) == 7
+
+
+def test_a_fault_inside_one_of_several_kinds_is_named_by_the_path_that_stands_in_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"shape.radius: missing"):
+        check_settings(Drawing, {"shape": {"kind": "circle"}})
+    with pytest.raises(ConfigError, match=r"shape.sides: unknown setting \(found 2\); did you mean `side`\?"):
+        check_settings(Drawing, {"shape": {"kind": "square", "side": 1, "sides": 2}})
+
+
+def test_an_unknown_kind_names_the_kinds_there_are() -> None:
+    with pytest.raises(
+        ConfigError, match=r"shape.kind: found 'sqare', expected 'circle', 'square'; did you mean `square`"
+    ):
+        check_settings(Drawing, {"shape": {"kind": "sqare"}})
+    with pytest.raises(ConfigError, match=r"shape.kind: missing"):
+        check_settings(Drawing, {"shape": {"side": 1}})
+
+
+def test_overrides_lie_over_the_file_and_are_read_as_yaml(tmp_path: Path) -> None:
+    path = config(tmp_path, "read: {uri: shards}\nmodel: {path: weights}\nwrite: {uri: out}\ngenerate:\n")
+    overrides = ["generate.sampling.max_new_tokens=32", "read.limit=null", "generate.sampling.stop=[a, b]"]
+    settings = load_settings(PipelineSettings, path, [*overrides, "write.uri=s3://bucket/a=b"])
+    assert settings.generate.sampling.max_new_tokens == 32
+    assert settings.generate.sampling.stop == ("a", "b")
+    assert settings.write.uri == "s3://bucket/a=b"
+
+
+def test_prose_in_an_override_stays_prose(tmp_path: Path) -> None:
+    path = config(tmp_path, "read: {uri: shards}\nmodel: {path: weights}\nwrite: {uri: out}\n")
+    for prose in ("Look: what is it?", "'tis [odd", "- one", "2024-01-01"):
+        assert load_settings(PipelineSettings, path, [f"model.path={prose}"]).model.path == prose
+
+
+def test_faults_of_overrides_and_of_the_file_are_listed_together(tmp_path: Path) -> None:
+    path = config(tmp_path, "read: {uri: shards}\nmodel: {path: weights}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(PipelineSettings, path, ["slots", "read.uri.deep=3"])
+    assert caught.value.faults == [
+        "override 'slots': expected `dotted.key=value`",
+        "override 'read.uri.deep=3': `uri` is 'shards', not a section",
+        "write: missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("read: [", "is not YAML"),
+        ("- a\n- b", r"found \['a', 'b'\], expected sections"),
+        ("read: {uri: a}\nread: {uri: b}", "`read` stands here twice"),
+        ("", "found nothing, expected sections"),
+    ],
+)
+def test_a_file_that_is_no_settings_file_says_so(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_settings(PipelineSettings, config(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent.yaml: 1 fault\n  cannot be read"):
+        load_settings(PipelineSettings, tmp_path / "absent.yaml")
+
+
+def test_written_settings_hold_no_secrets() -> None:
+    values = GOOD | {"read": {"uri": "ftp://me:hunter2@host/x?X-Amz-Signature=abcd&part=1"}}
+    dumped = dump_settings(check_settings(PipelineSettings, values))
+    assert dumped["read"]["uri"] == "ftp://***@host/x?X-Amz-Signature=***&part=1"
+    assert dumped["generate"]["sampling"]["max_new_tokens"] == 128
+
+
+def test_a_secret_in_a_faulty_value_is_not_printed() -> None:
+    assert "hunter2" not in "\n".join(faults(GOOD | {"wirte": "s3://key:hunter2@host/x"}))
+
+
+def test_differences_name_each_setting_that_changed() -> None:
+    before = dump_settings(check_settings(PipelineSettings, GOOD))
+    after = dump_settings(check_settings(PipelineSettings, GOOD | {"generate": {"sampling": {"seed": 3}}}))
+    assert differences(before, after) == ["generate.sampling.seed: was 0, now 3"]
+    assert differences(before, before) == []
+
+
+def test_settings_do_not_change_once_checked() -> None:
+    settings = check_settings(PipelineSettings, GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.write.uri = "elsewhere"
+
+
+def test_an_empty_stop_string_is_refused() -> None:
+    assert faults(GOOD | {"generate": {"sampling": {"stop": [""]}}}) == [
+        "generate.sampling.stop: an empty stop string would end every answer at once"
+    ]

@@ -1,0 +1,130 @@
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import ledger
+from pipeline.columns import ERROR
+from pipeline.rows import UNIT
+from pipeline.storage import Store
+from pipeline.write import Part, Parts, commit_unit, merge_part, parquet_bytes, plan_parts, unit_path
+from tests.pipeline.toys import units_of
+
+SCHEMA = pa.schema(
+    [("index", pa.int64()), ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()), ("error", ERROR)]
+)
+UNITS = units_of(10, 3)  # rows 0-2, 3-5, 6-8 and 9
+
+
+def answered(unit: int) -> pa.Table:
+    rows = [
+        {"index": i, "prompt_tokens": 4, "output_tokens": i, "error": {"stage": "fetch"} if i == 4 else None}
+        for i in range(UNITS[unit].start, UNITS[unit].stop)
+    ]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    return table.append_column(UNIT, pa.array([UNITS[unit].name] * len(rows), pa.string()))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "out"))
+
+
+def names(store: Store) -> list[str]:
+    return [entry.path for entry in store.list()]
+
+
+def test_parts_hold_whole_units_and_follow_from_the_plan_alone() -> None:
+    cut = [[unit.seq for unit in part.units] for part in plan_parts(UNITS, 7)]
+    assert cut == [[0, 1], [2, 3]]
+    assert [part.path for part in plan_parts(UNITS, 7)] == ["part-00000.parquet", "part-00001.parquet"]
+    assert [len(part.units) for part in plan_parts(UNITS, 1)] == [1, 1, 1, 1]
+
+
+def test_a_committed_unit_is_one_object_and_a_line_of_numbers(store: Store) -> None:
+    numbers = commit_unit(answered(1), store).to_pylist()
+    assert numbers == [{"unit": UNITS[1].name, "rows": 3, "failed": 1, "prompt_tokens": 12, "output_tokens": 12}]
+    assert names(store) == [unit_path(UNITS[1].name)]
+    assert pq.read_table(io.BytesIO(store.read(unit_path(UNITS[1].name)))).schema.equals(SCHEMA)
+
+
+def test_the_first_writer_of_a_unit_wins(store: Store) -> None:
+    commit_unit(answered(0), store)
+    before = store.read(unit_path(UNITS[0].name))
+    commit_unit(answered(0).slice(0, 1), store)
+    assert store.read(unit_path(UNITS[0].name)) == before
+
+
+def test_a_block_of_two_units_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="a block holds rows of 2 units"):
+        commit_unit(pa.concat_tables([answered(0), answered(1)]), store)
+    assert names(store) == []
+
+
+def test_a_part_appears_with_the_last_of_its_units_and_takes_their_place(store: Store) -> None:
+    parts = Parts(store, plan_parts(UNITS, 6), [], SCHEMA)
+    for unit in (1, 2):
+        commit_unit(answered(unit), store)
+        parts.add(UNITS[unit].name)
+    assert names(store) == [unit_path(UNITS[1].name), unit_path(UNITS[2].name)]
+    commit_unit(answered(0), store)
+    parts.add(UNITS[0].name)
+    assert names(store) == [unit_path(UNITS[2].name), "part-00000.parquet"]
+    assert pq.read_table(io.BytesIO(store.read("part-00000.parquet"))).column("index").to_pylist() == list(range(6))
+    assert parts.missing_units == {UNITS[3].name}
+
+
+def test_a_part_is_merged_at_the_start_if_its_units_are_all_there(store: Store) -> None:
+    for unit in range(4):
+        commit_unit(answered(unit), store)
+    parts = Parts(store, plan_parts(UNITS, 100), [unit.name for unit in UNITS], SCHEMA)
+    assert parts.missing_units == set() and names(store) == ["part-00000.parquet"]
+
+
+def test_a_plain_read_of_the_output_sees_parts_only(store: Store) -> None:
+    parts = Parts(store, plan_parts(UNITS, 6), [], SCHEMA)
+    for unit in (0, 1, 2):
+        commit_unit(answered(unit), store)
+        parts.add(UNITS[unit].name)
+    assert pq.read_table(store.uri).column("index").to_pylist() == list(range(6))
+
+
+def test_a_unit_with_rows_missing_is_never_merged(store: Store) -> None:
+    commit_unit(answered(0).slice(0, 2), store)
+    with pytest.raises(ValueError, match="has 2 rows, the plan says 3"):
+        merge_part(store, Part(0, (UNITS[0],)), SCHEMA)
+    assert not store.exists("part-00000.parquet")
+
+
+def test_a_part_that_another_driver_merged_is_left_as_it_is(store: Store) -> None:
+    store.publish("part-00000.parquet", b"theirs")
+    merge_part(store, Part(0, (UNITS[0],)), SCHEMA)
+    assert store.read("part-00000.parquet") == b"theirs"
+
+
+def test_equal_rows_give_equal_bytes_however_they_were_put_together() -> None:
+    whole = answered(0)
+    pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1)])
+    assert parquet_bytes(whole) == parquet_bytes(pieces)
+
+
+def test_what_stands_in_an_output_is_told_apart(store: Store) -> None:
+    for path in ("part-00003.parquet", unit_path("00000007"), ledger.SETTINGS, "_SUCCESS", "_report/report.html"):
+        store.publish(path, b"{}")
+    output = ledger.look(store)
+    assert output.parts == {3} and output.units == {"00000007"} and output.is_done and not output.is_planned
+    assert ledger.existing_fault(output, "resume", store.uri) is None
+    assert "the setting is 'fail'" in str(ledger.existing_fault(output, "fail", store.uri))
+    store.publish("notes.parquet", b"")
+    assert "files of another origin (notes.parquet)" in str(
+        ledger.existing_fault(ledger.look(store), "replace", store.uri)
+    )
+
+
+def test_replacing_removes_an_earlier_run_and_nothing_else(store: Store) -> None:
+    for path in ("part-00000.parquet", ledger.SETTINGS, "_SUCCESS", ".keep"):
+        store.publish(path, b"{}")
+    ledger.clear(store, ledger.look(store))
+    assert names(store) == [".keep"]

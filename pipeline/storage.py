@@ -23,7 +23,7 @@ import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import local_disk
-from pipeline.storage_faults import describe, is_refused, is_transient
+from pipeline.storage_faults import describe, is_beyond_end, is_refused, is_transient
 
 T = TypeVar("T")
 
@@ -127,11 +127,20 @@ class Store:
         """Return a file's bytes, or those from `start` up to `stop`."""
         if start is not None and start == stop:
             return b""
-        return self._steadily("read", path, lambda: bytes(self._fs.cat_file(self._full(path), start=start, end=stop)))
+        return self._steadily("read", path, lambda: self._bytes(path, start, stop))
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading and seeking; small reads are served from a read-ahead buffer."""
         return self._steadily("open", path, lambda: cast(BinaryIO, self._fs.open(self._full(path), "rb")))
+
+    def use(self, path: str, operation: Callable[[BinaryIO], T]) -> T:
+        """Open a file and hand it to `operation`, all over again if the store stumbles meanwhile."""
+
+        def read() -> T:
+            with self._fs.open(self._full(path), "rb") as file:
+                return operation(file)
+
+        return self._steadily("read", path, read)
 
     def publish(self, path: str, data: bytes) -> bool:
         """Write a whole object unless one is there: first writer wins, nobody ever sees a part of it.
@@ -183,6 +192,7 @@ class Store:
             anon=self.settings.anon,
             client_kwargs=client,
             use_listings_cache=False,
+            default_block_size=8 * 2**20,  # what one small read of an open file fetches ahead
             config_kwargs={"retries": {"mode": "standard", "max_attempts": 3}, "connect_timeout": 5},
         )
 
@@ -207,6 +217,8 @@ class Store:
         while True:
             try:
                 return operation()
+            except StorageError:
+                raise
             except Exception as error:  # every fsspec back end has its own family of errors
                 where = f"cannot {verb} {self.name(path)}: {describe(error)}"
                 if isinstance(error, FileNotFoundError):
@@ -217,6 +229,14 @@ class Store:
                     raise Unreachable(f"{where} (gave up after {self.patience_s:g} s)") from error
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 10.0)
+
+    def _bytes(self, path: str, start: int | None, stop: int | None) -> bytes:
+        try:
+            return bytes(self._fs.cat_file(self._full(path), start=start, end=stop))
+        except OSError as error:
+            if is_beyond_end(error):  # S3 refuses a range that a local file would answer with nothing
+                return b""
+            raise
 
     def _put_new(self, path: str, data: bytes, writer: str) -> bool:
         try:

@@ -16,6 +16,11 @@ def is_refused(error: OSError) -> bool:
     return isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412")
 
 
+def is_beyond_end(error: OSError) -> bool:
+    """Say whether a range was asked for that begins where the object has ended already."""
+    return _response(error).get("Error", {}).get("Code") in ("InvalidRange", "416")
+
+
 def is_transient(error: Exception) -> bool:
     """Say whether the same request may succeed later. A conflict (409) is: two conditional writes met in mid-air."""
     if isinstance(error, PERMANENT):

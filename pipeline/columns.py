@@ -1,0 +1,90 @@
+"""Say which columns reading gives: ours first, then the input's others under names that do not clash with ours.
+
+It knows names and types, not values.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import pyarrow as pa
+
+from pipeline.formats.fields import kept_type
+from pipeline.formats.parquet import image_type_fault
+from pipeline.formats.rows import IMAGE_EXTENSIONS, ReadError
+from pipeline.shards import Format
+
+Word = Literal["key", "image", "text", "question", "answers"]
+ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
+OUR_COLUMNS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("images", pa.list_(pa.large_binary())),
+    ]
+)
+# An input column of such a name is kept as `input_<name>`.
+TAKEN = (*OUR_COLUMNS.names, "image", "error")
+
+
+def input_schema(
+    fields: Mapping[str, pa.DataType],
+    columns: Mapping[Word, str],
+    format: Format,
+    where: str,
+    extensions: frozenset[str] = frozenset(),
+) -> pa.Schema:
+    """Return the columns of every table of a run.
+
+    Raises:
+        ReadError: A column that was named does not exist, or one of ours cannot be made from what is there.
+    """
+    _check_named(fields, columns, format, where, extensions)
+    image = source_column("image", columns)
+    fault = image_type_fault(fields[image]) if format == "parquet" and image in fields else None
+    if fault:
+        raise ReadError(f"{where}: image column {image!r} holds {fields[image]}, expected {fault}")
+    kept = [(output_name(name, columns, format), kind) for name, kind in fields.items()]
+    others = [pa.field(name, kept_type(name, kind, where)) for name, kind in kept if name is not None]
+    names = [field.name for field in others]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ReadError(f"{where}: several input columns would be called {', '.join(twice)}")
+    return pa.schema([*OUR_COLUMNS, *others, pa.field("error", ERROR)])
+
+
+def output_name(column: str, columns: Mapping[Word, str], format: Format) -> str | None:
+    """Return what an input column is called in our tables; None for key and image, which become columns of ours."""
+    if format != "webdataset" and column in (source_column("key", columns), source_column("image", columns)):
+        return None
+    for word, name in columns.items():
+        if name == column and word not in ("key", "image"):
+            return word
+    is_taken = column in TAKEN or column in {str(word) for word in columns}
+    return f"input_{column}" if is_taken else column
+
+
+def source_column(word: Word, columns: Mapping[Word, str]) -> str:
+    """Return the input column that stands for one of our words."""
+    return columns.get(word, word)
+
+
+def _check_named(
+    fields: Mapping[str, pa.DataType],
+    columns: Mapping[Word, str],
+    format: Format,
+    where: str,
+    extensions: frozenset[str],
+) -> None:
+    for word, name in columns.items():
+        if format == "images":
+            raise ReadError(f"{where}: read.columns.{word} names {name!r}, but an image folder has no columns")
+        if format == "webdataset" and word == "key":
+            raise ReadError(f"{where}: read.columns.key names {name!r}, but a tar's keys are its members' base names")
+        if format == "webdataset" and word == "image":
+            if name.lower().removeprefix(".") not in extensions:
+                found = ", ".join(sorted(extensions & set(IMAGE_EXTENSIONS))) or "no image members"
+                raise ReadError(f"{where}: read.columns.image names extension {name!r}; found {found}")
+        elif name not in fields:
+            listed = ", ".join(fields) or "none"
+            raise ReadError(f"{where}: read.columns.{word} names {name!r}, but the columns are: {listed}")

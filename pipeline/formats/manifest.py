@@ -1,0 +1,120 @@
+"""Read JSONL and CSV manifests: one row a line (in CSV, quoted cells may hold newlines), images named by path.
+
+A unit's rows lie in one stretch of bytes, found when the run is planned. Blank lines are no rows.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline.formats.fields import note_types
+from pipeline.formats.rows import (
+    LIMIT_BYTES,
+    SAMPLE_ROWS,
+    Cutter,
+    Index,
+    RawRow,
+    ReadError,
+    RowError,
+    parse_object,
+)
+
+CHUNK_BYTES = 4 * 2**20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def index_jsonl(file: BinaryIO, size: int, unit_rows: int) -> Index:
+    """Go through a JSONL shard once and find its rows."""
+    cutter = Cutter(unit_rows)
+    fields: dict[str, pa.DataType] = {}
+    position = 0
+    for line in _lines(file):
+        if line.strip():
+            if cutter.num_rows < SAMPLE_ROWS:
+                note_types(fields, _parse(line).values)
+            cutter.add(position, position + len(line))
+        position += len(line)
+    return Index(cutter.close(), fields, _warnings(size))
+
+
+def read_jsonl(data: bytes) -> list[RawRow]:
+    """Read the rows of a stretch of lines; a line that is no JSON object is a row with a fault."""
+    return [_parse(line) for line in data.split(b"\n") if line.strip()]
+
+
+def index_csv(file: BinaryIO, size: int, unit_rows: int) -> Index:
+    """Go through a CSV shard once and find its rows; every column is text."""
+    source = _CountedLines(_lines(file))
+    reader = csv.reader(source)
+    cutter = Cutter(unit_rows)
+    try:
+        header = _header(next(reader, []))
+        first_byte = source.num_bytes
+        for cells in reader:
+            if cells:
+                cutter.add(first_byte, source.num_bytes)
+            first_byte = source.num_bytes
+    except csv.Error as error:
+        raise ReadError(f"not readable as CSV near line {reader.line_num}: {error}") from error
+    return Index(cutter.close(), dict.fromkeys(header, pa.string()), _warnings(size), header=header)
+
+
+def read_csv(data: bytes, header: Sequence[str]) -> list[RawRow]:
+    """Read the rows of a stretch of lines; a row with too few or too many cells has a fault."""
+    text = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
+    return [_named(cells, header) for cells in csv.reader(text) if cells]
+
+
+@dataclass
+class _CountedLines:
+    """Hand out lines as text and count the bytes handed out, so that the reader's own idea of a row decides its end."""
+
+    lines: Iterator[bytes]
+    num_bytes: int = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.lines:
+            is_first, self.num_bytes = self.num_bytes == 0, self.num_bytes + len(line)
+            yield (line.removeprefix(BYTE_ORDER_MARK) if is_first else line).decode("utf-8", "surrogateescape")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    rest = b""
+    while chunk := file.read(CHUNK_BYTES):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+        if len(rest) > LIMIT_BYTES:
+            raise ReadError(f"found a line of more than {LIMIT_BYTES} bytes, expected one row a line")
+    if rest:
+        yield rest
+
+
+def _parse(line: bytes) -> RawRow:
+    try:
+        return RawRow(values=parse_object(line.strip().removeprefix(BYTE_ORDER_MARK), "the line"))
+    except RowError as error:
+        return RawRow(fault=error.fault)
+
+
+def _header(names: Sequence[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ReadError(f"the header names {', '.join(map(repr, twice))} more than once")
+    if any("\udc80" <= character <= "\udcff" for name in names for character in name):
+        raise ReadError(f"the header is not UTF-8: {names!r}")
+    return list(names)
+
+
+def _named(cells: Sequence[str], header: Sequence[str]) -> RawRow:
+    row = RawRow(values=dict(zip(header, cells, strict=False)))
+    if len(cells) != len(header):
+        row.fault = RowError("WrongCells", f"found {len(cells)} cells, expected {len(header)} as in the header").fault
+    return row
+
+
+def _warnings(size: int) -> list[str]:
+    return [] if size else ["has no bytes"]

@@ -1,0 +1,83 @@
+"""Read Parquet shards by row number; images stand in them as bytes, as the hub's struct, or as paths.
+
+The columns stay Arrow columns. Of a row group only what lies before the last row asked for is decoded.
+"""
+
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.formats.rows import LIMIT_BYTES, Index, RawBlock, RawRow, Slice
+
+BUFFER_BYTES = 4 * 2**20
+
+
+def index(file: BinaryIO, unit_rows: int) -> Index:
+    """Read a shard's footer and cut its rows."""
+    parquet = pq.ParquetFile(file)
+    rows = parquet.metadata.num_rows
+    groups = [parquet.metadata.row_group(place) for place in range(parquet.metadata.num_row_groups)]
+    row_bytes = max((-(-group.total_byte_size // group.num_rows) for group in groups if group.num_rows), default=1)
+    step = max(1, min(unit_rows, LIMIT_BYTES // max(row_bytes, 1)))
+    slices = [Slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    return Index(slices, {field.name: field.type for field in parquet.schema_arrow})
+
+
+def read(file: BinaryIO, start: int, stop: int, key: str | None, image: str | None) -> RawBlock:
+    """Read the rows from `start` up to `stop`; `key` and `image` name the columns that are not kept as they are."""
+    table = _rows(pq.ParquetFile(file, buffer_size=BUFFER_BYTES), start, stop)
+    keys = _values(table, key)
+    images = _values(table, image)
+    rows = [RawRow(image=picture, key=name) for picture, name in zip(images, keys, strict=True)]
+    return RawBlock(rows, {name: table.column(name) for name in table.column_names if name not in (key, image)})
+
+
+def image_type_fault(kind: pa.DataType) -> str | None:
+    """Say what an image column should hold if it cannot be one; None if it can."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return image_type_fault(kind.value_type)
+    if pa.types.is_dictionary(kind):
+        return image_type_fault(kind.value_type)
+    if pa.types.is_struct(kind):
+        names = {field.name for field in kind}
+        return None if names & {"bytes", "path"} else "a struct with `bytes` and `path`"
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return None if is_bytes or is_text or pa.types.is_null(kind) else "bytes, struct<bytes, path>, a path, or a list"
+
+
+def _rows(parquet: pq.ParquetFile, start: int, stop: int) -> pa.Table:
+    groups, skipped = _overlapping(parquet, start, stop)
+    found: list[pa.RecordBatch] = []
+    wanted = stop - start
+    for batch in parquet.iter_batches(batch_size=wanted, row_groups=groups, use_threads=False):
+        piece = batch.slice(min(skipped, len(batch)), wanted)
+        skipped = max(0, skipped - len(batch))
+        found.append(piece)
+        wanted -= len(piece)
+        if not wanted:
+            break
+    return pa.Table.from_batches(found, parquet.schema_arrow)
+
+
+def _overlapping(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:
+    """Return the row groups that hold the rows, and how many rows of the first come before them."""
+    groups: list[int] = []
+    before, skipped = 0, 0
+    for place in range(parquet.metadata.num_row_groups):
+        after = before + parquet.metadata.row_group(place).num_rows
+        if before < stop and after > start:
+            if not groups:
+                skipped = start - before
+            groups.append(place)
+        before = after
+    return groups, skipped
+
+
+def _values(table: pa.Table, name: str | None) -> Sequence[Any]:
+    if name is None or name not in table.column_names:
+        return [None] * len(table)
+    values: list[Any] = table.column(name).to_pylist()
+    return values

@@ -1,0 +1,147 @@
+"""What every input format speaks of: a row as it was found, why it cannot be used, and where rows lie in a shard."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.storage import StorageError
+
+# The most bytes that one image, one line or one read of rows may have: memory is bounded by this, not by the input.
+LIMIT_BYTES = 128 * 2**20
+# Rows per shard whose fields are looked at to decide the columns and their types.
+SAMPLE_ROWS = 1000
+MAX_FIELDS = 256
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "ppm")
+
+
+class ReadError(StorageError):
+    """The input is there but is not what it should be; the message names the shard, what was found and expected."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why one row cannot be read; it becomes the row's `error` of stage `fetch`."""
+
+    type: str
+    message: str
+
+
+class RowError(Exception):
+    """Raised inside a format where one row goes wrong."""
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(message)
+        self.fault = Fault(type, message)
+
+
+@dataclass
+class RawRow:
+    """A row as its format gives it.
+
+    Attributes:
+        image: Compressed bytes, a path, the hub's `{bytes, path}`, a list of those, or None.
+        key: The name that the format itself gives the row, if it does.
+        values: The row's other fields, for formats that read row by row.
+        fault: Why the row cannot be used.
+    """
+
+    image: Any = None
+    key: Any = None
+    values: dict[str, Any] = field(default_factory=dict)
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True)
+class RawBlock:
+    """The rows of one unit; formats that store columns give the other fields as Arrow columns."""
+
+    rows: Sequence[RawRow]
+    columns: Mapping[str, pa.ChunkedArray] | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Consecutive rows of a shard and the bytes they lie in (0 to 0 where the format finds rows by number)."""
+
+    start: int
+    stop: int
+    first_byte: int = 0
+    end_byte: int = 0
+
+
+@dataclass(frozen=True)
+class Index:
+    """What one look through a shard told.
+
+    Attributes:
+        slices: The rows, cut small enough to be read at once.
+        fields: Fields found and their types; null where a field never had a value.
+        warnings: What is wrong with the shard although its rows can be read.
+        header: The names of a CSV file's columns, in order.
+        extensions: The members' extensions in a tar, in lower case.
+    """
+
+    slices: Sequence[Slice]
+    fields: Mapping[str, pa.DataType]
+    warnings: Sequence[str] = ()
+    header: Sequence[str] = ()
+    extensions: frozenset[str] = frozenset()
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the shard has."""
+        return self.slices[-1].stop if self.slices else 0
+
+
+class Cutter:
+    """Gather rows into slices of at most `unit_rows` rows and, where a row allows it, `LIMIT_BYTES` bytes."""
+
+    def __init__(self, unit_rows: int) -> None:
+        self.unit_rows = unit_rows
+        self.slices: list[Slice] = []
+        self._open: Slice | None = None
+
+    def add(self, first_byte: int, end_byte: int) -> None:
+        """Add the next row."""
+        last = self._open
+        if last and (last.stop - last.start >= self.unit_rows or end_byte - last.first_byte > LIMIT_BYTES):
+            self.slices.append(last)
+            last = None
+        if last:
+            self._open = Slice(last.start, last.stop + 1, last.first_byte, end_byte)
+        else:
+            start = self.num_rows
+            self._open = Slice(start, start + 1, first_byte, end_byte)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows were added."""
+        last = self._open or (self.slices[-1] if self.slices else None)
+        return last.stop if last else 0
+
+    def close(self) -> list[Slice]:
+        """Return all slices."""
+        if self._open:
+            self.slices.append(self._open)
+            self._open = None
+        return self.slices
+
+
+def parse_object(text: bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        RowError: It is not UTF-8, not JSON, or not an object.
+    """
+    try:
+        value = json.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RowError("NotUtf8", f"{what} is not UTF-8: {error.reason} at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:
+        raise RowError("NotJson", f"{what} is not JSON: {error or 'nested too deep'}") from error
+    if not isinstance(value, dict):
+        raise RowError("NotJson", f"{what} holds {type(value).__name__}, expected an object")
+    return value

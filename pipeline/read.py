@@ -1,0 +1,183 @@
+"""Read one unit: from a shard's bytes to a table of keys, compressed images and the input's other columns.
+
+First step of the way. A row that cannot be read becomes an error row of stage `fetch`; only a shard that cannot be
+read raises. It decodes no image and knows neither models nor Ray.
+"""
+
+import logging
+import posixpath
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from pipeline.columns import ERROR, OUR_COLUMNS, Word, output_name, source_column
+from pipeline.fetch import fetch_images
+from pipeline.formats import manifest, parquet, tar
+from pipeline.formats.fields import fit_column, fit_values
+from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
+from pipeline.storage import StorageError, StorageSettings, Store, absolute
+from pipeline.units import Unit
+
+log = logging.getLogger(__name__)
+
+
+class ReadSettings(BaseModel):
+    """Which rows a run reads, and what its input calls the columns that we have words for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uri: str = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
+    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv"] = "auto"
+    columns: dict[Word, str] = Field(default={}, description="our word: the input's column; default: the same name")
+    limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
+    storage: StorageSettings = StorageSettings()
+
+    @field_validator("uri")
+    @classmethod
+    def _make_absolute(cls, uri: str) -> str:
+        # Workers run in other folders than the user does.
+        return absolute(uri)
+
+
+def plan_schema(units: Sequence[Unit], settings: ReadSettings) -> pa.Schema:
+    """Return the columns of every table that `read_unit` gives for these units.
+
+    Raises:
+        ReadError: There are no units.
+    """
+    if not units:
+        raise ReadError(f"found no rows at {settings.uri}")
+    return units[0].table_schema
+
+
+def read_unit(unit: Unit, settings: ReadSettings) -> pa.Table:
+    """Read a unit's rows, in order; bad rows have an `error` and no images.
+
+    Raises:
+        ReadError: The shard is another than the one that was planned.
+        StorageError: The shard is gone, or the store refuses or does not answer.
+    """
+    store = Store(unit.root, settings.storage)
+    block = _raw_block(unit, settings, store)
+    if len(block.rows) != unit.num_rows:
+        found = f"found {len(block.rows)} rows, planned {unit.num_rows}"
+        raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
+    folder = Store(posixpath.dirname(store.name(unit.shard)) if unit.shard else store.uri, settings.storage)
+    images = fetch_images(block.rows, folder)
+    keys = [_key(row, unit, place, settings) for place, row in enumerate(block.rows)]
+    others = _other_columns(block, unit, settings)
+    images = [[] if row.fault else found for row, found in zip(block.rows, images, strict=True)]
+    errors = [_error(row.fault) for row in block.rows]
+    ours = [pa.array(keys, pa.string()), *_places(unit), pa.array(images, OUR_COLUMNS.field("images").type)]
+    return pa.Table.from_arrays([*ours, *others, pa.array(errors, ERROR)], schema=unit.table_schema)
+
+
+def _raw_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
+    if unit.format == "images":
+        return RawBlock([RawRow(key=path, image=path) for path in unit.paths])
+    _check_unchanged(unit, store)
+    if unit.format == "parquet":
+        return _parquet_block(unit, settings, store)
+    if unit.format == "webdataset":
+        image = settings.columns.get("image")
+        extension = image.lower().removeprefix(".") if image else None
+        rows = tar.read(_reader(unit, store), unit.first_byte, unit.end_byte, extension)
+    else:
+        data = store.read(unit.shard, unit.first_byte, unit.end_byte)
+        rows = manifest.read_csv(data, unit.header) if unit.format == "csv" else manifest.read_jsonl(data)
+        for row in rows:
+            row.image = row.values.pop(source_column("image", settings.columns), None)
+            row.key = row.values.pop(source_column("key", settings.columns), None)
+    return RawBlock(rows[: unit.num_rows])  # a limit may end the run within the bytes of a unit
+
+
+def _check_unchanged(unit: Unit, store: Store) -> None:
+    entry = store.entry(unit.shard)
+    if (entry.size, entry.etag) != (unit.size, unit.etag):
+        found = f"found {entry.size} bytes (tag {entry.etag}), planned {unit.size} bytes (tag {unit.etag})"
+        raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
+
+
+def _reader(unit: Unit, store: Store) -> tar.ReadAt:
+    """Return a way to read at places of a tar: from one request, or, around a member too large, from many."""
+    first = unit.first_byte
+    if unit.end_byte - first > LIMIT_BYTES:
+        return lambda position, count: store.read(unit.shard, position, position + count)
+    data = store.read(unit.shard, first, unit.end_byte)
+    return lambda position, count: data[position - first : position - first + count]
+
+
+def _parquet_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
+    key, image = source_column("key", settings.columns), source_column("image", settings.columns)
+    try:
+        return store.use(unit.shard, lambda file: parquet.read(file, unit.start, unit.stop, key, image))
+    except StorageError as error:
+        # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
+        if not isinstance(error.__cause__, pa.ArrowException) and not _is_arrow_oserror(error.__cause__):
+            raise
+        return RawBlock([RawRow(fault=Fault("Unreadable", str(error))) for _ in range(unit.num_rows)], {})
+
+
+def _is_arrow_oserror(error: BaseException | None) -> bool:
+    return type(error) is OSError and error.errno is None
+
+
+def _key(row: RawRow, unit: Unit, place: int, settings: ReadSettings) -> str:
+    fallback = f"{unit.shard}#{unit.start + place}"
+    if row.key is None and "key" not in settings.columns:
+        return fallback
+    is_name = type(row.key) is int or (isinstance(row.key, str) and row.key != "")
+    if is_name and not any("\ud800" <= character <= "\udfff" for character in str(row.key)):
+        return str(row.key)
+    row.fault = row.fault or Fault("WrongKey", f"the key is {row.key!r}, expected text or a whole number")
+    return fallback
+
+
+def _places(unit: Unit) -> tuple[pa.Array, pa.Array]:
+    """Return the columns `shard` and `index`."""
+    if unit.format == "images":
+        return pa.array(unit.paths, pa.string()), pa.array([0] * unit.num_rows, pa.int64())
+    return pa.array([unit.shard] * unit.num_rows, pa.string()), pa.array(range(unit.start, unit.stop), pa.int64())
+
+
+def _other_columns(block: RawBlock, unit: Unit, settings: ReadSettings) -> list[pa.Array]:
+    """Return the input's other columns in the types of the run; a value that does not fit makes its row an error."""
+    wanted = [field for field in unit.table_schema if field.name not in (*OUR_COLUMNS.names, "error")]
+    if block.columns is None:
+        fitted = _fit_rows(block, wanted, unit, settings)
+    else:
+        found = {output_name(name, settings.columns, unit.format): each for name, each in block.columns.items()}
+        fitted = [_fit_found(field, found.get(field.name), unit.num_rows) for field in wanted]
+    for _, faults in fitted:
+        for row, fault in zip(block.rows, faults, strict=True):
+            row.fault = row.fault or fault
+    return [column for column, _ in fitted]
+
+
+def _fit_found(field: pa.Field, column: pa.ChunkedArray | None, num_rows: int) -> tuple[pa.Array, list[Fault | None]]:
+    if column is None:
+        return pa.nulls(num_rows, field.type), [None] * num_rows
+    return fit_column(field.name, column, field.type)
+
+
+def _fit_rows(
+    block: RawBlock, wanted: Sequence[pa.Field], unit: Unit, settings: ReadSettings
+) -> list[tuple[pa.Array, list[Fault | None]]]:
+    named = [
+        {output_name(name, settings.columns, unit.format): value for name, value in row.values.items()}
+        for row in block.rows
+    ]
+    known = {field.name for field in wanted}
+    left_out = sorted({name for row in named for name in row if name is not None} - known)
+    if left_out:
+        log.warning("%s: left out fields that the first rows of no shard had: %s", unit.shard, ", ".join(left_out))
+    return [fit_values(field.name, [row.get(field.name) for row in named], field.type) for field in wanted]
+
+
+def _error(fault: Fault | None) -> dict[str, Any] | None:
+    if fault is None:
+        return None
+    message = fault.message.encode("utf-8", "backslashreplace").decode()
+    return {"stage": "fetch", "type": fault.type, "message": message}

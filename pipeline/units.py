@@ -1,0 +1,273 @@
+"""Cut the input into units: consecutive rows of one shard that are read, answered and committed together.
+
+Planning looks through every shard once and writes down where each unit's rows lie, so that reading one later opens
+only its own bytes. It knows nothing of models, parts or Ray.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.columns import input_schema
+from pipeline.formats import manifest, parquet, tar
+from pipeline.formats.fields import wider
+from pipeline.formats.rows import Index, ReadError
+from pipeline.shards import Format, Shards, find_shards
+from pipeline.storage import Entry
+
+if TYPE_CHECKING:
+    from pipeline.read import ReadSettings
+
+log = logging.getLogger(__name__)
+
+# Shards looked through at once; each holds one open file and its read-ahead buffer.
+NUM_READERS = 8
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive rows of one shard, and all it takes to read them.
+
+    Attributes:
+        seq: Place in the run.
+        root: The uri below which `shard` and `paths` lie.
+        shard: Path of the shard; empty for an image folder, where every file is a shard of one row.
+        format: How the shard is read.
+        start: First row in the shard (for an image folder: in its sorted listing).
+        stop: One more than the last row.
+        schema: The run's input columns, serialized; the same in every unit.
+        first_byte: Where the rows begin in a tar, JSONL or CSV.
+        end_byte: Where they end.
+        size: Bytes of the shard when it was planned.
+        etag: The store's tag of the shard's content then, if it has one.
+        paths: The files of an image folder's unit.
+        header: The cells' names in a CSV shard.
+    """
+
+    seq: int
+    root: str
+    shard: str
+    format: Format
+    start: int
+    stop: int
+    schema: bytes
+    first_byte: int = 0
+    end_byte: int = 0
+    size: int = 0
+    etag: str | None = None
+    paths: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The unit's name in the ledger: its place, so that names sort as the rows do."""
+        return f"{self.seq:08d}"
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows reading the unit gives."""
+        return self.stop - self.start
+
+    @property
+    def table_schema(self) -> pa.Schema:
+        """The columns that reading the unit gives."""
+        return pa.ipc.read_schema(pa.py_buffer(self.schema))
+
+
+UNIT_COLUMNS = pa.schema(
+    [
+        ("seq", pa.int64()),
+        ("root", pa.string()),
+        ("shard", pa.string()),
+        ("format", pa.string()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("first_byte", pa.int64()),
+        ("end_byte", pa.int64()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("paths", pa.list_(pa.string())),
+        ("header", pa.list_(pa.string())),
+        ("schema", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """The units of an input, in order, and what is wrong with shards whose rows can be read all the same."""
+
+    units: list[Unit]
+    warnings: list[str]
+
+
+def plan_units(settings: ReadSettings, unit_rows: int) -> list[Unit]:
+    """Return the units of an input; shards' troubles that do not stop a run are logged as warnings.
+
+    Raises:
+        ReadError: There is no input, a shard cannot be read, or a column that was named does not exist.
+        StorageError: The store refuses or does not answer.
+    """
+    planned = plan_input(settings, unit_rows)
+    for warning in planned.warnings:
+        log.warning("%s", warning)
+    return planned.units
+
+
+def plan_input(settings: ReadSettings, unit_rows: int) -> InputPlan:
+    """List the shards, look through each, and cut its rows into units of at most `unit_rows` rows."""
+    shards = find_shards(settings.uri, settings.format, settings.storage)
+    if shards.format == "images":
+        return InputPlan(_image_units(shards, settings, unit_rows), [])
+    indexed = list(_indexed(shards, settings, unit_rows))
+    warnings = [f"{shards.store.name(entry.path)}: {text}" for entry, index in indexed for text in index.warnings]
+    where = next((shards.store.name(entry.path) for entry, index in indexed if index.slices), None)
+    if where is None:
+        raise ReadError("; ".join([f"found no rows in the {len(indexed)} shards of {settings.uri}", *warnings[:5]]))
+    fields, extensions = _merged(shards.format, [index for _, index in indexed if index.slices])
+    schema = input_schema(fields, settings.columns, shards.format, where, extensions)
+    warnings += _columns_missing(shards, indexed, set(fields), settings)
+    return InputPlan(_row_units(shards, indexed, schema.serialize().to_pybytes(), settings.limit), warnings)
+
+
+def units_to_parquet(units: Sequence[Unit]) -> bytes:
+    """Return units as the bytes of a Parquet file; equal units give equal bytes."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(unit) for unit in units], schema=UNIT_COLUMNS), sink)
+    return sink.getvalue()
+
+
+def units_from_parquet(data: bytes) -> list[Unit]:
+    """Read units back from such bytes."""
+    table = pq.read_table(pa.BufferReader(data), schema=UNIT_COLUMNS)
+    shared: dict[bytes, bytes] = {}  # one copy of the schema, however many units there are
+    units = []
+    for row in table.to_pylist():
+        row["paths"], row["header"] = tuple(row["paths"]), tuple(row["header"])
+        row["schema"] = shared.setdefault(row["schema"], row["schema"])
+        units.append(Unit(**row))
+    return units
+
+
+def _indexed(shards: Shards, settings: ReadSettings, unit_rows: int) -> Iterator[tuple[Entry, Index]]:
+    """Look through the shards in order; with a limit, only until it is reached."""
+    look = functools.partial(_index, shards, unit_rows)
+    if settings.limit is None:
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            yield from zip(shards.entries, pool.map(look, shards.entries), strict=True)
+        return
+    missing = settings.limit
+    for entry in shards.entries:
+        index = look(entry)
+        yield entry, index
+        missing -= index.num_rows
+        if missing <= 0:
+            return
+
+
+def _index(shards: Shards, unit_rows: int, entry: Entry) -> Index:
+    def look(file: BinaryIO) -> Index:
+        match shards.format:
+            case "webdataset":
+                return tar.index(file, entry.size, unit_rows)
+            case "parquet":
+                return parquet.index(file, unit_rows)
+            case "jsonl":
+                return manifest.index_jsonl(file, entry.size, unit_rows)
+            case "csv":
+                return manifest.index_csv(file, entry.size, unit_rows)
+            case "images":
+                raise AssertionError("an image folder is planned from its listing")
+
+    try:
+        return shards.store.use(entry.path, look)
+    except ReadError as error:
+        raise ReadError(f"cannot read {shards.store.name(entry.path)} as {shards.format}: {error}") from error
+
+
+def _merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataType], frozenset[str]]:
+    """Merge what the shards hold; Parquet says its types itself, so there the first shard that has a column decides."""
+    fields: dict[str, pa.DataType] = {}
+    extensions: frozenset[str] = frozenset()
+    for index in indexes:
+        extensions |= index.extensions
+        for name, kind in index.fields.items():
+            is_settled = format == "parquet" and not pa.types.is_null(fields.get(name, pa.null()))
+            fields[name] = fields[name] if is_settled else wider(fields.get(name, pa.null()), kind)
+    return fields, extensions
+
+
+def _columns_missing(
+    shards: Shards, indexed: Sequence[tuple[Entry, Index]], columns: set[str], settings: ReadSettings
+) -> list[str]:
+    """Tell which tables lack columns that others have; lacking one that was named stops the run."""
+    if shards.format not in ("parquet", "csv"):
+        return []
+    warnings: list[str] = []
+    for entry, index in indexed:
+        missing = columns - set(index.fields)
+        named = missing & set(settings.columns.values())
+        listed = ", ".join(map(repr, sorted(named or missing)))
+        text = f"{shards.store.name(entry.path)}: has no column {listed}, which other shards have"
+        if named and index.slices:
+            raise ReadError(text)
+        if missing and index.slices:
+            warnings.append(f"{text}; there it is null")
+    return warnings
+
+
+def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: bytes, limit: int | None) -> list[Unit]:
+    left = limit if limit is not None else sum(index.num_rows for _, index in indexed)
+    units: list[Unit] = []
+    for entry, index in indexed:
+        for piece in index.slices:
+            num_rows = min(piece.stop - piece.start, left)
+            if num_rows == 0:
+                return units
+            left -= num_rows
+            unit = Unit(
+                seq=len(units),
+                root=shards.store.uri,
+                shard=entry.path,
+                format=shards.format,
+                start=piece.start,
+                stop=piece.start + num_rows,
+                first_byte=piece.first_byte,
+                end_byte=piece.end_byte,
+                size=entry.size,
+                etag=entry.etag,
+                header=tuple(index.header),
+                schema=schema,
+            )
+            units.append(unit)
+    return units
+
+
+def _image_units(shards: Shards, settings: ReadSettings, unit_rows: int) -> list[Unit]:
+    schema = input_schema({}, settings.columns, "images", shards.store.uri).serialize().to_pybytes()
+    entries = shards.entries[: settings.limit]
+    for entry in entries:
+        if any("\ud800" <= character <= "\udfff" for character in entry.path):
+            raise ReadError(f"cannot keep the name {shards.store.name(entry.path)!r}: expected UTF-8")
+    return [
+        Unit(
+            seq=seq,
+            root=shards.store.uri,
+            shard="",
+            format="images",
+            start=start,
+            stop=min(start + unit_rows, len(entries)),
+            paths=tuple(entry.path for entry in entries[start : start + unit_rows]),
+            schema=schema,
+        )
+        for seq, start in enumerate(range(0, len(entries), unit_rows))
+    ]

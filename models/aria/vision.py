@@ -20,8 +20,11 @@ def position_buckets(side: int) -> list[Tensor]:
     floor(i * side / n), from which 5 of the 70 sizes differ.
     """
     boundaries = torch.arange(1 / side, 1.0, 1 / side)
+    # The step comes from a tensor's count of patches and so is a float32; Python's 1 / n would give floor after all.
+    steps = [1 / torch.tensor(max(n, 1)) for n in range(side + 1)]
     return [
-        torch.bucketize(torch.arange(0, 1 - 1e-6, 1 / max(n, 1)), boundaries, right=True)[:n] for n in range(side + 1)
+        torch.bucketize(torch.arange(0, 1 - 1e-6, step.item()), boundaries, right=True)[:n]
+        for n, step in enumerate(steps)
     ]
 
 

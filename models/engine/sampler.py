@@ -53,7 +53,8 @@ def filtered(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) 
         top_p: float32 (B,), 1 for all.
     """
     scores = logits / temperature[:, None]
-    ascending, order = scores.sort(-1)
+    # Stable: which of equal scores top-p drops must not depend on how many rows are sorted together.
+    ascending, order = scores.sort(-1, stable=True)
     V = scores.shape[-1]
     kth = ascending.gather(-1, (V - torch.where(top_k > 0, top_k.clamp(max=V), V))[:, None])
     ascending = ascending.masked_fill(ascending < kth, -torch.inf)

@@ -1,0 +1,96 @@
+"""Chance comes from seed, place and token alone, follows the distribution, and is filtered as the reference does."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from models.engine.sampler import choose, filtered, gumbel
+from models.types import Sampling
+
+
+def draws(logits: list[float], number: int, **sampling: float) -> np.ndarray:
+    """Draw `number` tokens for as many seeds and count them."""
+    samplings = [Sampling(temperature=sampling.get("temperature", 1.0), seed=seed) for seed in range(number)]
+    chosen = choose(torch.tensor([logits]).expand(number, -1), samplings, [0] * number).token_ids
+    return np.bincount(chosen, minlength=len(logits))
+
+
+def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+def test_draws_have_the_frequencies_of_the_softmax() -> None:
+    logits = [0.0, 1.0, -1.0, 2.5, 0.3, -3.0, 1.7, -0.4]
+    number = 200_000
+    expected = torch.tensor(logits).double().softmax(-1).numpy() * number
+    # 7 degrees of freedom: above 24.3 once in a thousand.
+    assert chi_square(draws(logits, number), expected) < 24.3
+
+
+def test_temperature_softens_the_frequencies() -> None:
+    logits = [0.0, 1.0, -1.0, 2.5]
+    number = 50_000
+    expected = (torch.tensor(logits).double() / 2).softmax(-1).numpy() * number
+    assert chi_square(draws(logits, number, temperature=2.0), expected) < 16.3  # 3 degrees of freedom
+
+
+def test_places_of_one_answer_draw_independently() -> None:
+    noise = gumbel(torch.full((2000,), 7), torch.arange(2000), 4)
+    first = noise.argmax(-1)
+    pairs = np.bincount((first[:-1] * 4 + first[1:]).numpy(), minlength=16)
+    assert chi_square(pairs, np.full(16, 1999 / 16)) < 37.7  # 15 degrees of freedom
+
+
+def test_noise_is_never_infinite() -> None:
+    # In float32 the noise of token 99,913 under seed 413 rounds to infinity, and it would win against any score.
+    noise = gumbel(torch.tensor([413]), torch.tensor([0]), 100_352)
+    assert noise.isfinite().all()
+    scores = torch.zeros(1, 100_352)
+    scores[0, 99_913] = -30.0
+    assert choose(scores, [Sampling(temperature=1.0, seed=413)], [0]).token_ids != [99_913]
+
+
+def test_a_seed_draws_alike_in_any_row() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 50)
+    sampling = Sampling(temperature=1.0, seed=2**63 + 5)
+    alone = choose(logits[1:2], [sampling], [4]).token_ids
+    others = [Sampling(temperature=0.5, seed=1), sampling, Sampling()]
+    assert choose(logits, others, [0, 4, 9]).token_ids[1:2] == alone
+
+
+def test_greedy_rows_beside_drawn_ones_stay_greedy() -> None:
+    logits = torch.randn(2, 50)
+    chosen = choose(logits, [Sampling(), Sampling(temperature=5.0, seed=3)], [0, 0]).token_ids
+    assert chosen[0] == logits[0].argmax().item()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), [
+    (1.0, 0, 1.0), (0.7, 5, 1.0), (1.0, 0, 0.9), (1.3, 7, 0.6), (0.5, 1, 0.5), (2.0, 1000, 0.99), (1.0, 3, 0.01),
+])  # fmt: skip
+def test_filters_equal_the_references(temperature: float, top_k: int, top_p: float, ties: bool) -> None:
+    logits = torch.randn(16, 40, generator=torch.Generator().manual_seed(1))
+    if ties:
+        logits = (logits * 2).round()
+    expected = logits
+    if temperature != 1:
+        expected = TemperatureLogitsWarper(temperature)(None, expected)
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(None, expected)
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(None, expected)
+    B = len(logits)
+    ours = filtered(logits, torch.full((B,), temperature), torch.full((B,), top_k), torch.full((B,), top_p))
+    if ties:  # which of equal scores stays is the sort's choice; how many stay is not
+        ours, expected = ours.sort(-1).values, expected.sort(-1).values
+    assert torch.equal(ours, expected)
+
+
+def test_rows_are_filtered_each_by_its_own_settings() -> None:
+    logits = torch.randn(2, 30)
+    both = filtered(logits, torch.tensor([1.0, 0.5]), torch.tensor([4, 0]), torch.tensor([1.0, 0.5]))
+    assert both.isfinite().sum(-1)[0] == 4
+    one = filtered(logits[1:], torch.tensor([0.5]), torch.tensor([0]), torch.tensor([0.5]))
+    assert torch.equal(both[1:], one)

@@ -54,7 +54,7 @@ def filtered(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) 
     """
     scores = logits / temperature[:, None]
     # Stable: which of equal scores top-p drops must not depend on how many rows are sorted together.
-    ascending, order = scores.sort(-1, stable=True)
+    ascending, order = scores.sort(dim=-1, stable=True)
     V = scores.shape[-1]
     kth = ascending.gather(-1, (V - torch.where(top_k > 0, top_k.clamp(max=V), V))[:, None])
     ascending = ascending.masked_fill(ascending < kth, -torch.inf)

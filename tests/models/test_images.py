@@ -1,0 +1,217 @@
+"""Whatever a file is, it becomes upright RGB pixels or one clear refusal."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.images import LIMIT_PIXELS, decode_image
+from models.types import BadImage
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def quarters() -> Image.Image:
+    """Return a picture of 32 x 16 whose corners are red, green, blue and white."""
+    image = Image.new("RGB", (32, 16))
+    corners = {(0, 0): RED, (16, 0): GREEN, (0, 8): BLUE, (16, 8): WHITE}
+    for (x, y), color in corners.items():
+        image.paste(color, (x, y, x + 16, y + 8))
+    return image
+
+
+def pixels(data: bytes) -> np.ndarray:
+    image = decode_image(data)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def close(image: Image.Image, x: int, y: int, color: tuple[int, int, int], within: int = 40) -> bool:
+    return bool(np.abs(np.asarray(image)[y, x].astype(int) - color).max() <= within)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats_keep_every_pixel(kind: str) -> None:
+    assert np.array_equal(pixels(encoded(quarters(), kind)), np.asarray(quarters()))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
+def test_lossy_formats_are_decoded(kind: str) -> None:
+    image = decode_image(encoded(quarters(), kind, quality=95))
+    assert image.size == (32, 16)
+    assert close(image, 4, 2, RED) and close(image, 28, 14, WHITE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_exif_orientation_comes_out_upright(kind: str, orientation: int) -> None:
+    undo: dict[int, Callable[[Image.Image], Image.Image]] = {
+        1: lambda image: image,
+        2: lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda image: image.transpose(Image.Transpose.ROTATE_180),
+        4: lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda image: image.transpose(Image.Transpose.TRANSPOSE),
+        6: lambda image: image.transpose(Image.Transpose.ROTATE_90),  # the camera says: turn it 90 degrees clockwise
+        7: lambda image: image.transpose(Image.Transpose.TRANSVERSE),
+        8: lambda image: image.transpose(Image.Transpose.ROTATE_270),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} if kind != "PNG" else {}
+    upright = decode_image(encoded(undo[orientation](quarters()), kind, exif=exif, **options))
+    assert upright.size == (32, 16)
+    corners = [(4, 2, RED), (28, 2, GREEN), (4, 14, BLUE), (28, 14, WHITE)]
+    assert all(close(upright, x, y, color) for x, y, color in corners)
+
+
+def test_broken_metadata_does_not_cost_a_sound_picture() -> None:
+    data = encoded(quarters(), "JPEG", exif=b"Exif\0\0this is no TIFF header at all", quality=95)
+    assert close(decode_image(data), 4, 2, RED)
+
+
+def test_transparency_is_laid_on_white() -> None:
+    image = quarters().convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 0))
+    assert (pixels(encoded(image)) == 255).all()
+    image.putalpha(Image.new("L", image.size, 128))
+    assert pixels(encoded(image))[0, 0].tolist() == [255, 127, 127]
+
+
+def test_grey_with_transparency_is_laid_on_white() -> None:
+    image = Image.merge("LA", (Image.new("L", (4, 4), 0), Image.new("L", (4, 4), 64)))
+    assert pixels(encoded(image))[0, 0].tolist() == [191, 191, 191]
+
+
+def test_a_transparent_palette_colour_is_laid_on_white() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putdata([0, 1])
+    for data in (encoded(image, transparency=1), encoded(image, "GIF", transparency=1)):
+        assert pixels(data).tolist() == [[list(RED), list(WHITE)]]
+
+
+def test_a_palette_without_transparency_keeps_its_colours() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putdata([0, 1])
+    assert pixels(encoded(image)).tolist() == [[list(RED), list(GREEN)]]
+
+
+def test_one_transparent_rgb_colour_is_laid_on_white() -> None:
+    assert pixels(encoded(quarters(), transparency=RED))[0, 0].tolist() == list(WHITE)
+
+
+def test_one_bit_pictures_are_black_and_white() -> None:
+    image = Image.new("1", (4, 4), 1)
+    image.putpixel((0, 0), 0)
+    assert pixels(encoded(image))[0].tolist() == [[0, 0, 0]] + [[255, 255, 255]] * 3
+
+
+def test_cmyk_becomes_rgb() -> None:
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    for kind in ("JPEG", "TIFF"):
+        assert close(decode_image(encoded(image, kind)), 8, 8, RED)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_keeps_its_high_byte(kind: str) -> None:
+    samples = np.array([[0, 255, 256, 0x1234, 0x8000, 0xFFFF]], np.uint16)
+    assert pixels(encoded(Image.fromarray(samples), kind))[0, :, 0].tolist() == [0, 0, 1, 0x12, 0x80, 0xFF]
+
+
+def test_16_bit_colour_keeps_its_high_byte() -> None:
+    row = struct.pack(">6H", 0x1234, 0x8000, 0xFFFF, 0, 255, 256)
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    data = _png(header, zlib.compress(b"\0" + row))
+    assert pixels(data).tolist() == [[[0x12, 0x80, 0xFF], [0, 0, 1]]]
+
+
+def test_32_bit_samples_beyond_16_bits_are_refused_with_their_range() -> None:
+    data = encoded(Image.fromarray(np.array([[0, 70_000]], np.int32)), "TIFF")
+    with pytest.raises(BadImage, match="samples from 0 to 70000: expected 16 bits"):
+        decode_image(data)
+
+
+def test_float_pixels_are_refused() -> None:
+    data = encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF")
+    with pytest.raises(BadImage, match="float pixels"):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
+    frames = [Image.new("RGB", (16, 16), color) for color in (RED, GREEN, BLUE)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert close(decode_image(data), 8, 8, RED, within=2)
+
+
+def test_one_pixel_is_a_picture() -> None:
+    assert pixels(encoded(Image.new("RGB", (1, 1), BLUE))).tolist() == [[list(BLUE)]]
+
+
+@pytest.mark.parametrize("size", [(20_000, 20), (20, 20_000)])
+def test_a_long_picture_is_a_picture(size: tuple[int, int]) -> None:
+    assert decode_image(encoded(Image.new("RGB", size, RED), "JPEG")).size == size
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_a_decompression_bomb_is_refused_from_its_header_alone(side: int) -> None:
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    # The pixel data are absent: reading them would fail in another way.
+    with pytest.raises(BadImage, match=r"refused .*limit is 89478485") as caught:
+        decode_image(_png(header, b""))
+    assert side * side > LIMIT_PIXELS and "truncated" not in str(caught.value)
+
+
+def test_a_bomb_is_refused_even_where_pillow_has_been_told_to_let_it_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(BadImage, match="refused 20000 x 20000 pixels"):
+        decode_image(_png(struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0), b""))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_a_truncated_picture_is_refused_with_its_length(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    data = encoded(noise, kind)
+    cut = data[: len(data) // 2]
+    with pytest.raises(BadImage, match=f"cannot decode {len(cut)} bytes that start with"):
+        decode_image(cut)
+
+
+def test_no_bytes_are_no_picture() -> None:
+    with pytest.raises(BadImage, match="cannot decode 0 bytes"):
+        decode_image(b"")
+
+
+def test_text_is_no_picture() -> None:
+    with pytest.raises(BadImage, match=r"cannot decode 20 bytes that start with b'<html>404 no'"):
+        decode_image(b"<html>404 not found>")
+
+
+def test_postscript_is_refused_without_starting_an_interpreter() -> None:
+    with pytest.raises(BadImage, match="%!PS-Adobe-3"):
+        decode_image(encoded(quarters(), "EPS"))
+
+
+@pytest.mark.parametrize("kind", ["PDF", "PCX", "SGI", "TGA"])
+def test_formats_not_on_the_list_are_refused(kind: str) -> None:
+    with pytest.raises(BadImage, match="cannot decode"):
+        decode_image(encoded(quarters(), kind))
+
+
+def _png(header: bytes, compressed: bytes) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")

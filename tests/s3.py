@@ -44,7 +44,7 @@ def weed() -> Path | None:
 
 @contextlib.contextmanager
 def server(binary: Path, folder: Path) -> Iterator[str]:
-    """Run the server on free ports until the block ends; yields its endpoint once a bucket and an object can be made."""
+    """Run the server on free ports until the block ends; yields its endpoint once a bucket and an object are made."""
     identity = {"name": "t", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}], "actions": ACTIONS}
     identities = folder / "identities.json"
     identities.write_text(json.dumps({"identities": [identity]}))

@@ -50,7 +50,7 @@ def kept_type(name: str, found: pa.DataType, where: str) -> pa.DataType:
     is_text = pa.types.is_string(plain) or pa.types.is_null(plain)
     if name in TEXTS:
         if not is_text:
-            raise ReadError(f"{where}: column {name!r} holds {found}, expected string")
+            raise ReadError(f"{where}: column {name!r} holds {found}, expected string; read.columns can name another")
         return pa.string()
     if name == "answers":
         item = _plain(plain.value_type) if pa.types.is_list(plain) else plain

@@ -75,7 +75,7 @@ class Text:
         self._tokenizer = _tokenizer(folder, content)
         self._control = [token["content"] for token in content.get("added_tokens", [])]
         self._plain = _tokenizer(folder, content | {"added_tokens": [], "post_processor": None})
-        self._prefix = self._tokenizer.encode("", add_special_tokens=True).ids
+        self._prefix = _prefix(self._tokenizer)
         self._guarded = re.compile("|".join(map(re.escape, sorted([*self._control, _OPEN, _CLOSE], key=len)[::-1])))
         self._folder = folder
         self._variables = _special_tokens(folder)
@@ -206,6 +206,14 @@ def _tokenizer(folder: Path, content: Mapping[str, Any]) -> Tokenizer:
         return Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # `tokenizers` raises nothing narrower
         raise CheckpointError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}") from error
+
+
+def _prefix(tokenizer: Tokenizer) -> list[int]:
+    """Return the ids that the tokenizer puts first of its own; what it puts last would end a prompt at once."""
+    bare: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
+    whole: list[int] = tokenizer.encode("a", add_special_tokens=True).ids
+    starts = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return whole[: next(starts, 0)]
 
 
 def _template(folder: Path) -> Template | None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from jobs.prompt import Prompt, ask, columns_of
+from jobs.report.shown import Lines
 from jobs.scoring import exact
 from jobs.scoring.summary import ScoredRow, summarize_scores
 from models.types import Answer, Request
@@ -70,15 +71,33 @@ class CaptionJob:
             return {}
         rows = [
             ScoredRow(
-                score=None if gold is None else exact.score(caption or "", [gold]),
+                score=None if is_right is None else float(is_right),
                 is_failed=caption is None,
                 is_truncated=finish == "length",
             )
-            for caption, gold, finish in zip(
+            for is_right, caption, finish in zip(
+                self.verdicts(results),
                 results["caption"].to_pylist(),
-                results[self.settings.reference].to_pylist(),
                 results["finish_reason"].to_pylist(),
                 strict=True,
             )
         ]
         return {"scores": {self.settings.reference: summarize_scores(exact.NAME, rows)}}
+
+    @property
+    def title(self) -> str:
+        """The headline of the report."""
+        return "Captions"
+
+    def shown(self, row: Mapping[str, Any]) -> Lines:
+        """Show the caption, and the reference where it is known."""
+        lines = [("", row["caption"] or "(nothing)")]
+        reference = self.settings.reference and row[self.settings.reference]
+        return [*lines, ("gold", str(reference))] if reference else lines
+
+    def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
+        """Compare each caption with its reference, case and punctuation apart."""
+        if self.settings.reference is None:
+            return [None] * results.num_rows
+        pairs = zip(results["caption"].to_pylist(), results[self.settings.reference].to_pylist(), strict=True)
+        return [None if gold is None else exact.score(caption or "", [str(gold)]) == 1.0 for caption, gold in pairs]

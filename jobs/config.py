@@ -6,7 +6,7 @@ from pydantic import Field
 
 from jobs.caption import CaptionSettings
 from jobs.vqa import VqaSettings
-from pipeline.run import PipelineSettings
+from pipeline.pipeline_settings import PipelineSettings
 
 JobSettings = Annotated[CaptionSettings | VqaSettings, Field(discriminator="kind")]
 
@@ -16,6 +16,8 @@ class RunSettings(PipelineSettings):
 
     Attributes:
         job: What is asked and what is kept, chosen by `job.kind`.
+        note: A sentence for whoever reads the report; it stands at its top.
     """
 
     job: JobSettings
+    note: str | None = None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from jobs.prompt import Prompt, ask, columns_of
+from jobs.report.shown import Lines
 from jobs.scoring import exact
 from jobs.scoring.clean import clean
 from jobs.scoring.summary import ScoredRow, summarize_scores
@@ -128,6 +129,20 @@ class VqaJob:
             )
         ]
         return {"scores": {self.settings.benchmark: summarize_scores(self.settings.rule, rows)}}
+
+    @property
+    def title(self) -> str:
+        """The headline of the report."""
+        return f"Answers: {self.settings.benchmark}"
+
+    def shown(self, row: Mapping[str, Any]) -> Lines:
+        """Show the question, the answer, and the gold answers where they are known."""
+        lines = [("question", row["question"]), ("answer", row["response"] or "(nothing)")]
+        return [*lines, ("gold", " / ".join(row["answers"]))] if row["answers"] else lines
+
+    def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
+        """Say which rows have a full score."""
+        return [None if score is None else score == 1.0 for score in results["score"].to_pylist()]
 
 
 def gold_answers(value: Any) -> list[str] | None:

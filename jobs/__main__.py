@@ -1,0 +1,121 @@
+"""The command line: `triptych run`, `triptych report` and `triptych demo`.
+
+Here, and nowhere else, words are printed and exit codes chosen: 0 done, 1 the run failed, 2 wrong settings, 3 done but
+with more failed rows than allowed, 130 interrupted.
+"""
+
+import argparse
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.words import say_demo, say_outcome
+from pipeline.settings import ConfigError
+
+FAILED, WRONG_SETTINGS, TOO_MANY_FAILED, INTERRUPTED = 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    asked = _parser().parse_args(arguments)
+    _log(asked.verbose)
+    try:
+        return int(asked.command(asked))
+    except ConfigError as error:
+        return _complain(str(error), WRONG_SETTINGS)
+    except KeyboardInterrupt:
+        return _complain("interrupted; what is committed stays, and the same command goes on from there", INTERRUPTED)
+    except Exception as error:
+        if not _is_for_people(error):
+            raise
+        return _complain(f"{type(error).__name__}: {error}", FAILED)
+
+
+def _run(asked: argparse.Namespace) -> int:
+    # Imported late: `--help` and a wrong file name need neither Ray nor Arrow.
+    from jobs.config import RunSettings
+    from jobs.start import run_and_report
+    from pipeline.settings import load_settings
+
+    settings = load_settings(RunSettings, asked.config, asked.overrides)
+    outcome = run_and_report(settings)
+    _say(say_outcome(outcome))
+    if outcome.result.failed_share > settings.limits.max_failed_share:
+        share, limit = outcome.result.failed_share, settings.limits.max_failed_share
+        return _complain(f"{share:.1%} of the rows failed; limits.max_failed_share is {limit:.1%}", TOO_MANY_FAILED)
+    return 0
+
+
+def _report(asked: argparse.Namespace) -> int:
+    from jobs.report.again import report_again
+
+    _say([report_again(asked.output).page])
+    return 0
+
+
+def _demo(asked: argparse.Namespace) -> int:
+    from jobs.demo.run import run_demo
+
+    _say(say_demo(run_demo(Path(asked.folder), is_quick=asked.quick)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="triptych", description="Offline multimodal batch inference on Ray.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"triptych {_version()}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--verbose", action="store_true", help="say what happens, Ray's own words included")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", parents=[common], help="run a job; run again, it goes on where it stopped")
+    run.add_argument("config", metavar="CONFIG", help="a YAML file, see configs/")
+    run.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. generate.sampling.max_new_tokens=32")
+    run.set_defaults(command=_run)
+    report = commands.add_parser("report", parents=[common], help="write report.json and report.html of a run again")
+    report.add_argument("output", metavar="OUTPUT", help="the folder of the results")
+    report.set_defaults(command=_report)
+    demo = commands.add_parser("demo", parents=[common], help="the jobs on data and a small checkpoint that come along")
+    demo.add_argument("folder", metavar="DIR", nargs="?", default="demo_output", help="default: demo_output")
+    demo.add_argument("--quick", action="store_true", help="about 50 rows of each")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("triptych")
+    except importlib.metadata.PackageNotFoundError:
+        return "from its sources, not installed"
+
+
+def _log(is_verbose: bool) -> None:
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    if is_verbose:
+        for room in ("jobs", "pipeline", "models"):
+            logging.getLogger(room).setLevel(logging.DEBUG)
+
+
+def _is_for_people(error: Exception) -> bool:
+    """Whether an error is about the world (storage, input, a checkpoint) and its message says all there is to say."""
+    from jobs.report.results import ReportError
+    from models.types import CheckpointError
+    from pipeline.run import RunError
+    from pipeline.storage import StorageError
+
+    return isinstance(error, ReportError | CheckpointError | RunError | StorageError)
+
+
+def _say(lines: Sequence[str]) -> None:
+    sys.stdout.write("\n".join([*lines, ""]))
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"triptych: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Make a run's report from its output and put it there. It holds the order of things; each file here has its part."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.report.gallery import build_gallery
+from jobs.report.numbers import numbers_of
+from jobs.report.page import render_report
+from jobs.report.results import read_results
+from jobs.report.shown import ShownJob
+from pipeline.read import ReadSettings
+from pipeline.storage import Store
+
+NUMBERS = "_report/report.json"
+PAGE = "_report/report.html"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        numbers: The content of report.json.
+        page: Where report.html stands.
+    """
+
+    numbers: Mapping[str, Any]
+    page: str
+
+
+def write_report(store: Store, job: ShownJob, read: ReadSettings) -> Report:
+    """Write report.json and report.html of an output, over earlier ones.
+
+    The input is read again for the images of the gallery; if that fails, the page says so in their place.
+
+    Raises:
+        ReportError: There are no results yet.
+        StorageError: The output cannot be read or written.
+    """
+    results = read_results(store)
+    numbers = numbers_of(results, job)
+    gallery = build_gallery(results, read, job.verdicts(results.rows))
+    store.replace(NUMBERS, json.dumps(numbers, indent=2, ensure_ascii=False).encode())
+    store.replace(PAGE, render_report(numbers, gallery, job).encode())
+    return Report(numbers, store.name(PAGE))

@@ -1,0 +1,58 @@
+"""What the command line says when something is done. It knows reports and words; it prints nothing itself."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobs.demo.run import Demo
+    from jobs.start import Outcome
+
+
+def say_outcome(outcome: "Outcome") -> list[str]:
+    """Say what a run has come to, in a few lines."""
+    result, numbers = outcome.result, outcome.report.numbers
+    if result.answered:
+        head = f"{result.rows:,} rows, {result.failed:,} failed, {result.output_tokens:,} tokens"
+        head += f" in {result.seconds:.0f} s"
+    else:
+        head = f"nothing left to do: {result.rows:,} rows, {result.failed:,} failed, stand in the results"
+    duplicates = result.duplicate_keys or 0
+    return [
+        head,
+        *([f"{duplicates:,} rows have a key that an earlier row has too"] if duplicates else []),
+        *say_scores(numbers),
+        f"results  {result.uri}",
+        f"report   {outcome.report.page}",
+    ]
+
+
+def say_scores(numbers: Mapping[str, Any]) -> list[str]:
+    """Give each score with its interval, and a line for each group."""
+    lines = []
+    for name, score in numbers["scores"].items():
+        lines.append(f"{name}: {_say_score(score)}")
+        lines += [f"  {group:<10} {_say_score(part)}" for group, part in score["by"].items()]
+    return lines
+
+
+def _say_score(score: Mapping[str, Any]) -> str:
+    if score["score"] is None:
+        return "no gold answers"
+    interval = f"{score['low'] * 100:.1f}–{score['high'] * 100:.1f}"
+    return f"{score['score'] * 100:.1f} % right (95 % interval {interval}, {score['n']:,} rows)"
+
+
+def say_demo(demo: "Demo") -> list[str]:
+    """Say where the demo's pages are, what they show, and what they do not."""
+    lines = []
+    for name, outcome in demo.outcomes.items():
+        lines += ["", f"== {name}", *say_outcome(outcome)]
+    return [
+        *lines,
+        "",
+        f"Open {demo.index}",
+        "",
+        "The small checkpoint is a toy: it knows coloured shapes and nothing else, so what it says about the",
+        "photographs is nonsense. They show that real files go all the way. The same command runs real weights:",
+        "  triptych run configs/caption_aria.yaml model.path=/path/to/Aria read.uri=... write.uri=...",
+    ]

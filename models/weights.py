@@ -150,12 +150,14 @@ def _compare(
             continue
         if place.shape(shape) != expected:
             misshapen.append(f"{name} is {shape} on disk but {place.shape(expected)} here")
-        if (spot := (place.name, str(place.index))) in taken:
+        spot = (place.name, str(place.index))
+        if spot in taken:
             doubled.append(name)
+            continue
         taken.add(spot)
         counts[place.name] += torch.Size(expected).numel()
     missing = [name for name, count in counts.items() if count < wanted[name].numel()]
-    doubled += [name for name, count in counts.items() if count > wanted[name].numel() and not doubled]
+    doubled += [name for name, count in counts.items() if count > wanted[name].numel()]
     faults = {"": misshapen, "no place for ": unplaced, "nothing or too little for ": missing, "twice: ": doubled}
     told = [f"{label}{_listed(names)}" for label, names in faults.items() if names]
     if told:

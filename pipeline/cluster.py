@@ -102,8 +102,12 @@ def gpus_each(resources: Resources, generate: GenerateSettings, device: str) -> 
     return 1.0 if device == "cuda" or (device == "auto" and any(resources.gpus)) else 0.0
 
 
-def start_ray(settings: RaySettings) -> None:
+def start_ray(settings: RaySettings, **local: float) -> None:
     """Join the Ray that this process has, else the cluster at the address, else start a local one, quietly.
+
+    Args:
+        settings: Which Ray.
+        local: What a local one shall believe to have (`num_cpus`, `num_gpus`); nothing means what the machine has.
 
     Raises:
         ClusterError: There is no cluster at the address, or a local one does not start.
@@ -123,7 +127,7 @@ def start_ray(settings: RaySettings) -> None:
     level = logging.INFO if is_verbose else logging.ERROR
     options: dict[str, Any] = {"logging_level": level, "log_to_driver": is_verbose}
     if settings.address is None:
-        options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes(settings)}
+        options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes(settings), **local}
         options |= {"runtime_env": {"env_vars": {"PYTHONPATH": _python_path()}}}
     else:
         modules = [str(ROOT / room) for room in ROOMS if (ROOT / room).is_dir()]

@@ -33,6 +33,7 @@ FREE = (
     "generate.actors",
     "generate.gpus",
     "generate.slots",
+    "write.uri",
     "write.on_existing",
     "write.storage",
 )

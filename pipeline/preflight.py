@@ -70,10 +70,10 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     processor = _tried(faults, "model.path", lambda: _load_processor(folder, settings, job)) if folder else None
     if folder and processor and not (output and output.is_done):
         _tried(faults, "model.path", lambda: _check_weights(folder))
-    if output and not output.is_done:
-        _tried(faults, "write.uri", lambda: _probe(store))
     units = _tried(faults, "read", lambda: read_plan(store) if goes_on else _planned(settings, job, processor))
     faults += _column_faults(units[0].table_schema, job) if units else []
+    if not faults and output and not output.is_done:  # last, because it is the one check that writes
+        _tried(faults, "write.uri", lambda: _probe(store))
     if faults or not (output and folder and units):
         raise ConfigError("the run cannot start", faults)
     weights = ledger.weights_digest(folder)

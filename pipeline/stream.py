@@ -4,10 +4,11 @@ One unit is one block from end to end: nothing splits, merges or reorders it, so
 together. The steps themselves are plain callables that know nothing of Ray; this file gives them their actors.
 """
 
+import contextlib
 import logging
 import math
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,14 +109,7 @@ def units_in_flight(slots: int, unit_rows: int) -> int:
 
 def stream(units: Sequence[Unit], work: Work, placement: Placement) -> Generator[dict[str, Any], None, None]:
     """Run units through all steps; yield the numbers of each as soon as it is committed, in any order."""
-    from ray.data import DataContext
-
-    _quiet()
-    context = DataContext.get_current().copy()
-    context.target_max_block_size = None
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    with DataContext.current(context):
+    with _settled():
         committed = _plan(units, work, placement)
         for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
@@ -154,6 +148,20 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     return answers.map_batches(commit_unit, fn_kwargs={"store": work.store}, num_cpus=WRITE_CPUS, **whole)
 
 
-def _quiet() -> None:
+@contextlib.contextmanager
+def _settled() -> Iterator[None]:
+    """Set Ray Data so that a unit stays one block and its own reports stay away; afterwards set it back."""
+    from ray.data import DataContext
+
     if not log.isEnabledFor(logging.DEBUG):
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised to us as well
+    context = DataContext.get_current()
+    ours = {"target_max_block_size": None, "enable_progress_bars": False, "print_on_execution_start": False}
+    theirs = {name: getattr(context, name) for name in ours}
+    for name, value in ours.items():
+        setattr(context, name, value)
+    try:
+        yield
+    finally:
+        for name, value in theirs.items():
+            setattr(context, name, value)

@@ -59,7 +59,7 @@ def _listed(uri: str, storage: StorageSettings) -> tuple[Store, list[Entry], boo
     if pattern:
         return root, [entry for entry in root.glob(pattern) if not _is_hidden(entry.path)], False
     parent, name = posixpath.split(root.uri.rstrip("/"))
-    if not parent.endswith(":/") and name:
+    if parent and not parent.endswith(":") and name:
         folder = Store(parent, storage, PATIENCE_S)
         try:
             return folder, [folder.entry(name)], False

@@ -25,11 +25,11 @@ def is_transient(error: Exception) -> bool:
     """Say whether the same request may succeed later. A conflict (409) is: two conditional writes met in mid-air."""
     if isinstance(error, PERMANENT):
         return False
+    if isinstance(error, TimeoutError):  # among them S3's RequestTimeout, whose status is 400
+        return True
     status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if status:
         return status in (408, 409, 429) or status >= 500
-    if isinstance(error, TimeoutError):
-        return True
     # Connection errors of the S3 client are not OSErrors, and their module costs a second to import.
     names = {cls.__name__ for cls in type(error).__mro__}
     return (

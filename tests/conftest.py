@@ -21,14 +21,8 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3:
     """A bucket of this test's own; its credentials stand in the environment as a user's would."""
-    environment = {
-        "AWS_ACCESS_KEY_ID": s3_server.ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": s3_server.SECRET_KEY,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in environment.items():
+    for name, value in s3_server.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3_server.make_bucket(s3_endpoint, bucket)
-    return s3_server.S3(s3_endpoint, bucket, environment)
+    return s3_server.S3(s3_endpoint, bucket, dict(s3_server.ENVIRONMENT))

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,12 @@ import botocore.session
 from pipeline.storage import StorageSettings
 
 ACCESS_KEY, SECRET_KEY = "triptych", "only-for-tests"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 
 
@@ -43,12 +49,12 @@ def weed() -> Path | None:
 
 
 @contextlib.contextmanager
-def server(binary: Path, folder: Path) -> Iterator[str]:
+def server(binary: Path, folder: Path, ports: Sequence[int] = ()) -> Iterator[str]:
     """Run the server on free ports until the block ends; yields its endpoint once a bucket and an object are made."""
     identity = {"name": "t", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}], "actions": ACTIONS}
     identities = folder / "identities.json"
     identities.write_text(json.dumps({"identities": [identity]}))
-    ports = _free_ports(4)
+    ports = ports or free_ports()
     options = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.autoCreateBucket=false", "-webdav=false", "-admin.ui=false"]
     options += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-dir={folder}", f"-s3.config={identities}"]
     options += [f"-{name}.port={port}" for name, port in zip(("s3", "master", "volume", "filer"), ports, strict=True)]
@@ -92,7 +98,8 @@ def _wait(endpoint: str, process: "subprocess.Popen[bytes]", log: Path, limit_s:
     raise RuntimeError(f"the S3 server did not come up; its log ends with {log.read_text()[-800:]!r}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int = 4) -> list[int]:
+    """Find ports that nobody listens on, far enough apart for what the server derives from them."""
     with contextlib.ExitStack() as stack:
         # Every port is also used at +10000 (gRPC), so stay below the range of ephemeral ports' end.
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -1,0 +1,144 @@
+"""What every family promises: company, order and restarts change no answer, and the room stands on its own."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models import Answer, Request, Sampling, ask
+from models.types import BadRequest, CheckpointError
+from tests.tiny import tiny_aria
+
+ROOT = Path(__file__).parents[2]
+FAMILIES = {"aria": tiny_aria}
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES.values()), ids=list(FAMILIES))
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(request.param(tmp_path_factory.mktemp("checkpoint")))
+
+
+def photograph(width: int, height: int, seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def requests(temperature: float = 0.0, seed: int = 0) -> list[Request]:
+    """Return requests with none, one and two images, of unlike lengths and limits."""
+    made = []
+    for i, sizes in enumerate([[], [(60, 40)], [(10, 50), (33, 33)], [(60, 40)], [(5, 5)], [], [(100, 30), (30, 100)]]):
+        content = [{"type": "image"} for _ in sizes] + [{"type": "text", "text": "What is it? " * (i % 3 + 1)}]
+        pictures = [photograph(*size, seed=i) for size in sizes]
+        sampling = Sampling(max_new_tokens=4 + 3 * (i % 4), temperature=temperature, seed=seed + i)
+        made.append(Request(f"row{i}", [{"role": "user", "content": content}], images=pictures, sampling=sampling))
+    return made
+
+
+def ids(answers: list[Answer]) -> list[tuple[int, ...]]:
+    return [answer.token_ids for answer in answers]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_batch_answers_as_its_rows_one_by_one(checkpoint: str, temperature: float) -> None:
+    together = ask(checkpoint, requests(temperature), slots=3)
+    alone = [ask(checkpoint, [request])[0] for request in requests(temperature)]
+    assert ids(together) == ids(alone)
+    for one, other in zip(together, alone, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert (one.text, one.finish, one.prompt_tokens) == (other.text, other.finish, other.prompt_tokens)
+    assert len(set(ids(together))) == len(together)
+
+
+def test_answers_come_in_the_order_of_the_requests(checkpoint: str) -> None:
+    forwards = ids(ask(checkpoint, requests(), slots=2))
+    assert ids(ask(checkpoint, requests()[::-1], slots=2))[::-1] == forwards
+
+
+@pytest.mark.parametrize("slots", [1, 2, 64])
+def test_the_number_of_slots_changes_no_answer(checkpoint: str, slots: int) -> None:
+    assert ids(ask(checkpoint, requests(1.0), slots=slots)) == ids(ask(checkpoint, requests(1.0)))
+
+
+def test_a_seed_answers_alike_after_a_restart_and_another_differently(checkpoint: str) -> None:
+    first = ids(ask(checkpoint, requests(1.0, seed=5)))
+    assert ids(ask(checkpoint, requests(1.0, seed=5))) == first
+    assert ids(ask(checkpoint, requests(1.0, seed=500))) != first
+
+
+def test_every_emitted_id_has_its_log_probability(checkpoint: str) -> None:
+    for answer in ask(checkpoint, requests(0.7)):
+        assert len(answer.logprobs) == len(answer.token_ids)
+        assert all(logprob <= 0 for logprob in answer.logprobs)
+        assert 0 <= answer.image_tokens < answer.prompt_tokens
+
+
+def test_a_picture_matters(checkpoint: str) -> None:
+    def about(seed: int) -> Request:
+        content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+        return Request("", [{"role": "user", "content": content}], images=[photograph(40, 40, seed)])
+
+    first, second, again = ask(checkpoint, [about(1), about(2), about(1)])
+    assert first.logprobs != pytest.approx(second.logprobs, abs=1e-3)
+    assert first.token_ids == again.token_ids
+
+
+def test_no_requests_are_no_answers(checkpoint: str) -> None:
+    assert ask(checkpoint, []) == []
+
+
+def test_an_error_names_the_request(checkpoint: str) -> None:
+    bad = Request("the-bad-row", prompt="<|img|>", images=[b"not a picture"])
+    with pytest.raises(BadRequest, match=r"request 2 \('the-bad-row'\): cannot decode"):
+        ask(checkpoint, [*requests()[:2], bad])
+
+
+def test_a_request_that_is_too_long_is_named_with_its_length(checkpoint: str) -> None:
+    long = Request("long", prompt="What is it? " * 2000)
+    with pytest.raises(BadRequest, match=r"request 1 \('long'\): the prompt has \d+ tokens .* max_length is 1024"):
+        ask(checkpoint, [requests()[0], long])
+
+
+def test_a_path_that_is_no_checkpoint_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        ask(str(tmp_path / "nowhere"), requests())
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        ask(str(tmp_path), requests())
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(CheckpointError, match=r"says model_type 'llama'; expected one of aria"):
+        ask(str(tmp_path), requests())
+
+
+def run_alone(code: str) -> str:
+    """Run code in a process that has loaded nothing, and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_models_run_where_ray_pydantic_and_fsspec_are_not_installed(checkpoint: str) -> None:
+    code = f"""
+import sys
+for name in ("ray", "pydantic", "fsspec", "s3fs", "pyarrow", "pandas", "transformers"):
+    sys.modules[name] = None  # importing it fails
+import models
+answer, = models.ask({checkpoint!r}, [models.Request(prompt="yes", sampling=models.Sampling(max_new_tokens=2))])
+print(len(answer.token_ids))
+"""
+    assert run_alone(code) in ("1", "2")
+
+
+def test_the_cpu_half_never_imports_torch(checkpoint: str) -> None:
+    code = f"""
+import sys
+sys.modules["torch"] = None  # importing it fails
+import models
+processor = models.load_processor({checkpoint!r})
+print(len(processor.prepare(models.Request(prompt="yes")).token_ids))
+"""
+    assert run_alone(code) == "1"

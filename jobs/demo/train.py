@@ -155,7 +155,7 @@ def negated_share(done: float) -> float:
     """Return the share of negated questions when a share `done` of the training is over.
 
     Asked evenly from the start, "is there" and "is there not" cancel out and neither is learnt for a long time
-    (51 % right where this way gives over 90 %).
+    (after 2,560 steps 51 % of yes/no were right; this way 99.9 % after 2,600).
     """
     return 0.5 * min(1.0, done / NEGATION_RAMP)
 

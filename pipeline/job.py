@@ -38,7 +38,7 @@ class Job(Protocol):
 
     @property
     def template(self) -> str | None:
-        """Plain text with `{image}` and `{question}` that takes the chat template's place; None keeps the checkpoint's."""
+        """Plain text with `{image}` and `{question}` in the chat template's place; None keeps the checkpoint's."""
         ...
 
     @property

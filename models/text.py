@@ -202,6 +202,8 @@ def _fill(template: str, messages: Sequence[Mapping[str, Any]], image: str) -> s
 
 
 def _tokenizer(folder: Path, content: Mapping[str, Any]) -> Tokenizer:
+    # Some files carry the cutting and padding of the training that they were saved in.
+    content = dict(content, truncation=None, padding=None)
     try:
         return Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # `tokenizers` raises nothing narrower

@@ -28,7 +28,7 @@ class Cache:
 
     def __init__(self, shape: CacheShape, slots: int, max_length: int, device: torch.device) -> None:
         size = (shape.num_layers, slots, shape.num_heads, max_length, shape.head_dim)
-        # Zeros, not empty: a masked place has weight 0, and 0 times an accidental NaN is NaN.
+        # Zeros, not empty: a masked place has weight 0, and 0 times an accidental NaN is NaN (see `clear`).
         self.keys = torch.zeros(size, dtype=shape.dtype, device=device)
         self.values = torch.zeros(size, dtype=shape.dtype, device=device)
         self.slots = slots
@@ -38,6 +38,11 @@ class Cache:
         """Copy the first `length` places of one slot to another."""
         for store in (self.keys, self.values):
             store[:, target, :, :length] = store[:, source, :, :length]
+
+    def clear(self, slot: int) -> None:
+        """Forget a slot whose sequence held NaN: left behind the mask, it would spoil the next sequence there."""
+        for store in (self.keys, self.values):
+            store[:, slot].zero_()
 
 
 class Window:

@@ -137,7 +137,10 @@ class Engine:
         ]
         # From the back, so that closing one gap does not move a sequence that ends too.
         for slot in reversed(ended):
-            self._ended.append(self._scheduler.running[slot])
+            sequence = self._scheduler.running[slot]
+            if sequence.error is not None:
+                self._cache.clear(slot)
+            self._ended.append(sequence)
             self._close(slot)
 
     def _close(self, slot: int) -> None:

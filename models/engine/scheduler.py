@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
+from math import isnan
 
 from models.types import Completion, Finish, ModelInput, PromptTooLong, Sampling
 
@@ -46,7 +47,11 @@ class Sequence:
         return self.prompt_length + len(self.token_ids) - 1
 
     def append(self, token_id: int, logprob: float) -> bool:
-        """Take one more token; return whether the answer has ended."""
+        """Take one more token; return whether the answer has ended, well or badly."""
+        if isnan(logprob):
+            at = len(self.token_ids)
+            self.error = ArithmeticError(f"the scores after {at} tokens are not numbers: a wider dtype may hold them")
+            return True
         self.token_ids.append(token_id)
         self.logprobs.append(logprob)
         finish = self._finish(token_id)

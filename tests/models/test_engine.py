@@ -14,6 +14,7 @@ from models.types import Completion, ModelInput, PromptTooLong, Sampling
 
 V, D, C = 40, 16, 8
 REFUSED = 39  # a prompt with this id cannot be brought onto the device
+SPOILT = 38  # a prompt with this id overflows to NaN
 
 
 class Toy(nn.Module):
@@ -30,6 +31,8 @@ class Toy(nn.Module):
             return torch.randn(*shape, generator=generator).mul(shape[-1] ** -0.5)
 
         self.table = matrix(V, D) * 4
+        self.nan = torch.zeros(V, 1)
+        self.nan[SPOILT] = torch.nan
         self.qkv = [matrix(D, 4 * C) for _ in range(2)]  # two query heads, one key head
         self.out = [matrix(2 * C, D) * 2 for _ in range(2)]
         self.norm = RMSNorm(D, 1e-6)
@@ -47,7 +50,7 @@ class Toy(nn.Module):
         return [Prompt(self.embed(torch.from_numpy(i.token_ids).long())) for i in inputs]
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        return self.table[token_ids]
+        return self.table[token_ids] + self.nan[token_ids]
 
     def decode(self, embeddings: Tensor, window: Window) -> Tensor:
         x = embeddings
@@ -198,12 +201,23 @@ def test_an_input_that_cannot_be_encoded_costs_one_row(toy: Toy) -> None:
     assert ids_of([one.completion for one in sequences]) == ids_of(answers(toy, company(0.0), slots=4))
 
 
+def test_scores_that_are_not_numbers_cost_one_row_and_nobody_after_it(toy: Toy) -> None:
+    expected = ids_of(answers(toy, company(0.0), slots=2))
+    batching = Engine(toy, slots=2, max_length=64)
+    spoilt = [sequence([1, 2, SPOILT, 3], tokens=20), sequence([SPOILT] * 20, tokens=20)]
+    fine = company(0.0)
+    run_all(batching, [spoilt[0], fine[0], spoilt[1], *fine[1:]])
+    assert all(str(one.error).startswith("the scores after 0 tokens are not numbers") for one in spoilt)
+    assert all(one.completion is None for one in spoilt)
+    assert ids_of([one.completion for one in fine]) == expected
+
+
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 16, 17, 30])
 def test_a_long_prompt_in_chunks_is_answered_as_in_one_piece(
     toy: Toy, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = [[(7 * i) % V for i in range(length)], [1, 2, 3]]
-    prompts = [[id_ % REFUSED for id_ in prompt] for prompt in prompts]
+    prompts = [[id_ % SPOILT for id_ in prompt] for prompt in prompts]
     whole = answers(toy, [sequence(prompt) for prompt in prompts], slots=2)
     monkeypatch.setattr(engine, "PREFILL_TOKENS", 8)
     chunked = answers(toy, [sequence(prompt) for prompt in prompts], slots=2)

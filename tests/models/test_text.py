@@ -175,6 +175,16 @@ def test_a_prompt_starts_with_the_tokenizers_own_prefix_exactly_once(tmp_path: P
         assert 0 not in ids[1:] and 1 not in ids
 
 
+def test_a_tokenizer_saved_with_cutting_and_padding_does_neither(folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=100)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    for words in ("a", "a" * 50, "<s>" * 10):
+        assert len(ids_of(Text(folder), user(words))) == len(words)
+
+
 def test_a_prefix_in_a_message_does_not_pass_for_the_prompts_own(tmp_path: Path) -> None:
     write_tokenizer(tmp_path, bos=True)
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")

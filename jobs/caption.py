@@ -82,7 +82,7 @@ class CaptionJob:
                 strict=True,
             )
         ]
-        return {"scores": {self.settings.reference: summarize_scores(exact.NAME, rows)}}
+        return {"scores": {self.kind: summarize_scores(exact.NAME, rows)}}
 
     @property
     def title(self) -> str:

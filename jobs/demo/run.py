@@ -28,6 +28,28 @@ NONSENSE = (
 )
 
 
+RUNS: Mapping[str, Mapping[str, Any]] = {
+    "caption": {
+        "note": TOY,
+        "job": {"kind": "caption", "prompt": "Describe this image.", "reference": "gold"},
+    },
+    "vqa": {
+        "note": TOY,
+        "job": {"kind": "vqa", "benchmark": "easy-vqa", "group_by": "answer_type"},
+    },
+    "photographs": {
+        "note": NONSENSE,
+        "job": {"kind": "caption", "prompt": "Describe this image."},
+    },
+}
+ABOUT = {
+    "caption": "Images of the easy-VQA test split as WebDataset tars, each described in a sentence; right or wrong is "
+    "marked where the benchmark tells both colour and shape.",
+    "vqa": "Questions of the easy-VQA test split as Parquet shards, answered and scored.",
+    "photographs": "Real photographs as a folder of files. A toy cannot know what they show.",
+}
+
+
 @dataclass(frozen=True)
 class Demo:
     """The finished runs by name, and the page that links them."""
@@ -58,26 +80,11 @@ def run_demo(folder: Path, *, is_quick: bool) -> Demo:
     return Demo(outcomes, index)
 
 
-RUNS: Mapping[str, Mapping[str, Any]] = {
-    "caption": {
-        "note": TOY,
-        "job": {"kind": "caption", "prompt": "Describe this image.", "reference": "gold"},
-    },
-    "vqa": {
-        "note": TOY,
-        "job": {"kind": "vqa", "benchmark": "easy-vqa", "group_by": "answer_type"},
-    },
-    "photographs": {
-        "note": NONSENSE,
-        "job": {"kind": "caption", "prompt": "Describe this image."},
-    },
-}
-
-
 def _settings(folder: Path, name: str, checkpoint: Path) -> RunSettings:
     values = {
         "read": {"uri": str(folder / "shards" / name)},
-        "model": {"path": str(checkpoint)},
+        # The toy is so small that a GPU would only wait for the CPU.
+        "model": {"path": str(checkpoint), "device": "cpu"},
         "generate": {"slots": 64, "max_length": 256, "sampling": {"max_new_tokens": 24}},
         "write": {"uri": str(folder / name)},
         **RUNS[name],
@@ -88,4 +95,4 @@ def _settings(folder: Path, name: str, checkpoint: Path) -> RunSettings:
 def _card(name: str, outcome: Outcome) -> dict[str, Any]:
     numbers = outcome.report.numbers
     scores = [score for score in numbers["scores"].values() if score["score"] is not None]
-    return {"name": name, "numbers": numbers, "score": scores[0] if scores else None}
+    return {"name": name, "about": ABOUT[name], "numbers": numbers, "score": scores[0] if scores else None}

@@ -30,6 +30,7 @@ MOST_CARDS = 24
 MOST_UNITS = 8
 SIDE_PIXELS = 320
 IMAGES_PER_CARD = 4
+NOT_AGAIN = "its image could not be read again"
 
 RULE = (
     f"Up to {MOST_CARDS} rows: from {MOST_UNITS} stretches spread evenly over the run, in the order of a hash of their "
@@ -75,10 +76,7 @@ def build_gallery(results: Results, read: ReadSettings, verdicts: Sequence[bool 
     units = _spread(results.units, MOST_UNITS)
     chosen = _choose(results.rows, units, verdicts)
     images = _fetch(chosen, units, read)
-    cards = [
-        Card(row, *images.get(_place(row), ((), "this row is no longer where it was")), _verdict(right))
-        for row, right in chosen
-    ]
+    cards = [Card(row, *images.get(_place(row), ((), NOT_AGAIN)), _verdict(right)) for row, right in chosen]
     known = [verdict for verdict in verdicts if verdict is not None]
     if not known:
         return Gallery(cards, RULE, None, None)
@@ -97,7 +95,7 @@ def _choose(rows: pa.Table, units: Sequence[Unit], verdicts: Sequence[bool | Non
     wrong = [number for number in ordered if verdicts[number] is False]
     right = [number for number in ordered if verdicts[number]]
     unknown = [number for number in ordered if verdicts[number] is None]
-    shown = _halves(wrong, right, MOST_CARDS) if wrong or right else unknown[:MOST_CARDS]
+    shown = [*_halves(wrong, right, MOST_CARDS), *unknown][:MOST_CARDS]
     return [(row, verdicts[number]) for number, row in zip(shown, rows.take(shown).to_pylist(), strict=True)]
 
 
@@ -126,21 +124,23 @@ def _fetch(
     fetched: dict[tuple[str, int], tuple[Sequence[str], str | None]] = {}
     for unit in units:
         try:
-            table = read_unit(unit, read).select(["shard", "index", "images"])
+            table = read_unit(unit, read).select(["shard", "index", "images", "error"])
         except (StorageError, ReadError) as error:
             log.warning("the gallery lacks some images: %s", error)
             continue
         for row in table.to_pylist():
             if _place(row) in wanted:
-                fetched[_place(row)] = _thumbnails(row["images"])
+                fetched[_place(row)] = _thumbnails(row["images"], row["error"])
     return fetched
 
 
-def _thumbnails(images: Sequence[bytes]) -> tuple[Sequence[str], str | None]:
+def _thumbnails(images: Sequence[bytes], error: Mapping[str, str] | None) -> tuple[Sequence[str], str | None]:
+    if error is not None:
+        return [], f"{NOT_AGAIN}: {error['message']}"
     try:
         return [thumbnail(data) for data in images[:IMAGES_PER_CARD]], None
-    except BadImage as error:
-        return [], str(error)
+    except BadImage as bad:
+        return [], f"{NOT_AGAIN}: {bad}"
 
 
 def thumbnail(data: bytes) -> str:

@@ -15,7 +15,7 @@ from jobs.report.gallery import Gallery
 from jobs.report.shown import ShownJob
 
 # What stands in the column `finish_reason`, said in words.
-REASONS = {"stop": "by themselves", "length": "at the token limit", "error": "failed"}
+REASONS = {"stop": "ended by themselves", "length": "were cut off at the token limit", "error": "failed"}
 
 
 def render_report(numbers: Mapping[str, Any], gallery: Gallery, job: ShownJob) -> str:

@@ -73,7 +73,7 @@ def test_captions_are_scored_where_a_reference_is_known():
             "finish_reason": ["stop", "stop", "length", "error"],
         }
     )
-    score = caption(reference="gold").summarize(results)["scores"]["gold"]
+    score = caption(reference="gold").summarize(results)["scores"]["caption"]
     assert (score["n"], score["unscored"], score["failed"], score["truncated"]) == (3, 1, 1, 1)
     assert score["score"] == pytest.approx(1 / 3)
     assert caption().summarize(results) == {}
@@ -162,3 +162,22 @@ def test_jobs_travel():
 def test_an_unknown_rule_names_the_known_ones():
     with pytest.raises(ValidationError, match="exact/nocase_nopunct"):
         TypeAdapter(VqaSettings).validate_python({"kind": "vqa", "rule": "exact"})
+
+
+def test_the_page_shows_a_caption_beside_its_reference():
+    row = {"caption": "a dog", "gold": "a cat"}
+    assert caption(reference="gold").shown(row) == [("", "a dog"), ("gold", "a cat")]
+    assert caption(reference="gold").shown({**row, "gold": None}) == [("", "a dog")]
+    assert caption().shown({"caption": ""}) == [("", "(nothing)")]
+
+
+def test_the_page_shows_a_question_its_answer_and_all_gold_answers():
+    row = {"question": "what?", "response": "a dog", "answers": ["dog", "puppy"]}
+    assert vqa().shown(row) == [("question", "what?"), ("answer", "a dog"), ("gold", "dog / puppy")]
+
+
+def test_rows_without_gold_are_neither_right_nor_wrong():
+    assert vqa().verdicts(pa.table({"score": [1.0, 0.0, None]})) == [True, False, None]
+    results = pa.table({"caption": ["a dog", None, "x"], "gold": ["A dog!", "a cat", None]})
+    assert caption(reference="gold").verdicts(results) == [True, False, None]
+    assert caption().verdicts(results) == [None, None, None]

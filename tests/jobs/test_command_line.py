@@ -1,0 +1,74 @@
+"""What the command line says and returns before anything is started."""
+
+import pytest
+
+from jobs.__main__ import main
+from jobs.progress import line_of
+from pipeline.run import Progress
+
+CONFIG = """
+read: {uri: nowhere}
+model: {path: nowhere}
+write: {uri: out}
+job: {kind: caption}
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    return "run.yaml"
+
+
+def test_a_missing_config_is_a_wrong_setting(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "absent.yaml")]) == 2
+    assert "absent.yaml" in capsys.readouterr().err
+
+
+def test_every_wrong_setting_is_said_at_once(config, capsys):
+    assert main(["run", config, "generate.slots=none", "job.prompt={a.b}", "raed.limit=3"]) == 2
+    said = capsys.readouterr().err
+    assert "3 faults" in said
+    for setting in ("generate.slots", "job.prompt", "raed"):
+        assert setting in said
+    assert "Traceback" not in said
+
+
+def test_a_missing_input_and_a_missing_model_are_said_together_and_nothing_is_written(config, tmp_path, capsys):
+    assert main(["run", config]) == 2
+    said = capsys.readouterr().err
+    assert "model.path: no model at" in said
+    assert "read: " in said
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_a_report_on_no_run_fails_in_one_line(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "found no run in" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "retry", "verify", "score", "compare"])
+def test_commands_of_later_days_are_absent(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command])
+    assert stopped.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_the_version_is_said(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("triptych ")
+
+
+def test_the_live_line_says_rows_rates_failures_and_the_time_left():
+    progress = Progress(rows=10_000, done=2_500, answered=1_500, failed=3, output_tokens=30_000, seconds=60.0)
+    assert line_of(progress) == "2,500 of 10,000 rows (25%) · 25.0 rows/s · 500 tokens/s · 3 failed · 5:00 left"
+
+
+def test_the_live_line_knows_no_rate_before_the_first_unit():
+    assert line_of(Progress(rows=10, done=0)) == "0 of 10 rows (0%)"

@@ -1,0 +1,253 @@
+"""The report of an output: its numbers, its gallery, its page."""
+
+import base64
+import html
+import io
+import json
+import re
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from jobs.caption import CaptionSettings
+from jobs.report.gallery import MOST_CARDS, SIDE_PIXELS, build_gallery, thumbnail
+from jobs.report.numbers import failures, numbers_of
+from jobs.report.page import render, render_report
+from jobs.report.results import ReportError, Results, read_results
+from jobs.report.write import write_report
+from jobs.vqa import VqaSettings
+from models.types import BadImage
+from pipeline import ledger
+from pipeline.plan import freeze_plan
+from pipeline.read import ReadSettings
+from pipeline.rows import ERROR
+from pipeline.storage import Store
+from pipeline.units import plan_units
+from pipeline.write import parquet_bytes
+
+NASTY = '<script>alert("1")</script> & {{ 7 * 7 }}'
+
+
+def png(color, size=(20, 20)):
+    sink = io.BytesIO()
+    Image.new("RGB", size, color).save(sink, "PNG")
+    return sink.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Forty images in a folder, one of them no image."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number:02d}.png").write_bytes(png((number, 0, 0)))
+    (folder / "03.png").write_bytes(b"not an image")
+    return folder
+
+
+def error_at(number):
+    return {"stage": "decode", "type": "BadImage", "message": f"cannot decode {NASTY}"} if number == 3 else None
+
+
+def answered(photos, job, columns, **changes):
+    """Results over the photographs, with the job's columns as given."""
+    units = plan_units(ReadSettings(uri=str(photos)), 4)
+    names = [path for unit in units for path in unit.paths]
+    rows = {
+        "key": names,
+        "shard": names,
+        "index": pa.array([0] * len(names), pa.int64()),
+        "finish_reason": ["error" if error_at(i) else "stop" for i in range(len(names))],
+        "prompt_tokens": pa.array([None if error_at(i) else 30 for i in range(len(names))], pa.int32()),
+        "image_tokens": pa.array([None if error_at(i) else 16 for i in range(len(names))], pa.int32()),
+        "output_tokens": pa.array([None if error_at(i) else 2 for i in range(len(names))], pa.int32()),
+        "error": pa.array([error_at(i) for i in range(len(names))], ERROR),
+        **columns,
+    }
+    frozen = {
+        "settings": {
+            "read": {"uri": str(photos)},
+            "model": {"path": "model"},
+            "job": job.settings.model_dump(mode="json"),
+            "note": NASTY,
+        },
+        "device": "cpu",
+        "weights": "sha256:0",
+        "versions": {"ray": "2.60.0"},
+    }
+    attempts = [
+        {"seconds": 10.0, "answered": 30, "output_tokens": 60},
+        {"seconds": 10.0, "answered": 10, "output_tokens": 18},
+    ]
+    return replace(Results("out", frozen, units, attempts, pa.table(rows), True), **changes)
+
+
+def captioned(photos, **changes):
+    job = CaptionSettings(kind="caption", reference="gold").build()
+    captions = [None if error_at(i) else NASTY if i % 4 == 0 else "a dog" for i in range(40)]
+    columns = {"caption": captions, "gold": ["a dog"] * 40}
+    return job, answered(photos, job, columns, **changes)
+
+
+def questioned(photos):
+    job = VqaSettings(kind="vqa", benchmark="b", group_by="kind").build()
+    columns = {
+        "question": ["what is this?"] * 40,
+        "answers": [["red"]] * 40,
+        "response": [None if error_at(i) else "Red." if i % 2 else "blue" for i in range(40)],
+        "score": [0.0 if error_at(i) else float(i % 2) for i in range(40)],
+        "kind": ["odd" if i % 2 else "even" for i in range(40)],
+    }
+    return job, answered(photos, job, columns)
+
+
+def page_of(photos, job, results):
+    gallery = build_gallery(results, ReadSettings(uri=str(photos)), job.verdicts(results.rows))
+    return render_report(numbers_of(results, job), gallery, job)
+
+
+def test_the_numbers_are_those_of_the_parts_and_of_all_starts(photos):
+    job, results = questioned(photos)
+    numbers = numbers_of(results, job)
+    assert (numbers["rows"], numbers["planned_rows"], numbers["failed"], numbers["attempts"]) == (40, 40, 1, 2)
+    assert (numbers["tokens"], numbers["prompt_tokens"], numbers["image_tokens"]) == (78, 39 * 30, 39 * 16)
+    assert (numbers["seconds"], numbers["rows_per_second"], numbers["tokens_per_second"]) == (20.0, 2.0, 3.9)
+    assert numbers["finish_reasons"] == {"stop": 39, "error": 1}
+    score = numbers["scores"]["b"]
+    assert (score["score"], score["n"], score["failed"], score["missing"]) == (19 / 40, 40, 1, 0)
+    assert score["by"]["even"]["score"] == 0.0
+    json.dumps(numbers)
+
+
+def test_an_unfinished_run_says_how_many_rows_it_misses(photos):
+    job, results = questioned(photos)
+    part = replace(results, rows=results.rows.slice(0, 30), is_finished=False)
+    assert numbers_of(part, job)["scores"]["b"]["missing"] == 10
+    assert "Not finished: 30 of 40 rows" in page_of(photos, job, part)
+
+
+def test_failures_are_counted_by_stage_and_type_with_examples():
+    errors = [{"stage": "decode", "type": "BadImage", "message": f"m{i}"} if i % 3 else None for i in range(9)] + [
+        {"stage": "fetch", "type": "Missing", "message": "gone"}
+    ]
+    rows = pa.table({"key": [f"k{i}" for i in range(10)], "error": pa.array(errors, ERROR)})
+    first, second = failures(rows)
+    assert (first["stage"], first["type"], first["count"]) == ("decode", "BadImage", 6)
+    assert first["examples"] == [{"key": f"k{i}", "message": f"m{i}"} for i in (1, 2, 4)]
+    assert (second["stage"], second["count"]) == ("fetch", 1)
+
+
+def test_text_of_rows_and_settings_is_escaped(photos):
+    page = page_of(photos, *captioned(photos))
+    assert "<script" not in page
+    assert "alert(&#34;1&#34;)&lt;/script&gt; &amp; {{ 7 * 7 }}" in page
+
+
+def test_the_page_needs_no_network_and_no_script(photos):
+    for job, results in (captioned(photos), questioned(photos)):
+        page = page_of(photos, job, results)
+        links = re.findall(r"""(?:src|href|srcset|action)=["']?([^"'\s>]+)|url\(([^)]+)\)|@import""", page)
+        assert links
+        assert all(link[0].startswith("data:image/") for link in links)
+        assert not re.search(r"<script|<link|<iframe|\son\w+=", page)
+
+
+def test_right_and_wrong_are_said_in_words_and_signs(photos):
+    page = html.unescape(page_of(photos, *questioned(photos)))
+    assert page.count("✓ right") == page.count("✗ wrong") == MOST_CARDS // 2
+    assert "In the whole run 19 are right and 21 wrong." in page
+    assert "what is this?" in page and "Red." in page
+
+
+def test_a_gallery_shows_the_same_rows_every_time(photos):
+    job, results = captioned(photos)
+    read = ReadSettings(uri=str(photos))
+    verdicts = job.verdicts(results.rows)
+    first, second = (build_gallery(results, read, verdicts) for _ in range(2))
+    assert first == second
+    assert len(first.cards) <= MOST_CARDS
+    assert len({card.row["key"] for card in first.cards}) == len(first.cards)
+    assert all(len(card.images) == 1 for card in first.cards)
+
+
+def test_a_gallery_leaves_failed_rows_to_the_table_of_failures(photos):
+    job, results = captioned(photos)
+    gallery = build_gallery(results, ReadSettings(uri=str(photos)), [None] * 40)
+    assert "03.png" not in {card.row["key"] for card in gallery.cards}
+    assert gallery.num_right is None
+    assert "cannot decode" in page_of(photos, job, results)
+
+
+def test_the_image_beside_a_caption_is_that_rows_image(photos):
+    _, results = captioned(photos)
+    gallery = build_gallery(results, ReadSettings(uri=str(photos)), [None] * 40)
+    for card in gallery.cards:
+        number = int(card.row["key"].removesuffix(".png"))
+        assert card.images[0] == thumbnail(png((number, 0, 0)))
+
+
+def test_few_rows_of_one_verdict_leave_their_places_to_the_other(photos):
+    _, results = captioned(photos)
+    verdicts = [i != 7 for i in range(40)]
+    gallery = build_gallery(results, ReadSettings(uri=str(photos)), verdicts)
+    assert len(gallery.cards) == MOST_CARDS
+    assert [card.verdict for card in gallery.cards].count("wrong") <= 1
+
+
+def test_a_gallery_without_its_input_says_so(photos):
+    job, results = captioned(photos)
+    for path in photos.iterdir():
+        path.unlink()
+    page = page_of(photos, job, results)
+    assert "<img" not in page
+    assert "could not be read again" in page
+
+
+@pytest.mark.parametrize(("size", "kind"), [((64, 64), "png"), ((4000, 1000), "jpeg")])
+def test_a_thumbnail_is_small_and_made_anew(size, kind):
+    uri = thumbnail(png((200, 10, 10), size))
+    assert uri.startswith(f"data:image/{kind};base64,")
+    assert len(uri) < 20_000
+    assert max(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size) <= SIDE_PIXELS
+
+
+def test_a_thumbnail_of_no_image_is_refused():
+    with pytest.raises(BadImage):
+        thumbnail(b"not an image")
+
+
+def test_a_report_is_written_beside_the_parts(photos, tmp_path):
+    job, results = captioned(photos)
+    store = Store(str(tmp_path / "out"))
+    ledger.freeze_settings(store, dict(results.frozen))
+    freeze_plan(store, results.units)
+    store.publish("part-00000.parquet", parquet_bytes(results.rows))
+    report = write_report(store, job, ReadSettings(uri=str(photos)))
+    assert json.loads(store.read("_report/report.json")) == report.numbers
+    assert store.read("_report/report.html").decode().startswith("<!doctype html>")
+    assert report.page == f"{store.uri}/_report/report.html"
+    assert report.numbers["is_finished"] is False
+
+
+def test_an_empty_folder_has_no_report(tmp_path):
+    with pytest.raises(ReportError, match="found no run in"):
+        read_results(Store(str(tmp_path)))
+
+
+def test_a_run_without_a_part_has_no_report_yet(photos, tmp_path):
+    _, results = captioned(photos)
+    store = Store(str(tmp_path / "out"))
+    ledger.freeze_settings(store, dict(results.frozen))
+    freeze_plan(store, results.units)
+    with pytest.raises(ReportError, match="no finished part"):
+        read_results(store)
+
+
+def test_the_demos_index_links_its_pages():
+    score = {"score": 0.5, "low": 0.4, "high": 0.6, "n": 12345}
+    page = {"name": "vqa", "about": "x", "numbers": {"rows": 1, "failed": 0, "seconds": 3700.0}, "score": score}
+    text = render("index.html", pages=[page], toy="a toy")
+    assert 'href="vqa/_report/report.html"' in text
+    assert "50.0\u202f%" in text and "12\u202f345" in text and "1 h 01 min" in text

@@ -5,6 +5,7 @@ floats. This file knows names and types; it knows neither storage nor Ray.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,11 +53,13 @@ MODEL_INPUT = pa.schema(
 )
 
 MESSAGE_CHARACTERS = 2000
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def row_error(stage: str, error: Exception) -> RowError:
     """Describe what went wrong with one row, in the shape of the `error` column."""
-    message = str(error) or repr(error)
+    # Libraries like to name objects by their place in memory; a part must not depend on that.
+    message = ADDRESS.sub("", str(error) or repr(error))
     return {"stage": stage, "type": type(error).__name__, "message": message[:MESSAGE_CHARACTERS]}
 
 

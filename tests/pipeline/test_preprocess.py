@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.types import ModelInput, Sampling
+from models.types import BadImage, ModelInput, Sampling
 from pipeline.preprocess import Preprocess
-from pipeline.rows import input_columns, kept_columns, model_inputs, part_schema, row_seed
+from pipeline.rows import input_columns, kept_columns, model_inputs, part_schema, row_error, row_seed
 from tests.pipeline.toys import READ_SCHEMA, ToyJob, ToyProcessor, read_rows
 
 
@@ -48,6 +48,11 @@ def test_each_failure_costs_one_row_and_names_its_stage() -> None:
         None,
     ]
     assert [given is None for given in model_inputs(block)] == [error is not None for error in errors]
+
+
+def test_an_error_names_no_place_in_memory() -> None:
+    error = row_error("decode", BadImage("cannot identify image file <_io.BytesIO object at 0x7fbae7eee5c0>"))
+    assert error["message"] == "cannot identify image file <_io.BytesIO object>"
 
 
 def test_a_job_with_text_only_rows_asks_without_an_image() -> None:

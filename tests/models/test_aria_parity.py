@@ -113,6 +113,15 @@ def test_greedy_answers_equal_those_of_the_references_left_padded_batch(pair: Pa
     assert generated(pair.ours, [row.ours(pair.folder, pair.size) for row in rows], 3, num_tokens) == expected
 
 
+def test_half_precision_stays_near_single_precision(pair: Pair) -> None:
+    half = load_model(str(pair.folder), device="cpu", dtype="bfloat16")
+    rows = [row.ours(pair.folder, pair.size) for row in rows_of(pair.size)]
+    whole = torch.cat([logits_of(pair.ours, row).flatten() for row in rows])
+    rough = torch.cat([logits_of(half, row).flatten() for row in rows])
+    # The mean, not the maximum: a routed expert that flips moves single scores far, in the reference too.
+    assert (rough - whole).abs().mean() < 0.1 * whole.square().mean().sqrt()
+
+
 def test_a_decoder_alone_answers_as_the_references(tmp_path: Path) -> None:
     reference = write_text_reference(tmp_path, **TEXT, num_key_value_heads=2)
     ids = [5, 6, 9, 9, 7, 8]  # 9 is an image in a whole Aria and a word here

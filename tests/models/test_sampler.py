@@ -43,12 +43,12 @@ def test_places_of_one_answer_draw_independently() -> None:
 
 
 def test_noise_is_never_infinite() -> None:
-    # In float32 the noise of token 99,913 under seed 413 rounds to infinity, and it would win against any score.
-    noise = gumbel(torch.tensor([413]), torch.tensor([0]), 100_352)
-    assert noise.isfinite().all()
-    scores = torch.zeros(1, 100_352)
-    scores[0, 99_913] = -30.0
-    assert choose(scores, [Sampling(temperature=1.0, seed=413)], [0]).token_ids != [99_913]
+    # In float32 the noise of these tokens under these seeds rounds to infinity, and would win against any score.
+    for seed, token in ((413, 99_913), (852, 50_494)):
+        assert gumbel(torch.tensor([seed]), torch.tensor([0]), 100_352).isfinite().all()
+        scores = torch.zeros(1, 100_352)
+        scores[0, token] = -30.0
+        assert choose(scores, [Sampling(temperature=1.0, seed=seed)], [0]).token_ids != [token]
 
 
 def test_a_seed_draws_alike_in_any_row() -> None:
@@ -58,6 +58,12 @@ def test_a_seed_draws_alike_in_any_row() -> None:
     alone = choose(logits[1:2], [sampling], [4]).token_ids
     others = [Sampling(temperature=0.5, seed=1), sampling, Sampling()]
     assert choose(logits, others, [0, 4, 9]).token_ids[1:2] == alone
+
+
+def test_a_seed_draws_anew_at_every_place() -> None:
+    logits, sampling = torch.zeros(1, 1000), Sampling(temperature=1.0, seed=3)
+    drawn = [choose(logits, [sampling], [place]).token_ids[0] for place in range(20)]
+    assert len(set(drawn)) > 15
 
 
 def test_greedy_rows_beside_drawn_ones_stay_greedy() -> None:

@@ -24,6 +24,7 @@ from pipeline.cluster import (
 )
 from pipeline.generate import sampling_of
 from pipeline.job import Job
+from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import make_plan, read_plan
 from pipeline.rows import READ, part_schema
@@ -45,14 +46,12 @@ class Ready:
         weights: Fingerprint of the checkpoint.
         is_started: Whether the output holds a run of these settings.
         is_done: Whether that run is finished.
-        duplicate_keys: Rows whose key an earlier row has; None where a run goes on.
     """
 
     units: list[Unit]
     weights: str
     is_started: bool
     is_done: bool
-    duplicate_keys: int | None = None
 
 
 def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
@@ -72,6 +71,8 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         _tried(faults, "model.path", lambda: _check_weights(folder))
     units = _tried(faults, "read", lambda: read_plan(store) if goes_on else _planned(settings, job, processor))
     faults += _column_faults(units[0].table_schema, job) if units else []
+    if units and job.needs_unique_keys and not goes_on:
+        _tried(faults, "read", lambda: _refuse_duplicates(units, settings, job))
     if not faults and output and not output.is_done:  # last, because it is the one check that writes
         _tried(faults, "write.uri", lambda: _probe(store))
     if faults or not (output and folder and units):
@@ -135,6 +136,13 @@ def _probe(store: Store) -> None:
     if not conditional_writes(store):
         # Names and contents are deterministic, so two writers of one object still leave equal bytes.
         log.warning("%s lets a later writer win over an earlier one; do not run twice at once", store.uri)
+
+
+def _refuse_duplicates(units: list[Unit], settings: PipelineSettings, job: Job) -> None:
+    if keys := duplicate_keys(units, settings.read):
+        raise ValueError(
+            f"several rows have the key {', '.join(map(repr, keys))}, but job {job.kind} needs unique keys"
+        )
 
 
 def _column_faults(schema: pa.Schema, job: Job) -> list[str]:

@@ -87,7 +87,7 @@ class RunResult:
         output_tokens: Tokens written, over all rows.
         seconds: How long this start took.
         answered: Rows that this start answered; 0 means that the run was finished before.
-        duplicate_keys: Rows whose key an earlier row has too; None if that was not looked into by this start.
+        duplicate_keys: Rows whose key an earlier row has too.
     """
 
     uri: str
@@ -97,7 +97,7 @@ class RunResult:
     output_tokens: int
     seconds: float
     answered: int
-    duplicate_keys: int | None = None
+    duplicate_keys: int
 
     @property
     def failed_share(self) -> float:
@@ -125,7 +125,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     ready = check(settings, job, store)
     if ready.is_done:
         log.info("%s holds this run, finished; nothing to do", store.uri)
-        return _result(store, time.monotonic() - started, Progress(0, 0), ready)
+        return _result(store, time.monotonic() - started, Progress(0, 0))
     placement, device = place_on_ray(settings, job)
     units = _freeze(settings, job, store, ready, device)
     work = Work(
@@ -141,7 +141,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     rounds = Rounds(plan_parts(units, settings.write.rows_per_part), work, placement, progress)
     reached = rounds.run()
     store.publish(ledger.SUCCESS, b"")
-    return _result(store, time.monotonic() - started, reached, ready)
+    return _result(store, time.monotonic() - started, reached)
 
 
 class Rounds:
@@ -241,19 +241,20 @@ def _freeze(settings: PipelineSettings, job: Job, store: Store, ready: Ready, de
     return freeze_plan(store, ready.units)
 
 
-def _result(store: Store, seconds: float, reached: Progress, ready: Ready) -> RunResult:
+def _result(store: Store, seconds: float, reached: Progress) -> RunResult:
     """Count what stands in the parts, so that the numbers hold whoever wrote them."""
     rows = failed = prompt_tokens = output_tokens = 0
+    keys: list[pa.Array] = []
     for entry in ledger.part_paths(store):
         with store.open(entry) as file:
-            table = pq.read_table(pa.PythonFile(file), columns=["error", "prompt_tokens", "output_tokens"])
+            table = pq.read_table(pa.PythonFile(file), columns=["key", "error", "prompt_tokens", "output_tokens"])
+        keys += table["key"].chunks
         rows += table.num_rows
         failed += table.num_rows - table["error"].null_count
         prompt_tokens += pc.sum(table["prompt_tokens"]).as_py() or 0
         output_tokens += pc.sum(table["output_tokens"]).as_py() or 0
-    return RunResult(
-        store.uri, rows, failed, prompt_tokens, output_tokens, seconds, reached.answered, ready.duplicate_keys
-    )
+    doubled = rows - pc.count_distinct(pa.chunked_array(keys, pa.string())).as_py()
+    return RunResult(store.uri, rows, failed, prompt_tokens, output_tokens, seconds, reached.answered, doubled)
 
 
 # One line of a traceback that names an exception which is not Ray's wrapping around another.

@@ -71,6 +71,7 @@ def test_a_run_works_from_another_folder_and_says_nothing_of_ray(tmp_path: Path,
 
 
 def test_a_run_works_from_an_installed_wheel(tmp_path: Path, checkpoint: Path) -> None:
+    pytest.importorskip("hatchling", reason="building the wheel without network needs hatchling beside this Python")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path / "wheel"), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
@@ -102,7 +103,7 @@ def test_an_interrupted_run_keeps_what_is_committed_and_goes_on_from_there(tmp_p
     said = finish(start(tmp_path, ROOT, shards, checkpoint, tmp_path / "out", **slow))
     assert said["rows"] == 160 and said["answered"] == 160 - already_done(attempts[0], said)
     assert results(tmp_path / "out").column("index").to_pylist() == list(range(40)) * 4
-    assert len(digests(tmp_path / "out")) == 8
+    assert len(digests(tmp_path / "out")) == 10
 
 
 def already_done(attempt: dict[str, int], said: dict[str, object]) -> int:

@@ -1,0 +1,48 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.keys import duplicate_keys
+from pipeline.read import ReadSettings, read_unit
+from pipeline.units import plan_units
+from tests.end_to_end.shards import png, tar_bytes
+
+ROWS = [{"key": "a"}, {"key": "b"}, {"key": "a"}, {"key": None}, {"key": None}, {"key": "c"}]
+
+
+def write(folder: Path, format: str, rows: list[dict[str, str | None]]) -> ReadSettings:
+    folder.mkdir()
+    if format == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=2)
+    elif format == "jsonl":
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif format == "csv":
+        (folder / "rows.csv").write_text("key,text\n" + "".join(f"{row['key'] or ''},x\n" for row in rows))
+    else:
+        for n, row in enumerate(rows):
+            (folder / f"{n}.tar").write_bytes(tar_bytes({f"deep/{row['key'] or n}.tar.png": png(n)}))
+    return ReadSettings(uri=str(folder))
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl", "csv", "tar"])
+def test_a_key_of_two_rows_is_found_in_every_format(tmp_path: Path, format: str) -> None:
+    read = write(tmp_path / "in", format, ROWS)
+    units = plan_units(read, 2)
+    found = duplicate_keys(units, read)
+    assert found == ["deep/a" if format == "tar" else "a"]
+    keys = [key for unit in units for key in read_unit(unit, read).column("key").to_pylist()]
+    assert {key for key in keys if keys.count(key) > 1} == set(found), "the reader gives the same keys"
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl", "csv", "tar"])
+def test_rows_without_a_key_are_named_by_their_place_and_never_clash(tmp_path: Path, format: str) -> None:
+    read = write(tmp_path / "in", format, [{"key": "a"}, {"key": None}, {"key": None}])
+    assert duplicate_keys(plan_units(read, 1), read) == []
+
+
+def test_a_tenth_row_of_the_same_key_is_one_example(tmp_path: Path) -> None:
+    read = write(tmp_path / "in", "jsonl", [{"key": str(n % 5)} for n in range(50)])
+    assert duplicate_keys(plan_units(read, 7), read) == ["0", "1", "2"]

@@ -89,14 +89,18 @@ Chosen = Sequence[tuple[Mapping[str, Any], bool | None]]
 
 def _choose(rows: pa.Table, units: Sequence[Unit], verdicts: Sequence[bool | None]) -> Chosen:
     numbers = [number for unit in units for number in _rows_of(rows, unit)]
-    keys = rows["key"].take(numbers).to_pylist()
+    keys = _take(rows, numbers)["key"].to_pylist()
     hashed = sorted(zip(map(_hash, keys), numbers, strict=True))
     ordered = [number for _, number in hashed]
     wrong = [number for number in ordered if verdicts[number] is False]
     right = [number for number in ordered if verdicts[number]]
     unknown = [number for number in ordered if verdicts[number] is None]
     shown = [*_halves(wrong, right, MOST_CARDS), *unknown][:MOST_CARDS]
-    return [(row, verdicts[number]) for number, row in zip(shown, rows.take(shown).to_pylist(), strict=True)]
+    return [(row, verdicts[number]) for number, row in zip(shown, _take(rows, shown).to_pylist(), strict=True)]
+
+
+def _take(rows: pa.Table, numbers: Sequence[int]) -> pa.Table:
+    return rows.take(pa.array(numbers, pa.int64()))  # an empty list has no type of its own
 
 
 def _halves(one: Sequence[int], other: Sequence[int], total: int) -> list[int]:

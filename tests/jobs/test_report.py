@@ -180,6 +180,14 @@ def test_a_gallery_leaves_failed_rows_to_the_table_of_failures(photos):
     assert "cannot decode" in page_of(photos, job, results)
 
 
+def test_a_run_in_which_every_row_failed_has_a_page(photos):
+    job, results = captioned(photos)
+    rows = results.rows.filter(results.rows["error"].is_valid())
+    page = page_of(photos, job, replace(results, rows=rows))
+    assert "No row has an answer" in page
+    assert "BadImage" in page
+
+
 def test_the_image_beside_a_caption_is_that_rows_image(photos):
     _, results = captioned(photos)
     gallery = build_gallery(results, ReadSettings(uri=str(photos)), [None] * 40)

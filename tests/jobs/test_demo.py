@@ -1,0 +1,138 @@
+"""The demo and the command line from another folder, each in a process of its own, as a user starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.demo.data import write_question_shards
+
+ROOT = Path(__file__).parent.parent.parent
+CHECKPOINT = ROOT / "jobs/demo/checkpoints/aria"
+
+pytestmark = pytest.mark.ray
+
+
+def triptych(*arguments, folder):
+    """Start the command line in a folder that is not the repository's."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "jobs", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finished(process):
+    out, err = process.communicate(timeout=280)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, finished(triptych("demo", "--quick", folder=folder))
+
+
+def test_the_demo_answers_fifty_questions_well_enough(demo):
+    folder, (code, _, err) = demo
+    assert code == 0, err
+    numbers = json.loads((folder / "demo_output/vqa/_report/report.json").read_text())
+    score = numbers["scores"]["easy-vqa"]
+    assert (numbers["rows"], numbers["failed"], score["n"], score["missing"]) == (50, 0, 50, 0)
+    assert score["score"] >= 0.9
+    assert set(score["by"]) == {"yes/no", "shape", "colour"}
+
+
+def test_the_demo_captions_what_it_can_know(demo):
+    folder, _ = demo
+    numbers = json.loads((folder / "demo_output/caption/_report/report.json").read_text())
+    assert numbers["rows"] == 50
+    assert numbers["scores"]["caption"]["score"] >= 0.9
+
+
+def test_the_demo_says_its_numbers_and_what_it_is_not(demo):
+    _, (_, out, err) = demo
+    assert "easy-vqa: " in out and "95 % interval" in out and "yes/no" in out
+    assert "is a toy" in out and "configs/caption_aria.yaml" in out
+    assert "Traceback" not in err and "ray" not in err.lower()
+
+
+def test_the_demo_leaves_parts_and_pages(demo):
+    folder, _ = demo
+    output = folder / "demo_output"
+    assert {path.name for path in output.iterdir()} == {"shards", "caption", "vqa", "photographs", "index.html"}
+    for name, rows in (("caption", 50), ("vqa", 50), ("photographs", 12)):
+        assert pq.read_table(output / name).num_rows == rows
+        page = (output / name / "_report/report.html").read_text()
+        assert "is a toy" in page or "a toy of about" in page
+        assert page.count("<img") == min(24, rows)
+        assert f'href="{name}/_report/report.html"' in (output / "index.html").read_text()
+
+
+def test_a_finished_demo_is_not_run_again(demo):
+    folder, _ = demo
+    code, out, _ = finished(triptych("demo", "--quick", folder=folder))
+    assert code == 0
+    assert out.count("nothing left to do") == 3
+
+
+def test_a_report_can_be_written_again_from_the_output_alone(demo):
+    folder, _ = demo
+    page = folder / "demo_output/vqa/_report/report.html"
+    before = page.read_text()
+    page.unlink()
+    code, out, err = finished(triptych("report", "demo_output/vqa", folder=folder))
+    assert code == 0, err
+    assert out.strip() == str(page)
+    assert page.read_text() == before
+
+
+def config(folder, **sections):
+    settings = {
+        "read": {"uri": "input"},
+        "model": {"path": str(CHECKPOINT), "device": "cpu"},
+        "generate": {"slots": 8, "max_length": 256, "sampling": {"max_new_tokens": 8}},
+        "write": {"uri": "out", "unit_rows": 8},
+        **sections,
+    }
+    (folder / "run.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    return "run.yaml"
+
+
+def test_too_many_failed_rows_end_a_whole_run_with_code_3(tmp_path):
+    (tmp_path / "input").mkdir()
+    for number in range(4):
+        (tmp_path / "input" / f"{number}.png").write_bytes(b"not an image")
+    path = config(tmp_path, job={"kind": "caption"})
+    code, out, err = finished(triptych("run", path, folder=tmp_path))
+    assert code == 3, err
+    assert "4 rows, 4 failed" in out
+    assert "100.0% of the rows failed; limits.max_failed_share is 5.0%" in err
+    assert pq.read_table(tmp_path / "out").num_rows == 4
+    assert "BadImage" in (tmp_path / "out/_report/report.html").read_text()
+
+
+def test_an_interrupted_run_ends_with_code_130_and_goes_on(tmp_path):
+    write_question_shards(tmp_path / "input", 3_000)
+    path = config(tmp_path, job={"kind": "vqa"})
+    process = triptych("run", path, folder=tmp_path)
+    deadline = time.monotonic() + 200
+    while not list((tmp_path / "out").rglob("_triptych/units/*.parquet")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finished(process)
+    assert code == 130, err
+    assert "interrupted; what is committed stays" in err and "Traceback" not in err
+    done = len(list((tmp_path / "out").rglob("_triptych/units/*.parquet")))
+    code, out, err = finished(triptych("run", path, folder=tmp_path))
+    assert code == 0, err
+    table = pq.read_table(tmp_path / "out")
+    assert done >= 1 and "3,000 rows, 0 failed" in out
+    assert table["key"].to_pylist() == sorted(set(table["key"].to_pylist()))

@@ -1,0 +1,130 @@
+"""The three rooms import only downward, a CPU process never pays for torch, and the README tells the truth."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import _parser
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("models", "pipeline", "jobs")
+# What no file of a room may import, at its top or inside a function.
+FORBIDDEN = {
+    "models": {"pipeline", "jobs", "tests", "ray", "fsspec", "s3fs", "pydantic", "transformers", "pickle"},
+    "pipeline": {"jobs", "tests", "torch", "transformers", "pickle"},
+    "jobs": {"tests", "ray", "fsspec", "s3fs", "transformers", "pickle"},
+}
+TRAINING = "jobs/demo/train"
+FILES = [path.relative_to(ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TREE = README.split("## Where things live")[1].split("```")[1]
+
+WITHOUT_TORCH = """
+import sys
+from models import load_processor
+import models.types, models.images, models.text, models.aria.config, models.aria.processor
+load_processor("jobs/demo/checkpoints/aria")
+print([name for name in ("torch", "ray", "fsspec", "pydantic", "pyarrow") if name in sys.modules])
+"""
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Give the first word of everything that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides where it leads"
+            yield (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_imports_nothing_from_above_or_from_another_rooms_trade(path):
+    forbidden = FORBIDDEN[path.parts[0]]
+    if path.parts[0] == "jobs" and not path.as_posix().startswith(TRAINING):
+        forbidden = forbidden | {"torch"}
+    assert set(imported(path)) & forbidden == set()
+
+
+def test_a_cpu_actor_loads_no_torch_and_the_models_no_ray():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_costs_neither_ray_nor_torch():
+    code = (
+        "import sys\nfrom jobs.__main__ import _parser\n_parser()\nprint('ray' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
+
+
+def listed() -> list[str]:
+    """Give the paths of the README's tree; an indented name stands below the last folder less indented."""
+    paths, above = [], [""]
+    for line in TREE.strip().splitlines()[1:]:
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = [name for name in re.split(r"\s{2,}", line.strip())[0].split(" ") if name]
+        above = above[: depth + 1]
+        paths += [f"{above[depth]}{name}" for name in names]
+        above.append(f"{above[depth]}{names[0]}")
+    return paths
+
+
+def test_everything_in_the_readmes_tree_exists():
+    assert len(listed()) > 40
+    assert [path for path in listed() if not (ROOT / path).exists()] == []
+
+
+def test_every_module_stands_in_the_readmes_tree():
+    known = listed()
+    files = [path.as_posix() for path in FILES if path.name != "__init__.py"]
+    whole = [
+        path
+        for path in known
+        if path.endswith("/") and not any(other.startswith(path) for other in known if other != path)
+    ]
+    missing = [path for path in files if path not in known and not path.startswith(tuple(whole))]
+    assert missing == []
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("triptych ")]
+
+
+def test_there_are_commands_in_the_readme():
+    assert {line.split()[1] for line in commands()} >= {"run", "report", "demo"}
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_of_the_readme_is_one(line):
+    asked = _parser().parse_args(shlex.split(line, comments=True)[1:])
+    assert "config" not in asked or (ROOT / asked.config).is_file()
+
+
+def test_the_readmes_yaml_fits_the_settings():
+    import yaml
+
+    from jobs.config import RunSettings
+    from pipeline.settings import check_settings
+
+    least = {"read": {"uri": "in"}, "model": {"path": "m"}, "write": {"uri": "out"}, "job": {"kind": "caption"}}
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        check_settings(RunSettings, {**least, **yaml.safe_load(block)}, block)
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    assert len(README.splitlines()) <= 300
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert [link for link in links if not os.path.exists(ROOT / link)] == []

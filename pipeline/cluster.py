@@ -208,7 +208,8 @@ def _object_store_bytes(settings: RaySettings) -> int:
         return settings.object_store_bytes
     # A container often has a small /dev/shm; Ray would then move the store to disk without being asked.
     shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else OBJECT_STORE_BYTES
-    return max(100 * 2**20, min(OBJECT_STORE_BYTES, int(shared * 0.8)))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(100 * 2**20, min(OBJECT_STORE_BYTES, int(shared * 0.8), int(memory * 0.3)))
 
 
 def _python_path() -> str:

@@ -5,6 +5,7 @@ can be written, the actors fit. This file starts no work.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -42,12 +43,14 @@ class Ready:
     """What the checks have found out on their way.
 
     Attributes:
+        model_path: Where each actor finds the checkpoint, or from where it fetches it.
         units: The plan; the frozen one where a run has started before.
         weights: Fingerprint of the checkpoint.
         is_started: Whether the output holds a run of these settings.
         is_done: Whether that run is finished.
     """
 
+    model_path: str
     units: list[Unit]
     weights: str
     is_started: bool
@@ -80,7 +83,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     weights = ledger.weights_digest(folder)
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
-    return Ready(units, weights, goes_on, goes_on and output.is_done)
+    return Ready(_model_path(settings.model.path, folder), units, weights, goes_on, goes_on and output.is_done)
 
 
 def place_on_ray(settings: PipelineSettings, job: Job) -> tuple[Placement, str]:
@@ -118,6 +121,11 @@ def _load_processor(folder: str, settings: PipelineSettings, job: Job) -> Proces
     from models import load_processor
 
     return load_processor(folder, settings.preprocess.images, job.template)
+
+
+def _model_path(path: str, folder: str) -> str:
+    """Return a local folder as it is called everywhere; a remote one keeps its name, so that each node copies it."""
+    return folder if os.path.isdir(os.path.expanduser(path)) else path
 
 
 def _check_weights(folder: str) -> None:

@@ -130,7 +130,9 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     units = _freeze(settings, job, store, ready, device)
     work = Work(
         read=settings.read,
-        model=settings.model.model_copy(update={"device": device}),
+        # Workers stand in other folders than the user does, but the parts say what the user said.
+        model=settings.model.model_copy(update={"device": device, "path": ready.model_path}),
+        model_name=settings.model.path,
         images=settings.preprocess.images,
         generate=settings.generate,
         job=job,

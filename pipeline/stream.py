@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # A prompt and its answer, where neither the settings nor the checkpoint say less.
 MAX_LENGTH = 4096
+# Of one actor, in one round. Ray's own default is to start it again for ever, also where a row kills it every time.
+DEATHS = 3
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Work:
 
     read: ReadSettings
     model: ModelSettings
+    model_name: str
     images: ImageSettings
     generate: GenerateSettings
     job: Job
@@ -97,7 +100,7 @@ def _load(work: Work) -> Generate:
         load_processor(path, work.images, work.job.template),
         work.job,
         sampling_of(work.generate),
-        work.model.path,
+        work.model_name,
         work.schema,
     )
 
@@ -120,19 +123,22 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     from ray.data import ActorPoolStrategy
 
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    mortal = {"max_restarts": DEATHS, "max_task_retries": DEATHS}
     flight = units_in_flight(work.generate.slots, work.unit_rows)
     source: Any = ray.data.from_items(
         [{"unit": units_to_parquet([unit])} for unit in units], override_num_blocks=len(units)
     )
     rows = source.map_batches(read_block, fn_kwargs={"settings": work.read}, num_cpus=READ_CPUS, **whole)
-    inputs = rows.map_batches(
+    # Not the public method: that one insists on a number for batch_size where GPUs are asked for, and would cut or
+    # join units by it; and it has no word for how often an actor may die before the run hears of it.
+    inputs = rows.map_batches_internal(
         PreprocessActor,
         fn_constructor_kwargs={"work": work},
         compute=ActorPoolStrategy(size=placement.preprocess_actors),
         num_cpus=placement.preprocess_cpus,
         **whole,
+        **mortal,
     )
-    # The public method insists on a number for batch_size where GPUs are asked for, and would cut or join units by it.
     answers = inputs.map_batches_internal(
         GenerateActor,
         fn_constructor_kwargs={"work": work, "cpus": placement.generate_cpus},
@@ -144,6 +150,7 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
         num_cpus=placement.generate_cpus,
         num_gpus=placement.generate_gpus,
         **whole,
+        **mortal,
     )
     return answers.map_batches(commit_unit, fn_kwargs={"store": work.store}, num_cpus=WRITE_CPUS, **whole)
 

@@ -156,6 +156,11 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
     assert close(decode_image(data), 8, 8, RED, within=2)
 
 
+def test_of_a_stereo_photograph_the_first_picture_is_taken() -> None:
+    data = encoded(quarters(), "MPO", save_all=True, append_images=[Image.new("RGB", (32, 16), BLUE)], quality=95)
+    assert close(decode_image(data), 4, 2, RED)
+
+
 def test_one_pixel_is_a_picture() -> None:
     assert pixels(encoded(Image.new("RGB", (1, 1), BLUE))).tolist() == [[list(BLUE)]]
 

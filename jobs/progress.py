@@ -1,8 +1,7 @@
 """Show how far a run is: a live line on a terminal, a plain line every 30 s elsewhere. It knows numbers only."""
 
-import logging
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,33 +11,50 @@ from rich.text import Text
 
 from pipeline.run import Progress
 
-log = logging.getLogger(__name__)
-
 PLAIN_PERIOD_S = 30.0
+STARTING = "starting, loading the model"
+
+Show = Callable[[Progress], None]
 
 
 @contextmanager
-def shown_progress() -> Iterator[Callable[[Progress], None]]:
-    """Give a callback for `pipeline.run.run` that shows each progress in the way that the error stream allows."""
+def shown_progress(job: str, plain_period_s: float = PLAIN_PERIOD_S) -> Iterator[Show]:
+    """Give a callback for `pipeline.run.run` that shows each progress in the way that the error stream allows.
+
+    Args:
+        job: Stands before each line.
+        plain_period_s: Time between two lines where there is no terminal; they come even if nothing has changed.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _plain_lines()
+        with _plain_lines(job, plain_period_s) as show:
+            yield show
         return
-    with Live(Text("starting: loading the model"), console=console, transient=True, refresh_per_second=4) as live:
-        yield lambda progress: live.update(Text(line_of(progress)))
+    with Live(Text(f"{job}: {STARTING}"), console=console, transient=True, refresh_per_second=4) as live:
+        yield lambda progress: live.update(Text(f"{job}: {line_of(progress)}"))
 
 
-def _plain_lines() -> Callable[[Progress], None]:
-    last = time.monotonic()
+@contextmanager
+def _plain_lines(job: str, period_s: float) -> Iterator[Show]:
+    line = STARTING
+    is_over = threading.Event()
 
     def show(progress: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= PLAIN_PERIOD_S:
-            last = time.monotonic()
-            sys.stderr.write(line_of(progress) + "\n")
+        nonlocal line
+        line = line_of(progress)
+
+    def write() -> None:
+        while not is_over.wait(period_s):
+            sys.stderr.write(f"{job}: {line}\n")
             sys.stderr.flush()
 
-    return show
+    writer = threading.Thread(target=write, name="progress", daemon=True)
+    writer.start()
+    try:
+        yield show
+    finally:
+        is_over.set()
+        writer.join()
 
 
 def line_of(progress: Progress) -> str:

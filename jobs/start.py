@@ -29,6 +29,6 @@ def run_and_report(settings: RunSettings) -> Outcome:
         StorageError: The output cannot be read or written.
     """
     job = settings.job.build()
-    with shown_progress() as show:
+    with shown_progress(settings.job.kind) as show:
         result = run(settings, job, progress=show)
     return Outcome(result, write_report(Store(settings.write.uri, settings.write.storage), job, settings.read))

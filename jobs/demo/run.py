@@ -20,11 +20,12 @@ NUM_QUICK = 50
 
 TOY = (
     "The checkpoint behind this page is a toy of about a million parameters, trained in minutes on two CPU cores. "
-    "It knows coloured shapes on a plain ground and nothing else."
+    "It knows coloured shapes on a plain ground and nothing else. The same way runs real weights: "
+    "triptych run configs/caption_aria.yaml model.path=/path/to/Aria read.uri=… write.uri=…"
 )
 NONSENSE = (
-    f"{TOY} What it says about photographs is nonsense, as expected; they are here to show that real files of real "
-    "sizes go all the way. Point the same settings at real weights to read something sensible."
+    "What stands under these photographs is nonsense, as expected; they are here to show that real files of real "
+    f"sizes go all the way. {TOY}"
 )
 
 
@@ -59,20 +60,22 @@ class Demo:
 
 
 def run_demo(folder: Path, *, is_quick: bool) -> Demo:
-    """Write the shards and run every job, one subfolder each; a finished one is not run again.
+    """Write the shards and run every job anew, one subfolder each.
+
+    Earlier results there are replaced: the package, its checkpoint or the number of rows may be others by now.
 
     Args:
         folder: Where shards and results go.
         is_quick: Take about fifty rows of each.
     """
     shards = folder / "shards"
-    write_caption_shards(shards / "caption", NUM_QUICK if is_quick else NUM_CAPTIONS)
-    write_question_shards(shards / "vqa", NUM_QUICK if is_quick else NUM_QUESTIONS)
+    write_caption_shards(shards / "caption", NUM_CAPTIONS)
+    write_question_shards(shards / "vqa", NUM_QUESTIONS)
     write_photographs(shards / "photographs")
     with ExitStack() as stack:
         checkpoint = resources.files("jobs.demo") / "checkpoints" / "aria"
         path = stack.enter_context(resources.as_file(checkpoint))
-        runs = {name: _settings(folder, name, path) for name in RUNS}
+        runs = {name: _settings(folder, name, path, NUM_QUICK if is_quick else None) for name in RUNS}
         outcomes = {name: run_and_report(settings) for name, settings in runs.items()}
     index = folder / "index.html"
     pages = [_card(name, outcome) for name, outcome in outcomes.items()]
@@ -80,13 +83,13 @@ def run_demo(folder: Path, *, is_quick: bool) -> Demo:
     return Demo(outcomes, index)
 
 
-def _settings(folder: Path, name: str, checkpoint: Path) -> RunSettings:
+def _settings(folder: Path, name: str, checkpoint: Path, limit: int | None) -> RunSettings:
     values = {
-        "read": {"uri": str(folder / "shards" / name)},
+        "read": {"uri": str(folder / "shards" / name), "limit": limit},
         # The toy is so small that a GPU would only wait for the CPU.
         "model": {"path": str(checkpoint), "device": "cpu"},
         "generate": {"slots": 64, "max_length": 256, "sampling": {"max_new_tokens": 24}},
-        "write": {"uri": str(folder / name)},
+        "write": {"uri": str(folder / name), "on_existing": "replace"},
         **RUNS[name],
     }
     return check_settings(RunSettings, values, f"demo {name}")

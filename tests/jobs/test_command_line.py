@@ -1,9 +1,11 @@
 """What the command line says and returns before anything is started."""
 
+import time
+
 import pytest
 
 from jobs.__main__ import main
-from jobs.progress import line_of
+from jobs.progress import line_of, shown_progress
 from pipeline.run import Progress
 
 CONFIG = """
@@ -72,3 +74,13 @@ def test_the_live_line_says_rows_rates_failures_and_the_time_left():
 
 def test_the_live_line_knows_no_rate_before_the_first_unit():
     assert line_of(Progress(rows=10, done=0)) == "0 of 10 rows (0%)"
+
+
+def test_a_plain_line_comes_again_and_again_even_if_nothing_moves(capsys):
+    with shown_progress("vqa", plain_period_s=0.02) as show:
+        time.sleep(0.1)
+        show(Progress(rows=10, done=5))
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "vqa: starting, loading the model"
+    assert lines[-2:] == ["vqa: 5 of 10 rows (50%)"] * 2

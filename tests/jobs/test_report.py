@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from jobs.caption import CaptionSettings
+from jobs.config import RunSettings
+from jobs.report.again import report_again
 from jobs.report.gallery import MOST_CARDS, SIDE_PIXELS, build_gallery, thumbnail
 from jobs.report.numbers import failures, numbers_of
 from jobs.report.page import render, render_report
@@ -23,6 +25,7 @@ from pipeline import ledger
 from pipeline.plan import freeze_plan
 from pipeline.read import ReadSettings
 from pipeline.rows import ERROR
+from pipeline.settings import check_settings, dump_settings
 from pipeline.storage import Store
 from pipeline.units import plan_units
 from pipeline.write import parquet_bytes
@@ -237,6 +240,24 @@ def test_a_report_is_written_beside_the_parts(photos, tmp_path):
     assert store.read("_report/report.html").decode().startswith("<!doctype html>")
     assert report.page == f"{store.uri}/_report/report.html"
     assert report.numbers["is_finished"] is False
+
+
+def test_a_report_is_written_again_by_the_address_of_its_output_alone(photos, s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
+    job, results = captioned(photos)
+    values = {
+        "read": {"uri": str(photos)},
+        "model": {"path": "model"},
+        "write": {"uri": f"s3://{s3.bucket}/out"},
+        "job": job.settings.model_dump(mode="json"),
+    }
+    store = Store(f"s3://{s3.bucket}/out")
+    settings = dump_settings(check_settings(RunSettings, values))
+    ledger.freeze_settings(store, {**results.frozen, "settings": settings})
+    freeze_plan(store, results.units)
+    store.publish("part-00000.parquet", parquet_bytes(results.rows))
+    assert report_again(store.uri).numbers["rows"] == 40
+    assert "BadImage" in store.read("_report/report.html").decode()
 
 
 def test_an_empty_folder_has_no_report(tmp_path):

@@ -2,21 +2,25 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint types ci clean
+.PHONY: help setup demo test lint ci clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.runs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	# torch first and by itself: asked for as a dependency, pip may choose a build with gigabytes of CUDA.
 	$(BIN)/pip install --quiet "$$(grep -E '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/.tests: .venv/.runs
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,train]'
 	touch $@
 
-setup: .venv/.installed  ## make .venv with everything that demo, test and lint need
+setup: .venv/.tests  ## make .venv with everything that demo, test and lint need
 
-demo: setup  ## run the jobs on embedded data with embedded tiny checkpoints; leaves demo_output/
+demo: .venv/.runs  ## run the jobs on embedded data with embedded tiny checkpoints; leaves demo_output/
 	$(BIN)/triptych demo
 
 test: setup  ## the default tests: fast, no Ray

@@ -100,7 +100,8 @@ def ask(
         preprocess: Image settings that go before the checkpoint's own.
 
     Raises:
-        BadRequest: A request cannot be turned into a prompt; its place and key are named.
+        BadRequest: A request cannot be turned into a prompt or does not fit; its place and key are named.
+        RuntimeError: The engine failed on a request.
         CheckpointError: The checkpoint is not one we can run.
     """
     from models.engine import Engine, Sequence, run_all
@@ -111,7 +112,7 @@ def ask(
         try:
             model_input = processor.prepare(request)
         except BadRequest as error:
-            raise type(error)(f"request {place} ({request.key!r}): {error}") from error
+            raise _named(place, request.key, error) from error
         stopped = processor.stopper(request.sampling)
         sequences.append(Sequence(request.key, model_input, request.sampling, processor.stop_ids, stopped))
     if not sequences:
@@ -126,9 +127,15 @@ def ask(
 
 def _answer(processor: Processor, place: int, sequence: Sequence) -> Answer:
     if sequence.error is not None:
-        raise BadRequest(f"request {place} ({sequence.key!r}): {sequence.error}") from sequence.error
+        raise _named(place, sequence.key, sequence.error) from sequence.error
     assert sequence.completion is not None
     return processor.finish(sequence.model_input, sequence.completion, sequence.sampling)
+
+
+def _named(place: int, key: str, error: Exception) -> Exception:
+    """Return the error with its request's place and key; what is not the request's fault is a RuntimeError."""
+    kind = type(error) if isinstance(error, BadRequest) else RuntimeError
+    return kind(f"request {place} ({key!r}): {error}")
 
 
 def _empty_model(folder: Path) -> tuple[AriaModel, Rename]:

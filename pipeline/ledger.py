@@ -25,6 +25,7 @@ OURS = ("_triptych/", "_report/")
 # Settings that say how and where a run works, not what it answers: they may change between two starts of one run.
 # (`model.device` is compared once it is known what `auto` means.)
 FREE = (
+    "note",
     "limits",
     "ray",
     "read.storage",

@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline.columns import source_column
 from pipeline.formats import manifest, tar
-from pipeline.read import ReadSettings
 from pipeline.storage import Store
-from pipeline.units import Unit
+from pipeline.units import ReadSettings, Unit
 
 EXAMPLES = 3
 

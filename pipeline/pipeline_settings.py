@@ -8,8 +8,8 @@ from pydantic import Field
 from pipeline.cluster import RaySettings
 from pipeline.generate import GenerateSettings, ModelSettings
 from pipeline.preprocess import PreprocessSettings
-from pipeline.read import ReadSettings
 from pipeline.settings import Settings
+from pipeline.units import ReadSettings
 from pipeline.write import WriteSettings
 
 

@@ -13,9 +13,9 @@ from models.types import Processor, Sampling
 from pipeline.job import Job
 from pipeline.ledger import PLAN
 from pipeline.preprocess import Preprocess
-from pipeline.read import ReadSettings, read_unit
+from pipeline.read import read_unit
 from pipeline.storage import Store
-from pipeline.units import Unit, plan_units, units_from_parquet, units_to_parquet
+from pipeline.units import ReadSettings, Unit, plan_units, units_from_parquet, units_to_parquet
 
 # Of tiles, in one unit: a few units in flight must fit the object store.
 UNIT_BYTES = 120 * 10**6

@@ -26,11 +26,12 @@ from pipeline.cluster import (
 from pipeline.generate import sampling_of
 from pipeline.job import Job
 from pipeline.keys import duplicate_keys
+from pipeline.model_folder import local_copy
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import make_plan, read_plan
 from pipeline.rows import READ, part_schema
 from pipeline.settings import ConfigError, dump_settings
-from pipeline.storage import StorageError, Store, conditional_writes, local_copy
+from pipeline.storage import StorageError, Store, conditional_writes
 from pipeline.units import Unit
 
 log = logging.getLogger(__name__)

@@ -7,38 +7,19 @@ read raises. It decodes no image and knows neither models nor Ray.
 import logging
 import posixpath
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from pipeline.columns import ERROR, OUR_COLUMNS, Word, output_name, source_column
+from pipeline.columns import ERROR, OUR_COLUMNS, output_name, source_column
 from pipeline.fetch import fetch_images
 from pipeline.formats import manifest, parquet, tar
 from pipeline.formats.fields import fit_column, fit_values
 from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
-from pipeline.storage import StorageError, StorageSettings, Store, absolute
-from pipeline.units import Unit
+from pipeline.storage import StorageError, Store
+from pipeline.units import ReadSettings, Unit
 
 log = logging.getLogger(__name__)
-
-
-class ReadSettings(BaseModel):
-    """Which rows a run reads, and what its input calls the columns that we have words for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    uri: str = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
-    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv"] = "auto"
-    columns: dict[Word, str] = Field(default={}, description="our word: the input's column; default: the same name")
-    limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
-    storage: StorageSettings = StorageSettings()
-
-    @field_validator("uri")
-    @classmethod
-    def _make_absolute(cls, uri: str) -> str:
-        # Workers run in other folders than the user does.
-        return absolute(uri)
 
 
 def plan_schema(units: Sequence[Unit], settings: ReadSettings) -> pa.Schema:

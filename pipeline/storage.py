@@ -5,30 +5,25 @@ listing in memory, and takes credentials only from the environment or the provid
 """
 
 import contextlib
-import fcntl
 import functools
-import hashlib
 import os
 import random
-import re
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline import local_disk
+from pipeline.settings import Settings
 from pipeline.storage_faults import describe, is_beyond_end, is_refused, is_transient
 
 T = TypeVar("T")
 
 UNFINISHED_AGE_S = 3600.0
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class StorageError(Exception):
@@ -43,10 +38,8 @@ class Unreachable(StorageError):
     """The store did not answer within a Store's patience; later it may."""
 
 
-class StorageSettings(BaseModel):
+class StorageSettings(Settings):
     """How to reach an S3 store; other kinds of uri need none of it. There is no place for credentials here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint_url: str | None = Field(default=None, description="an S3 server other than Amazon's")
     anon: bool = Field(default=False, description="read a public bucket without credentials")
@@ -279,66 +272,6 @@ def conditional_writes(store: Store) -> bool:
         return store.publish(probe, b"first") and not store.publish(probe, b"second")
     finally:
         store.delete([probe])
-
-
-def local_copy(uri: str, settings: StorageSettings) -> str:
-    """Return a local folder with a model's files: the path itself, a downloaded copy, or the hub's snapshot.
-
-    A copy lies under `$TRIPTYCH_CACHE` (default `~/.cache/triptych`), one per content of the remote folder; processes
-    that want the same one wait for the first, and none ever sees half of it.
-    """
-    if "://" in uri and not uri.startswith("file://"):
-        return _downloaded(Store(uri, settings))
-    path = absolute(uri)
-    if os.path.isdir(path):
-        return path
-    if HUB_NAME.fullmatch(uri):
-        return _hub_snapshot(uri)
-    raise NotFound(f"no model at {path}: expected a local folder, an fsspec URL or a hub name such as org/name")
-
-
-def _downloaded(store: Store) -> str:
-    entries = store.list()
-    if not entries:
-        raise NotFound(f"no model at {store.uri}: there are no files below it")
-    content = "\n".join(f"{entry.path} {entry.size} {entry.etag}" for entry in entries)
-    digest = hashlib.sha256(f"{store.uri}\n{store.settings.endpoint_url}\n{content}".encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("TRIPTYCH_CACHE", "~/.cache/triptych")).expanduser()
-    folder = cache / f"{store.uri.rstrip('/').rsplit('/', 1)[-1]}-{digest}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            _download(store, entries, folder)
-    return str(folder)
-
-
-def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
-    unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that died; we hold the lock
-    for entry in entries:
-        target = (unfinished / entry.path).resolve()
-        if not target.is_relative_to(unfinished.resolve()):
-            raise StorageError(f"refused to download {store.name(entry.path)}: it would leave the cache folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with store.open(entry.path) as source, target.open("wb") as copy:
-            shutil.copyfileobj(source, copy, 16 * 2**20)
-        if target.stat().st_size != entry.size:
-            raise StorageError(
-                f"cannot download {store.name(entry.path)}: got {target.stat().st_size} bytes, expected {entry.size}"
-            )
-    os.replace(unfinished, folder)
-
-
-def _hub_snapshot(name: str) -> str:
-    import huggingface_hub
-
-    try:
-        return str(huggingface_hub.snapshot_download(name))
-    except Exception as error:  # offline, no such model, no access: each has its own class there
-        raise StorageError(
-            f"no model at {name!r}: it is neither a local folder nor a model that the hub hands out ({describe(error)})"
-        ) from error
 
 
 def _below(root: str, name: str) -> str:

@@ -19,11 +19,12 @@ from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement
 from pipeline.engine_thread import EngineThread
 from pipeline.generate import Generate, GenerateSettings, ModelSettings, sampling_of
 from pipeline.job import Job
+from pipeline.model_folder import local_copy
 from pipeline.preprocess import Preprocess
-from pipeline.read import ReadSettings, read_unit
+from pipeline.read import read_unit
 from pipeline.rows import UNIT
-from pipeline.storage import Store, local_copy
-from pipeline.units import Unit, units_from_parquet, units_to_parquet
+from pipeline.storage import Store
+from pipeline.units import ReadSettings, Unit, units_from_parquet, units_to_parquet
 from pipeline.write import commit_unit
 
 log = logging.getLogger(__name__)

@@ -12,25 +12,40 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field, PositiveInt, field_validator
 
-from pipeline.columns import input_schema
+from pipeline.columns import Word, input_schema
 from pipeline.formats import manifest, parquet, tar
 from pipeline.formats.fields import wider
 from pipeline.formats.rows import Index, ReadError
+from pipeline.settings import Settings
 from pipeline.shards import Format, Shards, find_shards
-from pipeline.storage import Entry
-
-if TYPE_CHECKING:
-    from pipeline.read import ReadSettings
+from pipeline.storage import Entry, StorageSettings, absolute
 
 log = logging.getLogger(__name__)
 
 # Shards looked through at once; each holds one open file and its read-ahead buffer.
 NUM_READERS = 8
+
+
+class ReadSettings(Settings):
+    """Which rows a run reads, and what its input calls the columns that we have words for."""
+
+    uri: str = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
+    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv"] = "auto"
+    columns: dict[Word, str] = Field(default={}, description="our word: the input's column; default: the same name")
+    limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
+    storage: StorageSettings = StorageSettings()
+
+    @field_validator("uri")
+    @classmethod
+    def _make_absolute(cls, uri: str) -> str:
+        # Workers run in other folders than the user does.
+        return absolute(uri)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from jobs.report.results import Results
 from models.images import decode_image
 from models.types import BadImage
 from pipeline.formats.rows import ReadError
-from pipeline.read import ReadSettings, read_unit
+from pipeline.read import read_unit
 from pipeline.storage import StorageError
-from pipeline.units import Unit
+from pipeline.units import ReadSettings, Unit
 
 log = logging.getLogger(__name__)
 

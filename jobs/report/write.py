@@ -10,8 +10,8 @@ from jobs.report.numbers import numbers_of
 from jobs.report.page import render_report
 from jobs.report.results import read_results
 from jobs.report.shown import ShownJob
-from pipeline.read import ReadSettings
 from pipeline.storage import Store
+from pipeline.units import ReadSettings
 
 NUMBERS = "_report/report.json"
 PAGE = "_report/report.html"

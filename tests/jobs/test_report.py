@@ -23,11 +23,10 @@ from jobs.vqa import VqaSettings
 from models.types import BadImage
 from pipeline import ledger
 from pipeline.plan import freeze_plan
-from pipeline.read import ReadSettings
 from pipeline.rows import ERROR
 from pipeline.settings import check_settings, dump_settings
 from pipeline.storage import Store
-from pipeline.units import plan_units
+from pipeline.units import ReadSettings, plan_units
 from pipeline.write import parquet_bytes
 
 NASTY = '<script>alert("1")</script> & {{ 7 * 7 }}'

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.keys import duplicate_keys
-from pipeline.read import ReadSettings, read_unit
-from pipeline.units import plan_units
+from pipeline.read import read_unit
+from pipeline.units import ReadSettings, plan_units
 from tests.end_to_end.shards import png, tar_bytes
 
 ROWS = [{"key": "a"}, {"key": "b"}, {"key": "a"}, {"key": None}, {"key": None}, {"key": "c"}]

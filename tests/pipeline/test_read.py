@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.formats.rows import ReadError
-from pipeline.read import ReadSettings, read_unit
+from pipeline.read import read_unit
 from pipeline.storage import NotFound, StorageError, Store
-from pipeline.units import plan_units
+from pipeline.units import ReadSettings, plan_units
 from tests.pipeline.inputs import faults, read_all, rows_as_members, rows_of, tar_bytes, write
 from tests.s3 import S3
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.model_folder import local_copy
 from pipeline.storage import (
     NotFound,
     StorageError,
@@ -14,7 +15,6 @@ from pipeline.storage import (
     Store,
     Unreachable,
     conditional_writes,
-    local_copy,
 )
 from tests.s3 import S3
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.formats.rows import ReadError
-from pipeline.read import ReadSettings, plan_schema, read_unit
+from pipeline.read import plan_schema, read_unit
 from pipeline.storage import StorageError, Store
-from pipeline.units import Unit, plan_input, plan_units, units_from_parquet, units_to_parquet
+from pipeline.units import ReadSettings, Unit, plan_input, plan_units, units_from_parquet, units_to_parquet
 from tests.pipeline.inputs import rows_as_members, rows_of, tar_bytes, write
 
 

@@ -7,6 +7,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# A CPU's matrix product of a few rows takes another path than one of many and rounds a row differently in each; from
+# 16 rows on a row's result no longer depends on how many there are (measured with torch 2.13 and MKL, 64 to 2560 wide).
+LEAST_ROWS = 16
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x @ weight.T + bias; on a CPU a row's result has the same bits in any company.
+
+    Args:
+        x: (…, in).
+        weight: (out, in).
+        bias: (out,).
+    """
+    rows = x.shape[:-1].numel()
+    if x.is_cuda or rows >= LEAST_ROWS:
+        return F.linear(x, weight, bias)
+    padded = F.pad(x.reshape(rows, -1), (0, 0, 0, LEAST_ROWS - rows))
+    return F.linear(padded, weight, bias)[:rows].view(*x.shape[:-1], -1)
+
+
+class Linear(nn.Linear):
+    """A linear layer over `product`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, in) to (…, out)."""
+        return product(x, self.weight, self.bias)
+
 
 class RMSNorm(nn.Module):
     """Root mean square norm, computed in float32."""

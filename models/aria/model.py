@@ -21,7 +21,7 @@ from models.aria.moe import MixtureOfExperts
 from models.aria.vision import Projector, VisionTower
 from models.engine.cache import CacheShape, Window
 from models.engine.decoder import Prompt
-from models.layers import RMSNorm, Rotation, attend
+from models.layers import Linear, RMSNorm, Rotation, attend
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import Place
 
@@ -36,10 +36,10 @@ class Attention(nn.Module):
         super().__init__()
         D, C = config.hidden_size, config.head_dim
         self.head_dim = C
-        self.q_proj = nn.Linear(D, config.num_attention_heads * C, bias=False)
-        self.k_proj = nn.Linear(D, config.num_key_value_heads * C, bias=False)
-        self.v_proj = nn.Linear(D, config.num_key_value_heads * C, bias=False)
-        self.o_proj = nn.Linear(config.num_attention_heads * C, D, bias=False)
+        self.q_proj = Linear(D, config.num_attention_heads * C, bias=False)
+        self.k_proj = Linear(D, config.num_key_value_heads * C, bias=False)
+        self.v_proj = Linear(D, config.num_key_value_heads * C, bias=False)
+        self.o_proj = Linear(config.num_attention_heads * C, D, bias=False)
 
     def forward(self, x: Tensor, rotate: Rotation, layer: int, window: Window | None) -> Tensor:
         """Return (B, T, D); without a window the tokens see each other alone, causally."""
@@ -87,7 +87,7 @@ class LanguageModel(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.model = TextModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
 
 
 class AriaModel(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import TextConfig
+from models.layers import Linear, product
 
 
 class Router(nn.Module):
@@ -20,7 +21,7 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return ids and weights (N, K) of the chosen experts; the weights are a softmax over the chosen alone."""
-        scores, experts = F.linear(x, self.weight).topk(self.topk, dim=-1)
+        scores, experts = product(x, self.weight).topk(self.topk, dim=-1)
         return experts, scores.float().softmax(-1).to(x.dtype)
 
 
@@ -38,7 +39,7 @@ class GroupedWeight(nn.Module):
         # On a CPU grouped_mm is this same loop inside (measured equal within 5 %), wants widths in
         # multiples of 16 bytes and cannot be trained through.
         parts = x.tensor_split(ends.tolist()[:-1])
-        return torch.cat([part @ self.weight[expert] for expert, part in enumerate(parts) if len(part)])
+        return torch.cat([product(part, self.weight[expert].t()) for expert, part in enumerate(parts) if len(part)])
 
 
 class Experts(nn.Module):
@@ -71,9 +72,9 @@ class SharedExperts(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         width = config.intermediate_size * config.moe_num_shared_experts
-        self.gate_proj = nn.Linear(config.hidden_size, width, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, width, bias=False)
-        self.down_proj = nn.Linear(width, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, width, bias=False)
+        self.up_proj = Linear(config.hidden_size, width, bias=False)
+        self.down_proj = Linear(width, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, D)."""

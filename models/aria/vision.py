@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import VisionConfig
+from models.layers import Linear, product
 
 
 def position_buckets(side: int) -> list[Tensor]:
@@ -55,7 +56,7 @@ class Attention(nn.Module):
         super().__init__()
         D = config.hidden_size
         self.num_heads = config.num_attention_heads
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(D, D) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (Linear(D, D) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, P, D)."""
@@ -72,8 +73,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, P, D)."""
@@ -127,24 +128,44 @@ class VisionTower(nn.Module):
         return x
 
 
+class MultiheadAttention(nn.Module):
+    """Attention with its three projections in one matrix, as torch's module of that name stores them."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
+        self.out_proj = Linear(width, width)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return (N, Q, D) for a query (N, Q, D), key and value (N, P, D)."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            product(x, weight, bias).view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        out: Tensor = self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return out
+
+
 class CrossAttention(nn.Module):
     """Trained queries look at the patches, through two stacked projections each (the outer ones without bias)."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width, bias=False) for _ in range(3))
-        self.multihead_attn = nn.MultiheadAttention(width, num_heads, batch_first=True)
-        self.linear = nn.Linear(width, width)
+        self.q_proj, self.k_proj, self.v_proj = (Linear(width, width, bias=False) for _ in range(3))
+        self.multihead_attn = MultiheadAttention(width, num_heads)
+        self.linear = Linear(width, width)
         self.layer_norm = nn.LayerNorm(width)
         self.layer_norm_kv = nn.LayerNorm(width)
 
     def forward(self, queries: Tensor, features: Tensor) -> Tensor:
         """Return (N, Q, D) for queries (N, Q, D) and features (N, P, D)."""
-        q = self.q_proj(self.layer_norm(queries))
         features = self.layer_norm_kv(features)
-        out, _ = self.multihead_attn(q, self.k_proj(features), self.v_proj(features), need_weights=False)
-        projected: Tensor = self.linear(out)
-        return projected
+        q = self.q_proj(self.layer_norm(queries))
+        out: Tensor = self.linear(self.multihead_attn(q, self.k_proj(features), self.v_proj(features)))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -152,8 +173,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, text_width: int) -> None:
         super().__init__()
-        self.linear_in = nn.Linear(width, text_width, bias=False)
-        self.linear_out = nn.Linear(text_width, text_width, bias=False)
+        self.linear_in = Linear(width, text_width, bias=False)
+        self.linear_out = Linear(text_width, text_width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, Q, W)."""

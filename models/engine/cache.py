@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Places attended to come in multiples of this, so that shapes recur: kernels and their rounding depend on them.
+EXTENT = 64
+
 
 @dataclass(frozen=True)
 class CacheShape:
@@ -24,15 +27,14 @@ class CacheShape:
 
 
 class Cache:
-    """Keys and values (num_layers, slots, K, max_length, C)."""
+    """Keys and values (num_layers, slots, K, length, C); `length` is max_length rounded up to whole extents."""
 
     def __init__(self, shape: CacheShape, slots: int, max_length: int, device: torch.device) -> None:
-        size = (shape.num_layers, slots, shape.num_heads, max_length, shape.head_dim)
+        length = -(-max_length // EXTENT) * EXTENT
+        size = (shape.num_layers, slots, shape.num_heads, length, shape.head_dim)
         # Zeros, not empty: a masked place has weight 0, and 0 times an accidental NaN is NaN (see `clear`).
         self.keys = torch.zeros(size, dtype=shape.dtype, device=device)
         self.values = torch.zeros(size, dtype=shape.dtype, device=device)
-        self.slots = slots
-        self.max_length = max_length
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` places of one slot to another."""
@@ -99,8 +101,7 @@ def decode_window(cache: Cache, lengths: Tensor, longest: int) -> Window:
         lengths: int (B,), tokens of each sequence in the cache so far.
         longest: The greatest of them, known to the host.
     """
-    # Rounded up so that shapes recur: kernels and their summation order depend on them.
-    extent = min(-(-(longest + 1) // 64) * 64, cache.max_length)
+    extent = -(-(longest + 1) // EXTENT) * EXTENT
     places = torch.arange(extent, device=lengths.device)
     mask = (places <= lengths[:, None])[:, None, None]
     return Window(cache, slice(0, len(lengths)), lengths[:, None], extent, mask)

@@ -8,10 +8,13 @@ full from the first row of a run to the last.
 """
 
 import logging
+from collections import defaultdict
+from collections.abc import Iterator
 from collections.abc import Sequence as Ordered
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.engine.cache import Cache, decode_window, prefill_window
 from models.engine.decoder import Decoder, Prompt
@@ -23,6 +26,10 @@ log = logging.getLogger(__name__)
 # Tokens of one prefill: enough for full matrix products, few enough that a 65,536-token prompt needs no more
 # memory than its cache. A longer prompt goes through in chunks of this size.
 PREFILL_TOKENS = 4096
+
+# A prompt is padded to a multiple of this, and prefilled beside prompts of the same padded length alone. So the
+# shapes it is computed in, and with them the last bits of its scores, do not depend on its company.
+PREFILL_BLOCK = 16
 
 
 class Engine:
@@ -74,25 +81,23 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
         """Start what fits, give every running sequence one more token, return those that have ended."""
-        for sequences, prompts in self._prompted(self._scheduler.admit()):
-            self._prefill(sequences, prompts)
+        for length, pack in self._packs(self._scheduler.admit()):
+            self._prefill(length, pack)
         if self._scheduler.running:
             self._decode()
         ended, self._ended = self._ended, []
         return ended
 
-    def _prompted(self, sequences: list[Sequence]) -> list[tuple[list[Sequence], list[Prompt]]]:
-        """Encode inputs and pack them into prefills of similar length."""
-        pairs = sorted(self._encoded(sequences), key=lambda pair: pair[0].prompt_length)
-        packs: list[tuple[list[Sequence], list[Prompt]]] = []
-        for sequence, prompt in pairs:
-            # Sorted, so this prompt is the longest so far and sets the width of the pack.
-            if packs and (len(packs[-1][0]) + 1) * sequence.prompt_length <= PREFILL_TOKENS:
-                packs[-1][0].append(sequence)
-                packs[-1][1].append(prompt)
-            else:
-                packs.append(([sequence], [prompt]))
-        return packs
+    def _packs(self, sequences: list[Sequence]) -> Iterator[tuple[int, list[tuple[Sequence, Prompt]]]]:
+        """Encode inputs; yield those of one padded length together, as many as a prefill holds."""
+        by_length = defaultdict(list)
+        for sequence, prompt in self._encoded(sequences):
+            padded = -(-sequence.prompt_length // PREFILL_BLOCK) * PREFILL_BLOCK
+            by_length[padded].append((sequence, prompt))
+        for length, pairs in by_length.items():
+            size = max(1, PREFILL_TOKENS // length)
+            for first in range(0, len(pairs), size):
+                yield length, pairs[first : first + size]
 
     def _encoded(self, sequences: list[Sequence]) -> list[tuple[Sequence, Prompt]]:
         if not sequences:
@@ -107,12 +112,12 @@ class Engine:
             return [pair for sequence in sequences for pair in self._encoded([sequence])]
         return list(zip(sequences, prompts, strict=True))
 
-    def _prefill(self, sequences: list[Sequence], prompts: list[Prompt]) -> None:
-        slots = self._scheduler.start(sequences)
-        lengths = [sequence.prompt_length for sequence in sequences]
-        embeddings = torch.nn.utils.rnn.pad_sequence([prompt.embeddings for prompt in prompts], batch_first=True)
-        # More than one chunk only ever means one prompt (see _prompted), so the last chunk holds its last token.
-        for start in range(0, embeddings.shape[1], PREFILL_TOKENS):
+    def _prefill(self, length: int, pack: list[tuple[Sequence, Prompt]]) -> None:
+        slots = self._scheduler.start([sequence for sequence, _ in pack])
+        lengths = [sequence.prompt_length for sequence, _ in pack]
+        embeddings = torch.stack([F.pad(p.embeddings, (0, 0, 0, length - len(p.embeddings))) for _, p in pack])
+        # More than one chunk only ever means one prompt (see _packs); the last one made holds its last token.
+        for start in range(0, max(lengths), PREFILL_TOKENS):
             chunk = embeddings[:, start : start + PREFILL_TOKENS]
             hidden = self._model.decode(chunk, prefill_window(self._cache, slots, chunk.shape[1], start))
         rows = torch.arange(len(lengths), device=hidden.device)

@@ -4,7 +4,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.compute as pc
 import pytest
 
 from pipeline.run import run
@@ -68,10 +67,8 @@ def test_two_engines_see_one_device_each_and_answer_like_one(
     assert {row["devices"] for row in answered} == {"0", "1"}
     assert len({(row["process"], row["devices"]) for row in answered}) == 2
     one = results(finished)
-    same = [name for name in one.column_names if name not in ("caption", "output_logprobs")]
+    same = [name for name in one.column_names if name != "caption"]
     assert table.select(same) == one.select(same)
-    together, alone = (pc.list_flatten(one_of["output_logprobs"]).to_numpy() for one_of in (table, one))
-    assert together == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_resumed_run_opens_no_input_that_is_finished(
@@ -89,10 +86,7 @@ def test_a_resumed_run_opens_no_input_that_is_finished(
     (left / "000.tar").unlink()
     result = caption(left, checkpoint, out)
     assert (result.rows, result.answered) == (45, 15)
-    assert {name: digest for name, digest in digests(out).items() if "00002" not in name} == {
-        name: digest for name, digest in digests(finished).items() if "00002" not in name
-    }
-    assert results(out).column("output_token_ids") == results(finished).column("output_token_ids")
+    assert digests(out) == digests(finished)
 
 
 def test_a_finished_run_is_left_alone_and_other_settings_are_refused(

@@ -50,7 +50,7 @@ def test_a_batch_answers_as_its_rows_one_by_one(checkpoint: str, temperature: fl
     alone = [ask(checkpoint, [request])[0] for request in requests(temperature)]
     assert ids(together) == ids(alone)
     for one, other in zip(together, alone, strict=True):
-        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert one.logprobs == other.logprobs  # to the last bit: see models.layers.product
         assert (one.text, one.finish, one.prompt_tokens) == (other.text, other.finish, other.prompt_tokens)
     assert len(set(ids(together))) == len(together)
 

@@ -68,14 +68,15 @@ def _loop(folder: Path, number: int) -> float:
     units = read_plan(Store(str(folder / f"ray-{number}")))
     store = Store(settings.write.uri, settings.write.storage)
     work = Work(
-        settings.read,
-        settings.model,
-        settings.preprocess.images,
-        settings.generate,
-        job,
-        units[0].table_schema,
-        store,
-        units[0].num_rows,
+        read=settings.read,
+        model=settings.model,
+        model_name=settings.model.path,
+        images=settings.preprocess.images,
+        generate=settings.generate,
+        job=job,
+        schema=units[0].table_schema,
+        store=store,
+        unit_rows=units[0].num_rows,
     )
     started = time.monotonic()
     prepare, generate = PreprocessActor(work), GenerateActor(work, cpus=1)

@@ -48,11 +48,6 @@ class AriaProcessor:
         ends = {*self.config.eos_token_ids, self._text.token_id(END_OF_TURN)}
         self.stop_ids = frozenset(end for end in ends if end is not None)
 
-    @property
-    def can_chat(self) -> bool:
-        """Whether the checkpoint, or the run's own template, can render messages."""
-        return self._text.can_chat
-
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
         rendered = self._render(request)

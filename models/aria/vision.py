@@ -49,6 +49,12 @@ class Embeddings(nn.Module):
         return out
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    """Let each query (N, Q, D) look at every key (N, P, D), head by head; return (N, Q, D)."""
+    q, k, v = (x.view(*x.shape[:2], num_heads, -1).transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
     """Full self-attention over a tile's patches."""
 
@@ -60,11 +66,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, P, D)."""
-        q, k, v = (
-            proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        out: Tensor = self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(_attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.num_heads))
         return out
 
 
@@ -142,10 +144,9 @@ class MultiheadAttention(nn.Module):
         """Return (N, Q, D) for a query (N, Q, D), key and value (N, P, D)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            product(x, weight, bias).view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
-            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+            product(x, weight, bias) for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
-        out: Tensor = self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(_attend(q, k, v, self.num_heads))
         return out
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.text import read_json
+from models.checkpoint import read_json
 from models.types import Answer, BadRequest, CheckpointError, ImageSettings, Processor, Request, Sampling
 
 if TYPE_CHECKING:

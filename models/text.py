@@ -19,6 +19,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from models.checkpoint import read_json
 from models.types import BadRequest, CheckpointError, Message
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
@@ -43,20 +44,6 @@ class Rendered:
     def text(self) -> str:
         """The prompt as a person reads it."""
         return "".join(self.pieces)
-
-
-def read_json(folder: Path, name: str) -> dict[str, Any] | None:
-    """Return a checkpoint's JSON file, or None if the folder has none of that name."""
-    path = folder / name
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected an object")
-    return content
 
 
 class Text:

@@ -79,10 +79,12 @@ class ImageSettings:
     Attributes:
         split_image: Aria: cut large images into crops beside the overview.
         max_image_size: Aria: side of the canvas, 490 or 980 for the released checkpoints.
+        max_image_tiles: Mllama: the most tiles a picture is cut into, 1 to 4 for the released checkpoints.
     """
 
     split_image: bool | None = None
     max_image_size: int | None = None
+    max_image_tiles: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class ModelInput:
         tiles: uint8 pictures (height, width, 3), not normalised, in reading order.
         layout: A few integers per tile or image whose meaning belongs to the family.
         image_tokens: How many of `token_ids` stand for image features.
+        image_names: A hash for each image (Aria: each tile) of what the model will see of it: equal names, equal
+            features. Questions about one image find its features by it.
     """
 
     prompt: str
@@ -102,6 +106,7 @@ class ModelInput:
     tiles: tuple[Pixels, ...] = ()
     layout: tuple[int, ...] = ()
     image_tokens: int = 0
+    image_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from models.text import read_json
+from models.checkpoint import read_json
 from models.types import CheckpointError
 
 log = logging.getLogger(__name__)

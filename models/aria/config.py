@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.text import read_json
+from models.checkpoint import channels, first, read_json, section, stored_images, token_ids
 from models.types import CheckpointError, ImageSettings
 
 TEXT_ONLY = ("aria_text", "aria_moe_lm")
@@ -81,7 +81,7 @@ def read_config(folder: Path) -> AriaConfig:
     if raw is None:
         raise CheckpointError(f"no checkpoint: {folder / 'config.json'} does not exist")
     text_only = raw.get("model_type") in TEXT_ONLY
-    text = raw if text_only else _section(raw, "text_config", folder)
+    text = raw if text_only else section(raw, "text_config", folder)
     generation = read_json(folder, "generation_config.json") or {}
     return AriaConfig(
         text=_read_text(text, folder),
@@ -89,8 +89,8 @@ def read_config(folder: Path) -> AriaConfig:
         patch_to_query=_read_queries(raw),
         # A decoder alone has no image token: its id is text like any other.
         image_token_index=-1 if text_only else int(raw.get("image_token_index", raw.get("image_token_id", 9))),
-        eos_token_ids=_ids(_first(generation, raw, text, name="eos_token_id", default=2)),
-        dtype=str(_first(raw, text, name="torch_dtype", default=raw.get("dtype", "bfloat16"))),
+        eos_token_ids=token_ids(first(generation, raw, text, name="eos_token_id", default=2)),
+        dtype=str(first(raw, text, name="torch_dtype", default=raw.get("dtype", "bfloat16"))),
     )
 
 
@@ -100,20 +100,13 @@ def read_images(folder: Path, settings: ImageSettings) -> AriaImages:
     Raises:
         CheckpointError: Neither file is there.
     """
-    stored = read_json(folder, "preprocessor_config.json")
-    if stored is None:
-        stored = (read_json(folder, "processor_config.json") or {}).get("image_processor")
-    if stored is None:
-        raise CheckpointError(
-            f"{folder} does not say how images are prepared: expected preprocessor_config.json, "
-            "or processor_config.json with `image_processor`"
-        )
+    stored = stored_images(folder)
     return AriaImages(
         max_image_size=settings.max_image_size or int(stored.get("max_image_size", 980)),
         min_image_size=int(stored.get("min_image_size", 336)),
         split_image=bool(stored.get("split_image", False) if settings.split_image is None else settings.split_image),
-        mean=_three(stored.get("image_mean")),
-        std=_three(stored.get("image_std")),
+        mean=channels(stored.get("image_mean") or (0.5, 0.5, 0.5)),
+        std=channels(stored.get("image_std") or (0.5, 0.5, 0.5)),
     )
 
 
@@ -149,7 +142,7 @@ def _read_theta(raw: Mapping[str, Any], folder: Path) -> float:
 
 
 def _read_vision(raw: Mapping[str, Any], folder: Path) -> VisionConfig:
-    vision = _section(raw, "vision_config", folder)
+    vision = section(raw, "vision_config", folder)
     layer = raw.get("vision_feature_layer", -1)
     if not isinstance(layer, int):
         raise CheckpointError(f"{folder}: vision_feature_layer is {layer!r}, expected one integer")
@@ -170,23 +163,3 @@ def _read_vision(raw: Mapping[str, Any], folder: Path) -> VisionConfig:
 def _read_queries(raw: Mapping[str, Any]) -> dict[int, int]:
     stored = raw.get("projector_patch_to_query_dict") or {1225: 128, 4900: 256}
     return {int(patches): int(queries) for patches, queries in stored.items()}
-
-
-def _section(raw: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
-    section = raw.get(name)
-    if not isinstance(section, Mapping):
-        raise CheckpointError(f"{folder / 'config.json'} has no `{name}`; model_type is {raw.get('model_type')!r}")
-    return section
-
-
-def _first(*sources: Mapping[str, Any], name: str, default: Any) -> Any:
-    return next((source[name] for source in sources if source.get(name) is not None), default)
-
-
-def _ids(value: int | list[int]) -> frozenset[int]:
-    return frozenset([value] if isinstance(value, int) else value)
-
-
-def _three(value: Any) -> tuple[float, float, float]:
-    red, green, blue = value or (0.5, 0.5, 0.5)
-    return float(red), float(green), float(blue)

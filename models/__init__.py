@@ -7,68 +7,106 @@ places on different machines. torch is imported only where a model is loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.checkpoint import read_json
-from models.types import Answer, BadRequest, CheckpointError, ImageSettings, Processor, Request, Sampling
+from models.types import (
+    TEMPLATE_DATE,
+    Answer,
+    BadRequest,
+    CheckpointError,
+    ImageSettings,
+    Processor,
+    Request,
+    Sampling,
+)
 
 if TYPE_CHECKING:
     from models.aria.model import AriaModel
     from models.engine import Sequence
+    from models.mllama.model import MllamaModel
     from models.weights import Rename
 
-__all__ = ["Answer", "ImageSettings", "Request", "Sampling", "ask", "check_weights", "load_model", "load_processor"]
+__all__ = [
+    "TEMPLATE_DATE",
+    "Answer",
+    "ImageSettings",
+    "Request",
+    "Sampling",
+    "ask",
+    "check_weights",
+    "load_model",
+    "load_processor",
+]
 
 ARIA = ("aria", "aria_text", "aria_moe_lm")
+MLLAMA = ("mllama", "mllama_text_model")
 
 
-def load_processor(path: str, images: ImageSettings | None = None, template: str | None = None) -> Processor:
+def load_processor(
+    path: str,
+    images: ImageSettings | None = None,
+    template: str | None = None,
+    *,
+    today: date = TEMPLATE_DATE,
+    text_only: bool = False,
+) -> Processor:
     """Load the CPU half of a checkpoint's family.
 
     Args:
         path: A local checkpoint folder.
         images: Image settings that go before the checkpoint's own.
         template: A plain text with `{image}` and `{question}` that takes the chat template's place.
+        today: The day it is for chat templates that write one into their prompts.
+        text_only: Refuse images, as a model loaded so cannot see them.
 
     Raises:
         CheckpointError: The folder is not a checkpoint of a family we run.
     """
-    folder = Path(path)
+    folder, settings = Path(path), images or ImageSettings()
     match _model_type(folder):
         case kind if kind in ARIA:
             from models.aria.processor import AriaProcessor
 
-            return AriaProcessor(folder, images or ImageSettings(), template)
+            return AriaProcessor(folder, settings, template, today=today, text_only=text_only)
+        case kind if kind in MLLAMA:
+            from models.mllama.processor import MllamaProcessor
+
+            return MllamaProcessor(folder, settings, template, today=today, text_only=text_only)
         case kind:
             raise _unknown(folder, kind)
 
 
-def load_model(path: str, *, device: str = "auto", dtype: str = "auto") -> AriaModel:
+def load_model(
+    path: str, *, device: str | Sequence[str] = "auto", dtype: str = "auto", text_only: bool = False
+) -> AriaModel | MllamaModel:
     """Load the weights of a checkpoint.
 
     Args:
         path: A local checkpoint folder.
-        device: `auto` is a GPU where there is one, else the CPU.
+        device: `auto` is a GPU where there is one, else the CPU. Over several devices the layers are spread in order.
         dtype: `auto` is the checkpoint's own on a GPU and float32 on a CPU, where half precision is slower.
+        text_only: Leave the eye out, and whatever else does nothing without an image.
 
     Raises:
         CheckpointError: The folder is not a checkpoint of a family we run, or its weights do not fit.
     """
     import torch
 
+    from models.devices import find_devices, spread
     from models.weights import load_weights
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, rename = _empty_model(Path(path))
+    devices = find_devices(device)
+    model, rename = _empty_model(Path(path), text_only)
     if dtype == "auto":
-        dtype = "float32" if device == "cpu" else model.config.dtype
-    load_weights(model, Path(path), rename, device=torch.device(device), dtype=getattr(torch, dtype))
+        dtype = "float32" if devices[0].type == "cpu" else model.config.dtype
+    load_weights(model, Path(path), rename, device=spread(model, devices), dtype=getattr(torch, dtype))
     return model.eval()
 
 
-def check_weights(path: str) -> None:
+def check_weights(path: str, *, text_only: bool = False) -> None:
     """Compare names and shapes of the stored tensors with the model's, without reading any of them.
 
     Raises:
@@ -76,7 +114,7 @@ def check_weights(path: str) -> None:
     """
     from models.weights import check_weights as check
 
-    model, rename = _empty_model(Path(path))
+    model, rename = _empty_model(Path(path), text_only)
     check(model, Path(path), rename)
 
 
@@ -138,14 +176,19 @@ def _named(place: int, key: str, error: Exception) -> Exception:
     return kind(f"request {place} ({key!r}): {error}")
 
 
-def _empty_model(folder: Path) -> tuple[AriaModel, Rename]:
+def _empty_model(folder: Path, text_only: bool) -> tuple[AriaModel | MllamaModel, Rename]:
     """Return a family's model on the `meta` device, and where its files' tensors belong."""
     match _model_type(folder):
         case kind if kind in ARIA:
-            from models.aria.model import empty_aria, stored_place
+            from models.aria import model as aria
 
-            model = empty_aria(folder)
-            return model, stored_place(model.config)
+            model = aria.empty_aria(folder, text_only=text_only)
+            return model, aria.stored_place(model.config)
+        case kind if kind in MLLAMA:
+            from models.mllama import model as mllama
+
+            eyed = mllama.empty_mllama(folder, text_only=text_only)
+            return eyed, mllama.stored_place(eyed.config)
         case kind:
             raise _unknown(folder, kind)
 
@@ -159,4 +202,6 @@ def _model_type(folder: Path) -> str:
 
 
 def _unknown(folder: Path, kind: str) -> CheckpointError:
-    return CheckpointError(f"{folder / 'config.json'} says model_type {kind!r}; expected one of {', '.join(ARIA)}")
+    return CheckpointError(
+        f"{folder / 'config.json'} says model_type {kind!r}; expected one of {', '.join(ARIA + MLLAMA)}"
+    )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.types import CheckpointError
+from models.types import CheckpointError, ImageSettings
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any] | None:
@@ -37,6 +37,17 @@ def stored_images(folder: Path) -> dict[str, Any]:
             "or processor_config.json with `image_processor`"
         )
     return stored
+
+
+def refuse_settings(settings: ImageSettings, family: str, *names: str) -> None:
+    """Refuse image settings that a family does not have.
+
+    Raises:
+        CheckpointError: One of `names` is set; ignored, it would look as if it worked.
+    """
+    for name in names:
+        if getattr(settings, name) is not None:
+            raise CheckpointError(f"{name} is {getattr(settings, name)!r}, but {family} has no such image setting")
 
 
 def section(raw: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:

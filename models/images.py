@@ -1,16 +1,18 @@
-"""Turn compressed image bytes into upright RGB pictures: the first thing that happens to every image.
+"""Turn compressed image bytes into upright RGB pictures, and name what families make of them.
 
 Everything a file can do to a model is settled here, once and for all families: orientation, transparency,
 palettes, bit depths, colour spaces, frames, size. What a family does with the picture is not known here.
 """
 
+import hashlib
 import io
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from models.types import BadImage
+from models.types import BadImage, Pixels
 
 # Only formats that Pillow decodes by itself: EPS would start Ghostscript on dataset bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
@@ -45,6 +47,34 @@ def decode_image(data: bytes) -> Image.Image:
         raise
     except Exception as error:  # Pillow's decoders raise nearly every type there is
         raise BadImage(f"cannot decode {_described(data)}: {error or type(error).__name__}") from error
+
+
+def image_name(tiles: Sequence[Pixels], layout: int) -> str:
+    """Name what a model sees of an image: equal names, equal features.
+
+    Args:
+        tiles: Everything that the model gets of it; so the image settings are part of the name.
+        layout: The family's number for how the tiles lie.
+    """
+    digest = hashlib.sha256(f"{layout} {[tile.shape for tile in tiles]}".encode())
+    for tile in tiles:
+        digest.update(np.ascontiguousarray(tile).data)
+    return digest.hexdigest()
+
+
+def image_major(names: Sequence[Sequence[str]]) -> list[int]:
+    """Return an order of rows in which those that share an image stand together, behind the first of them.
+
+    Args:
+        names: The names of each row's images. Rows without an image keep to the place of their neighbours.
+    """
+    leaders: list[int] = []
+    leader_of: dict[str, int] = {}
+    for place, row in enumerate(names):
+        leader = min((leader_of[name] for name in row if name in leader_of), default=place)
+        leader_of |= {name: leader for name in row if name not in leader_of}
+        leaders.append(leader)
+    return sorted(range(len(leaders)), key=leaders.__getitem__)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -9,20 +9,15 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from models.checkpoint import read_json
-from models.types import BadRequest, CheckpointError, Message
-
-TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+from models.template import ChatTemplate
+from models.types import TEMPLATE_DATE, BadRequest, CheckpointError, Message, Request
 
 # Private-use characters that stand for a control token while the template is rendered. They are guarded
 # themselves, so a text that contains them comes out unchanged too.
@@ -49,70 +44,91 @@ class Rendered:
 class Text:
     """A checkpoint's tokenizer and chat template."""
 
-    def __init__(self, folder: Path, template: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, template: str | None = None, *, default: str | None = None, today: date = TEMPLATE_DATE
+    ) -> None:
         """Load both from a checkpoint folder.
 
         Args:
-            folder: Holds tokenizer.json and, for chat, one of TEMPLATE_FILES.
+            folder: Holds tokenizer.json and, for chat, one of models.template.TEMPLATE_FILES.
             template: A plain text with `{image}` and `{question}` that takes the chat template's place.
+            default: The same, for a checkpoint without a chat template.
+            today: The day it is for the chat template.
         """
         content = read_json(folder, "tokenizer.json")
         if content is None:
             raise CheckpointError(f"no tokenizer: {folder / 'tokenizer.json'} does not exist")
         self._tokenizer = _tokenizer(folder, content)
-        self._control = [token["content"] for token in content.get("added_tokens", [])]
+        control = [token["content"] for token in content.get("added_tokens", [])]
         self._plain = _tokenizer(folder, content | {"added_tokens": [], "post_processor": None})
         self._prefix = _prefix(self._tokenizer)
-        self._guarded = re.compile("|".join(map(re.escape, sorted([*self._control, _OPEN, _CLOSE], key=len)[::-1])))
-        self._folder = folder
-        self._variables = _special_tokens(folder)
-        self._plain_template = template
-        self._template = None if template is not None else _template(folder)
+        self._guarded = re.compile("|".join(map(re.escape, sorted([*control, _OPEN, _CLOSE], key=len)[::-1])))
+        self._template = ChatTemplate(folder, template, default, today)
 
     @property
     def can_chat(self) -> bool:
         """Whether messages can be rendered."""
-        return self._template is not None or self._plain_template is not None
+        return self._template.is_there
 
     def token_id(self, token: str) -> int | None:
         """Return the id of one token by its exact text, or None."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
-    def render(self, messages: Sequence[Message], image: str, **variables: Any) -> Rendered:
+    def read(self, request: Request, image: str) -> Rendered:
+        """Return the prompt that a request asks for, taken as it is or rendered from its messages.
+
+        Args:
+            request: Has one of the two.
+            image: The family's placeholder.
+
+        Raises:
+            BadRequest: It has both or neither, or its messages cannot be rendered.
+        """
+        if (request.prompt is None) == (request.messages is None):
+            raise BadRequest("a request has either `messages` or a `prompt`")
+        if request.messages is None:
+            return Rendered((request.prompt or "",))
+        return self.render(request.messages, image)
+
+    def render(self, messages: Sequence[Message], image: str) -> Rendered:
         """Render messages and open the assistant's turn.
 
         Args:
             messages: Their texts may hold anything; control tokens in them stay data.
             image: The family's placeholder, for plain templates with `{image}`.
-            variables: Further names the template may use.
 
         Raises:
-            BadRequest: A message has the wrong shape, or the checkpoint has no template.
+            BadRequest: A message has the wrong shape, or the template refuses it, or there is none.
         """
         guarded, kept = self._guard(messages)
-        if self._plain_template is not None:
-            text = _fill(self._plain_template, guarded, image)
-        elif self._template is None:
-            wanted = ", ".join(TEMPLATE_FILES)
-            raise BadRequest(f"{self._folder} has no chat template (looked for {wanted}): give a prompt or a template")
-        else:
-            try:
-                text = self._template.render(
-                    messages=guarded, add_generation_prompt=True, **self._variables, **variables
-                )
-            except Exception as error:  # a template is a program: it may divide by zero or add a word to a number
-                raise BadRequest(f"the chat template refused the messages: {error}") from error
-        parts = _MARK.split(text)
+        parts = _MARK.split(self._template.render(guarded, image))
         return Rendered(tuple(kept[int(part)] if i % 2 else part for i, part in enumerate(parts)))
 
-    def encode(self, rendered: Rendered) -> list[int]:
-        """Tokenise a prompt, with the prefix (BOS) that tokenizer.json's own post-processor adds, if any, once."""
+    def encode(self, rendered: Rendered, bos: int | None = None) -> list[int]:
+        """Tokenise a prompt, with what belongs before it.
+
+        Args:
+            rendered: The prompt.
+            bos: Stands in every prompt exactly once, put first where the text has none. None leaves it to
+                tokenizer.json's own post-processor whether there is anything to put first.
+
+        Raises:
+            BadRequest: The prompt is empty, or has several BOS.
+        """
         ids: list[int] = []
         for i, piece in enumerate(rendered.pieces):
             tokenizer = self._plain if i % 2 else self._tokenizer
             ids += tokenizer.encode(piece, add_special_tokens=False).ids
-        return ids if ids[: len(self._prefix)] == self._prefix else self._prefix + ids
+        if bos is None:
+            ids = ids if ids[: len(self._prefix)] == self._prefix else self._prefix + ids
+        elif ids.count(bos) > 1:
+            raise BadRequest(f"the prompt has {ids.count(bos)} begin-of-text tokens (id {bos}), expected one or none")
+        elif bos not in ids:
+            ids = [bos, *ids]
+        if not ids:
+            raise BadRequest("the prompt is empty: expected at least one token")
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens left out."""
@@ -151,6 +167,24 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
+def check_placeholders(num_placeholders: int, num_images: int, placeholder: str) -> None:
+    """Check that every image of a request has its place in the prompt.
+
+    Raises:
+        BadRequest: It has not, or a place has no image.
+    """
+    if num_placeholders != num_images:
+        raise BadRequest(
+            f"the prompt has {num_placeholders} image placeholders ({placeholder}) for {num_images} images"
+        )
+
+
+def unseen(num_images: int, text_only: bool) -> BadRequest:
+    """Return the error for images that nothing can look at."""
+    why = "a model loaded with text_only" if text_only else "a checkpoint without a vision encoder"
+    return BadRequest(f"{num_images} images for {why}")
+
+
 def _checked(message: Any) -> Message:
     # Without a role a template renders an empty one, and nobody notices.
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
@@ -173,21 +207,6 @@ def _map_item(item: Any, change: Callable[[Any], str]) -> dict[str, Any]:
     return dict(item, text=change(item.get("text"))) if item["type"] == "text" else dict(item)
 
 
-def _fill(template: str, messages: Sequence[Mapping[str, Any]], image: str) -> str:
-    items = [
-        item
-        for message in messages
-        for item in (
-            [{"type": "text", "text": message["content"]}]
-            if isinstance(message["content"], str)
-            else message["content"]
-        )
-    ]
-    images = image * sum(item["type"] == "image" for item in items)
-    question = " ".join(item["text"] for item in items if item["type"] == "text")
-    return re.sub(r"\{(image|question)\}", lambda m: images if m.group(1) == "image" else question, template)
-
-
 def _tokenizer(folder: Path, content: Mapping[str, Any]) -> Tokenizer:
     # Some files carry the cutting and padding of the training that they were saved in.
     content = dict(content, truncation=None, padding=None)
@@ -203,60 +222,3 @@ def _prefix(tokenizer: Tokenizer) -> list[int]:
     whole: list[int] = tokenizer.encode("a", add_special_tokens=True).ids
     starts = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
     return whole[: next(starts, 0)]
-
-
-def _template(folder: Path) -> Template | None:
-    source = _template_source(folder)
-    try:
-        return None if source is None else _environment().from_string(source)
-    except TemplateSyntaxError as error:
-        raise CheckpointError(f"the chat template of {folder} is wrong in line {error.lineno}: {error}") from error
-
-
-def _template_source(folder: Path) -> str | None:
-    jinja, *others = TEMPLATE_FILES
-    if (folder / jinja).is_file():
-        return (folder / jinja).read_text(encoding="utf-8")
-    for name in others:
-        source = (read_json(folder, name) or {}).get("chat_template")
-        if isinstance(source, str):
-            return source
-    return None
-
-
-def _special_tokens(folder: Path) -> dict[str, str]:
-    """Return the names that templates may use, such as `bos_token`."""
-    tokens: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        for key, value in (read_json(folder, name) or {}).items():
-            text = value.get("content") if isinstance(value, dict) else value
-            if key.endswith("_token") and isinstance(text, str):
-                tokens[key] = text
-    return tokens
-
-
-class _Generation(Extension):
-    """Read `{% generation %}…{% endgeneration %}` as its content: training tools mark the answer with it."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it as an instance variable
-
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Return the environment that checkpoints' templates are written for, without a door to Python."""
-
-    def raise_exception(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    def strftime_now(_: str) -> NoReturn:
-        raise TemplateError(f"it asks for today's date ({datetime.now():%d %b %Y}), and answers must not depend on it")
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    return environment

@@ -5,6 +5,7 @@ Nothing here knows torch, Ray or a family; a CPU process imports this file for t
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 Message = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
 Finish = Literal["stop", "length"]
+
+# What chat templates take for today unless a run says otherwise; Llama 3.2's own falls back on the same day.
+TEMPLATE_DATE = date(2024, 7, 26)
 
 
 class CheckpointError(ValueError):

@@ -7,17 +7,20 @@ photograph. `split_image` adds close-ups, by the rule of the original authors' p
 """
 
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from models.aria.config import AriaConfig, AriaImages, read_config, read_images
-from models.images import decode_image
-from models.text import Rendered, Text, cut_at_stop
+from models.checkpoint import refuse_settings
+from models.images import decode_image, image_name
+from models.text import Text, check_placeholders, unseen
+from models.turn import Turn
 from models.types import (
+    TEMPLATE_DATE,
     Answer,
-    BadRequest,
     CheckpointError,
     Completion,
     ImageSettings,
@@ -40,26 +43,31 @@ SPLIT_RATIOS = (
 class AriaProcessor:
     """The CPU half of Aria; see models.types.Processor."""
 
-    def __init__(self, folder: Path, settings: ImageSettings, template: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: ImageSettings,
+        template: str | None = None,
+        *,
+        today: date = TEMPLATE_DATE,
+        text_only: bool = False,
+    ) -> None:
+        """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
+        refuse_settings(settings, "Aria", "max_image_tiles")
         self.config = read_config(folder)
-        self._text = Text(folder, template)
-        self._images = None if self.config.vision is None else read_images(folder, settings)
+        self._text = Text(folder, template, today=today)
+        self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TURN)
+        self._is_text_only = text_only
+        self._images = None if text_only or self.config.vision is None else read_images(folder, settings)
         self._queries = 0 if self._images is None else _queries_per_tile(self.config, self._images)
-        ends = {*self.config.eos_token_ids, self._text.token_id(END_OF_TURN)}
-        self.stop_ids = frozenset(end for end in ends if end is not None)
+        self.stop_ids = self._turn.stop_ids
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
-        rendered = self._render(request)
+        rendered = self._text.read(request, IMAGE_TOKEN)
         ids = self._text.encode(rendered)
-        if not ids:
-            raise BadRequest("the prompt is empty: expected at least one token")
         crops = self._crops(request.images)
-        placeholders = ids.count(self.config.image_token_index)
-        if placeholders != len(crops):
-            raise BadRequest(
-                f"the prompt has {placeholders} image placeholders ({IMAGE_TOKEN}) for {len(crops)} images"
-            )
+        check_placeholders(ids.count(self.config.image_token_index), len(crops), IMAGE_TOKEN)
         tiles = tuple(tile for image in crops for tile in image)
         return ModelInput(
             prompt=rendered.text,
@@ -67,41 +75,20 @@ class AriaProcessor:
             tiles=tiles,
             layout=(self._queries,) * len(tiles),
             image_tokens=self._queries * len(tiles),
+            image_names=tuple(image_name([tile], self._queries) for tile in tiles),
         )
 
     def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
         """Return the test for the run's stop strings; see models.types.Processor."""
-        return self._text.stopper(self._stop(sampling))
+        return self._turn.stopper(sampling)
 
     def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
         """Turn emitted ids back into text; see models.types.Processor."""
-        ids = completion.token_ids
-        shown = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
-        return Answer(
-            text=cut_at_stop(self._text.decode(shown), self._stop(sampling)),
-            image=None,
-            token_ids=ids,
-            logprobs=completion.logprobs,
-            finish=completion.finish,
-            prompt_tokens=len(model_input.token_ids),
-            image_tokens=model_input.image_tokens,
-        )
-
-    def _stop(self, sampling: Sampling) -> tuple[str, ...]:
-        # Some sisters' tokenizers spell the end of a turn in several tokens; then only its text can be seen.
-        spelled = () if self._text.token_id(END_OF_TURN) is not None else (END_OF_TURN,)
-        return (*sampling.stop, *spelled)
-
-    def _render(self, request: Request) -> Rendered:
-        if (request.prompt is None) == (request.messages is None):
-            raise BadRequest("a request has either `messages` or a `prompt`")
-        if request.messages is None:
-            return Rendered((request.prompt or "",))
-        return self._text.render(request.messages, IMAGE_TOKEN)
+        return self._turn.finish(model_input, completion, sampling)
 
     def _crops(self, images: Sequence[bytes]) -> list[list[Pixels]]:
-        if images and (self._images is None or self.config.vision is None):
-            raise BadRequest(f"{len(images)} images for a checkpoint without a vision tower")
+        if images and self._images is None:
+            raise unseen(len(images), self._is_text_only)
         return [self._tiles(decode_image(data)) for data in images]
 
     def _tiles(self, image: Image.Image) -> list[Pixels]:

@@ -250,5 +250,5 @@ def test_a_decoder_alone_takes_no_pictures(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config["text_config"]))
     processor = load_processor(str(folder))
     assert processor.prepare(Request(prompt="<|img|> yes")).token_ids[0] == 9
-    with pytest.raises(BadRequest, match="1 images for a checkpoint without a vision tower"):
+    with pytest.raises(BadRequest, match="1 images for a checkpoint without a vision encoder"):
         processor.prepare(Request(prompt="<|img|>", images=[png(picture(9, 9))]))

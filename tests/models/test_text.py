@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 
-from models.text import TEMPLATE_FILES, Text, cut_at_stop
+from models.template import TEMPLATE_FILES
+from models.text import Rendered, Text, cut_at_stop
 from models.types import BadRequest, CheckpointError
 
 SPECIAL = ("<s>", "</s>", "<|img|>")
@@ -137,9 +139,14 @@ def test_a_templates_own_refusal_is_passed_on(folder: Path) -> None:
         rendered(folder, "{{ raise_exception('roles must alternate') }}")
 
 
-def test_a_template_may_not_ask_for_the_date(folder: Path) -> None:
-    with pytest.raises(BadRequest, match="answers must not depend on it"):
-        rendered(folder, "{{ strftime_now('%d %b %Y') }}")
+@pytest.mark.parametrize(("form", "shown"), [
+    ("%d %b %Y", "02 Mar 2031"), ("%Y-%m-%d", "2031-03-02"), ("%A %H:%M:%S", "Sunday 00:00:00"),
+])  # fmt: skip
+def test_a_template_that_asks_for_the_day_is_told_the_pinned_one(folder: Path, form: str, shown: str) -> None:
+    (folder / "chat_template.jinja").write_text(f"{{{{ strftime_now('{form}') }}}}|{{{{ date_string }}}}")
+    text = Text(folder, today=date(2031, 3, 2))
+    assert text.render(user("a"), "").text == f"{shown}|02 Mar 2031"
+    assert Text(folder).render(user("a"), "").text.endswith("|26 Jul 2024")
 
 
 @pytest.mark.parametrize("source", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ nothing.at.all }}"])
@@ -269,3 +276,29 @@ def test_a_missing_or_broken_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"model": 3}')
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a tokenizer"):
         Text(tmp_path)
+
+
+def test_a_default_template_serves_only_where_there_is_none(folder: Path) -> None:
+    assert Text(folder, default="{question}").render(user("a"), "").text.startswith("<|im_start|>")
+    (folder / "chat_template.jinja").unlink()
+    text = Text(folder, default="{image}{question}")
+    assert text.can_chat and text.render(user([{"type": "image"}, {"type": "text", "text": "a"}]), "[]").text == "[]a"
+    assert Text(folder, "!{question}", default="{question}").render(user("a"), "").text == "!a"
+
+
+@pytest.mark.parametrize("tokenizer_adds_it", [False, True])
+@pytest.mark.parametrize(("prompt", "place"), [("ab", 0), ("<s>ab", 0), ("<|img|>ab", 0), ("<|img|><s>ab", 1), ("", 0)])
+def test_a_bos_that_every_prompt_needs_stands_there_once(
+    tmp_path: Path, tokenizer_adds_it: bool, prompt: str, place: int
+) -> None:
+    write_tokenizer(tmp_path, bos=tokenizer_adds_it)
+    ids = Text(tmp_path).encode(Rendered((prompt,)), bos=0)
+    assert (ids.count(0), ids.index(0)) == (1, place)
+
+
+def test_a_bos_in_a_message_does_not_pass_for_the_prompts_own_and_two_are_refused(folder: Path) -> None:
+    text = Text(folder)
+    ids = text.encode(Rendered(("", "<s>", "a")), bos=0)
+    assert ids[0] == 0 and ids.count(0) == 1
+    with pytest.raises(BadRequest, match="2 begin-of-text tokens"):
+        text.encode(Rendered(("<s><s>a",)), bos=0)

@@ -1,0 +1,164 @@
+"""Mllama on the CPU: messages and pictures become token ids and uint8 tiles. Knows no torch.
+
+A picture is laid on a canvas of whole tiles, in the grid that suits it best, black to the right and below; only the
+tiles of that grid leave here. In the prompt it is one token, however many tiles it has. Rules and rounding are those
+of the reference's image processor, which are bit for bit those of Meta's.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.checkpoint import refuse_settings
+from models.images import decode_image, image_name
+from models.mllama.config import VisionConfig, read_config, read_images
+from models.text import Text, check_placeholders, unseen
+from models.turn import Turn
+from models.types import (
+    TEMPLATE_DATE,
+    Answer,
+    BadRequest,
+    CheckpointError,
+    Completion,
+    ImageSettings,
+    Message,
+    ModelInput,
+    Pixels,
+    Request,
+    Sampling,
+)
+
+IMAGE_TOKEN = "<|image|>"
+BEGIN_OF_TEXT = "<|begin_of_text|>"
+END_OF_TURN = "<|eot_id|>"
+# For base models, which were not taught to chat.
+PLAIN_TEMPLATE = BEGIN_OF_TEXT + "{image}{question}"
+
+Grid = tuple[int, int]  # rows, columns
+
+
+class MllamaProcessor:
+    """The CPU half of Mllama; see models.types.Processor."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: ImageSettings,
+        template: str | None = None,
+        *,
+        today: date = TEMPLATE_DATE,
+        text_only: bool = False,
+    ) -> None:
+        """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
+        refuse_settings(settings, "Mllama", "split_image", "max_image_size")
+        self.config = read_config(folder, text_only=text_only)
+        self._text = Text(folder, template, default=PLAIN_TEMPLATE, today=today)
+        self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TURN)
+        self._is_text_only = text_only
+        vision = self.config.vision
+        self._canvas = None if vision is None else Canvas(vision, read_images(folder, vision, settings).max_image_tiles)
+        self._bos = _known(self._text.token_id(BEGIN_OF_TEXT), self.config.bos_token_id)
+        self._image = _known(self._text.token_id(IMAGE_TOKEN), self.config.image_token_index)
+        if vision is not None and self._text.token_id(IMAGE_TOKEN) is None:
+            raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {IMAGE_TOKEN}, the place of an image")
+        self.stop_ids = self._turn.stop_ids
+
+    def prepare(self, request: Request) -> ModelInput:
+        """Render, tokenise and tile one request; see models.types.Processor."""
+        rendered = self._text.read(_with_plain_system(request), IMAGE_TOKEN)
+        ids = self._text.encode(rendered, self._bos)
+        if request.images and self._canvas is None:
+            raise unseen(len(request.images), self._is_text_only)
+        check_placeholders(ids.count(self._image), len(request.images), IMAGE_TOKEN)
+        images = [self._tiles(data) for data in request.images]
+        return ModelInput(
+            prompt=rendered.text,
+            # Meta's own tokenizer has the image token at another id than the embedding table.
+            token_ids=np.array([self.config.image_token_index if i == self._image else i for i in ids], np.int32),
+            tiles=tuple(tile for tiles, _ in images for tile in tiles),
+            layout=tuple(layout for _, layout in images),
+            image_tokens=len(images),
+            image_names=tuple(image_name(tiles, layout) for tiles, layout in images),
+        )
+
+    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
+        """Return the test for the run's stop strings; see models.types.Processor."""
+        return self._turn.stopper(sampling)
+
+    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
+        """Turn emitted ids back into text; see models.types.Processor."""
+        return self._turn.finish(model_input, completion, sampling)
+
+    def _tiles(self, data: bytes) -> tuple[list[Pixels], int]:
+        assert self._canvas is not None
+        return self._canvas.tiles(decode_image(data))
+
+
+class Canvas:
+    """The grids of tiles that a checkpoint's vision encoder knows, and how a picture is laid on one."""
+
+    def __init__(self, vision: VisionConfig, max_image_tiles: int) -> None:
+        """Keep the grids of at most `max_image_tiles` tiles; their ids stay those of the whole list."""
+        self._tile_size = vision.image_size
+        self._ids = {
+            grid: place + 1 for place, grid in enumerate(vision.aspect_ratios) if math.prod(grid) <= max_image_tiles
+        }
+
+    def tiles(self, image: Image.Image) -> tuple[list[Pixels], int]:
+        """Return a picture's tiles, uint8 (tile_size, tile_size, 3) row by row, and the id of their grid."""
+        grid = self.grid(image.width, image.height)
+        rows, columns = grid
+        side = self._tile_size
+        size = fitted(image.width, image.height, grid, side)
+        canvas = np.zeros((rows * side, columns * side, 3), np.uint8)
+        canvas[: size[1], : size[0]] = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+        cut = canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+        return list(cut), self._ids[grid]
+
+    def grid(self, width: int, height: int) -> Grid:
+        """Choose the grid that enlarges a picture least; where all shrink it, the one that shrinks it least.
+
+        Of grids that do so equally the smallest wins, and of those the first.
+        """
+        side = self._tile_size
+        scales = {grid: min(grid[0] * side / height, grid[1] * side / width) for grid in self._ids}
+        best = min((scale for scale in scales.values() if scale >= 1), default=max(scales.values()))
+        return min((grid for grid in self._ids if scales[grid] == best), key=math.prod)
+
+
+def fitted(width: int, height: int, grid: Grid, tile_size: int) -> tuple[int, int]:
+    """Return (width, height) of a picture on its canvas, aspect kept: enlarged at most until a side fills one tile."""
+    target_height = min(max(height, tile_size), grid[0] * tile_size)
+    target_width = min(max(width, tile_size), grid[1] * tile_size)
+    scale_height, scale_width = target_height / height, target_width / width
+    if scale_width < scale_height:
+        return target_width, min(math.floor(height * scale_width) or 1, target_height)
+    return min(math.floor(width * scale_height) or 1, target_width), target_height
+
+
+def _with_plain_system(request: Request) -> Request:
+    if request.messages is None:
+        return request
+    return replace(request, messages=[_plain_system(message) for message in request.messages])
+
+
+def _plain_system(message: Message) -> Message:
+    """Join a system message's text items: the template would print the list itself into the prompt."""
+    if not isinstance(message, Mapping) or message.get("role") != "system":
+        return message
+    content = message.get("content")
+    if isinstance(content, str) or not isinstance(content, Sequence):
+        return message
+    texts = [item.get("text") if isinstance(item, Mapping) and item.get("type") == "text" else None for item in content]
+    if not all(isinstance(text, str) for text in texts):
+        raise BadRequest(f"a system message's content is {content!r}, expected a string or a list of text items")
+    return {**message, "content": "".join(map(str, texts))}
+
+
+def _known(of_tokenizer: int | None, of_config: int) -> int:
+    return of_config if of_tokenizer is None else of_tokenizer

@@ -7,6 +7,7 @@ places on different machines. torch is imported only where a model is loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Ordered
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +81,7 @@ def load_processor(
 
 
 def load_model(
-    path: str, *, device: str | Sequence[str] = "auto", dtype: str = "auto", text_only: bool = False
+    path: str, *, device: str | Ordered[str] = "auto", dtype: str = "auto", text_only: bool = False
 ) -> AriaModel | MllamaModel:
     """Load the weights of a checkpoint.
 

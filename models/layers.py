@@ -3,6 +3,8 @@
 Shapes: B sequences, T tokens, S tokens attended to, D model width, H query heads, K key heads, C head width.
 """
 
+from copy import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,24 +54,35 @@ class RMSNorm(nn.Module):
         return y.to(x.dtype) * self.weight
 
 
+def rotary_frequencies(head_dim: int, theta: float) -> Tensor:
+    """Return theta^(-2i / C) for each pair i of a head's C numbers, float32 (C/2,), on the CPU."""
+    with torch.device("cpu"):
+        # As the reference writes it: theta**-exponents rounds differently, and position 65,000 shows it.
+        return 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
+
+
 class Rotation:
     """cos and sin of every token's position, made once a forward and used by every layer."""
 
-    def __init__(self, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> None:
+    def __init__(self, positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> None:
         """Compute the angles in float32.
 
         Args:
             positions: int (B, T).
-            head_dim: C.
-            theta: Base of the frequencies.
+            frequencies: float32 (C/2,), see rotary_frequencies.
             dtype: Of the activations that will be rotated.
         """
-        exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-        # As the reference writes it: theta**-exponents rounds differently, and position 65,000 shows it.
-        frequencies = 1.0 / theta**exponents
-        angles = positions[:, None, :, None].float() * frequencies  # (B, 1, T, C/2)
+        angles = positions[:, None, :, None].float() * frequencies.to(positions.device)  # (B, 1, T, C/2)
         self._cos = angles.cos().repeat(1, 1, 1, 2).to(dtype)
         self._sin = angles.sin().repeat(1, 1, 1, 2).to(dtype)
+
+    def to(self, device: torch.device) -> "Rotation":
+        """Return the same for layers on another device."""
+        if self._cos.device == device:
+            return self
+        moved = copy(self)
+        moved._cos, moved._sin = self._cos.to(device), self._sin.to(device)
+        return moved
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotate the pairs (i, i + C/2), which is how the checkpoints are permuted.
@@ -101,3 +114,23 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask).reshape(B, 1, H * C)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=H != K)
     return out.transpose(1, 2).reshape(B, T, H * C)
+
+
+def attend_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Let every query see all keys; the keys are shared by all sequences.
+
+    Args:
+        query: (B, H, T, C).
+        key: (K, S, C); H is a multiple of K.
+        value: (K, S, C).
+
+    Returns:
+        (B, T, H * C).
+    """
+    B, H, T, C = query.shape
+    K = key.shape[0]
+    # The heads of a group stand as further queries of one head, so no key is repeated.
+    grouped = query.reshape(B, K, H // K * T, C)
+    # Expanded, not folded into one sequence of B * T queries: so a row's result does not depend on its company.
+    out = F.scaled_dot_product_attention(grouped, key.expand(B, -1, -1, -1), value.expand(B, -1, -1, -1))
+    return out.view(B, H, T, C).transpose(1, 2).reshape(B, T, H * C)

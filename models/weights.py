@@ -54,14 +54,16 @@ class Place:
 Rename = Callable[[str], Place | None]
 
 
-def load_weights(module: nn.Module, folder: Path, rename: Rename, *, device: torch.device, dtype: torch.dtype) -> None:
+def load_weights(
+    module: nn.Module, folder: Path, rename: Rename, *, device: Callable[[str], torch.device], dtype: torch.dtype
+) -> None:
     """Fill a module that was built on the `meta` device.
 
     Args:
-        module: Its parameters are replaced by ones on `device`.
+        module: Its parameters are replaced by ones that hold numbers.
         folder: Holds model.safetensors, or model.safetensors.index.json and the files it names.
         rename: From a stored name to its place; None for a tensor that is known and not used.
-        device: Where to put them. Host memory holds one tensor at a time.
+        device: From a parameter's name to where it is put. Host memory holds one tensor at a time.
         dtype: Cast to this.
 
     Raises:
@@ -77,7 +79,7 @@ def load_weights(module: nn.Module, folder: Path, rename: Rename, *, device: tor
                 if place is None:
                     continue
                 if place.name not in filled:
-                    filled[place.name] = torch.empty(wanted[place.name].shape, dtype=dtype, device=device)
+                    filled[place.name] = torch.empty(wanted[place.name].shape, dtype=dtype, device=device(place.name))
                 # Without a name of its own the stored tensor is gone before the next one is read.
                 filled[place.name][place.index].copy_(place.turned(file.get_tensor(name)))
     for name, tensor in filled.items():

@@ -71,8 +71,12 @@ class AriaImages:
     std: tuple[float, float, float]
 
 
-def read_config(folder: Path) -> AriaConfig:
+def read_config(folder: Path, *, text_only: bool = False) -> AriaConfig:
     """Read config.json and generation_config.json.
+
+    Args:
+        folder: The checkpoint.
+        text_only: Leave out what only images need, even if the checkpoint has it.
 
     Raises:
         CheckpointError: A file or a field that has no default is missing, or a field is of no use here.
@@ -80,15 +84,15 @@ def read_config(folder: Path) -> AriaConfig:
     raw = read_json(folder, "config.json")
     if raw is None:
         raise CheckpointError(f"no checkpoint: {folder / 'config.json'} does not exist")
-    text_only = raw.get("model_type") in TEXT_ONLY
-    text = raw if text_only else section(raw, "text_config", folder)
+    is_decoder = raw.get("model_type") in TEXT_ONLY
+    text = raw if is_decoder else section(raw, "text_config", folder)
     generation = read_json(folder, "generation_config.json") or {}
     return AriaConfig(
         text=_read_text(text, folder),
-        vision=None if text_only else _read_vision(raw, folder),
+        vision=None if is_decoder or text_only else _read_vision(raw, folder),
         patch_to_query=_read_queries(raw),
         # A decoder alone has no image token: its id is text like any other.
-        image_token_index=-1 if text_only else int(raw.get("image_token_index", raw.get("image_token_id", 9))),
+        image_token_index=-1 if is_decoder else int(raw.get("image_token_index", raw.get("image_token_id", 9))),
         eos_token_ids=token_ids(first(generation, raw, text, name="eos_token_id", default=2)),
         dtype=str(first(raw, text, name="torch_dtype", default=raw.get("dtype", "bfloat16"))),
     )

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import TextConfig
-from models.layers import Linear, product
+from models.layers import product
+from models.llama import SwiGLU
 
 
 class Router(nn.Module):
@@ -66,22 +67,6 @@ class Experts(nn.Module):
         return out
 
 
-class SharedExperts(nn.Module):
-    """The shared experts, fused into one SwiGLU of their widths together."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__()
-        width = config.intermediate_size * config.moe_num_shared_experts
-        self.gate_proj = Linear(config.hidden_size, width, bias=False)
-        self.up_proj = Linear(config.hidden_size, width, bias=False)
-        self.down_proj = Linear(width, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, D)."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return out
-
-
 class MixtureOfExperts(nn.Module):
     """Routed and shared experts together."""
 
@@ -89,7 +74,8 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.router = Router(config)
         self.experts = Experts(config)
-        self.shared_experts = SharedExperts(config)
+        # The shared experts are fused into one SwiGLU of their widths together.
+        self.shared_experts = SwiGLU(config.hidden_size, config.intermediate_size * config.moe_num_shared_experts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, T, D)."""

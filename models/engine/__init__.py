@@ -2,6 +2,7 @@
 
 from models.engine.decoder import Decoder, Prompt
 from models.engine.engine import Engine, run_all
+from models.engine.memory import Memory, Span
 from models.engine.scheduler import Sequence
 
-__all__ = ["Decoder", "Engine", "Prompt", "Sequence", "run_all"]
+__all__ = ["Decoder", "Engine", "Memory", "Prompt", "Sequence", "Span", "run_all"]

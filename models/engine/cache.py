@@ -7,10 +7,13 @@ its slot; whatever lies behind its length is left over from somebody else and ma
 Shapes: B sequences, T tokens, S places attended to, K key heads, C head width.
 """
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from models.engine.memory import Sight
 
 # Places attended to come in multiples of this, so that shapes recur: kernels and their rounding depend on them.
 EXTENT = 64
@@ -18,33 +21,34 @@ EXTENT = 64
 
 @dataclass(frozen=True)
 class CacheShape:
-    """What one token leaves in the cache: `num_layers` times a key and a value of (num_heads, head_dim)."""
+    """What one token leaves in the cache: a key and a value of (num_heads, head_dim) on each layer's device."""
 
-    num_layers: int
+    devices: tuple[torch.device, ...]
     num_heads: int
     head_dim: int
     dtype: torch.dtype
 
 
 class Cache:
-    """Keys and values (num_layers, slots, K, length, C); `length` is max_length rounded up to whole extents."""
+    """Keys and values (slots, K, length, C) of each layer; `length` is max_length rounded up to whole extents."""
 
-    def __init__(self, shape: CacheShape, slots: int, max_length: int, device: torch.device) -> None:
+    def __init__(self, shape: CacheShape, slots: int, max_length: int) -> None:
         length = -(-max_length // EXTENT) * EXTENT
-        size = (shape.num_layers, slots, shape.num_heads, length, shape.head_dim)
+        size = (slots, shape.num_heads, length, shape.head_dim)
         # Zeros, not empty: a masked place has weight 0, and 0 times an accidental NaN is NaN (see `clear`).
-        self.keys = torch.zeros(size, dtype=shape.dtype, device=device)
-        self.values = torch.zeros(size, dtype=shape.dtype, device=device)
+        self.keys, self.values = (
+            [torch.zeros(size, dtype=shape.dtype, device=device) for device in shape.devices] for _ in range(2)
+        )
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` places of one slot to another."""
-        for store in (self.keys, self.values):
-            store[:, target, :, :length] = store[:, source, :, :length]
+        for store in (*self.keys, *self.values):
+            store[target, :, :length] = store[source, :, :length]
 
     def clear(self, slot: int) -> None:
         """Forget a slot whose sequence held NaN: left behind the mask, it would spoil the next sequence there."""
-        for store in (self.keys, self.values):
-            store[:, slot].zero_()
+        for store in (*self.keys, *self.values):
+            store[slot].zero_()
 
 
 class Window:
@@ -53,18 +57,32 @@ class Window:
     Attributes:
         positions: int (B, T), place of each token in its sequence.
         mask: bool (B or 1, 1, T, S), True where a token sees a place; None when it is causal over the new tokens.
+        sight: What tokens see beside their own sequence; None when none of them sees anything.
     """
 
-    def __init__(self, cache: Cache, slots: slice, positions: Tensor, extent: int, mask: Tensor | None) -> None:
+    def __init__(
+        self, cache: Cache, slots: slice, positions: Tensor, extent: int, mask: Tensor | None, sight: Sight | None
+    ) -> None:
         self._cache = cache
         self._slots = slots
         self._extent = extent
         self.positions = positions
         self.mask = mask
+        self.sight = sight
+
+    def to(self, device: torch.device) -> "Window":
+        """Return the same for layers on another device."""
+        if self.positions.device == device:
+            return self
+        moved = copy(self)
+        moved.positions = self.positions.to(device)
+        moved.mask = None if self.mask is None else self.mask.to(device)
+        moved.sight = None if self.sight is None else self.sight.to(device)
+        return moved
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new keys and values (B, K, T, C) of one layer; return those to attend to (B, K, S, C)."""
-        all_keys, all_values = self._cache.keys[layer, self._slots], self._cache.values[layer, self._slots]
+        all_keys, all_values = self._cache.keys[layer][self._slots], self._cache.values[layer][self._slots]
         if keys.shape[2] == 1:
             rows = torch.arange(keys.shape[0], device=keys.device)
             all_keys[rows, :, self.positions[:, 0]] = keys[:, :, 0]
@@ -78,30 +96,31 @@ class Window:
         return all_keys[:, :, : self._extent], all_values[:, :, : self._extent]
 
 
-def prefill_window(cache: Cache, slots: slice, length: int, start: int = 0) -> Window:
+def prefill_window(cache: Cache, slots: slice, length: int, start: int = 0, sight: Sight | None = None) -> Window:
     """Return the window of a prompt's `length` tokens from place `start` on.
 
     From the start several prompts go together, padded on the right: a causal token sees no padding after it.
-    A later chunk of a long prompt sees all that came before.
+    A later chunk of a long prompt sees all that came before. `sight` is what the tokens see beside.
     """
-    device = cache.keys.device
+    device = cache.keys[0].device
     positions = torch.arange(start, start + length, device=device)
     extent = start + length
     mask = None
     if start > 0 or length == 1:
         mask = (torch.arange(extent, device=device) <= positions[:, None])[None, None]
-    return Window(cache, slots, positions.expand(slots.stop - slots.start, length), extent, mask)
+    return Window(cache, slots, positions.expand(slots.stop - slots.start, length), extent, mask, sight)
 
 
-def decode_window(cache: Cache, lengths: Tensor, longest: int) -> Window:
+def decode_window(cache: Cache, lengths: Tensor, longest: int, sight: Sight | None = None) -> Window:
     """Return the window of one more token for each of the first B slots.
 
     Args:
         cache: The cache.
         lengths: int (B,), tokens of each sequence in the cache so far.
         longest: The greatest of them, known to the host.
+        sight: What the tokens see beside.
     """
     extent = -(-(longest + 1) // EXTENT) * EXTENT
     places = torch.arange(extent, device=lengths.device)
     mask = (places <= lengths[:, None])[:, None, None]
-    return Window(cache, slice(0, len(lengths)), lengths[:, None], extent, mask)
+    return Window(cache, slice(0, len(lengths)), lengths[:, None], extent, mask, sight)

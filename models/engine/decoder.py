@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from models.engine.cache import CacheShape, Window
+from models.engine.memory import Span
 from models.types import ModelInput
 
 
@@ -19,10 +20,13 @@ class Prompt:
     """An input on the device: what the decoder reads in place of token embeddings.
 
     Attributes:
-        embeddings: (T, D), image features in the places of their placeholders.
+        embeddings: (T, D), image features in the places of their placeholders where a family puts them there.
+        spans: What the tokens see beside their own sequence, for families with cross-attention. A span without an
+            end holds for every token of the answer too; there is at most one.
     """
 
     embeddings: Tensor
+    spans: Sequence[Span] = ()
 
 
 class Decoder(Protocol):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from models.engine.cache import Cache, decode_window, prefill_window
 from models.engine.decoder import Decoder, Prompt
+from models.engine.memory import decode_sight, lasting, prefill_sight
 from models.engine.sampler import choose
 from models.engine.scheduler import Scheduler, Sequence
 
@@ -52,7 +53,7 @@ class Engine:
                 f"the checkpoint's max_position_embeddings, {model.max_position_embeddings}"
             )
         self._model = model
-        self._cache = Cache(model.cache_shape, slots, max_length, model.device)
+        self._cache = Cache(model.cache_shape, slots, max_length)
         self._scheduler = Scheduler(slots, max_length)
         self._ended: list[Sequence] = []
 
@@ -114,21 +115,26 @@ class Engine:
 
     def _prefill(self, length: int, pack: list[tuple[Sequence, Prompt]]) -> None:
         slots = self._scheduler.start([sequence for sequence, _ in pack])
+        for sequence, prompt in pack:
+            sequence.memory = lasting(prompt.spans)
         lengths = [sequence.prompt_length for sequence, _ in pack]
         embeddings = torch.stack([F.pad(p.embeddings, (0, 0, 0, length - len(p.embeddings))) for _, p in pack])
         # More than one chunk only ever means one prompt (see _packs); the last one made holds its last token.
         for start in range(0, max(lengths), PREFILL_TOKENS):
             chunk = embeddings[:, start : start + PREFILL_TOKENS]
-            hidden = self._model.decode(chunk, prefill_window(self._cache, slots, chunk.shape[1], start))
+            sight = prefill_sight([prompt.spans for _, prompt in pack], start, chunk.shape[1], chunk.device)
+            hidden = self._model.decode(chunk, prefill_window(self._cache, slots, chunk.shape[1], start, sight))
         rows = torch.arange(len(lengths), device=hidden.device)
         last = torch.tensor([length - 1 - start for length in lengths], device=hidden.device)
         self._append(self._model.logits(hidden[rows, last]), slots)
 
     def _decode(self) -> None:
         running = self._scheduler.running
-        newest = torch.tensor([[sequence.token_ids[-1]] for sequence in running], device=self._model.device)
+        device = self._model.device
+        newest = torch.tensor([[sequence.token_ids[-1]] for sequence in running], device=device)
         lengths = [sequence.cached_length for sequence in running]
-        window = decode_window(self._cache, torch.tensor(lengths, device=self._model.device), max(lengths))
+        sight = decode_sight([sequence.memory for sequence in running], device)
+        window = decode_window(self._cache, torch.tensor(lengths, device=device), max(lengths), sight)
         hidden = self._model.decode(self._model.embed(newest), window)
         self._append(self._model.logits(hidden[:, 0]), slice(0, len(running)))
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from math import isnan
 
+from models.engine.memory import Memory
 from models.types import Completion, Finish, ModelInput, PromptTooLong, Sampling
 
 
@@ -24,6 +25,7 @@ class Sequence:
         stopped: Whether the ids emitted so far hold a stop string; None when there is none to look for.
         completion: The answer in tokens, once ended well.
         error: Why there is none, once ended badly.
+        memory: What its new tokens see beside the cache, while it runs.
     """
 
     key: str
@@ -33,6 +35,7 @@ class Sequence:
     stopped: Callable[[Ordered[int]], bool] | None = None
     completion: Completion | None = None
     error: Exception | None = None
+    memory: Memory | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -106,6 +109,8 @@ class Scheduler:
 
     def end(self, slot: int) -> tuple[int, int] | None:
         """Free a slot; return (source, target) if the last sequence must move to close the gap."""
+        # A finished sequence lives on in its caller's hands, and must not keep an image's memory alive there.
+        self.running[slot].memory = None
         last = self.running.pop()
         source = len(self.running)
         if slot == source:

@@ -18,6 +18,7 @@ from transformers import AriaConfig, AriaForConditionalGeneration, AriaTextConfi
 
 from models.aria.config import read_images
 from models.aria.processor import tile
+from models.images import image_name
 from models.types import ImageSettings, ModelInput
 
 PAD = 0
@@ -116,7 +117,9 @@ class Row:
         settings = read_images(folder, ImageSettings())
         tiles = tuple(tile(image, settings, size.vision["patch_size"]) for image in self.images)
         queries = size.queries[(size.canvas // size.vision["patch_size"]) ** 2]
-        return ModelInput("", np.array(self.expanded(size), np.int32), tiles, (queries,) * len(tiles))
+        names = tuple(image_name([one], queries) for one in tiles)
+        ids = np.array(self.expanded(size), np.int32)
+        return ModelInput("", ids, tiles, (queries,) * len(tiles), image_names=names)
 
 
 def batch(rows: Sequence[Row], size: Size) -> dict[str, Tensor]:

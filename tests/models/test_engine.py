@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.engine import Engine, Prompt, Sequence, engine, run_all
 from models.engine.cache import Cache, CacheShape, Window, prefill_window
-from models.layers import RMSNorm, Rotation, attend
+from models.layers import RMSNorm, Rotation, attend, rotary_frequencies
 from models.types import Completion, ModelInput, PromptTooLong, Sampling
 
 V, D, C = 40, 16, 8
@@ -42,7 +42,7 @@ class Toy(nn.Module):
 
     @property
     def cache_shape(self) -> CacheShape:
-        return CacheShape(num_layers=2, num_heads=1, head_dim=C, dtype=torch.float32)
+        return CacheShape((torch.device("cpu"),) * 2, num_heads=1, head_dim=C, dtype=torch.float32)
 
     def prompt(self, inputs: Ordered[ModelInput]) -> list[Prompt]:
         self.calls.append(len(inputs))
@@ -55,7 +55,7 @@ class Toy(nn.Module):
 
     def decode(self, embeddings: Tensor, window: Window) -> Tensor:
         x = embeddings
-        rotate = Rotation(window.positions, C, 100.0, x.dtype)
+        rotate = Rotation(window.positions, rotary_frequencies(C, 100.0), x.dtype)
         for layer in range(2):
             q, k, v = (self.norm(x) @ self.qkv[layer]).unflatten(-1, (-1, C)).transpose(1, 2).split((2, 1, 1), dim=1)
             k, v = window.extend(layer, rotate(k), v)
@@ -248,7 +248,7 @@ def test_log_probabilities_are_the_models_own_whatever_the_sampling(toy: Toy) ->
 
 
 def _scores(toy: Toy, ids: list[int]) -> Tensor:
-    cache = Cache(toy.cache_shape, 1, len(ids), toy.device)
+    cache = Cache(toy.cache_shape, 1, len(ids))
     with torch.inference_mode():
         hidden = toy.decode(toy.embed(torch.tensor([ids])), prefill_window(cache, slice(0, 1), len(ids)))
         return toy.logits(hidden[:, -1:])

@@ -14,7 +14,7 @@ from models.aria.config import read_config
 from models.aria.model import AriaModel, empty_aria, stored_place
 from models.aria.moe import GroupedWeight
 from models.engine import Engine, Sequence, run_all
-from models.layers import Rotation
+from models.layers import Rotation, rotary_frequencies
 from models.types import CheckpointError, ModelInput, Sampling
 from tests.tiny import tiny_aria
 
@@ -93,7 +93,7 @@ def test_the_full_size_model_has_the_released_names_and_shapes(tmp_path: Path) -
     assert (model.max_position_embeddings, model.config.text.rms_norm_eps) == (65536, 1e-6)
     assert model.config.patch_to_query == {1225: 128, 4900: 256}
     shape = model.cache_shape
-    assert 2 * shape.num_layers * shape.num_heads * shape.head_dim * 2 == 280 * 1024  # bytes a token in bfloat16
+    assert 2 * len(shape.devices) * shape.num_heads * shape.head_dim * 2 == 280 * 1024  # bytes a token in bfloat16
 
 
 def test_the_released_files_zeros_are_known_and_unused(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_far_positions_turn_exactly_as_in_the_reference(theta: float, head_dim: 
     x = torch.randn(1, 1, 5, head_dim)
     left, right = x.chunk(2, dim=-1)
     expected = x * cos[:, None] + torch.cat((-right, left), dim=-1) * sin[:, None]
-    assert torch.equal(Rotation(positions, head_dim, theta, torch.float32)(x), expected)
+    assert torch.equal(Rotation(positions, rotary_frequencies(head_dim, theta), torch.float32)(x), expected)
 
 
 @torch.inference_mode()

@@ -1,0 +1,56 @@
+"""Which device each part of a model lies on: all of it on one, or its layers spread over several."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from models.types import CheckpointError
+
+_LAYERS = "language_model.model.layers."
+_LAST = ("language_model.model.norm.", "language_model.lm_head.")
+
+
+def find_devices(asked: str | Sequence[str]) -> list[torch.device]:
+    """Return the devices that were asked for; `auto` is a GPU where there is one, else the CPU.
+
+    Raises:
+        CheckpointError: None was asked for, or they are of several kinds.
+    """
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    names = [asked] if isinstance(asked, str) else list(asked)
+    if not names:
+        raise CheckpointError("no device to load a model on: expected at least one")
+    return [torch.device(name) for name in names]
+
+
+def spread(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[str], torch.device]:
+    """Return where each parameter goes: layer by layer, in order, about as many bytes on each device.
+
+    What comes before the layers (the eye, the embeddings) lies on the first device, what comes after on the last.
+
+    Args:
+        model: A family's, on any device; all its parameters will have one dtype.
+        devices: At least one.
+    """
+    sizes: dict[int, int] = {}
+    for name, parameter in model.named_parameters():
+        place = _place(name)
+        sizes[place] = sizes.get(place, 0) + parameter.numel()
+    total = sum(sizes.values())
+    home, before = {}, 0
+    for place in sorted(sizes):
+        # A layer goes where its middle falls when all bytes are laid out in a row.
+        share = (before + sizes[place] / 2) / total
+        home[place] = devices[int(share * len(devices))]
+        before += sizes[place]
+    home[min(sizes)] = devices[0]
+    return lambda name: home[_place(name)]
+
+
+def _place(name: str) -> int:
+    """Return a parameter's place on the way: -1 before the layers, a layer's own number, or one after all."""
+    if name.startswith(_LAYERS):
+        return int(name.removeprefix(_LAYERS).split(".")[0])
+    return 1_000_000 if name.startswith(_LAST) else -1

@@ -1,0 +1,190 @@
+"""The decoder that all families build on: a Llama's layers, run through the engine's cache.
+
+A family chooses what its layers' second half is (a SwiGLU, a mixture of experts) and may put layers of its own between
+them. Layers may lie on several devices; what passes from one to the next moves along.
+
+Shapes: B sequences, T tokens, D model width, H query heads, K key heads, C head width, V vocabulary.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.engine.cache import CacheShape, Window
+from models.layers import Linear, RMSNorm, Rotation, attend
+
+
+class DecoderConfig(Protocol):
+    """The numbers that every family's decoder has."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the head."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """Width between the layers."""
+        ...
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Heads that ask."""
+        ...
+
+    @property
+    def num_key_value_heads(self) -> int:
+        """Heads that are asked."""
+        ...
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        ...
+
+    @property
+    def rms_norm_eps(self) -> float:
+        """What a norm adds to the mean square."""
+        ...
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and grouped key heads."""
+
+    def __init__(self, config: DecoderConfig, place: int) -> None:
+        """Make the projections; `place` is the layer's own in the cache."""
+        super().__init__()
+        D, C = config.hidden_size, config.head_dim
+        self.head_dim = C
+        self.place = place
+        self.q_proj = Linear(D, config.num_attention_heads * C, bias=False)
+        self.k_proj = Linear(D, config.num_key_value_heads * C, bias=False)
+        self.v_proj = Linear(D, config.num_key_value_heads * C, bias=False)
+        self.o_proj = Linear(config.num_attention_heads * C, D, bias=False)
+
+    def forward(self, x: Tensor, rotate: Rotation, window: Window | None) -> Tensor:
+        """Return (B, T, D); without a window the tokens see each other alone, causally."""
+        q, k, v = (
+            proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )  # (B, H or K, T, C)
+        q, k = rotate(q), rotate(k)
+        if window is not None:
+            k, v = window.extend(self.place, k, v)
+        out: Tensor = self.o_proj(attend(q, k, v, None if window is None else window.mask))
+        return out
+
+
+class SwiGLU(nn.Module):
+    """Two matrices up, one of them a gate, and one down."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = Linear(width, inner, bias=False)
+        self.up_proj = Linear(width, inner, bias=False)
+        self.down_proj = Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (…, D)."""
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention, then whatever the family has as `mlp`."""
+
+    def __init__(self, config: DecoderConfig, place: int, mlp: nn.Module) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, place)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = mlp
+
+    def forward(self, x: Tensor, rotate: Rotation, window: Window | None) -> Tensor:
+        """Return (B, T, D)."""
+        x = x + self.self_attn(self.input_layernorm(x), rotate, window)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class TextModel(nn.Module):
+    """Embeddings, layers, norm. Layers are named by their place among all, which may have gaps."""
+
+    def __init__(self, config: DecoderConfig, layers: Mapping[int, nn.Module], num_embeddings: int) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(num_embeddings, config.hidden_size)
+        self.layers = nn.ModuleDict({str(place): layer for place, layer in layers.items()})
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class LanguageModel(nn.Module):
+    """The decoder and its head; the head is never tied to the embeddings."""
+
+    def __init__(
+        self, config: DecoderConfig, layers: Mapping[int, nn.Module], frequencies: Tensor, num_embeddings: int
+    ) -> None:
+        """Put a decoder together.
+
+        Args:
+            config: Its numbers.
+            layers: By place; each is called with (x, rotate, window) and has an `input_layernorm`.
+            frequencies: Of the rotary positions, float32 (C/2,).
+            num_embeddings: Rows of the embedding table; some families have more than their vocabulary.
+        """
+        super().__init__()
+        self._config = config
+        self._frequencies = frequencies
+        self.model = TextModel(config, layers, num_embeddings)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its input goes."""
+        return self.model.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.model.embed_tokens.weight.dtype
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What one token leaves in the cache: nothing for layers that do not attend to their own sequence."""
+        devices = [_device(layer) for layer in self.model.layers.values() if hasattr(layer, "self_attn")]
+        return CacheShape(tuple(devices), self._config.num_key_value_heads, self._config.head_dim, self.dtype)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Return the embeddings (…, D) of token ids."""
+        out: Tensor = self.model.embed_tokens(token_ids)
+        return out
+
+    def forward(self, embeddings: Tensor, window: Window | None) -> Tensor:
+        """Run (B, T, D) through the layers; return hidden states (B, T, D).
+
+        Without a window nothing is cached and the tokens see each other alone, causally (as in training).
+        """
+        B, T, _ = embeddings.shape
+        positions = torch.arange(T, device=embeddings.device).expand(B, T) if window is None else window.positions
+        rotate = Rotation(positions, self._frequencies, embeddings.dtype)
+        x = embeddings
+        for layer in self.model.layers.values():
+            device = _device(layer)
+            if device != x.device:
+                x, rotate, window = x.to(device), rotate.to(device), None if window is None else window.to(device)
+            x = layer(x, rotate, window)
+        out: Tensor = self.model.norm(x.to(self.model.norm.weight.device))
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return float32 scores (…, V) of the next token."""
+        scores: Tensor = self.lm_head(hidden)
+        return scores.float()
+
+
+def _device(layer: nn.Module) -> torch.device:
+    norm = layer.input_layernorm
+    assert isinstance(norm, RMSNorm)
+    return norm.weight.device

@@ -1,0 +1,282 @@
+"""Mllama on the device: tiles and token ids in, scores of the next token out.
+
+A picture does not stand in the text: some of the decoder's layers look at it by cross-attention. Their keys and values
+are computed once for a picture, for its real tiles only, and shared by every question about it. A token before its
+picture, and a text without one, passes these layers unchanged; so does Meta's own code, while `transformers` lets such
+tokens see all pictures.
+
+Parameters carry the names of the checkpoint's files; `MllamaModel` is what the engine drives, see
+models/engine/decoder.py.
+
+Shapes: B sequences, T tokens, R tokens of a picture's real tiles, D model width, K key heads, C head width.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.engine.cache import CacheShape, Window
+from models.engine.decoder import Prompt
+from models.engine.memory import Memory, Sight, Span
+from models.layers import Linear, RMSNorm, Rotation, rotary_frequencies
+from models.llama import DecoderLayer, LanguageModel, SwiGLU
+from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, MllamaImages, TextConfig, read_config, read_images
+from models.mllama.vision import VisionModel
+from models.tiles import Levels, Seen
+from models.types import ImageSettings, ModelInput, Pixels
+from models.weights import Place
+
+# Tokens encoded together: a few pictures of 4 x 1601. More would fill the device with activations.
+VISION_TOKENS = 26_000
+
+
+class CrossAttention(nn.Module):
+    """Attention to pictures: no positions, and a norm on each head's queries and keys."""
+
+    def __init__(self, config: TextConfig, place: int) -> None:
+        """Make the projections; `place` is the layer's own in a picture's memory."""
+        super().__init__()
+        D, C = config.hidden_size, config.head_dim
+        self.head_dim = C
+        self.place = place
+        self.q_proj = Linear(D, config.num_attention_heads * C, bias=False)
+        self.k_proj = Linear(D, config.num_key_value_heads * C, bias=False)
+        self.v_proj = Linear(D, config.num_key_value_heads * C, bias=False)
+        self.o_proj = Linear(config.num_attention_heads * C, D, bias=False)
+        self.q_norm = RMSNorm(C, config.rms_norm_eps)
+        self.k_norm = RMSNorm(C, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, sight: Sight) -> Tensor:
+        """Return (B, T, D), zeros for tokens that see nothing."""
+        q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # (B, H, T, C)
+        out: Tensor = self.o_proj(sight.look(self.place, q))
+        return out
+
+    def remember(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values (…, K, R, C) of features (…, R, D)."""
+        k, v = (proj(features).unflatten(-1, (-1, self.head_dim)) for proj in (self.k_proj, self.v_proj))
+        return self.k_norm(k).transpose(-2, -3).contiguous(), v.transpose(-2, -3).contiguous()
+
+
+class CrossLayer(nn.Module):
+    """A layer that looks at pictures and at nothing else, with a gate on each half."""
+
+    def __init__(self, config: TextConfig, place: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.cross_attn = CrossAttention(config, place)
+        self.cross_attn_attn_gate = nn.Parameter(torch.empty(1))
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
+        self.cross_attn_mlp_gate = nn.Parameter(torch.empty(1))
+
+    def forward(self, x: Tensor, _: Rotation, window: Window | None) -> Tensor:
+        """Return (B, T, D); tokens that see nothing come out as they went in."""
+        sight = None if window is None else window.sight
+        if sight is None:
+            return x
+        x = x + self.cross_attn_attn_gate.tanh() * self.cross_attn(self.input_layernorm(x), sight)
+        out: Tensor = x + self.cross_attn_mlp_gate.tanh() * (sight.sees * self.mlp(self.post_attention_layernorm(x)))
+        return out
+
+
+class MllamaModel(nn.Module):
+    """The GPU half of Mllama; without `vision` in the config, its decoder alone."""
+
+    def __init__(self, config: MllamaConfig, images: MllamaImages | None) -> None:
+        super().__init__()
+        self.config = config
+        self.seen: Seen[Memory] = Seen()
+        self._joined: Seen[Memory] = Seen(kept_bytes=0)
+        text = config.text
+        if config.vision is not None and images is not None:
+            self.vision_model = VisionModel(config.vision)
+            self.multi_modal_projector = Linear(config.vision.output_size, text.hidden_size)
+            self._levels = Levels(images.mean, images.std)
+        frequencies = scaled_frequencies(text)
+        self.language_model = LanguageModel(text, _layers(config), frequencies, text.vocab_size + EXTRA_EMBEDDINGS)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its input goes."""
+        return self.language_model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.language_model.dtype
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What one token leaves in the cache."""
+        return self.language_model.cache_shape
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """The longest sequence the model was made for."""
+        return self.config.text.max_position_embeddings
+
+    def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
+        """Bring inputs onto the device; each distinct picture is encoded once."""
+        pictures = {name: picture for i in inputs for name, picture in self._pictures(i)}
+        memories = self.seen.find(pictures, lambda names: self.encode([pictures[name] for name in names]))
+        prompts = []
+        for model_input in inputs:
+            ids = torch.tensor(model_input.token_ids, dtype=torch.int64)
+            places = (ids == self.config.image_token_index).nonzero()[:, 0].tolist() if model_input.tiles else []
+            spans = [
+                Span(start, stop, self._together([model_input.image_names[k] for k in pictures_seen], memories))
+                for start, stop, pictures_seen in visible(places)
+            ]
+            prompts.append(Prompt(self.embed(ids.to(self.device)), spans))
+        return prompts
+
+    def encode(self, pictures: Sequence[tuple[Sequence[Pixels], int]]) -> list[Memory]:
+        """Look at pictures, each given as its tiles and the id of its grid; return what the decoder sees of them."""
+        assert self.config.vision is not None
+        by_tiles = defaultdict(list)
+        for place, (tiles, _) in enumerate(pictures):
+            by_tiles[len(tiles)].append(place)
+        size = max(1, VISION_TOKENS // (self.config.vision.max_num_tiles * self.config.vision.num_tokens))
+        memories: dict[int, Memory] = {}
+        for places in by_tiles.values():
+            for i in range(0, len(places), size):
+                some = places[i : i + size]
+                features = self.features([pictures[place] for place in some])
+                memories.update(zip(some, map(self.remember, features), strict=True))
+        return [memories[place] for place in range(len(pictures))]
+
+    def features(self, pictures: Sequence[tuple[Sequence[Pixels], int]]) -> Tensor:
+        """Return what pictures with one number of tiles are to the decoder, (N, R, D), real tiles only."""
+        num_tiles = len(pictures[0][0])
+        pixels = self._levels([tile for tiles, _ in pictures for tile in tiles], self.device, self.dtype)
+        ratio_ids = torch.tensor([ratio_id for _, ratio_id in pictures], device=self.device)
+        seen = self.vision_model(pixels.view(-1, num_tiles, *pixels.shape[1:]), ratio_ids)[:, :num_tiles]
+        out: Tensor = self.multi_modal_projector(seen.flatten(1, 2))
+        return out
+
+    def remember(self, features: Tensor) -> Memory:
+        """Return the keys and values that every cross-attention layer makes of features (…, R, D)."""
+        layers = [layer for layer in self.language_model.model.layers.values() if isinstance(layer, CrossLayer)]
+        pairs = [layer.cross_attn.remember(features.to(layer.input_layernorm.weight.device)) for layer in layers]
+        return Memory(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs))
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Return the embeddings (…, D) of token ids."""
+        return self.language_model.embed(token_ids)
+
+    def decode(self, embeddings: Tensor, window: Window | None = None) -> Tensor:
+        """Run (B, T, D) through the decoder; return hidden states (B, T, D)."""
+        out: Tensor = self.language_model(embeddings, window)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return float32 scores (…, V) of the next token."""
+        return self.language_model.logits(hidden)
+
+    def _pictures(self, model_input: ModelInput) -> Iterator[tuple[str, tuple[Sequence[Pixels], int]]]:
+        """Yield each picture's name, tiles and grid."""
+        first = 0
+        for name, ratio_id in zip(model_input.image_names, model_input.layout, strict=True):
+            assert self.config.vision is not None
+            last = first + prod(self.config.vision.aspect_ratios[ratio_id - 1])
+            yield name, (model_input.tiles[first:last], ratio_id)
+            first = last
+
+    def _together(self, names: Sequence[str], memories: dict[str, Memory]) -> Memory:
+        """Return one memory of several pictures; nearly always it is one."""
+        if len(names) == 1:
+            return memories[names[0]]
+        [joined] = self._joined.find([" ".join(names)], lambda _: [_join([memories[name] for name in names])]).values()
+        return joined
+
+
+def visible(places: Sequence[int]) -> Iterator[tuple[int, int | None, Sequence[int]]]:
+    """Yield (start, stop, pictures) of the tokens that see pictures, where these stand at `places` in the text.
+
+    A picture is seen from its own place up to the next picture; pictures that follow each other without a token
+    between are seen together by what comes after them.
+    """
+    first = 0
+    for k, start in enumerate(places):
+        if k > 0 and start > places[k - 1] + 1:
+            first = k
+        yield start, places[k + 1] if k + 1 < len(places) else None, range(first, k + 1)
+
+
+def scaled_frequencies(config: TextConfig) -> Tensor:
+    """Return the rotary frequencies, stretched by Llama 3's rule where the checkpoint says so.
+
+    Waves longer than the original training length (over low_freq_factor) are slowed by `factor`, those shorter than it
+    over high_freq_factor are left, and between them the two are blended (Meta's llama3 `apply_scaling`).
+    """
+    frequencies = rotary_frequencies(config.head_dim, config.rope_theta)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    length = scaling.original_max_position_embeddings
+    waves = 2 * torch.pi / frequencies
+    blend = (length / waves - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    slow = frequencies / scaling.factor
+    blended = (1 - blend) * slow + blend * frequencies
+    is_long, is_short = waves > length / scaling.low_freq_factor, waves < length / scaling.high_freq_factor
+    return torch.where(is_long, slow, torch.where(is_short, frequencies, blended))
+
+
+def empty_mllama(folder: Path, *, text_only: bool = False) -> MllamaModel:
+    """Build the model of a checkpoint folder on the `meta` device, to be filled by models.weights."""
+    config = read_config(folder, text_only=text_only)
+    images = None if config.vision is None else read_images(folder, config.vision, ImageSettings())
+    with torch.device("meta"):
+        return MllamaModel(config, images)
+
+
+# What the names of other writers begin with, and what the original files call it. In order; several may apply.
+_ALIASES = (
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+    (r"^model\.(vision_model|multi_modal_projector)\.", r"\1."),
+    (r"^model\.(embed_tokens|layers|norm)\.", r"language_model.model.\1."),
+)
+_EYE = re.compile(r"^(vision_model|multi_modal_projector)\.")
+_LAYER = re.compile(r"^language_model\.model\.layers\.(\d+)\.")
+
+
+def stored_place(config: MllamaConfig) -> Callable[[str], Place | None]:
+    """Return the function from a stored tensor's name to its place in MllamaModel."""
+    absent = set(config.text.cross_attention_layers) if config.vision is None else set()
+
+    def rename(name: str) -> Place | None:
+        for pattern, written in _ALIASES:
+            name = re.sub(pattern, written, name)
+        layer = _LAYER.match(name)
+        is_absent = layer is not None and int(layer[1]) in absent
+        if is_absent or name.endswith(".inv_freq") or (config.vision is None and _EYE.match(name)):
+            return None
+        return Place(name)
+
+    return rename
+
+
+def _layers(config: MllamaConfig) -> dict[int, nn.Module]:
+    """Return the decoder's layers by place; without an eye those that only look at pictures are left out."""
+    text = config.text
+    cross = [i for i in text.cross_attention_layers if i < text.num_hidden_layers]
+    own = [i for i in range(text.num_hidden_layers) if i not in cross]
+    layers: dict[int, nn.Module] = {
+        i: DecoderLayer(text, place, SwiGLU(text.hidden_size, text.intermediate_size)) for place, i in enumerate(own)
+    }
+    if config.vision is not None:
+        layers |= {i: CrossLayer(text, place) for place, i in enumerate(cross)}
+    return dict(sorted(layers.items()))
+
+
+def _join(memories: Sequence[Memory]) -> Memory:
+    keys = zip(*(memory.keys for memory in memories), strict=True)
+    values = zip(*(memory.values for memory in memories), strict=True)
+    return Memory(tuple(torch.cat(several, dim=1) for several in keys), tuple(torch.cat(v, dim=1) for v in values))

@@ -1,0 +1,82 @@
+"""Tiles on the device: uint8 pictures become numbers, and images seen lately are not looked at again.
+
+Which tiles make up an image, and what an eye makes of it, is a family's business.
+
+Shapes: N tiles of one size.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.types import Pixels
+
+# What is kept of images that nobody asks about any more: the next question may be on its way.
+KEPT_BYTES = 2**30
+
+
+class Levels:
+    """What each uint8 level of each channel becomes, rounded as the reference processors round."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        levels = (np.arange(256) * (1 / 255)).astype(np.float32)
+        means, stds = (np.array(three, np.float32)[:, None] for three in (mean, std))
+        self._levels = torch.from_numpy((levels - means) / stds)  # (3, 256)
+
+    def __call__(self, tiles: Sequence[Pixels], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return (N, 3, height, width), computed in float32 and then cast."""
+        pixels = torch.from_numpy(np.stack(tiles)).to(device).int()  # (N, height, width, 3)
+        levels = self._levels.to(device)
+        return torch.stack([levels[c][pixels[..., c]] for c in range(3)], dim=1).to(dtype)
+
+
+class Sized(Protocol):
+    """Something that knows how much memory it occupies, as a tensor does."""
+
+    @property
+    def nbytes(self) -> int:
+        """What it occupies."""
+        ...
+
+
+F = TypeVar("F", bound=Sized)
+
+
+class Seen(Generic[F]):
+    """What images became, by name: as long as somebody holds it, and the latest a while longer.
+
+    Attributes:
+        num_encoded: Images that were encoded so far; questions about one image count once.
+    """
+
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self.num_encoded = 0
+        self._kept_bytes = kept_bytes
+        self._kept: OrderedDict[str, F] = OrderedDict()
+        self._held: WeakValueDictionary[str, F] = WeakValueDictionary()
+
+    def find(self, names: Iterable[str], encode: Callable[[Sequence[str]], Iterable[F]]) -> dict[str, F]:
+        """Return the features of named images.
+
+        Args:
+            names: As often as they are asked for.
+            encode: Called with the names not known, each once; returns their features in that order.
+        """
+        wanted = list(dict.fromkeys(names))
+        found = {name: features for name in wanted if (features := self._held.get(name)) is not None}
+        missing = [name for name in wanted if name not in found]
+        for name, features in zip(missing, encode(missing) if missing else (), strict=True):
+            found[name] = self._held[name] = features
+            self.num_encoded += 1
+        for name in wanted:
+            self._kept[name] = found[name]
+            self._kept.move_to_end(name)
+        size = sum(features.nbytes for features in self._kept.values())
+        while size > self._kept_bytes:
+            size -= self._kept.popitem(last=False)[1].nbytes
+        return found

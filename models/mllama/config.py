@@ -138,7 +138,8 @@ def read_images(folder: Path, config: VisionConfig, settings: ImageSettings) -> 
     sides = {int(size[name]) for name in ("height", "width") if name in size} or {config.image_size}
     if sides != {config.image_size}:
         raise CheckpointError(f"{folder}: tiles of {sorted(sides)} pixels for a vision encoder of {config.image_size}")
-    tiles = settings.max_image_tiles or int(stored.get("max_image_tiles", config.max_num_tiles))
+    asked = settings.max_image_tiles
+    tiles = int(stored.get("max_image_tiles", config.max_num_tiles)) if asked is None else asked
     if not 1 <= tiles <= config.max_num_tiles:
         raise CheckpointError(
             f"max_image_tiles is {tiles}; expected 1 to {config.max_num_tiles}, the checkpoint's limit"

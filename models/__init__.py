@@ -123,12 +123,14 @@ def ask(
     path: str,
     requests: Iterable[Request],
     *,
-    device: str = "auto",
+    device: str | Ordered[str] = "auto",
     dtype: str = "auto",
     slots: int = 8,
     preprocess: ImageSettings | None = None,
 ) -> list[Answer]:
     """Answer requests in this process, in the order given.
+
+    If no request has an image, only what text needs of the model is loaded; if several share one, it is looked at once.
 
     Args:
         path: A local checkpoint folder.
@@ -144,8 +146,11 @@ def ask(
         CheckpointError: The checkpoint is not one we can run.
     """
     from models.engine import Engine, Sequence, run_all
+    from models.images import image_major
 
-    processor = load_processor(path, preprocess)
+    requests = list(requests)
+    text_only = not any(request.images for request in requests)
+    processor = load_processor(path, preprocess, text_only=text_only)
     sequences = []
     for place, request in enumerate(requests):
         try:
@@ -157,10 +162,10 @@ def ask(
     if not sequences:
         return []
     longest = max(s.prompt_length + s.sampling.max_new_tokens for s in sequences)
-    model = load_model(path, device=device, dtype=dtype)
+    model = load_model(path, device=device, dtype=dtype, text_only=text_only)
     max_length = min(longest, model.max_position_embeddings)
     engine = Engine(model, slots=min(slots, len(sequences)), max_length=max_length)
-    run_all(engine, sequences)
+    run_all(engine, [sequences[place] for place in image_major([s.model_input.image_names for s in sequences])])
     return [_answer(processor, place, sequence) for place, sequence in enumerate(sequences)]
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from models.images import image_major
 from models.types import Answer, Completion, ModelInput, Processor, PromptTooLong, Sampling
 from pipeline.engine_thread import Ended, EngineThread
 from pipeline.job import Job
@@ -25,6 +26,9 @@ class ModelSettings(Settings):
     path: str = Field(min_length=1, description="local folder, fsspec URL or hub name")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    text_only: bool = Field(
+        default=False, description="leave out what only images need; rows with an image become error rows"
+    )
 
 
 class SamplingSettings(Settings):
@@ -55,6 +59,13 @@ class GenerateSettings(Settings):
         default=None, ge=2, description="longest prompt and answer together; null means 4096 or the checkpoint's limit"
     )
     sampling: SamplingSettings = SamplingSettings()
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"found {gpus:g}, expected a part of one GPU or a whole number of them")
+        return gpus
 
 
 def sampling_of(settings: GenerateSettings) -> Sampling:
@@ -99,7 +110,10 @@ class Generate:
         """Answer the rows of one unit; return them in the schema of a part, with the unit's name beside each."""
         inputs = model_inputs(block)
         rows = _rows(block)
-        answered = await asyncio.gather(*map(self._answer, rows, inputs))
+        # Questions about one image stand next to each other, so that it is still there for the second one.
+        order = image_major([given.image_names if given else () for given in inputs])
+        ended = await asyncio.gather(*(self._answer(rows[place], inputs[place]) for place in order))
+        answered = [one for _, one in sorted(zip(order, ended, strict=True), key=lambda pair: pair[0])]
         recorded = [self._record(row, one) for row, one in zip(rows, answered, strict=True)]
         return self._table(block, rows, inputs, recorded)
 

@@ -29,6 +29,7 @@ from pipeline.keys import duplicate_keys
 from pipeline.model_folder import local_copy
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import make_plan, read_plan
+from pipeline.preprocess import open_processor
 from pipeline.rows import READ, part_schema
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.storage import StorageError, Store, conditional_writes
@@ -72,7 +73,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     folder = _tried(faults, "model.path", lambda: local_copy(settings.model.path, settings.read.storage))
     processor = _tried(faults, "model.path", lambda: _load_processor(folder, settings, job)) if folder else None
     if folder and processor and not (output and output.is_done):
-        _tried(faults, "model.path", lambda: _check_weights(folder))
+        _tried(faults, "model.path", lambda: _check_weights(folder, settings.model.text_only))
     units = _tried(faults, "read", lambda: read_plan(store) if goes_on else _planned(settings, job, processor))
     faults += _column_faults(units[0].table_schema, job) if units else []
     if units and job.needs_unique_keys and not goes_on:
@@ -119,9 +120,7 @@ def _tried(faults: list[str], setting: str, action: Callable[[], T]) -> T | None
 
 
 def _load_processor(folder: str, settings: PipelineSettings, job: Job) -> Processor:
-    from models import load_processor
-
-    return load_processor(folder, settings.preprocess.images, job.template)
+    return open_processor(folder, settings.preprocess, job.template, text_only=settings.model.text_only)
 
 
 def _model_path(path: str, folder: str) -> str:
@@ -129,10 +128,10 @@ def _model_path(path: str, folder: str) -> str:
     return folder if os.path.isdir(os.path.expanduser(path)) else path
 
 
-def _check_weights(folder: str) -> None:
+def _check_weights(folder: str, text_only: bool) -> None:
     from models import check_weights
 
-    check_weights(folder)
+    check_weights(folder, text_only=text_only)
 
 
 def _planned(settings: PipelineSettings, job: Job, processor: Processor | None) -> list[Unit]:

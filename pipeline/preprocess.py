@@ -5,12 +5,22 @@ What goes wrong with a row becomes that row's error. This file knows nothing of 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from models.types import BadImage, BadRequest, ImageSettings, ModelInput, Processor, PromptTooLong, Sampling
+from models.types import (
+    TEMPLATE_DATE,
+    BadImage,
+    BadRequest,
+    ImageSettings,
+    ModelInput,
+    Processor,
+    PromptTooLong,
+    Sampling,
+)
 from pipeline.columns import ERROR
 from pipeline.job import Job
 from pipeline.rows import MODEL_INPUT, RowError, input_columns, row_error, row_seed
@@ -18,16 +28,39 @@ from pipeline.settings import Settings
 
 
 class PreprocessSettings(Settings):
-    """How images are made ready, and by how many actors."""
+    """How prompts and images are made ready, and by how many actors."""
 
     actors: int | None = Field(default=None, ge=1, description="CPU actors; null takes what generation leaves free")
     split_image: bool | None = Field(default=None, description="Aria: cut large images into crops beside the overview")
     max_image_size: int | None = Field(default=None, ge=1, description="Aria: side of the canvas, 490 or 980")
+    max_image_tiles: int | None = Field(
+        default=None, ge=1, le=4, description="Mllama: the most tiles a picture is cut into, 1 to 4"
+    )
+    today: date = Field(default=TEMPLATE_DATE, description="the day it is for chat templates that write one")
 
     @property
     def images(self) -> ImageSettings:
         """What overrides the checkpoint's own image settings."""
-        return ImageSettings(split_image=self.split_image, max_image_size=self.max_image_size)
+        return ImageSettings(self.split_image, self.max_image_size, self.max_image_tiles)
+
+    @field_validator("today", mode="before")
+    @classmethod
+    def _is_written_out(cls, today: Any) -> Any:
+        # A bare number would be taken for seconds since 1970.
+        if isinstance(today, date | str):
+            return today
+        raise ValueError(f"found {today!r}, expected a day such as 2024-07-26")
+
+
+def open_processor(path: str, settings: PreprocessSettings, template: str | None, *, text_only: bool) -> Processor:
+    """Load a checkpoint's processor as a run's settings want it.
+
+    Raises:
+        CheckpointError: The checkpoint is not one we can run, or the settings do not suit it.
+    """
+    from models import load_processor
+
+    return load_processor(path, settings.images, template, today=settings.today, text_only=text_only)
 
 
 class MissingImage(ValueError):

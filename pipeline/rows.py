@@ -49,6 +49,7 @@ MODEL_INPUT = pa.schema(
         ("input.tile_shapes", pa.list_(pa.int32())),  # height, width of each tile in turn
         ("input.layout", pa.list_(pa.int64())),
         ("input.image_tokens", pa.int32()),
+        ("input.image_names", pa.list_(pa.string())),
     ]
 )
 
@@ -117,6 +118,7 @@ def input_columns(inputs: Sequence[ModelInput | None], seeds: Sequence[int]) -> 
         [given and [side for tile in given.tiles for side in tile.shape[:2]] for given in inputs],
         [given and list(given.layout) for given in inputs],
         [given and given.image_tokens for given in inputs],
+        [given and list(given.image_names) for given in inputs],
     ]
     return [pa.array(column, field.type) for column, field in zip(values, MODEL_INPUT, strict=True)]
 
@@ -141,6 +143,7 @@ def _model_input(row: Mapping[str, Any]) -> ModelInput | None:
         ),
         layout=tuple(row["input.layout"].as_py()),
         image_tokens=row["input.image_tokens"].as_py(),
+        image_names=tuple(row["input.image_names"].as_py()),
     )
 
 

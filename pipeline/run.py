@@ -133,7 +133,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         # Workers stand in other folders than the user does, but the parts say what the user said.
         model=settings.model.model_copy(update={"device": device, "path": ready.model_path}),
         model_name=settings.model.path,
-        images=settings.preprocess.images,
+        preprocess=settings.preprocess,
         generate=settings.generate,
         job=job,
         schema=units[0].table_schema,

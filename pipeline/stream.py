@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.types import ImageSettings
+from models.types import Processor
 from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement
 from pipeline.engine_thread import EngineThread
 from pipeline.generate import Generate, GenerateSettings, ModelSettings, sampling_of
 from pipeline.job import Job
 from pipeline.model_folder import local_copy
-from pipeline.preprocess import Preprocess
+from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
 from pipeline.read import read_unit
 from pipeline.rows import UNIT
 from pipeline.storage import Store
@@ -42,7 +42,7 @@ class Work:
     read: ReadSettings
     model: ModelSettings
     model_name: str
-    images: ImageSettings
+    preprocess: PreprocessSettings
     generate: GenerateSettings
     job: Job
     schema: pa.Schema
@@ -54,10 +54,7 @@ class PreprocessActor(Preprocess):
     """Preprocess in a process of its own."""
 
     def __init__(self, work: Work) -> None:
-        from models import load_processor
-
-        path = local_copy(work.model.path, work.read.storage)
-        super().__init__(load_processor(path, work.images, work.job.template), work.job, sampling_of(work.generate))
+        super().__init__(_processor(work), work.job, sampling_of(work.generate))
 
 
 class GenerateActor:
@@ -89,21 +86,32 @@ def read_block(block: pa.Table, settings: ReadSettings) -> pa.Table:
 
 
 def _load(work: Work) -> Generate:
-    from models import load_model, load_processor
+    from models import load_model
     from models.engine.engine import Engine
     from models.engine.scheduler import Sequence as EngineSequence
 
     path = local_copy(work.model.path, work.read.storage)
-    model = load_model(path, device=work.model.device, dtype=work.model.dtype)
+    device = devices(work.model.device, work.generate.gpus)
+    model = load_model(path, device=device, dtype=work.model.dtype, text_only=work.model.text_only)
     max_length = work.generate.max_length or min(MAX_LENGTH, model.max_position_embeddings)
     return Generate(
         EngineThread(Engine(model, slots=work.generate.slots, max_length=max_length), EngineSequence),
-        load_processor(path, work.images, work.job.template),
+        _processor(work),
         work.job,
         sampling_of(work.generate),
         work.model_name,
         work.schema,
     )
+
+
+def _processor(work: Work) -> Processor:
+    path = local_copy(work.model.path, work.read.storage)
+    return open_processor(path, work.preprocess, work.job.template, text_only=work.model.text_only)
+
+
+def devices(device: str, gpus: float | None) -> str | list[str]:
+    """Name the devices of one engine: all of its GPUs. Ray shows an actor no others, and numbers them from 0."""
+    return [f"cuda:{number}" for number in range(int(gpus))] if device == "cuda" and gpus and gpus > 1 else device
 
 
 def units_in_flight(slots: int, unit_rows: int) -> int:

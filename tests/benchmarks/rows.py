@@ -71,7 +71,7 @@ def _loop(folder: Path, number: int) -> float:
         read=settings.read,
         model=settings.model,
         model_name=settings.model.path,
-        images=settings.preprocess.images,
+        preprocess=settings.preprocess,
         generate=settings.generate,
         job=job,
         schema=units[0].table_schema,

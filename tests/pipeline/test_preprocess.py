@@ -106,4 +106,4 @@ def test_columns_that_would_stand_twice_are_named() -> None:
         part_schema(schema, ToyJob())
 
 
-NAMES = ("seed", "prompt", "token_ids", "tiles", "tile_shapes", "layout", "image_tokens")
+NAMES = ("seed", "prompt", "token_ids", "tiles", "tile_shapes", "layout", "image_tokens", "image_names")

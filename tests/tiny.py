@@ -1,8 +1,8 @@
 """Tiny checkpoints with random weights, written in every layout that the released files come in.
 
-They share the tokenizer, the chat template and the file layout with the toy checkpoint of the demo; only sizes and
-weights differ. Parity with the reference implementation is shown elsewhere (tests/models/test_aria_parity.py), on
-folders that the reference writes itself.
+They share the tokenizer, the chat template and the file layout with the toy checkpoints of the demo; only sizes and
+weights differ. Parity with the reference implementations is shown elsewhere (tests/models/test_aria_parity.py), on
+folders that the references write themselves.
 """
 
 import json
@@ -14,28 +14,50 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jobs.demo.train_folder import SPECIAL, write_files
+from jobs.demo.training.aria import folder as aria
+from jobs.demo.training.mllama import folder as mllama
 from models.aria.model import empty_aria
+from models.mllama.config import aspect_ratios
 
 TEXTS = (
     "Describe this image in two sentences.", "What shape is in the picture? Is it a circle, a triangle or a square?",
     "What color is it: red, green, blue, black, yellow, teal, brown or gray?", "yes no",
 )  # fmt: skip
 # Two canvases, 56 and 28 pixels wide, become 3 and 2 rows.
-IMAGES = {"image_processor_type": "AriaImageProcessor", "max_image_size": 56, "min_image_size": 14}
-VISION = {
+ARIA_IMAGES = {"image_processor_type": "AriaImageProcessor", "max_image_size": 56, "min_image_size": 14}
+ARIA_VISION = {
     "model_type": "idefics3_vision", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
     "num_attention_heads": 2, "image_size": 56, "patch_size": 14,
 }  # fmt: skip
-TEXT = {
+ARIA_TEXT = {
     "model_type": "aria_text", "hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "moe_num_experts": 4, "moe_topk": 2,
     "moe_num_shared_experts": 2, "max_position_embeddings": 1024, "rope_theta": 10000.0,
 }  # fmt: skip
-CONFIG = {
+ARIA = {
     "architectures": ["AriaForConditionalGeneration"], "model_type": "aria", "torch_dtype": "float32",
-    "image_token_index": SPECIAL.index("<|img|>"), "projector_patch_to_query_dict": {"4": 2, "16": 3},
+    "image_token_index": aria.SPECIAL.index("<|img|>"), "projector_patch_to_query_dict": {"4": 2, "16": 3},
 }  # fmt: skip
+# A tile has 4 patches; a picture becomes up to 4 tiles. The released means and deviations.
+MLLAMA_IMAGES = {
+    "image_processor_type": "MllamaImageProcessor", "max_image_tiles": 4, "size": {"height": 28, "width": 28},
+    "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
+}  # fmt: skip
+MLLAMA_VISION = {
+    "model_type": "mllama_vision_model", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
+    "num_global_layers": 1, "attention_heads": 2, "image_size": 28, "patch_size": 14, "max_num_tiles": 4,
+    "intermediate_layers_indices": [1, 2], "norm_eps": 1e-5,
+}  # fmt: skip
+MLLAMA_TEXT = {
+    "model_type": "mllama_text_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+    "cross_attention_layers": [1, 3], "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+    "rope_scaling": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+}  # fmt: skip
+MLLAMA = {"architectures": ["MllamaForConditionalGeneration"], "model_type": "mllama", "torch_dtype": "float32"}
 
 Names = Literal["files", "memory"]
 
@@ -65,12 +87,12 @@ def tiny_aria(
         shards: Files that the weights are spread over; above 1 they have an index.
         seed: Of the weights.
     """
-    write_files(folder, TEXTS)
+    aria.write_files(folder, TEXTS)
     vocabulary = len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
-    whole = CONFIG | {"text_config": TEXT | {"vocab_size": vocabulary} | dict(text or {})}
-    whole |= {"vision_config": VISION | dict(vision or {})} | dict(config or {})
+    whole = ARIA | {"text_config": ARIA_TEXT | {"vocab_size": vocabulary} | dict(text or {})}
+    whole |= {"vision_config": ARIA_VISION | dict(vision or {})} | dict(config or {})
     (folder / "config.json").write_text(json.dumps(whole), encoding="utf-8")
-    (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES | dict(images or {})), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(json.dumps(ARIA_IMAGES | dict(images or {})), encoding="utf-8")
     tensors = random_tensors(folder, seed)
     if sequential_experts:
         tensors = _one_by_one(tensors)
@@ -80,8 +102,51 @@ def tiny_aria(
     return folder
 
 
+def tiny_mllama(
+    folder: Path,
+    *,
+    text: Mapping[str, Any] | None = None,
+    vision: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    images: Mapping[str, Any] | None = None,
+    names: Names = "files",
+    shards: int = 1,
+    seed: int = 0,
+) -> Path:
+    """Write a checkpoint and return its folder; see `tiny_aria` for the arguments."""
+    mllama.write_files(folder, TEXTS)
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    ids = {
+        name: written["text_config"][name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    }
+    whole = MLLAMA | {"image_token_index": written["image_token_index"]}
+    whole |= {"text_config": MLLAMA_TEXT | ids | dict(text or {}), "vision_config": _vision(vision or {})}
+    (folder / "config.json").write_text(json.dumps(whole | dict(config or {})), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(json.dumps(MLLAMA_IMAGES | dict(images or {})), encoding="utf-8")
+    tensors = random_mllama(folder, seed)
+    if names == "memory":
+        tensors = {_name_in_memory(name): tensor for name, tensor in tensors.items()}
+    save_tensors(folder, tensors, shards)
+    return folder
+
+
+def random_mllama(folder: Path, seed: int = 0) -> dict[str, Tensor]:
+    """Return weights for a Mllama folder's configuration; no gate is closed."""
+    from models.mllama.model import empty_mllama
+
+    generator = torch.Generator().manual_seed(seed)
+    return {name: _random(parameter, generator) for name, parameter in empty_mllama(folder).named_parameters()}
+
+
+def _vision(changes: Mapping[str, Any]) -> dict[str, Any]:
+    whole = MLLAMA_VISION | dict(changes)
+    width = whole["hidden_size"] * (1 + len(whole["intermediate_layers_indices"]))
+    grids = [list(grid) for grid in aspect_ratios(whole["max_num_tiles"])]
+    return {"vision_output_dim": width, "supported_aspect_ratios": grids} | whole
+
+
 def random_tensors(folder: Path, seed: int = 0) -> dict[str, Tensor]:
-    """Return weights for a folder's configuration, norms and biases random too, with the released file's zeros."""
+    """Return weights for an Aria folder, norms and biases random too, with the released file's zeros."""
     generator = torch.Generator().manual_seed(seed)
     model = empty_aria(folder)
     tensors = {name: _random(parameter, generator) for name, parameter in model.named_parameters()}
@@ -128,4 +193,4 @@ def _one_by_one(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _name_in_memory(name: str) -> str:
     name = name.replace("language_model.lm_head.", "lm_head.").replace("language_model.model.", "model.language_model.")
     name = name.replace("experts.fc1.weight", "experts.gate_up_proj").replace("experts.fc2.weight", "experts.down_proj")
-    return f"model.{name}" if name.startswith(("vision_tower", "multi_modal_projector")) else name
+    return f"model.{name}" if name.startswith(("vision_", "multi_modal_projector")) else name

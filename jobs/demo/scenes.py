@@ -1,4 +1,4 @@
-"""Pictures of plain shapes that know what they show: drawn ones here, easy-VQA's in jobs/demo/train_data.py.
+"""Pictures of plain shapes that know what they show: drawn ones here, easy-VQA's in jobs/demo/training/data.py.
 
 A scene says which shapes it holds and which pixels each of them covers; caption and questions follow from that
 alone (jobs/demo/questions.py). Nothing here knows a model.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AriaImageProcessorPil, AriaProcessor, PreTrainedTokenizerFast
 
-from jobs.demo.train_folder import CHAT_TEMPLATE, write_files
+from jobs.demo.training.aria.folder import CHAT_TEMPLATE, write_files
 from models import Request, Sampling, ask, load_processor
 from tests.models.reference import Size, greedy, picture, write_reference
 from tests.tiny import TEXTS

@@ -1,7 +1,7 @@
-"""Write the files of a toy Aria checkpoint, in the original layout, and the random weights it starts from.
+"""Write the files of a toy Aria checkpoint, in the original layout.
 
 The layout is that of the released model: its key names, its config fields, its chat template, its way of naming
-special tokens. Only the sizes are small. Training fills the weights (jobs/demo/train.py).
+special tokens. Only the sizes are small. The weights are the business of jobs/demo/training/aria/pupil.py.
 """
 
 import json
@@ -9,18 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
-from tokenizers import AddedToken, Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
+from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
-from torch import nn
 
-from models.aria.config import read_config, read_images
-from models.aria.model import AriaModel
-from models.types import ImageSettings
+from jobs.demo.training.folder import train_tokenizer, write_json
 
 CANVAS = 112
 PATCH = 14
@@ -86,48 +78,20 @@ def write_files(folder: Path, texts: Iterable[str]) -> None:
         texts: What the tokenizer learns its vocabulary from.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _train_tokenizer(texts)
+    tokenizer = _tokenizer(texts)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    _write_json(folder / "config.json", _config(tokenizer.get_vocab_size()))
-    _write_json(folder / "preprocessor_config.json", IMAGES)
+    write_json(folder / "config.json", _config(tokenizer.get_vocab_size()))
+    write_json(folder / "preprocessor_config.json", IMAGES)
     ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
-    _write_json(folder / "generation_config.json", {**ends, "do_sample": False})
+    write_json(folder / "generation_config.json", {**ends, "do_sample": False})
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     kinds = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": TEXT["max_position_embeddings"]}
-    _write_json(folder / "tokenizer_config.json", {**kinds, **names, "image_token": "<|img|>"})
+    write_json(folder / "tokenizer_config.json", {**kinds, **names, "image_token": "<|img|>"})
 
 
-def new_model(folder: Path, generator: torch.Generator) -> AriaModel:
-    """Build the model that a folder's config asks for, in float32, with random weights."""
-    model = AriaModel(read_config(folder), read_images(folder, ImageSettings()))
-    for name, parameter in model.named_parameters():
-        _fill(name, parameter, generator)
-    return model
-
-
-def save_weights(model: AriaModel, folder: Path) -> None:
-    """Write model.safetensors in half precision, with the released layout's unused zeros."""
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in model.named_parameters()}
-    width = VISION["hidden_size"]
-    for leaf in ("weight", "bias"):
-        tensors[f"vision_tower.post_layernorm.{leaf}"] = torch.zeros(width, dtype=torch.float16)
-    (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-
-
-def _train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = ByteLevelDecoder()
-    special = [AddedToken(token, special=True, normalized=False) for token in SPECIAL]
-    # Large enough for every word to end up as one token; learning stops there by itself.
-    trainer = BpeTrainer(
-        vocab_size=600,
-        special_tokens=special,
-        initial_alphabet=sorted(ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["user\n", "assistant\n", *texts], trainer)
+def _tokenizer(texts: Iterable[str]) -> Tokenizer:
+    tokenizer = train_tokenizer(["user\n", "assistant\n", *texts], ByteLevel(add_prefix_space=False), SPECIAL)
     content = json.loads(tokenizer.to_str())  # the trainer marks every one of them as special
     for token in content["added_tokens"]:
         token["special"] = token["content"] not in NOT_SPECIAL
@@ -146,28 +110,3 @@ def _config(vocab_size: int) -> dict[str, Any]:
         "vision_config": VISION,
         "torch_dtype": "float16",
     }
-
-
-def _fill(name: str, parameter: nn.Parameter, generator: torch.Generator) -> None:
-    """Fill one parameter: norms with 1, biases with 0, matrices so that they keep the size of what they multiply."""
-    with torch.no_grad():
-        if name.endswith("bias"):
-            parameter.zero_()
-        elif parameter.ndim == 1:
-            parameter.fill_(1.0)
-        else:
-            parameter.normal_(0.0, _spread(name, parameter), generator=generator)
-
-
-def _spread(name: str, parameter: nn.Parameter) -> float:
-    if name.endswith((".query", "embed_tokens.weight")):
-        return 0.5
-    if name.endswith("position_embedding.weight"):
-        return 0.3
-    # Routed experts are stored (expert, in, out), everything else (out, in, ...).
-    width_in = parameter.shape[1] if ".experts.fc" in name else parameter[0].numel()
-    return float(width_in**-0.5)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the small checkpoint learns from: easy-VQA's train split and drawn scenes, as tiles with a label per patch.
+"""What the small checkpoints learn from: easy-VQA's train split and drawn scenes, as tiles with a label per patch.
 
 Pictures pass through the checkpoint's own processor, so that training sees exactly what the jobs will send. Of
 easy-VQA the train split alone is read, and of it the last pictures are held out for measuring. Nothing here
@@ -7,7 +7,7 @@ knows the model.
 
 import io
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from jobs.demo.questions import Pair
 from jobs.demo.scenes import COLORS, KINDS, SIDE, Scene, Shape, draw_scene
-from models.types import Pixels, Processor, Request
+from models.types import ModelInput, Processor, Request
 
 NUM_PICTURES = 4_000
 FIRST_HELD_OUT = 3_600
@@ -33,18 +33,21 @@ _LEAST_COVER = 0.1
 _LEAST_DIFFERENCE = 40
 
 
+Labels = NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Example:
-    """A scene made ready: what the vision tower sees and what it should say of each patch.
+    """A scene made ready: what the eye sees and what it should say of each patch.
 
     Attributes:
-        tile: uint8 (height, width, 3), from the checkpoint's processor.
-        labels: int64 (rows * columns,), in LABELS.
+        model_input: A prompt's; of it the tiles and their layout are used.
+        labels: int64 (P,), in LABELS.
         scene: For asking.
     """
 
-    tile: Pixels
-    labels: NDArray[np.int64]
+    model_input: ModelInput
+    labels: Labels
     scene: Scene
 
 
@@ -76,19 +79,15 @@ def draw_scenes(rng: random.Random) -> list[Scene]:
     return [draw_scene(rng, 1) for _ in range(NUM_DRAWN_SINGLE)] + [draw_scene(rng, 2) for _ in range(NUM_DRAWN_PAIR)]
 
 
-def make_examples(scenes: Iterable[Scene], processor: Processor, patch_size: int) -> list[Example]:
-    """Make scenes ready for training."""
+def make_examples(
+    scenes: Iterable[Scene], processor: Processor, labels: Callable[[Scene, ModelInput], Labels]
+) -> list[Example]:
+    """Make scenes ready for training; `labels` names every patch of one."""
     examples = []
     for scene in scenes:
-        tile = make_tile(_png(scene.picture), processor)
-        examples.append(Example(tile, patch_labels(scene, tile.shape[:2], patch_size), scene))
+        model_input = processor.prepare(question_request("", _png(scene.picture)))
+        examples.append(Example(model_input, labels(scene, model_input), scene))
     return examples
-
-
-def make_tile(data: bytes, processor: Processor) -> Pixels:
-    """Return the one tile that a picture becomes on its way to the model."""
-    (tile,) = processor.prepare(question_request("", data)).tiles
-    return tile
 
 
 def question_request(question: str, picture: bytes) -> Request:
@@ -97,13 +96,23 @@ def question_request(question: str, picture: bytes) -> Request:
     return Request(messages=[{"role": "user", "content": content}], images=[picture])
 
 
-def patch_labels(scene: Scene, size: tuple[int, ...], patch_size: int) -> NDArray[np.int64]:
-    """Name the shape that covers most of each patch of a tile of `size` (height, width) pixels."""
-    height, width = size
-    owner = np.asarray(Image.fromarray(scene.owner).resize((width, height), Image.Resampling.NEAREST))
+def resized(owner: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Return which shape each pixel of a picture shows when the picture is resized."""
+    return np.asarray(Image.fromarray(owner).resize((width, height), Image.Resampling.NEAREST))
+
+
+def patch_labels(owner: NDArray[np.uint8], shapes: Sequence[Shape], patch_size: int) -> Labels:
+    """Name the shape that covers most of each patch, row by row.
+
+    Args:
+        owner: Of a whole number of patches: 0 for background, n for a pixel of the n-th shape.
+        shapes: What a scene shows.
+        patch_size: In pixels.
+    """
+    height, width = owner.shape
     patches = owner.reshape(height // patch_size, patch_size, width // patch_size, patch_size)
-    cover = np.stack([(patches == n).mean((1, 3)) for n in range(1, len(scene.shapes) + 1)])
-    names = np.array([LABELS[shape.name] for shape in scene.shapes])
+    cover = np.stack([(patches == n).mean((1, 3)) for n in range(1, len(shapes) + 1)])
+    names = np.array([LABELS[shape.name] for shape in shapes])
     return np.where(cover.max(0) >= _LEAST_COVER, names[cover.argmax(0)], 0).flatten()
 
 

@@ -1,0 +1,41 @@
+"""Train the toy checkpoint of a family: `python -m jobs.demo.training FAMILY`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from jobs.demo.training.pupil import Recipe
+from jobs.demo.training.train import train
+
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+FAMILIES = ("aria", "mllama")
+
+
+def load_recipe(family: str) -> Recipe:
+    """Return how a family's checkpoint is made."""
+    match family:
+        case "aria":
+            from jobs.demo.training.aria.pupil import RECIPE
+        case "mllama":
+            from jobs.demo.training.mllama.pupil import RECIPE
+        case _:
+            raise ValueError(f"no recipe for {family!r}; expected one of {', '.join(FAMILIES)}")
+    return RECIPE
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.demo.training", description=__doc__.splitlines()[0])
+    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("--minutes", type=float, help="of one 2.5 GHz core; sets the number of steps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="checkpoint folder to write")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    recipe = load_recipe(arguments.family)
+    folder = arguments.out or CHECKPOINTS / arguments.family
+    train(recipe, folder, arguments.minutes or recipe.minutes, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Aria: its files and how it learns."""

@@ -1,0 +1,118 @@
+"""Spell questions and answers in tokens, many to a picture.
+
+The prompt is the processor's own, so what is learnt is what the jobs will ask. All questions about a picture share
+its tokens: they stand in one row, and a mask keeps each from seeing the others (a test compares with asking alone).
+
+Shapes: N pictures, T tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from jobs.demo.questions import Pair
+from jobs.demo.training import data
+from models.engine.cache import Window
+from models.engine.memory import Sight
+from models.types import Processor
+
+_NOTHING = -100
+
+
+class Apart(Window):
+    """A window without a cache: tokens see each other under a mask, at positions of their own."""
+
+    def __init__(self, positions: Tensor, mask: Tensor, sight: Sight | None) -> None:
+        self.positions = positions
+        self.mask = mask
+        self.sight = sight
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what was given: there is nothing before it."""
+        return keys, values
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Questions and answers, one row per picture.
+
+    Attributes:
+        ids: int64 (N, T).
+        targets: int64 (N, T), the id that should come next where it is an answer's, else below 0.
+        turns: int64 (N, T), 0 for the picture's tokens, n for the n-th question, -1 for padding.
+        positions: int64 (N, T), the place that a token has when its question is asked alone.
+    """
+
+    ids: Tensor
+    targets: Tensor
+    turns: Tensor
+    positions: Tensor
+
+    @property
+    def is_answer(self) -> Tensor:
+        """Bool (N, T), where an answer's next token is asked for."""
+        return self.targets >= 0
+
+    def apart(self, sight: Sight | None = None) -> Apart:
+        """Return the window in which each question sees its picture's tokens and itself."""
+        asking, seen = self.turns[:, :, None], self.turns[:, None, :]
+        mask = ((seen == asking) | (seen == 0)).tril()[:, None]
+        return Apart(self.positions, mask, sight)
+
+
+class Lines:
+    """Spells questions and answers; each prompt is made once, by the processor."""
+
+    def __init__(self, folder: Path, processor: Processor, opening: str, end: str) -> None:
+        """Learn what is common to all prompts.
+
+        Args:
+            folder: For its tokenizer.
+            processor: Makes the prompts.
+            opening: The last token that belongs to the picture.
+            end: The token that ends an answer.
+        """
+        self.processor = processor
+        self._end = end
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._picture = next(iter(data.load_held_out()[0].values()))  # any will do
+        ids = processor.prepare(data.question_request("", self._picture)).token_ids.tolist()
+        shared = len(ids) - ids[::-1].index(self._tokenizer.token_to_id(opening))
+        self._shared: list[int] = ids[:shared]
+        self._prompts: dict[str, list[int]] = {}
+
+    def batch(self, asked: Sequence[Sequence[Pair]]) -> Batch:
+        """Spell the questions asked about each picture, with their answers."""
+        rows = [self._row(pairs) for pairs in asked]
+        longest = max(row.shape[1] for row in rows)
+        padding = np.array([0, _NOTHING, -1, 0])[:, None]
+        padded = [np.hstack([row, padding.repeat(longest - row.shape[1], 1)]) for row in rows]
+        return Batch(*torch.from_numpy(np.stack(padded, axis=1)))
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, control tokens included."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def _row(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """Return the four lines (4, T) of a batch for one picture."""
+        start = len(self._shared)
+        parts = [np.array([self._shared, [_NOTHING] * start, [0] * start, range(start)])]
+        for turn, pair in enumerate(pairs, start=1):
+            prompt = self._prompt(pair.question)
+            answer = self._tokenizer.encode(pair.answer + self._end, add_special_tokens=False).ids
+            ids = prompt[start:] + answer[:-1]
+            targets = [_NOTHING] * (len(ids) - len(answer)) + answer
+            parts.append(np.array([ids, targets, [turn] * len(ids), range(start, start + len(ids))]))
+        return np.hstack(parts)
+
+    def _prompt(self, question: str) -> list[int]:
+        if question not in self._prompts:
+            request = data.question_request(question, self._picture)
+            self._prompts[question] = self.processor.prepare(request).token_ids.tolist()
+        return self._prompts[question]

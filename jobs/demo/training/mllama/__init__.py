@@ -1,0 +1,1 @@
+"""Mllama: its files and how it learns."""

@@ -79,15 +79,13 @@ def test_the_prompt_is_the_familys_own(family: str, folder: Path) -> None:
     processor = load_processor(str(folder))
     picture = next(iter(data.load_held_out()[0].values()))
     model_input = processor.prepare(data.question_request("is there a circle?", picture))
-    assert (
-        model_input.prompt
-        == {
-            "aria": "<|im_start|>user\n<fim_prefix><|img|><fim_suffix>is there a circle?<|im_end|>\n"
-            "<|im_start|>assistant\n",
-            "mllama": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n<|image|>is there a circle?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n",
-        }[family]
-    )
+    prompts = {
+        "aria": "<|im_start|>user\n<fim_prefix><|img|><fim_suffix>is there a circle?<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        "mllama": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n<|image|>"
+        "is there a circle?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    }
+    assert model_input.prompt == prompts[family]
     assert model_input.image_tokens == IMAGE_TOKENS[family]
     assert len(model_input.tiles) == {"aria": 1, "mllama": 4}[family]
 

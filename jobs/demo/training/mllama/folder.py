@@ -111,7 +111,7 @@ def write_files(folder: Path, texts: Iterable[str]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(texts)
-    ids = {token: int(tokenizer.token_to_id(token)) for token in SPECIAL}
+    ids = {token: place for token, place in tokenizer.get_vocab().items() if token in SPECIAL}
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
     write_json(folder / "config.json", _config(ids))

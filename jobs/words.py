@@ -52,7 +52,7 @@ def say_demo(demo: "Demo") -> list[str]:
         "",
         f"Open {demo.index}",
         "",
-        "The small checkpoint is a toy: it knows coloured shapes and nothing else, so what it says about the",
+        "The small checkpoints are toys: they know coloured shapes and nothing else, so what stands under the",
         "photographs is nonsense. They show that real files go all the way. The same command runs real weights:",
         "  triptych run configs/caption_aria.yaml model.path=/path/to/Aria read.uri=... write.uri=...",
     ]

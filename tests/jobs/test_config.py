@@ -21,7 +21,8 @@ def test_every_config_fits(path):
 
 
 def test_there_are_configs():
-    assert {path.name for path in CONFIGS} >= {"caption_aria.yaml", "vqa_aria.yaml", "smoke.yaml"}
+    named = {f"{job}_{family}.yaml" for job in ("caption", "vqa") for family in ("aria", "mllama")}
+    assert {path.name for path in CONFIGS} >= {*named, "smoke.yaml"}
 
 
 def test_the_kind_chooses_the_job():

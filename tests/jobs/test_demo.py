@@ -39,10 +39,11 @@ def demo(tmp_path_factory):
     return folder, finished(triptych("demo", "--quick", folder=folder))
 
 
-def test_the_demo_answers_fifty_questions_well_enough(demo):
+@pytest.mark.parametrize("name", ["vqa", "vqa_mllama"])
+def test_the_demo_answers_fifty_questions_well_enough(demo, name):
     folder, (code, _, err) = demo
     assert code == 0, err
-    numbers = json.loads((folder / "demo_output/vqa/_report/report.json").read_text())
+    numbers = json.loads((folder / f"demo_output/{name}/_report/report.json").read_text())
     score = numbers["scores"]["easy-vqa"]
     assert (numbers["rows"], numbers["failed"], score["n"], score["missing"]) == (50, 0, 50, 0)
     assert score["score"] >= 0.9
@@ -59,20 +60,32 @@ def test_the_demo_captions_what_it_can_know(demo):
 def test_the_demo_says_its_numbers_and_what_it_is_not(demo):
     _, (_, out, err) = demo
     assert "easy-vqa: " in out and "95 % interval" in out and "yes/no" in out
-    assert "is a toy" in out and "configs/caption_aria.yaml" in out
+    assert "are toys" in out and "configs/caption_aria.yaml" in out
     assert "Traceback" not in err and "ray" not in err.lower()
 
 
 def test_the_demo_leaves_parts_and_pages(demo):
     folder, _ = demo
     output = folder / "demo_output"
-    assert {path.name for path in output.iterdir()} == {"shards", "caption", "vqa", "photographs", "index.html"}
-    for name, rows in (("caption", 50), ("vqa", 50), ("photographs", 12)):
+    rows_of = {"caption": 50, "vqa": 50, "vqa_mllama": 50, "photographs": 12}
+    assert {path.name for path in output.iterdir()} == {*rows_of, "shards", "index.html"}
+    for name, rows in rows_of.items():
         assert pq.read_table(output / name).num_rows == rows
         page = (output / name / "_report/report.html").read_text()
-        assert "is a toy" in page or "a toy of about" in page
+        assert f"is a toy {'Mllama' if name == 'vqa_mllama' else 'Aria'}" in page
         assert page.count("<img") == min(24, rows)
         assert f'href="{name}/_report/report.html"' in (output / "index.html").read_text()
+
+
+def test_the_index_shows_both_families_on_one_benchmark(demo):
+    folder, _ = demo
+    text = (folder / "demo_output/index.html").read_text()
+    table = text.split("easy-vqa, family by family")[1]
+    for name in ("vqa", "vqa_mllama"):
+        score = json.loads((folder / f"demo_output/{name}/_report/report.json").read_text())["scores"]["easy-vqa"]
+        for shown in (score, *score["by"].values()):
+            assert f"{shown['score'] * 100:.1f}\u202f%" in table
+    assert "Aria" in table and "Mllama (Llama 3.2 Vision)" in table
 
 
 def test_a_report_can_be_written_again_from_the_output_alone(demo):

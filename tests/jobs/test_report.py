@@ -275,7 +275,11 @@ def test_a_run_without_a_part_has_no_report_yet(photos, tmp_path):
 
 def test_the_demos_index_links_its_pages():
     score = {"score": 0.5, "low": 0.4, "high": 0.6, "n": 12345}
-    page = {"name": "vqa", "about": "x", "numbers": {"rows": 1, "failed": 0, "seconds": 3700.0}, "score": score}
-    text = render("index.html", pages=[page], toy="a toy")
+    numbers = {"rows": 1, "failed": 0, "seconds": 3700.0}
+    page = {"name": "vqa", "family": "Aria", "about": "x", "numbers": numbers, "score": score}
+    both = [score, {**score, "score": 0.7}]
+    benchmark = {"name": "easy-vqa", "families": ["Aria", "Mllama"], "rows": [("all questions", both)]}
+    text = render("index.html", pages=[page], toy="a toy", benchmark=benchmark)
     assert 'href="vqa/_report/report.html"' in text
     assert "50.0\u202f%" in text and "12\u202f345" in text and "1 h 01 min" in text
+    assert "Mllama" in text and "70.0\u202f%" in text

@@ -252,3 +252,25 @@ def test_a_decoder_alone_takes_no_pictures(tmp_path: Path) -> None:
     assert processor.prepare(Request(prompt="<|img|> yes")).token_ids[0] == 9
     with pytest.raises(BadRequest, match="1 images for a checkpoint without a vision encoder"):
         processor.prepare(Request(prompt="<|img|>", images=[png(picture(9, 9))]))
+
+
+def test_each_tile_has_a_name_of_its_own_pixels_and_rows(released: Path) -> None:
+    cut = ImageSettings(split_image=True, max_image_size=490)
+    request = Request(prompt="<|img|><|img|>", images=[png(picture(768, 768)), png(picture(300, 300))])
+    model_input = load_processor(str(released), cut).prepare(request)
+    assert len(model_input.tiles) == len(set(model_input.image_names)) == 7
+    again = load_processor(str(released), cut).prepare(Request(prompt="<|img|>", images=request.images[1:]))
+    assert again.image_names == model_input.image_names[5:]
+
+
+def test_another_familys_image_setting_is_refused(tiny: Path) -> None:
+    with pytest.raises(CheckpointError, match="max_image_tiles is 2, but Aria has no such image setting"):
+        load_processor(str(tiny), ImageSettings(max_image_tiles=2))
+
+
+def test_a_model_loaded_without_its_eye_takes_no_pictures(tiny: Path) -> None:
+    blind = load_processor(str(tiny), text_only=True)
+    with pytest.raises(BadRequest, match="1 images for a model loaded with text_only"):
+        blind.prepare(Request(prompt="<|img|>", images=[png(picture(9, 9))]))
+    with pytest.raises(BadRequest, match="1 image placeholders"):
+        blind.prepare(Request(prompt="<|img|>"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images import LIMIT_PIXELS, decode_image
+from models.images import LIMIT_PIXELS, decode_image, image_major, image_name
 from models.types import BadImage
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -220,3 +220,34 @@ def _png(header: bytes, compressed: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+
+
+def test_an_image_is_named_by_its_pixels_its_shape_and_its_layout() -> None:
+    tile = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    name = image_name([tile], 1)
+    assert name == image_name([np.asfortranarray(tile)], 1) == image_name([tile[::-1][::-1]], 1)
+    others = [
+        image_name([tile.reshape(4, 2, 3)], 1),
+        image_name([tile], 2),
+        image_name([tile + 1], 1),
+        image_name([tile, tile], 1),
+        image_name([tile[:1], tile[1:]], 1),
+    ]
+    assert len({name, *others}) == 6
+
+
+@pytest.mark.parametrize(
+    ("rows", "order"),
+    [
+        ([], []),
+        ([[], [], []], [0, 1, 2]),
+        ([["a"], ["b"], ["a"], ["b"], ["a"]], [0, 2, 4, 1, 3]),
+        ([["a"], [], ["a"], []], [0, 2, 1, 3]),
+        ([["a"], ["b"], ["c", "a"], ["c"]], [0, 2, 3, 1]),
+        ([["a", "a"], ["b"], ["a"]], [0, 2, 1]),
+    ],
+)
+def test_rows_that_share_an_image_stand_together_behind_the_first_of_them(
+    rows: list[list[str]], order: list[int]
+) -> None:
+    assert image_major(rows) == order

@@ -96,3 +96,26 @@ def test_a_dead_engine_is_heard_of_by_all_who_wait_and_all_who_come_later() -> N
         asyncio.run(generate(block("fatal", "longer than fatal")))
     with pytest.raises(EngineDied, match="died earlier"):
         asyncio.run(generate(block("ab")))
+
+
+def test_rows_that_share_an_image_reach_the_engine_together_and_leave_in_their_places() -> None:
+    engine = ToyEngine()
+    rows = [
+        {"key": str(n), "text": text, "images": images}
+        for n, (text, images) in enumerate(
+            [
+                ("a", [b"x"]),
+                ("bb", []),
+                ("boom", [b"x"]),
+                ("ccc", [b"y"]),
+                ("dd", [b"x"]),
+                ("e", [b"y"]),
+                ("ff", [b"z", b"y"]),
+            ]
+        )
+    ]
+    given = Preprocess(ToyProcessor(), ToyJob(has_text_only_rows=True), SAMPLING)(read_rows(rows))
+    table = asyncio.run(step(engine)(given))
+    assert engine.prompts == ["a", "dd", "bb", "ccc", "e", "ff"]
+    assert table.column("caption").to_pylist() == ["1", "1 2", None, "1 2 3", "1 2", "1", "1 2"]
+    assert table.column("text").to_pylist() == [row["text"] for row in rows]

@@ -19,7 +19,7 @@ def test_rows_become_inputs_in_their_order() -> None:
     assert first is not None and second is not None
     assert first.prompt == "abc" and first.token_ids.tolist() == [0, 1, 2] and first.token_ids.dtype == np.int32
     assert [tile[0, 0, 0] for tile in first.tiles] == [1, 2] and first.tiles[0].shape == (2, 3, 3)
-    assert first.layout == (2, 7) and first.image_tokens == 2
+    assert first.layout == (2, 7) and first.image_tokens == 2 and first.image_names == ("01", "02")
     assert block.column("key").to_pylist() == ["a", "b"]
     assert "images" not in block.column_names
 

@@ -1,9 +1,11 @@
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
 
+from models import ImageSettings
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.settings import ConfigError, Settings, check_settings, differences, dump_settings, load_settings
 
@@ -147,4 +149,37 @@ def test_settings_do_not_change_once_checked() -> None:
 def test_an_empty_stop_string_is_refused() -> None:
     assert faults(GOOD | {"generate": {"sampling": {"stop": [""]}}}) == [
         "generate.sampling.stop: an empty stop string would end every answer at once"
+    ]
+
+
+def test_the_most_tiles_of_a_picture_are_one_to_four() -> None:
+    for tiles in (0, 5):
+        (fault,) = faults(GOOD | {"preprocess": {"max_image_tiles": tiles}})
+        assert fault.startswith(f"preprocess.max_image_tiles: found {tiles}, expected ")
+    settings = check_settings(PipelineSettings, GOOD | {"preprocess": {"max_image_tiles": 2}})
+    assert settings.preprocess.images == ImageSettings(max_image_tiles=2)
+
+
+def test_the_day_of_the_templates_is_pinned_and_written_down(tmp_path: Path) -> None:
+    assert dump_settings(check_settings(PipelineSettings, GOOD))["preprocess"]["today"] == "2024-07-26"
+    path = config(tmp_path, "read: {uri: a}\nmodel: {path: b}\nwrite: {uri: c}\npreprocess: {today: 2031-03-02}\n")
+    settings = load_settings(PipelineSettings, path)
+    assert settings.preprocess.today == date(2031, 3, 2)
+    assert load_settings(PipelineSettings, path, ["preprocess.today=2025-01-01"]).preprocess.today == date(2025, 1, 1)
+
+
+@pytest.mark.parametrize("today", ["today", "26.07.2024", 0, 20240726, None])
+def test_a_day_that_is_none_is_refused(today: object) -> None:
+    (fault,) = faults(GOOD | {"preprocess": {"today": today}})
+    assert fault.startswith("preprocess.today: found ") and repr(today) in fault
+
+
+@pytest.mark.parametrize("gpus", [0, 0.25, 1, 2, 8])
+def test_an_engine_has_part_of_a_gpu_or_whole_ones(gpus: float) -> None:
+    assert check_settings(PipelineSettings, GOOD | {"generate": {"gpus": gpus}}).generate.gpus == gpus
+
+
+def test_one_and_a_half_gpus_are_refused() -> None:
+    assert faults(GOOD | {"generate": {"gpus": 1.5}}) == [
+        "generate.gpus: found 1.5, expected a part of one GPU or a whole number of them"
     ]

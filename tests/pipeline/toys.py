@@ -46,7 +46,8 @@ class ToyProcessor:
             raise ZeroDivisionError("division by zero")
         text = request.prompt or ""
         tiles = tuple(np.full((2, 3, 3), image[0], np.uint8) for image in request.images)
-        return ModelInput(text, np.arange(len(text), dtype=np.int32), tiles, (len(tiles), 7), len(tiles))
+        ids = np.arange(len(text), dtype=np.int32)
+        return ModelInput(text, ids, tiles, (len(tiles), 7), len(tiles), tuple(map(bytes.hex, request.images)))
 
     def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
         return None
@@ -79,10 +80,12 @@ class ToyEngine:
     Attributes:
         most_at_once: The most sequences that it held at one time.
         dies_on: A prompt that takes the whole engine down.
+        prompts: What was submitted, in that order.
     """
 
     dies_on: str | None = None
     most_at_once: int = 0
+    prompts: list[str] = field(default_factory=list)
     held: list[ToySequence] = field(default_factory=list)
 
     @property
@@ -91,6 +94,7 @@ class ToyEngine:
 
     def submit(self, sequence: ToySequence) -> None:
         self.held.append(sequence)
+        self.prompts.append(sequence.model_input.prompt)
         self.most_at_once = max(self.most_at_once, len(self.held))
 
     def step(self) -> list[ToySequence]:

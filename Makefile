@@ -14,8 +14,9 @@ help:  ## list the targets
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	touch $@
 
-.venv/.tests: .venv/.runs
+.venv/.tests: .venv/.runs tests/oracles.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,train]'
+	$(BIN)/pip install --quiet --no-deps -r tests/oracles.txt
 	touch $@
 
 setup: .venv/.tests  ## make .venv with everything that demo, test and lint need

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# A CPU's matrix product of a few rows takes another path than one of many and rounds a row differently in each; from
-# 16 rows on a row's result no longer depends on how many there are (measured with torch 2.13 and MKL, 64 to 2560 wide).
-LEAST_ROWS = 16
+# A CPU's matrix product of a few rows may take another path than one of many and round a row differently. From so many
+# rows on, a row's result no longer depends on how many there are, by whether the weight lies (in, out) in memory or
+# (out, in) (measured with torch 2.13 and MKL, 64 to 2560 wide).
+LEAST_ROWS = {True: 2, False: 16}
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -19,13 +20,14 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Args:
         x: (…, in).
-        weight: (out, in).
+        weight: (out, in); on a CPU it is up to three times faster for a few rows if it lies (in, out) in memory.
         bias: (out,).
     """
     rows = x.shape[:-1].numel()
-    if x.is_cuda or rows >= LEAST_ROWS:
+    least = 1 if x.is_cuda else LEAST_ROWS[weight.t().is_contiguous()]
+    if rows >= least:
         return F.linear(x, weight, bias)
-    padded = F.pad(x.reshape(rows, -1), (0, 0, 0, LEAST_ROWS - rows))
+    padded = F.pad(x.reshape(rows, -1), (0, 0, 0, least - rows))
     return F.linear(padded, weight, bias)[:rows].view(*x.shape[:-1], -1)
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.checkpoint import read_json
+from models.layers import Linear
 from models.types import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,6 @@ def load_weights(
         WeightsError: A file, tensor or shape is missing, doubled or wrong; every fault is listed.
     """
     files = check_weights(module, folder, rename)
-    wanted = dict(module.named_parameters())
     filled: dict[str, Tensor] = {}
     for path in files:
         with safe_open(path, framework="pt") as file:
@@ -79,7 +79,7 @@ def load_weights(
                 if place is None:
                     continue
                 if place.name not in filled:
-                    filled[place.name] = torch.empty(wanted[place.name].shape, dtype=dtype, device=device(place.name))
+                    filled[place.name] = _room(module, place.name, dtype, device(place.name))
                 # Without a name of its own the stored tensor is gone before the next one is read.
                 filled[place.name][place.index].copy_(place.turned(file.get_tensor(name)))
     for name, tensor in filled.items():
@@ -177,6 +177,14 @@ def _expected_shape(wanted: Mapping[str, nn.Parameter], place: Place) -> tuple[i
 def _listed(names: Sequence[str]) -> str:
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + rest
+
+
+def _room(module: nn.Module, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the memory that a parameter is filled in."""
+    shape = module.get_parameter(name).shape
+    if device.type == "cpu" and isinstance(module.get_submodule(name.rpartition(".")[0]), Linear) and len(shape) == 2:
+        return torch.empty(shape[::-1], dtype=dtype).t()  # see models.layers.product
+    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:

@@ -130,7 +130,7 @@ class LanguageModel(nn.Module):
 
         Args:
             config: Its numbers.
-            layers: By place; each is called with (x, rotate, window) and has an `input_layernorm`.
+            layers: By place; each is called with (x, rotate, window) and lies on one device.
             frequencies: Of the rotary positions, float32 (C/2,).
             num_embeddings: Rows of the embedding table; some families have more than their vocabulary.
         """
@@ -153,7 +153,7 @@ class LanguageModel(nn.Module):
     @property
     def cache_shape(self) -> CacheShape:
         """What one token leaves in the cache: nothing for layers that do not attend to their own sequence."""
-        devices = [_device(layer) for layer in self.model.layers.values() if hasattr(layer, "self_attn")]
+        devices = [_device(layer) for layer in self.model.layers.values() if isinstance(layer, DecoderLayer)]
         return CacheShape(tuple(devices), self._config.num_key_value_heads, self._config.head_dim, self.dtype)
 
     def embed(self, token_ids: Tensor) -> Tensor:
@@ -185,6 +185,4 @@ class LanguageModel(nn.Module):
 
 
 def _device(layer: nn.Module) -> torch.device:
-    norm = layer.input_layernorm
-    assert isinstance(norm, RMSNorm)
-    return norm.weight.device
+    return next(layer.parameters()).device

@@ -258,7 +258,7 @@ def test_each_tile_has_a_name_of_its_own_pixels_and_rows(released: Path) -> None
     cut = ImageSettings(split_image=True, max_image_size=490)
     request = Request(prompt="<|img|><|img|>", images=[png(picture(768, 768)), png(picture(300, 300))])
     model_input = load_processor(str(released), cut).prepare(request)
-    assert len(model_input.tiles) == len(set(model_input.image_names)) == 7
+    assert len(model_input.tiles) == len(set(model_input.image_names)) == 10
     again = load_processor(str(released), cut).prepare(Request(prompt="<|img|>", images=request.images[1:]))
     assert again.image_names == model_input.image_names[5:]
 

@@ -240,8 +240,13 @@ def _cross_mask(padded: list[list[int]], rows: Sequence[Row], size: Size) -> Ten
 @torch.inference_mode()
 def greedy(model: Any, inputs: Mapping[str, Tensor], num_tokens: int) -> list[list[int]]:
     """Return the likeliest tokens that the reference goes on with, never stopping."""
+    inputs = dict(inputs)
     # It takes the length of its cache from the first layer, which a cross-attention layer fills with the image's.
     use_cache = 0 not in model.config.get_text_config().cross_attention_layers
+    if not use_cache and "pixel_values" in inputs:
+        images = (inputs.pop(name) for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"))
+        seen = model.model.multi_modal_projector(model.model.vision_model(*images).last_hidden_state)
+        inputs["cross_attention_states"] = seen.flatten(0, 2)  # not again for every token
     out = model.generate(
         **inputs, do_sample=False, max_new_tokens=num_tokens, use_cache=use_cache, eos_token_id=None, pad_token_id=PAD
     )

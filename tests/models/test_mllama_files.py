@@ -1,4 +1,4 @@
-"""However its files were written and wherever its layers lie, a checkpoint is one Mllama; for text alone, half of it."""
+"""However its files were written and wherever its layers lie, a checkpoint is one Mllama; for text alone half of it."""
 
 import json
 from dataclasses import dataclass

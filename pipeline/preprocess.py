@@ -45,11 +45,12 @@ class PreprocessSettings(Settings):
 
     @field_validator("today", mode="before")
     @classmethod
-    def _is_written_out(cls, today: Any) -> Any:
-        # A bare number would be taken for seconds since 1970.
-        if isinstance(today, date | str):
-            return today
-        raise ValueError(f"found {today!r}, expected a day such as 2024-07-26")
+    def _is_a_day(cls, today: Any) -> date:
+        # Not left to pydantic, which takes a bare number for seconds since 1970.
+        try:
+            return today if isinstance(today, date) else date.fromisoformat(today)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"found {today!r}, expected a day such as 2024-07-26") from error
 
 
 def open_processor(path: str, settings: PreprocessSettings, template: str | None, *, text_only: bool) -> Processor:

@@ -4,47 +4,28 @@ It is the code that Mllama was trained with and so decides where transformers di
 here: three of its classes hard-code the released sizes and are given others.
 """
 
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 from transformers.models.mllama.processing_mllama import get_cross_attention_token_mask
 
+from tests.models.meta_torchvision import torchvision_by_name
 from tests.models.meta_weights import as_meta_names
 from tests.models.mllama_reference import Picture, Row, Size
 
 MAX_LENGTH = 160
 
 
-@contextmanager
-def torchvision_by_name() -> Iterator[None]:
-    """Let torchvision be imported though it is not installed: Meta's code needs it for files alone, which we have not.
-
-    Only for the time of the import: others ask whether torchvision is there and must hear no.
-    """
-    names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
-    modules = {name: ModuleType(name) for name in names if name not in sys.modules}
-    for name, module in modules.items():
-        parent, _, child = name.rpartition(".")
-        if parent in modules:
-            setattr(modules[parent], child, module)
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in modules:
-            del sys.modules[name]
-
-
 with torchvision_by_name():
     from fairscale.nn.model_parallel import initialize as parallel
     from llama_models.llama3.multimodal import model as meta
+    from llama_models.llama3.multimodal.image_transform import VariableSizeImageTransform
 
 
 @contextmanager
@@ -122,15 +103,21 @@ def fusion_schedule(num_layers: int, num_cross: int) -> list[int]:
 class Meta(meta.CrossAttentionTransformer):
     """The whole model, one row at a time, as Meta's generation loop calls it."""
 
-    def __init__(self, size: Size, stored: Mapping[str, Tensor]) -> None:
-        """Take the weights that a checkpoint's files hold under the names there."""
+    def __init__(self, size: Size, stored: Mapping[str, Tensor], *, takes_tiles: bool = True) -> None:
+        """Take the weights that a checkpoint's files hold under the names there.
+
+        Args:
+            size: The configuration.
+            stored: The weights.
+            takes_tiles: Whether a row's pictures are tiles; else they are Pillow's and go through Meta's transform.
+        """
         nn.Module.__init__(self)
         self.params = _arguments(size)
         self.size = size
         self.model_dim = self.params.dim
         self.vision_model, self.text_model = Vision(size), Text(self.params, size)
         self.image_res, self.max_num_chunks = size.vision["image_size"], size.vision["max_num_tiles"]
-        self.image_transform = self._as_transformed
+        self.image_transform = self._as_transformed if takes_tiles else self.transform
         self.setup_cache(1, torch.device("cpu"), torch.float32)
         own = dict(self.named_parameters())
         given = as_meta_names(size, stored)
@@ -143,6 +130,13 @@ class Meta(meta.CrossAttentionTransformer):
 
     def _as_transformed(self, picture: Picture) -> tuple[Tensor, tuple[int, int]]:
         return torch.from_numpy(picture.pixels(self.size)), (picture.rows, picture.columns)
+
+    def transform(self, image: Image.Image) -> tuple[Tensor, tuple[int, int]]:
+        """Return an image's tiles (N, 3, t, t), normalised, and its grid, as Meta's own code has them."""
+        transformed: tuple[Tensor, tuple[int, int]] = VariableSizeImageTransform(self.image_res)(
+            image, self.max_num_chunks
+        )
+        return transformed
 
     @torch.inference_mode()
     def logits(self, row: Row) -> Tensor:

@@ -8,7 +8,7 @@ Shapes: B rows, T tokens, N tiles of an image at most, t side of a tile.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from models.images import image_name
 from models.types import ModelInput
 
 PAD = 0
+TABLES = ("tile_positional_embedding.embedding.weight", "tile_embedding.weight")
 MEAN, STD = (0.48, 0.45, 0.40), (0.27, 0.26, 0.28)
 
 
@@ -89,7 +90,7 @@ def write_reference(folder: Path, size: Size, *, alike: bool = False, **save: An
     model.eval()
     randomise(model)
     if alike:
-        _share_tile_embeddings(model.model.vision_model, size)
+        share_tile_embeddings([table.data for name, table in model.named_parameters() if name.endswith(TABLES)], size)
     model.save_pretrained(folder, **save)
     change(
         folder / "config.json", "vision_config", intermediate_layers_indices=size.vision["intermediate_layers_indices"]
@@ -139,19 +140,15 @@ def randomise(model: Any) -> None:
         head[(torch.arange(len(head)) + 31) % len(head)] += 1.5 * words[: len(head)] * words.shape[1] ** -0.5
 
 
-def _share_tile_embeddings(vision: Any, size: Size) -> None:
+def share_tile_embeddings(tables: Iterable[Tensor], size: Size) -> None:
+    """Give a tile one embedding for its place, whatever its image's grid is, in tables (grids + 1, N * width)."""
     most = size.vision["max_num_tiles"]
     generator = torch.Generator().manual_seed(2)
-    for embedding in (
-        vision.pre_tile_positional_embedding.embedding,
-        vision.post_tile_positional_embedding.embedding,
-        vision.gated_positional_embedding.tile_embedding,
-    ):
-        of_place = torch.randn(most, most, embedding.weight.shape[1] // most, generator=generator)
-        with torch.no_grad():
-            table = embedding.weight.unflatten(1, (most, -1)).zero_()
-            for grid, (rows, columns) in enumerate(size.grids, start=1):
-                table[grid, : rows * columns] = of_place[:rows, :columns].flatten(0, 1)
+    for table in tables:
+        of_place = torch.randn(most, most, table.shape[1] // most, generator=generator)
+        tiles = table.unflatten(1, (most, -1)).zero_()
+        for grid, (rows, columns) in enumerate(size.grids, start=1):
+            tiles[grid, : rows * columns] = of_place[:rows, :columns].flatten(0, 1)
 
 
 @dataclass(frozen=True)

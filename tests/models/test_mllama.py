@@ -15,6 +15,7 @@ import transformers
 from torch import Tensor
 
 from models import load_model
+from models.engine import engine
 from models.engine.memory import Memory, Sight
 from models.layers import attend_all
 from models.mllama.model import MllamaModel
@@ -107,6 +108,13 @@ def test_rows_without_an_image_equal_the_references_whoever_is_beside_them(pair:
     mixed = [texts[0], *rows_from_an_image(pair.size), texts[1]]
     found_ids = generated(pair.ours, mixed, pair.size, 12)
     assert [found_ids[0], found_ids[-1]] == greedy(pair.reference, batch(texts, pair.size), 12)
+
+
+def test_images_reach_across_the_chunks_of_a_long_prompt(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*rows_from_an_image(pair.size), *rows_with_left_context(pair.size)]
+    whole = generated(pair.ours, rows, pair.size, 6)
+    monkeypatch.setattr(engine, "PREFILL_TOKENS", 8)
+    assert generated(pair.ours, rows, pair.size, 6) == whole
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 Shapes: B sequences, T tokens, S tokens attended to, D model width, H query heads, K key heads, C head width.
 """
 
+import math
 from copy import copy
 
 import torch
@@ -37,6 +38,30 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
         return product(x, self.weight, self.bias)
+
+
+def silu(x: Tensor) -> Tensor:
+    """Return x * sigmoid(x); on a CPU a number's result has the same bits wherever it stands.
+
+    torch's own rounds the last few numbers of each piece of work differently, and a piece is what a core gets of the
+    whole batch: so a row's bits would depend on its company (measured with torch 2.13; exp and tanh do not).
+    """
+    if _is_free(x):
+        return F.silu(x)
+    return x / (1 + (-x).exp())
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """Return GELU in its tanh form; on a CPU a number's result has the same bits wherever it stands, see silu."""
+    if _is_free(x):
+        return F.gelu(x, approximate="tanh")
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+    return 0.5 * x * (1 + inner.tanh())
+
+
+def _is_free(x: Tensor) -> bool:
+    """Whether bits may depend on company: on a GPU, in half precision, in training."""
+    return x.is_cuda or x.requires_grad or x.dtype != torch.float32
 
 
 class RMSNorm(nn.Module):

@@ -11,10 +11,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.engine.cache import CacheShape, Window
-from models.layers import Linear, RMSNorm, Rotation, attend
+from models.layers import Linear, RMSNorm, Rotation, attend, silu
 
 
 class DecoderConfig(Protocol):
@@ -89,7 +88,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (…, D)."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import TextConfig
-from models.layers import product
+from models.layers import product, silu
 from models.llama import SwiGLU
 
 
@@ -60,7 +60,7 @@ class Experts(nn.Module):
         every = torch.arange(self.fc1.weight.shape[0], device=x.device)
         ends = torch.searchsorted(by_expert, every, right=True, out_int32=True)
         gate, up = self.fc1(x[order // K], ends).chunk(2, dim=-1)
-        y = self.fc2(F.silu(gate) * up, ends)
+        y = self.fc2(silu(gate) * up, ends)
         back = torch.empty_like(order)
         back[order] = torch.arange(N * K, device=order.device)
         out: Tensor = (y[back].view(N, K, -1) * weights[..., None]).sum(1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import VisionConfig
-from models.layers import Linear, product
+from models.layers import Linear, gelu_tanh, product
 
 
 def position_buckets(side: int) -> list[Tensor]:
@@ -80,7 +80,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, P, D)."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        out: Tensor = self.fc2(gelu_tanh(self.fc1(x)))
         return out
 
 
@@ -179,7 +179,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, Q, W)."""
-        out: Tensor = self.linear_out(F.gelu(self.linear_in(x), approximate="tanh"))
+        out: Tensor = self.linear_out(gelu_tanh(self.linear_in(x)))
         return out
 
 

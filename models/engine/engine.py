@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from models.engine.cache import Cache, decode_window, prefill_window
 from models.engine.decoder import Decoder, Prompt
-from models.engine.memory import decode_sight, lasting, prefill_sight
+from models.engine.memory import Memory, Sight, decode_sight, lasting, prefill_sight
 from models.engine.sampler import choose
 from models.engine.scheduler import Scheduler, Sequence
 
@@ -56,6 +56,8 @@ class Engine:
         self._cache = Cache(model.cache_shape, slots, max_length)
         self._scheduler = Scheduler(slots, max_length)
         self._ended: list[Sequence] = []
+        self._memories: list[Memory | None] = []  # what the running sequences see, and the sight made of it
+        self._sight: Sight | None = None
 
     @property
     def num_waiting(self) -> int:
@@ -86,6 +88,8 @@ class Engine:
             self._prefill(length, pack)
         if self._scheduler.running:
             self._decode()
+        if not self._scheduler.running:
+            self._memories, self._sight = [], None  # or what nobody sees any more would stay
         ended, self._ended = self._ended, []
         return ended
 
@@ -133,8 +137,10 @@ class Engine:
         device = self._model.device
         newest = torch.tensor([[sequence.token_ids[-1]] for sequence in running], device=device)
         lengths = [sequence.cached_length for sequence in running]
-        sight = decode_sight([sequence.memory for sequence in running], device)
-        window = decode_window(self._cache, torch.tensor(lengths, device=device), max(lengths), sight)
+        memories = [sequence.memory for sequence in running]
+        if memories != self._memories:  # only where a sequence came or went: making one moves numbers to the device
+            self._memories, self._sight = memories, decode_sight(memories, device)
+        window = decode_window(self._cache, torch.tensor(lengths, device=device), max(lengths), self._sight)
         hidden = self._model.decode(self._model.embed(newest), window)
         self._append(self._model.logits(hidden[:, 0]), slice(0, len(running)))
 

@@ -8,7 +8,10 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }  # fmt: skip
-SHORT = LLAMA3 | {"factor": 4.0, "high_freq_factor": 3.0, "original_max_position_embeddings": 64}
+SHORT = {
+    "rope_type": "llama3", "rope_theta": 30.0, "factor": 4.0, "low_freq_factor": 2.0, "high_freq_factor": 6.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
 TEXT = {
     "vocab_size": 120, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 6, "num_attention_heads": 4,
     "num_key_value_heads": 2, "cross_attention_layers": [1, 4], "rope_parameters": LLAMA3, "rms_norm_eps": 1e-5,

@@ -18,6 +18,7 @@ from jobs.demo.training.aria import folder as aria
 from jobs.demo.training.mllama import folder as mllama
 from models.aria.model import empty_aria
 from models.mllama.config import aspect_ratios
+from models.mllama.model import empty_mllama
 
 TEXTS = (
     "Describe this image in two sentences.", "What shape is in the picture? Is it a circle, a triangle or a square?",
@@ -132,8 +133,6 @@ def tiny_mllama(
 
 def random_mllama(folder: Path, seed: int = 0) -> dict[str, Tensor]:
     """Return weights for a Mllama folder's configuration; no gate is closed."""
-    from models.mllama.model import empty_mllama
-
     generator = torch.Generator().manual_seed(seed)
     return {name: _random(parameter, generator) for name, parameter in empty_mllama(folder).named_parameters()}
 

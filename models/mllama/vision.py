@@ -18,7 +18,7 @@ from models.layers import Linear
 from models.mllama.config import VisionConfig
 
 # Tokens of a tile come in multiples of this: 1601 become 1608. The fillers are looked at, so they belong to what was
-# trained. (Where none is missing, Meta's code adds 8 and the reference none; the released sizes have no such case.)
+# trained. (A square plus one is never such a multiple, so there are always some.)
 TOKEN_MULTIPLE = 8
 
 

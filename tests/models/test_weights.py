@@ -160,7 +160,9 @@ def test_nothing_is_read_when_something_is_wrong(folder: Path) -> None:
     change(folder, lambda tensors: tensors.update({ROUTER: torch.zeros(5, 32)}))
     model = empty_aria(folder)
     with pytest.raises(WeightsError):
-        load_weights(model, folder, stored_place(model.config), device=lambda _: torch.device("cpu"), dtype=torch.float32)
+        load_weights(
+            model, folder, stored_place(model.config), device=lambda _: torch.device("cpu"), dtype=torch.float32
+        )
     assert all(parameter.is_meta for parameter in model.parameters())
 
 

@@ -143,13 +143,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     return out.transpose(1, 2).reshape(B, T, H * C)
 
 
-def attend_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend_all(query: Tensor, key: Tensor, value: Tensor, *, is_folded: bool | None = None) -> Tensor:
     """Let every query see all keys; the keys are shared by all sequences.
 
     Args:
         query: (B, H, T, C).
         key: (K, S, C); H is a multiple of K.
         value: (K, S, C).
+        is_folded: Read the keys once for all sequences, and not once for each. By default so on a GPU; on a CPU a
+            row's rounding would depend on its company.
 
     Returns:
         (B, T, H * C).
@@ -158,6 +160,9 @@ def attend_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     K = key.shape[0]
     # The heads of a group stand as further queries of one head, so no key is repeated.
     grouped = query.reshape(B, K, H // K * T, C)
-    # Expanded, not folded into one sequence of B * T queries: so a row's result does not depend on its company.
-    out = F.scaled_dot_product_attention(grouped, key.expand(B, -1, -1, -1), value.expand(B, -1, -1, -1))
-    return out.view(B, H, T, C).transpose(1, 2).reshape(B, T, H * C)
+    if is_folded or (is_folded is None and query.is_cuda):
+        folded = grouped.transpose(0, 1).reshape(1, K, -1, C)
+        out = F.scaled_dot_product_attention(folded, key[None], value[None]).view(K, B, -1, C).transpose(0, 1)
+    else:
+        out = F.scaled_dot_product_attention(grouped, key.expand(B, -1, -1, -1), value.expand(B, -1, -1, -1))
+    return out.reshape(B, H, T, C).transpose(1, 2).reshape(B, T, H * C)

@@ -45,6 +45,11 @@ class DecoderConfig(Protocol):
         ...
 
     @property
+    def max_position_embeddings(self) -> int:
+        """The longest sequence the model was made for."""
+        ...
+
+    @property
     def rms_norm_eps(self) -> float:
         """What a norm adds to the mean square."""
         ...
@@ -140,25 +145,12 @@ class LanguageModel(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
-    def device(self) -> torch.device:
-        """Where its input goes."""
-        return self.model.embed_tokens.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes in."""
-        return self.model.embed_tokens.weight.dtype
-
-    @property
     def cache_shape(self) -> CacheShape:
         """What one token leaves in the cache: nothing for layers that do not attend to their own sequence."""
+        config = self._config
         devices = [_device(layer) for layer in self.model.layers.values() if isinstance(layer, DecoderLayer)]
-        return CacheShape(tuple(devices), self._config.num_key_value_heads, self._config.head_dim, self.dtype)
-
-    def embed(self, token_ids: Tensor) -> Tensor:
-        """Return the embeddings (…, D) of token ids."""
-        out: Tensor = self.model.embed_tokens(token_ids)
-        return out
+        dtype = self.model.embed_tokens.weight.dtype
+        return CacheShape(tuple(devices), config.num_key_value_heads, config.head_dim, dtype)
 
     def forward(self, embeddings: Tensor, window: Window | None) -> Tensor:
         """Run (B, T, D) through the layers; return hidden states (B, T, D).
@@ -177,9 +169,46 @@ class LanguageModel(nn.Module):
         out: Tensor = self.model.norm(x.to(self.model.norm.weight.device))
         return out
 
+
+class FamilyModel(nn.Module):
+    """What the engine asks of every family's model that its decoder answers by itself; see models.engine.Decoder."""
+
+    language_model: LanguageModel
+    text: DecoderConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where its input goes; further layers may lie elsewhere."""
+        return self.language_model.model.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.language_model.model.embed_tokens.weight.dtype
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What one token leaves in the cache."""
+        return self.language_model.cache_shape
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """The longest sequence the model was made for."""
+        return self.text.max_position_embeddings
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Return the embeddings (…, D) of token ids."""
+        out: Tensor = self.language_model.model.embed_tokens(token_ids)
+        return out
+
+    def decode(self, embeddings: Tensor, window: Window | None = None) -> Tensor:
+        """Run (B, T, D) through the decoder; return hidden states (B, T, D)."""
+        out: Tensor = self.language_model(embeddings, window)
+        return out
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Return float32 scores (…, V) of the next token."""
-        scores: Tensor = self.lm_head(hidden)
+        scores: Tensor = self.language_model.lm_head(hidden)
         return scores.float()
 
 

@@ -1,4 +1,4 @@
-"""Tiles on the device: uint8 pictures become numbers, and images seen lately are not looked at again.
+"""Tiles on the device: uint8 pictures become numbers, and images encoded lately are not encoded again.
 
 Which tiles make up an image, and what an eye makes of it, is a family's business.
 
@@ -20,7 +20,7 @@ from models.types import Pixels
 KEPT_BYTES = 2**30
 
 
-class Levels:
+class Normalize:
     """What each uint8 level of each channel becomes, rounded as the reference processors round."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -47,7 +47,7 @@ class Sized(Protocol):
 F = TypeVar("F", bound=Sized)
 
 
-class Seen(Generic[F]):
+class ImageCache(Generic[F]):
     """What images became, by name: as long as somebody holds it, and the latest a while longer.
 
     Attributes:

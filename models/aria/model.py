@@ -12,16 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.aria.config import AriaConfig, AriaImages, read_config, read_images
 from models.aria.moe import MixtureOfExperts
 from models.aria.vision import Projector, VisionTower
-from models.engine.cache import CacheShape, Window
 from models.engine.decoder import Prompt
 from models.layers import rotary_frequencies
-from models.llama import DecoderLayer, LanguageModel
-from models.tiles import Levels, Seen
+from models.llama import DecoderLayer, FamilyModel, LanguageModel
+from models.tiles import ImageCache, Normalize
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import Place
 
@@ -29,42 +28,23 @@ from models.weights import Place
 VISION_PATCHES = 20_000
 
 
-class AriaModel(nn.Module):
+class AriaModel(FamilyModel):
     """The GPU half of Aria; without `vision` in the config, its decoder alone."""
 
     def __init__(self, config: AriaConfig, images: AriaImages | None) -> None:
         super().__init__()
         self.config = config
-        self.seen: Seen[Tensor] = Seen()
+        self.image_cache: ImageCache[Tensor] = ImageCache()
         if config.vision is not None and images is not None:
             self.vision_tower = VisionTower(config.vision)
             num_queries = max(config.patch_to_query.values())
             self.multi_modal_projector = Projector(config.vision, num_queries, config.text.hidden_size)
-            self._levels = Levels(images.mean, images.std)
+            self._normalize = Normalize(images.mean, images.std)
         text = config.text
         layers = {i: DecoderLayer(text, i, MixtureOfExperts(text)) for i in range(text.num_hidden_layers)}
         frequencies = rotary_frequencies(text.head_dim, text.rope_theta)
+        self.text = text
         self.language_model = LanguageModel(text, layers, frequencies, text.vocab_size)
-
-    @property
-    def device(self) -> torch.device:
-        """Where its input goes."""
-        return self.language_model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes in."""
-        return self.language_model.dtype
-
-    @property
-    def cache_shape(self) -> CacheShape:
-        """What one token leaves in the cache."""
-        return self.language_model.cache_shape
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """The longest sequence the model was made for."""
-        return self.config.text.max_position_embeddings
 
     def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
         """Bring inputs onto the device; each distinct tile among them is encoded once."""
@@ -95,20 +75,7 @@ class AriaModel(nn.Module):
 
     def normalise(self, tiles: Sequence[Pixels]) -> Tensor:
         """Return (N, 3, height, width) as the reference computes it in float32, cast to the model's dtype."""
-        return self._levels(tiles, self.device, self.dtype)
-
-    def embed(self, token_ids: Tensor) -> Tensor:
-        """Return the embeddings (…, D) of token ids."""
-        return self.language_model.embed(token_ids)
-
-    def decode(self, embeddings: Tensor, window: Window | None = None) -> Tensor:
-        """Run (B, T, D) through the decoder; return hidden states (B, T, D)."""
-        out: Tensor = self.language_model(embeddings, window)
-        return out
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return float32 scores (…, V) of the next token."""
-        return self.language_model.logits(hidden)
+        return self._normalize(tiles, self.device, self.dtype)
 
     def _features(self, inputs: Sequence[ModelInput]) -> dict[str, Tensor]:
         """Return the rows (Q, D) of each named tile. Tiles of one size are encoded together."""
@@ -117,7 +84,7 @@ class AriaModel(nn.Module):
             for i in inputs
             for name, tile, queries in zip(i.image_names, i.tiles, i.layout, strict=True)
         }
-        return self.seen.find(tiles, lambda names: self._encoded([tiles[name] for name in names]))
+        return self.image_cache.find(tiles, lambda names: self._encoded([tiles[name] for name in names]))
 
     def _encoded(self, tiles: Sequence[tuple[Pixels, int]]) -> list[Tensor]:
         by_size = defaultdict(list)

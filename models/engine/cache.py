@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.engine.memory import Sight
+from models.engine.memory import MemoryView
 
 # Places attended to come in multiples of this, so that shapes recur: kernels and their rounding depend on them.
 EXTENT = 64
@@ -57,18 +57,18 @@ class Window:
     Attributes:
         positions: int (B, T), place of each token in its sequence.
         mask: bool (B or 1, 1, T, S), True where a token sees a place; None when it is causal over the new tokens.
-        sight: What tokens see beside their own sequence; None when none of them sees anything.
+        memory: What tokens see beside their own sequence; None when none of them sees anything.
     """
 
     def __init__(
-        self, cache: Cache, slots: slice, positions: Tensor, extent: int, mask: Tensor | None, sight: Sight | None
+        self, cache: Cache, slots: slice, positions: Tensor, extent: int, mask: Tensor | None, memory: MemoryView | None
     ) -> None:
         self._cache = cache
         self._slots = slots
         self._extent = extent
         self.positions = positions
         self.mask = mask
-        self.sight = sight
+        self.memory = memory
 
     def to(self, device: torch.device) -> "Window":
         """Return the same for layers on another device."""
@@ -77,7 +77,7 @@ class Window:
         moved = copy(self)
         moved.positions = self.positions.to(device)
         moved.mask = None if self.mask is None else self.mask.to(device)
-        moved.sight = None if self.sight is None else self.sight.to(device)
+        moved.memory = None if self.memory is None else self.memory.to(device)
         return moved
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,31 +96,39 @@ class Window:
         return all_keys[:, :, : self._extent], all_values[:, :, : self._extent]
 
 
-def prefill_window(cache: Cache, slots: slice, length: int, start: int = 0, sight: Sight | None = None) -> Window:
-    """Return the window of a prompt's `length` tokens from place `start` on.
+def prefill_window(
+    cache: Cache, slots: slice, places: range, device: torch.device, memory: MemoryView | None = None
+) -> Window:
+    """Return the window of some tokens of prompts.
 
     From the start several prompts go together, padded on the right: a causal token sees no padding after it.
-    A later chunk of a long prompt sees all that came before. `sight` is what the tokens see beside.
+    A later chunk of a long prompt sees all that came before.
+
+    Args:
+        cache: The cache.
+        slots: Where the prompts are put.
+        places: Of the tokens in their prompts, one after the other.
+        device: Where the tokens' embeddings are.
+        memory: What the tokens see beside, on that device.
     """
-    device = cache.keys[0].device
-    positions = torch.arange(start, start + length, device=device)
-    extent = start + length
+    positions = torch.arange(places.start, places.stop, device=device)
     mask = None
-    if start > 0 or length == 1:
-        mask = (torch.arange(extent, device=device) <= positions[:, None])[None, None]
-    return Window(cache, slots, positions.expand(slots.stop - slots.start, length), extent, mask, sight)
+    if places.start > 0 or len(places) == 1:
+        mask = (torch.arange(places.stop, device=device) <= positions[:, None])[None, None]
+    rows = slots.stop - slots.start
+    return Window(cache, slots, positions.expand(rows, len(places)), places.stop, mask, memory)
 
 
-def decode_window(cache: Cache, lengths: Tensor, longest: int, sight: Sight | None = None) -> Window:
+def decode_window(cache: Cache, lengths: Tensor, longest: int, memory: MemoryView | None = None) -> Window:
     """Return the window of one more token for each of the first B slots.
 
     Args:
         cache: The cache.
         lengths: int (B,), tokens of each sequence in the cache so far.
         longest: The greatest of them, known to the host.
-        sight: What the tokens see beside.
+        memory: What the tokens see beside.
     """
     extent = -(-(longest + 1) // EXTENT) * EXTENT
     places = torch.arange(extent, device=lengths.device)
     mask = (places <= lengths[:, None])[:, None, None]
-    return Window(cache, slice(0, len(lengths)), lengths[:, None], extent, mask, sight)
+    return Window(cache, slice(0, len(lengths)), lengths[:, None], extent, mask, memory)

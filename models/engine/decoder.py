@@ -34,7 +34,7 @@ class Decoder(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it lives."""
+        """Where its input goes; further layers may lie elsewhere."""
         ...
 
     @property

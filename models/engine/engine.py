@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from models.engine.cache import Cache, decode_window, prefill_window
 from models.engine.decoder import Decoder, Prompt
-from models.engine.memory import Memory, Sight, decode_sight, lasting, prefill_sight
+from models.engine.memory import Memory, MemoryView, decode_view, lasting, prefill_view
 from models.engine.sampler import choose
 from models.engine.scheduler import Scheduler, Sequence
 
@@ -34,7 +34,7 @@ PREFILL_BLOCK = 16
 
 
 class Engine:
-    """Continuous batching over static slots, for one model on one device. Not thread-safe: one thread owns it."""
+    """Continuous batching over static slots, for one model. Not thread-safe: one thread owns it."""
 
     def __init__(self, model: Decoder, *, slots: int, max_length: int) -> None:
         """Allocate the cache.
@@ -56,8 +56,8 @@ class Engine:
         self._cache = Cache(model.cache_shape, slots, max_length)
         self._scheduler = Scheduler(slots, max_length)
         self._ended: list[Sequence] = []
-        self._memories: list[Memory | None] = []  # what the running sequences see, and the sight made of it
-        self._sight: Sight | None = None
+        self._memories: list[Memory | None] = []  # what the running sequences see, and the view made of it
+        self._view: MemoryView | None = None
 
     @property
     def num_waiting(self) -> int:
@@ -88,8 +88,6 @@ class Engine:
             self._prefill(length, pack)
         if self._scheduler.running:
             self._decode()
-        if not self._scheduler.running:
-            self._memories, self._sight = [], None  # or what nobody sees any more would stay
         ended, self._ended = self._ended, []
         return ended
 
@@ -107,15 +105,18 @@ class Engine:
     def _encoded(self, sequences: list[Sequence]) -> list[tuple[Sequence, Prompt]]:
         if not sequences:
             return []
+        error = None
         try:
             prompts = self._model.prompt([sequence.model_input for sequence in sequences])
-        except Exception as error:  # whatever it is, it must cost one row and not the batch
-            if len(sequences) == 1:
-                self._fail(sequences[0], error)
-                return []
-            log.warning("a batch of %d prompts failed (%r); trying them one by one", len(sequences), error)
-            return [pair for sequence in sequences for pair in self._encoded([sequence])]
-        return list(zip(sequences, prompts, strict=True))
+            return list(zip(sequences, prompts, strict=True))
+        except Exception as failure:  # whatever it is, it must cost one row and not the batch
+            # Without its traceback, which would keep alive all that the batch had encoded so far.
+            error = failure.with_traceback(None)
+        if len(sequences) == 1:
+            self._fail(sequences[0], error)
+            return []
+        log.warning("a batch of %d prompts failed (%r); trying them one by one", len(sequences), error)
+        return [pair for sequence in sequences for pair in self._encoded([sequence])]
 
     def _prefill(self, length: int, pack: list[tuple[Sequence, Prompt]]) -> None:
         slots = self._scheduler.start([sequence for sequence, _ in pack])
@@ -126,8 +127,9 @@ class Engine:
         # More than one chunk only ever means one prompt (see _packs); the last one made holds its last token.
         for start in range(0, max(lengths), PREFILL_TOKENS):
             chunk = embeddings[:, start : start + PREFILL_TOKENS]
-            sight = prefill_sight([prompt.spans for _, prompt in pack], start, chunk.shape[1], chunk.device)
-            hidden = self._model.decode(chunk, prefill_window(self._cache, slots, chunk.shape[1], start, sight))
+            places = range(start, start + chunk.shape[1])
+            view = prefill_view([prompt.spans for _, prompt in pack], places, chunk.device)
+            hidden = self._model.decode(chunk, prefill_window(self._cache, slots, places, chunk.device, view))
         rows = torch.arange(len(lengths), device=hidden.device)
         last = torch.tensor([length - 1 - start for length in lengths], device=hidden.device)
         self._append(self._model.logits(hidden[rows, last]), slots)
@@ -139,8 +141,8 @@ class Engine:
         lengths = [sequence.cached_length for sequence in running]
         memories = [sequence.memory for sequence in running]
         if memories != self._memories:  # only where a sequence came or went: making one moves numbers to the device
-            self._memories, self._sight = memories, decode_sight(memories, device)
-        window = decode_window(self._cache, torch.tensor(lengths, device=device), max(lengths), self._sight)
+            self._memories, self._view = memories, decode_view(memories, device)
+        window = decode_window(self._cache, torch.tensor(lengths, device=device), max(lengths), self._view)
         hidden = self._model.decode(self._model.embed(newest), window)
         self._append(self._model.logits(hidden[:, 0]), slice(0, len(running)))
 
@@ -152,6 +154,8 @@ class Engine:
             for i, sequence in enumerate(sequences)
             if sequence.append(choice.token_ids[i], choice.logprobs[i])
         ]
+        if ended:
+            self._memories, self._view = [], None  # or what nobody sees any more would stay
         # From the back, so that closing one gap does not move a sequence that ends too.
         for slot in reversed(ended):
             sequence = self._scheduler.running[slot]

@@ -41,53 +41,58 @@ class Span:
 Place = tuple[tuple[int, ...], slice, Memory]  # rows of a batch, tokens of them, what these see
 
 
-class Sight:
-    """Which memory each token of one forward sees; a token that sees none gets zeros."""
+class MemoryView:
+    """Which memory each token of one forward sees; a token that sees none gets zeros.
+
+    Attributes:
+        attends: bool (B, T, 1), whether a token sees any.
+    """
 
     def __init__(self, places: Sequence[Place], num_rows: int, num_tokens: int, device: torch.device) -> None:
         self._places = places
-        self._on = device
         sees = torch.zeros(num_rows, num_tokens, 1, dtype=torch.bool)
         for rows, tokens, _ in places:
             sees[list(rows), tokens] = True
-        # Rows are picked by tensors made once here and not in every layer; all rows need no picking.
-        self._rows = [None if len(rows) == num_rows else torch.tensor(rows, device=device) for rows, _, _ in places]
-        self.sees = sees.to(device)
+        self.attends = sees.to(device)
+        self._rows = [_picked(rows, device) for rows, _, _ in places]
+        self._elsewhere: dict[torch.device, MemoryView] = {}
 
-    def to(self, device: torch.device) -> "Sight":
-        """Return the same for layers on another device."""
-        B, T, _ = self.sees.shape
-        return self if device == self._on else Sight(self._places, B, T, device)
+    def to(self, device: torch.device) -> "MemoryView":
+        """Return the same for layers on another device; made once, since one view serves many steps."""
+        if device == self.attends.device:
+            return self
+        if device not in self._elsewhere:
+            B, T, _ = self.attends.shape
+            self._elsewhere[device] = MemoryView(self._places, B, T, device)
+        return self._elsewhere[device]
 
-    def look(self, layer: int, query: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor) -> Tensor:
         """Return what queries (B, H, T, C) find in one layer's memories, (B, T, H * C)."""
         B, H, T, C = query.shape
         out = query.new_zeros(B, T, H * C)
         for (_, tokens, memory), rows in zip(self._places, self._rows, strict=True):
-            asking = query[:, :, tokens] if rows is None else query[rows, :, tokens]
-            found = attend_all(asking, memory.keys[layer], memory.values[layer])
-            out[slice(None) if rows is None else rows, tokens] = found
+            out[rows, tokens] = attend_all(query[rows][:, :, tokens], memory.keys[layer], memory.values[layer])
         return out
 
 
-def prefill_sight(spans: Sequence[Sequence[Span]], start: int, length: int, device: torch.device) -> Sight | None:
-    """Return what the tokens at places `start` to `start + length` of several prompts see; None if nothing."""
+def prefill_view(spans: Sequence[Sequence[Span]], places: range, device: torch.device) -> MemoryView | None:
+    """Return what the tokens at some places of several prompts see; None if nothing."""
     rows_of = defaultdict(list)
     for row, several in enumerate(spans):
-        for first, stop, memory in _clipped(several, start, length):
+        for first, stop, memory in _clipped(several, places):
             rows_of[first, stop, memory].append(row)
-    places = [(tuple(rows), slice(first, stop), memory) for (first, stop, memory), rows in rows_of.items()]
-    return Sight(places, len(spans), length, device) if places else None
+    found = [(tuple(rows), slice(first, stop), memory) for (first, stop, memory), rows in rows_of.items()]
+    return MemoryView(found, len(spans), len(places), device) if found else None
 
 
-def decode_sight(memories: Sequence[Memory | None], device: torch.device) -> Sight | None:
+def decode_view(memories: Sequence[Memory | None], device: torch.device) -> MemoryView | None:
     """Return what one more token of each sequence sees; None if nothing."""
     rows_of = defaultdict(list)
     for row, memory in enumerate(memories):
         if memory is not None:
             rows_of[memory].append(row)
-    places = [(tuple(rows), slice(0, 1), memory) for memory, rows in rows_of.items()]
-    return Sight(places, len(memories), 1, device) if places else None
+    found = [(tuple(rows), slice(0, 1), memory) for memory, rows in rows_of.items()]
+    return MemoryView(found, len(memories), 1, device) if found else None
 
 
 def lasting(spans: Sequence[Span]) -> Memory | None:
@@ -95,10 +100,17 @@ def lasting(spans: Sequence[Span]) -> Memory | None:
     return next((span.memory for span in spans if span.stop is None), None)
 
 
-def _clipped(spans: Sequence[Span], start: int, length: int) -> Iterator[tuple[int, int, Memory]]:
-    """Yield spans as places of a chunk, those that have any there."""
+def _clipped(spans: Sequence[Span], places: range) -> Iterator[tuple[int, int, Memory]]:
+    """Yield spans as tokens of a chunk, those that have any there."""
     for span in spans:
-        first = max(span.start - start, 0)
-        stop = length if span.stop is None else min(span.stop - start, length)
+        first = max(span.start - places.start, 0)
+        stop = len(places) if span.stop is None else min(span.stop - places.start, len(places))
         if first < stop:
             yield first, stop, span.memory
+
+
+def _picked(rows: tuple[int, ...], device: torch.device) -> slice | Tensor:
+    """Return rows as an index; neighbours, which those who share an image mostly are, need no copy."""
+    if rows[-1] - rows[0] == len(rows) - 1:
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows, device=device)

@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.engine.cache import CacheShape, Window
+from models.engine.cache import Window
 from models.engine.decoder import Prompt
-from models.engine.memory import Memory, Sight, Span
+from models.engine.memory import Memory, MemoryView, Span
 from models.layers import Linear, RMSNorm, Rotation, rotary_frequencies
-from models.llama import DecoderLayer, LanguageModel, SwiGLU
+from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, MllamaImages, TextConfig, read_config, read_images
 from models.mllama.vision import VisionModel
-from models.tiles import Levels, Seen
+from models.tiles import ImageCache, Normalize
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import Place
 
@@ -51,10 +51,10 @@ class CrossAttention(nn.Module):
         self.q_norm = RMSNorm(C, config.rms_norm_eps)
         self.k_norm = RMSNorm(C, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, sight: Sight) -> Tensor:
+    def forward(self, x: Tensor, view: MemoryView) -> Tensor:
         """Return (B, T, D), zeros for tokens that see nothing."""
         q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # (B, H, T, C)
-        out: Tensor = self.o_proj(sight.look(self.place, q))
+        out: Tensor = self.o_proj(view.attend(self.place, q))
         return out
 
     def remember(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,54 +77,37 @@ class CrossLayer(nn.Module):
 
     def forward(self, x: Tensor, _: Rotation, window: Window | None) -> Tensor:
         """Return (B, T, D); tokens that see nothing come out as they went in."""
-        sight = None if window is None else window.sight
-        if sight is None:
+        view = None if window is None else window.memory
+        if view is None:
             return x
-        x = x + self.cross_attn_attn_gate.tanh() * self.cross_attn(self.input_layernorm(x), sight)
-        out: Tensor = x + self.cross_attn_mlp_gate.tanh() * (sight.sees * self.mlp(self.post_attention_layernorm(x)))
+        x = x + self.cross_attn_attn_gate.tanh() * self.cross_attn(self.input_layernorm(x), view)
+        mlp = self.mlp(self.post_attention_layernorm(x))
+        # Chosen, not multiplied by 0: what overflowed in half precision would be NaN.
+        out: Tensor = x + self.cross_attn_mlp_gate.tanh() * torch.where(view.attends, mlp, 0)
         return out
 
 
-class MllamaModel(nn.Module):
+class MllamaModel(FamilyModel):
     """The GPU half of Mllama; without `vision` in the config, its decoder alone."""
 
     def __init__(self, config: MllamaConfig, images: MllamaImages | None) -> None:
         super().__init__()
         self.config = config
-        self.seen: Seen[Memory] = Seen()
-        self._joined: Seen[Memory] = Seen(kept_bytes=0)
+        self.image_cache: ImageCache[Memory] = ImageCache()
+        self._joined: ImageCache[Memory] = ImageCache(kept_bytes=0)
         text = config.text
         if config.vision is not None and images is not None:
             self.vision_model = VisionModel(config.vision)
             self.multi_modal_projector = Linear(config.vision.output_size, text.hidden_size)
-            self._levels = Levels(images.mean, images.std)
+            self._normalize = Normalize(images.mean, images.std)
         frequencies = scaled_frequencies(text)
+        self.text = text
         self.language_model = LanguageModel(text, _layers(config), frequencies, text.vocab_size + EXTRA_EMBEDDINGS)
-
-    @property
-    def device(self) -> torch.device:
-        """Where its input goes."""
-        return self.language_model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes in."""
-        return self.language_model.dtype
-
-    @property
-    def cache_shape(self) -> CacheShape:
-        """What one token leaves in the cache."""
-        return self.language_model.cache_shape
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """The longest sequence the model was made for."""
-        return self.config.text.max_position_embeddings
 
     def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
         """Bring inputs onto the device; each distinct picture is encoded once."""
         pictures = {name: picture for i in inputs for name, picture in self._pictures(i)}
-        memories = self.seen.find(pictures, lambda names: self.encode([pictures[name] for name in names]))
+        memories = self.image_cache.find(pictures, lambda names: self.encode([pictures[name] for name in names]))
         prompts = []
         for model_input in inputs:
             ids = torch.tensor(model_input.token_ids, dtype=torch.int64)
@@ -154,7 +137,7 @@ class MllamaModel(nn.Module):
     def features(self, pictures: Sequence[tuple[Sequence[Pixels], int]]) -> Tensor:
         """Return what pictures with one number of tiles are to the decoder, (N, R, D), real tiles only."""
         num_tiles = len(pictures[0][0])
-        pixels = self._levels([tile for tiles, _ in pictures for tile in tiles], self.device, self.dtype)
+        pixels = self._normalize([tile for tiles, _ in pictures for tile in tiles], self.device, self.dtype)
         ratio_ids = torch.tensor([ratio_id for _, ratio_id in pictures], device=self.device)
         seen = self.vision_model(pixels.view(-1, num_tiles, *pixels.shape[1:]), ratio_ids)[:, :num_tiles]
         out: Tensor = self.multi_modal_projector(seen.flatten(1, 2))
@@ -162,22 +145,12 @@ class MllamaModel(nn.Module):
 
     def remember(self, features: Tensor) -> Memory:
         """Return the keys and values that every cross-attention layer makes of features (…, R, D)."""
-        layers = [layer for layer in self.language_model.model.layers.values() if isinstance(layer, CrossLayer)]
-        pairs = [layer.cross_attn.remember(features.to(layer.input_layernorm.weight.device)) for layer in layers]
+        pairs = []
+        for layer in self.language_model.model.layers.values():
+            if isinstance(layer, CrossLayer):
+                features = features.to(layer.input_layernorm.weight.device)  # copied where the device changes alone
+                pairs.append(layer.cross_attn.remember(features))
         return Memory(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs))
-
-    def embed(self, token_ids: Tensor) -> Tensor:
-        """Return the embeddings (…, D) of token ids."""
-        return self.language_model.embed(token_ids)
-
-    def decode(self, embeddings: Tensor, window: Window | None = None) -> Tensor:
-        """Run (B, T, D) through the decoder; return hidden states (B, T, D)."""
-        out: Tensor = self.language_model(embeddings, window)
-        return out
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return float32 scores (…, V) of the next token."""
-        return self.language_model.logits(hidden)
 
     def _pictures(self, model_input: ModelInput) -> Iterator[tuple[str, tuple[Sequence[Pixels], int]]]:
         """Yield each picture's name, tiles and grid."""

@@ -168,7 +168,8 @@ class VisionModel(nn.Module):
         x = torch.cat((x.flatten(1, 2), x.new_zeros(N, M * fillers, D)), dim=1)  # (N, S, D)
         inputs: dict[int, Tensor] = {}
         for place, layer in enumerate(self.transformer.layers):
-            inputs[place] = x[:, : M * P]
+            if place in self.config.intermediate_layers:
+                inputs[place] = x[:, : M * P]
             x = layer(x, num_real)
         after = self.post_tile_positional_embedding(ratio_ids)  # (N, M, 1, D)
         after = torch.cat([after.expand(-1, -1, n, -1).flatten(1, 2) for n in (P, fillers)], dim=1)

@@ -12,20 +12,20 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models import load_model
-from models.engine import Engine, Sequence, run_all
+from models.engine import Engine, Sequence
 from models.mllama.model import MllamaModel
-from models.tiles import Seen
+from models.tiles import ImageCache
 from models.types import Sampling
-from tests.models.mllama_reference import Picture, Row, Size, batch, greedy, write_reference
+from tests.models.mllama_reference import PAD, Picture, Row, Size, batch, write_reference
 
 # Ten layers, two of them looking at pictures of 4 x 1025 tokens; a head that is as large a part as the released one's.
 SIZE = Size(
@@ -80,34 +80,56 @@ def measure(tokens: int, rounds: int) -> None:
         _tell(case=case.name, round="median", **medians)
 
 
+@dataclass(frozen=True)
+class Timed:
+    """One side's answers to a batch, and its CPU seconds until the first token and for each token after it."""
+
+    answers: list[list[int]]
+    prefill: float
+    decode: float
+
+
 def _round(case: Case, ours: MllamaModel, theirs: Any, tokens: int) -> dict[str, float]:
     rows = case.rows()
-    inputs = batch(rows, SIZE)
-    (their_first, _), (our_first, _) = _timed(lambda: greedy(theirs, inputs, 1)), _timed(lambda: _answer(ours, rows, 1))
-    their_all, expected = _timed(lambda: greedy(theirs, inputs, tokens))
-    our_all, answered = _timed(lambda: _answer(ours, rows, tokens))
-    assert answered == expected, f"{case.name}: the answers differ"
-    their_decode, our_decode = their_all - their_first, our_all - our_first
+    expected, answered = _their_answers(theirs, rows, tokens), _our_answers(ours, rows, tokens)
+    assert answered.answers == expected.answers, f"{case.name}: the answers differ"
     return {
-        "prefill": their_first / our_first,
-        "decode": their_decode / our_decode,
-        "our_prefill_s": our_first,
-        "our_tokens_per_s": ROWS * (tokens - 1) / our_decode,
-        "their_tokens_per_s": ROWS * (tokens - 1) / their_decode,
+        "prefill": expected.prefill / answered.prefill,
+        "decode": expected.decode / answered.decode,
+        "our_prefill_s": answered.prefill,
+        "our_tokens_per_s": ROWS / answered.decode,
+        "their_tokens_per_s": ROWS / expected.decode,
     }
 
 
-def _answer(model: MllamaModel, rows: list[Row], tokens: int) -> list[list[int]]:
-    model.seen = Seen()  # or the pictures would be known from the round before
+def _our_answers(model: MllamaModel, rows: list[Row], tokens: int) -> Timed:
+    model.image_cache = ImageCache()  # or the pictures would be known from the round before
     sequences = [Sequence("", row.ours(SIZE), Sampling(max_new_tokens=tokens)) for row in rows]
-    run_all(Engine(model, slots=ROWS, max_length=PROMPT + tokens), sequences)
-    return [sequence.token_ids for sequence in sequences]
-
-
-def _timed(work: Callable[[], list[list[int]]]) -> tuple[float, list[list[int]]]:
     started = time.process_time()
-    done = work()
-    return time.process_time() - started, done
+    engine = Engine(model, slots=ROWS, max_length=PROMPT + tokens)
+    for sequence in sequences:
+        engine.submit(sequence)
+    ticks = [started]
+    while not engine.is_idle:
+        engine.step()  # the first one gives two tokens: that of the prompt and one more
+        ticks.append(time.process_time())
+    decode = (ticks[-1] - ticks[1]) / (len(ticks) - 2)
+    return Timed([sequence.token_ids for sequence in sequences], ticks[1] - started - decode, decode)
+
+
+@torch.inference_mode()
+def _their_answers(model: Any, rows: list[Row], tokens: int) -> Timed:
+    inputs = batch(rows, SIZE)
+    ticks = [time.process_time()]
+
+    def tick(_: Tensor, scores: Tensor) -> Tensor:
+        ticks.append(time.process_time())
+        return scores
+
+    options = {"do_sample": False, "max_new_tokens": tokens, "eos_token_id": None, "pad_token_id": PAD}
+    out = model.generate(**inputs, **options, logits_processor=[tick])
+    answers = out[:, inputs["input_ids"].shape[1] :].tolist()
+    return Timed(answers, ticks[1] - ticks[0], (ticks[-1] - ticks[1]) / (len(ticks) - 2))
 
 
 def _tell(**values: Any) -> None:

@@ -140,12 +140,12 @@ def test_sharing_a_picture_changes_no_score(folder: Path, pupil, spelling) -> No
 def first_scores(model, model_input):
     """Return the scores of an answer's first token, as the engine gets them."""
     from models.engine.cache import Cache, prefill_window
-    from models.engine.memory import prefill_sight
+    from models.engine.memory import prefill_view
 
     (prompt,) = model.prompt([model_input])
     length = len(prompt.embeddings)
-    sight = prefill_sight([prompt.spans], 0, length, model.device)
-    window = prefill_window(Cache(model.cache_shape, 1, length), slice(0, 1), length, sight=sight)
+    view = prefill_view([prompt.spans], range(length), model.device)
+    window = prefill_window(Cache(model.cache_shape, 1, length), slice(0, 1), range(length), model.device, view)
     return model.logits(model.decode(prompt.embeddings[None], window)[0, -1])
 
 

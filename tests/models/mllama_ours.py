@@ -8,20 +8,22 @@ from torch import Tensor
 from models.engine import Engine, run_all
 from models.engine import Sequence as Answering
 from models.engine.cache import Cache, prefill_window
-from models.engine.memory import Sight, prefill_sight
+from models.engine.memory import MemoryView, prefill_view
 from models.mllama.model import MllamaModel
 from models.types import Sampling
 from tests.models.mllama_reference import Picture, Row, Size
 
 
 @torch.inference_mode()
-def logits_of(model: MllamaModel, row: Row, size: Size, rule: Callable[[Sight], Sight] = lambda sight: sight) -> Tensor:
+def logits_of(
+    model: MllamaModel, row: Row, size: Size, rule: Callable[[MemoryView], MemoryView] = lambda view: view
+) -> Tensor:
     """Return the scores (T, V) after every token; `rule` may change what tokens see."""
     [prompt] = model.prompt([row.ours(size)])
     T = len(row.ids)
-    sight = prefill_sight([prompt.spans], 0, T, model.device)
+    view = prefill_view([prompt.spans], range(T), model.device)
     cache = Cache(model.cache_shape, 1, T)
-    window = prefill_window(cache, slice(0, 1), T, 0, None if sight is None else rule(sight))
+    window = prefill_window(cache, slice(0, 1), range(T), model.device, None if view is None else rule(view))
     return model.logits(model.decode(prompt.embeddings[None], window))[0]
 
 

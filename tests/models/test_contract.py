@@ -97,7 +97,7 @@ def test_an_image_is_looked_at_once_however_many_questions_there_are_about_it(ch
     engine = Engine(model, slots=2, max_length=512)
     sequences = [Sequence("", processor.prepare(one), one.sampling, processor.stop_ids, None) for one in asked]
     run_all(engine, sequences)
-    assert model.seen.num_encoded == 3
+    assert model.image_cache.num_encoded == 3
     together = [sequence.completion for sequence in sequences]
     assert [one and one.token_ids for one in together] == [ask(checkpoint, [one])[0].token_ids for one in asked]
 
@@ -114,7 +114,7 @@ def test_text_is_answered_alike_by_a_model_loaded_without_what_images_need(check
 
 def test_a_model_loaded_without_what_images_need_refuses_them(checkpoint: str) -> None:
     processor = load_processor(checkpoint, text_only=True)
-    with pytest.raises(BadRequest, match="1 images for a model loaded with text_only"):
+    with pytest.raises(BadRequest, match="found 1 image, but a model loaded with text_only sees none"):
         processor.prepare(about(photograph(9, 9, 1)))
 
 

@@ -250,7 +250,9 @@ def test_log_probabilities_are_the_models_own_whatever_the_sampling(toy: Toy) ->
 def _scores(toy: Toy, ids: list[int]) -> Tensor:
     cache = Cache(toy.cache_shape, 1, len(ids))
     with torch.inference_mode():
-        hidden = toy.decode(toy.embed(torch.tensor([ids])), prefill_window(cache, slice(0, 1), len(ids)))
+        hidden = toy.decode(
+            toy.embed(torch.tensor([ids])), prefill_window(cache, slice(0, 1), range(len(ids)), toy.device)
+        )
         return toy.logits(hidden[:, -1:])
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models import load_model
 from models.engine import engine
-from models.engine.memory import Memory, Sight
+from models.engine.memory import Memory, MemoryView
 from models.layers import attend_all
 from models.mllama.model import MllamaModel
 from tests.models.mllama_ours import generated, logits_of, rows_from_an_image, rows_with_left_context
@@ -68,15 +68,15 @@ class ReferencesRule:
     """
 
     everything: Memory
-    ours: Sight
+    ours: MemoryView
 
     @property
-    def sees(self) -> Tensor:
-        return self.ours.sees
+    def attends(self) -> Tensor:
+        return self.ours.attends
 
-    def look(self, layer: int, query: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor) -> Tensor:
         keys, values = self.everything.keys[layer], self.everything.values[layer]
-        return torch.where(self.ours.sees, self.ours.look(layer, query), attend_all(query, keys, values))
+        return torch.where(self.ours.attends, self.ours.attend(layer, query), attend_all(query, keys, values))
 
 
 @torch.inference_mode()

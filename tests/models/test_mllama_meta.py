@@ -17,7 +17,7 @@ from models import ImageSettings, Request, Sampling, ask, load_model, load_proce
 from models.images import decode_image
 from models.mllama.config import read_config, read_images
 from models.mllama.model import MllamaModel
-from models.tiles import Levels
+from models.tiles import Normalize
 from tests.models.mllama_ours import generated, logits_of, rows_from_an_image, rows_with_left_context
 from tests.models.mllama_reference import TABLES, Row, Size, batch, share_tile_embeddings, write_reference
 from tests.models.mllama_sizes import LLAMA3, META_SIZES, SIZES
@@ -125,7 +125,7 @@ def test_a_picture_becomes_metas_tiles_to_the_last_bit(whole: tuple[str, Any], s
     vision = read_config(Path(folder)).vision
     assert vision is not None
     stored = read_images(Path(folder), vision, ImageSettings())
-    found = Levels(stored.mean, stored.std)(model_input.tiles, torch.device("cpu"), torch.float32)
+    found = Normalize(stored.mean, stored.std)(model_input.tiles, torch.device("cpu"), torch.float32)
     assert torch.equal(found, tiles)
     assert vision.aspect_ratios[model_input.layout[0] - 1] == (rows, columns)
 

@@ -55,7 +55,7 @@ def answered(
     thread = EngineThread(Engine(model, slots=3, max_length=512), EngineSequence)
     generate = Generate(thread, processor, JOB, SAMPLING, "tiny", SCHEMA)
     block = Preprocess(processor, JOB, SAMPLING)(read_rows(rows, schema=SCHEMA))
-    return list(asyncio.run(generate(block)).to_pylist()), model.seen.num_encoded
+    return list(asyncio.run(generate(block)).to_pylist()), model.image_cache.num_encoded
 
 
 def test_rows_with_none_one_and_several_images_share_a_unit(checkpoint: str) -> None:
@@ -78,8 +78,9 @@ def test_a_model_without_its_eye_answers_text_and_names_the_rows_with_images(che
     table, _ = answered(checkpoint, rows, text_only=True)
     assert [row["error"] and row["error"]["message"] for row in table] == [
         None,
-        "1 images for a model loaded with text_only",
+        "found 1 image, but a model loaded with text_only sees none",
         None,
     ]
+    assert table[1]["error"]["stage"] == "preprocess"
     whole, _ = answered(checkpoint, rows)
     assert [table[n]["output_token_ids"] for n in (0, 2)] == [whole[n]["output_token_ids"] for n in (0, 2)]

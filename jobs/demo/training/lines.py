@@ -18,7 +18,7 @@ from torch import Tensor
 from jobs.demo.questions import Pair
 from jobs.demo.training import data
 from models.engine.cache import Window
-from models.engine.memory import Sight
+from models.engine.memory import MemoryView
 from models.types import Processor
 
 _NOTHING = -100
@@ -27,10 +27,10 @@ _NOTHING = -100
 class Apart(Window):
     """A window without a cache: tokens see each other under a mask, at positions of their own."""
 
-    def __init__(self, positions: Tensor, mask: Tensor, sight: Sight | None) -> None:
+    def __init__(self, positions: Tensor, mask: Tensor, view: MemoryView | None) -> None:
         self.positions = positions
         self.mask = mask
-        self.sight = sight
+        self.memory = view
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return what was given: there is nothing before it."""
@@ -58,11 +58,11 @@ class Batch:
         """Bool (N, T), where an answer's next token is asked for."""
         return self.targets >= 0
 
-    def apart(self, sight: Sight | None = None) -> Apart:
+    def apart(self, view: MemoryView | None = None) -> Apart:
         """Return the window in which each question sees its picture's tokens and itself."""
         asking, seen = self.turns[:, :, None], self.turns[:, None, :]
         mask = ((seen == asking) | (seen == 0)).tril()[:, None]
-        return Apart(self.positions, mask, sight)
+        return Apart(self.positions, mask, view)
 
 
 class Lines:

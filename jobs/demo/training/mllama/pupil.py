@@ -18,31 +18,31 @@ from jobs.demo.training.lines import Batch
 from jobs.demo.training.mllama.folder import END_OF_TURN, IMAGE_TOKEN, PATCH, TILE, VISION, write_files
 from jobs.demo.training.pupil import Recipe
 from jobs.demo.training.weights import Start, fill_weights, save_weights, usual_start
-from models.engine.memory import Memory, Sight
+from models.engine.memory import Memory, MemoryView
 from models.mllama.config import read_config, read_images
 from models.mllama.model import MllamaModel
 from models.mllama.processor import fitted
-from models.tiles import Levels
+from models.tiles import Normalize
 from models.types import ImageSettings, ModelInput
 
 
-class OwnPicture(Sight):
+class OwnPicture(MemoryView):
     """Each row of a batch sees a picture of its own, all pictures having one number of tiles."""
 
     def __init__(self, memory: Memory, sees: Tensor) -> None:
         """Take the keys and values (N, K, R, C) of every layer, and which tokens see them (N, T, 1)."""
         self._memory = memory
-        self.sees = sees
+        self.attends = sees
 
-    def to(self, device: torch.device) -> Sight:
+    def to(self, device: torch.device) -> MemoryView:
         """Return the same: training knows one device."""
         return self
 
-    def look(self, layer: int, query: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor) -> Tensor:
         """Return what queries (N, H, T, C) find, (N, T, H * C)."""
         keys, values = self._memory.keys[layer], self._memory.values[layer]
         found = F.scaled_dot_product_attention(query, keys, values, enable_gqa=True)
-        return found.transpose(1, 2).flatten(2) * self.sees
+        return found.transpose(1, 2).flatten(2) * self.attends
 
 
 class MllamaPupil:
@@ -55,7 +55,7 @@ class MllamaPupil:
         assert config.vision is not None
         self._grids = config.vision.aspect_ratios
         images = read_images(folder, config.vision, ImageSettings())
-        self._levels = Levels(images.mean, images.std)
+        self._normalize = Normalize(images.mean, images.std)
         self.model = MllamaModel(config, images)
         fill_weights(self.model, _start, generator)
 
@@ -83,7 +83,7 @@ class MllamaPupil:
         """Return what the vision encoder sees in real tiles (N, M, P, D)."""
         num_tiles = len(inputs[0].tiles)
         tiles = [tile for model_input in inputs for tile in model_input.tiles]
-        pixels = self._levels(tiles, self.model.device, self.model.dtype)
+        pixels = self._normalize(tiles, self.model.device, self.model.dtype)
         grids = torch.tensor([model_input.layout[0] for model_input in inputs])
         pictures = pixels.view(len(inputs), num_tiles, *pixels.shape[1:])
         out: Tensor = self.model.vision_model(pictures, grids)[:, :num_tiles]

@@ -127,6 +127,7 @@ def ask(
     dtype: str = "auto",
     slots: int = 8,
     preprocess: ImageSettings | None = None,
+    today: date = TEMPLATE_DATE,
 ) -> list[Answer]:
     """Answer requests in this process, in the order given.
 
@@ -139,6 +140,7 @@ def ask(
         dtype: See `load_model`.
         slots: Requests answered at once; the answers do not depend on it.
         preprocess: Image settings that go before the checkpoint's own.
+        today: The day it is for chat templates that write one into their prompts.
 
     Raises:
         BadRequest: A request cannot be turned into a prompt or does not fit; its place and key are named.
@@ -150,7 +152,7 @@ def ask(
 
     requests = list(requests)
     text_only = not any(request.images for request in requests)
-    processor = load_processor(path, preprocess, text_only=text_only)
+    processor = load_processor(path, None if text_only else preprocess, today=today, text_only=text_only)
     sequences = []
     for place, request in enumerate(requests):
         try:
@@ -202,9 +204,18 @@ def _empty_model(folder: Path, text_only: bool) -> tuple[AriaModel | MllamaModel
 def _model_type(folder: Path) -> str:
     config = read_json(folder, "config.json")
     if config is None:
-        what = "is not a folder" if not folder.is_dir() else "has no config.json"
-        raise CheckpointError(f"no checkpoint at {folder}: it {what}")
+        raise CheckpointError(f"no checkpoint at {folder}: it {_instead(folder)}")
     return str(config.get("model_type"))
+
+
+def _instead(folder: Path) -> str:
+    """Say what stands in a folder's place, or in the folder in place of a checkpoint."""
+    if not folder.is_dir():
+        return "is not a folder"
+    if (folder / "params.json").is_file() or any(folder.glob("consolidated.*.pth")):
+        above = "expected the folder above, with config.json and *.safetensors"
+        return f"has no config.json but Meta's own files (params.json, consolidated.*.pth); {above}"
+    return "has no config.json"
 
 
 def _unknown(folder: Path, kind: str) -> CheckpointError:

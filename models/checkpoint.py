@@ -1,11 +1,129 @@
 """Read the JSON files of a checkpoint folder, and the few shapes that their fields come in. Knows no family."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models.types import CheckpointError, ImageSettings
+from models.types import CheckpointError, ImageSettings, ImageSettingsError
+
+# Steps that every family takes with an image; files may say so, but they cannot leave one out.
+STEPS = ("do_convert_rgb", "do_resize", "do_pad", "do_rescale", "do_normalize")
+# Writers of numbers like 1 / 255 keep 8 digits or more.
+ROUNDING = 1e-9
+
+
+class Fields:
+    """An object in a checkpoint's JSON file. It knows where it stands, so that a wrong field is named with its place.
+
+    In all of them a field that is null counts as absent, and the first of several names that is there wins.
+    """
+
+    def __init__(self, file: Path, values: Mapping[str, Any], prefix: str = "") -> None:
+        """Keep an object and its place.
+
+        Args:
+            file: Named in errors.
+            values: The object.
+            prefix: Its own name in the file and a dot, if it is not the whole.
+        """
+        self.file = file
+        self._values = values
+        self._prefix = prefix
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that are there."""
+        return tuple(self._values)
+
+    def get(self, *names: str) -> Any:
+        """Return a field as it is, or None."""
+        return self._values.get(self._name(names))
+
+    def section(self, *names: str, default: Mapping[str, Any] | None = None) -> "Fields":
+        """Return a field that is an object itself."""
+        values = self._value(names, default)
+        if not isinstance(values, Mapping):
+            raise self.fault(*names, expected="an object")
+        return Fields(self.file, values, f"{self._prefix}{self._name(names)}.")
+
+    def integer(self, *names: str, default: int | None = None, least: int = 0) -> int:
+        """Return a field that is a whole number."""
+        value = self._value(names, default)
+        if not _is_whole(value) or value < least:
+            raise self.fault(*names, expected=f"a whole number from {least} on")
+        return int(value)
+
+    def number(self, *names: str, default: float | None = None) -> float:
+        """Return a field that is a finite number."""
+        value = self._value(names, default)
+        if not _is_number(value):
+            raise self.fault(*names, expected="a number")
+        return float(value)
+
+    def flag(self, *names: str, default: bool) -> bool:
+        """Return a field that is true or false."""
+        value = self._value(names, default)
+        if not isinstance(value, bool):
+            raise self.fault(*names, expected="true or false")
+        return value
+
+    def word(self, *names: str, default: str | None = None) -> str:
+        """Return a field that is a text."""
+        value = self._value(names, default)
+        if not isinstance(value, str):
+            raise self.fault(*names, expected="a text")
+        return value
+
+    def places(self, *names: str, default: tuple[int, ...], count: int) -> tuple[int, ...]:
+        """Return a field that lists some of `count` things by their numbers, each at most once."""
+        value = self._value(names, default)
+        if not isinstance(value, list | tuple) or not all(_is_whole(one) and 0 <= one < count for one in value):
+            raise self.fault(*names, expected=f"whole numbers from 0 to {count - 1}")
+        if len(set(value)) < len(value):
+            raise self.fault(*names, expected="each number once")
+        return tuple(map(int, value))
+
+    def ids(self, *names: str, default: int) -> frozenset[int]:
+        """Return a field that is one token id or a list of them."""
+        value = self._value(names, default)
+        listed = value if isinstance(value, list) else [value]
+        if not all(map(_is_whole, listed)):
+            raise self.fault(*names, expected="one whole number or a list of them")
+        return frozenset(map(int, listed))
+
+    def channels(self, *names: str, default: tuple[float, float, float] | None = None) -> tuple[float, float, float]:
+        """Return a field that has one number for each of red, green and blue."""
+        value = self._value(names, default)
+        if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(_is_number, value)):
+            raise self.fault(*names, expected="three numbers")
+        red, green, blue = value
+        return float(red), float(green), float(blue)
+
+    def expect(self, name: str, expected: Any) -> None:
+        """Refuse a field that is there and says something else than what we do."""
+        found: Any = self._values.get(name)
+        is_near = isinstance(expected, float) and _is_number(found) and abs(found - expected) <= ROUNDING
+        if found is not None and found != expected and not is_near:
+            raise self.fault(name, expected=repr(expected))
+
+    def fault(self, *names: str, expected: str) -> CheckpointError:
+        """Return the error that a field is not what was expected."""
+        name = self._name(names)
+        return CheckpointError(f"{self.file}: {self._prefix}{name} is {self._values.get(name)!r}, expected {expected}")
+
+    def _name(self, names: tuple[str, ...]) -> str:
+        return next((name for name in names if self._values.get(name) is not None), names[0])
+
+    def _value(self, names: tuple[str, ...], default: Any) -> Any:
+        found = self.get(*names)
+        if found is None and default is None:
+            kind = self._values.get("model_type")
+            told = "" if kind is None else f"; model_type is {kind!r}"
+            raise CheckpointError(f"{self.file} has no {self._prefix}{names[0]}{told}")
+        return default if found is None else found
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any] | None:
@@ -22,57 +140,88 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     return content
 
 
-def stored_images(folder: Path) -> dict[str, Any]:
-    """Return a checkpoint's image settings: preprocessor_config.json's, else those inside processor_config.json.
+def read_fields(folder: Path, name: str) -> Fields | None:
+    """Return a checkpoint's JSON file as fields, or None if the folder has none of that name."""
+    content = read_json(folder, name)
+    return None if content is None else Fields(folder / name, content)
+
+
+def config_fields(folder: Path) -> Fields:
+    """Return config.json.
 
     Raises:
-        CheckpointError: Neither file is there.
+        CheckpointError: It is not there.
     """
-    stored = read_json(folder, "preprocessor_config.json")
+    raw = read_fields(folder, "config.json")
+    if raw is None:
+        raise CheckpointError(f"no checkpoint: {folder / 'config.json'} does not exist")
+    return raw
+
+
+def generation_fields(folder: Path) -> Fields:
+    """Return generation_config.json, which may be absent."""
+    return read_fields(folder, "generation_config.json") or Fields(folder / "generation_config.json", {})
+
+
+def read_dtype(*sources: Fields) -> str:
+    """Return the type that a checkpoint's weights were saved in, by torch's name, from the first source that has it."""
+    source = next((one for one in sources if one.get("torch_dtype", "dtype") is not None), sources[-1])
+    return source.word("torch_dtype", "dtype", default="bfloat16")
+
+
+def stored_images(folder: Path, resample: int) -> Fields:
+    """Return a checkpoint's image settings: preprocessor_config.json's, else those inside processor_config.json.
+
+    Args:
+        folder: The checkpoint.
+        resample: How the family resizes, by Pillow's number.
+
+    Raises:
+        CheckpointError: Neither file is there, or they ask for other steps than every family takes.
+    """
+    stored = read_fields(folder, "preprocessor_config.json")
     if stored is None:
-        stored = (read_json(folder, "processor_config.json") or {}).get("image_processor")
+        outer = read_fields(folder, "processor_config.json")
+        stored = outer.section("image_processor") if outer and outer.get("image_processor") is not None else None
     if stored is None:
         raise CheckpointError(
             f"{folder} does not say how images are prepared: expected preprocessor_config.json, "
             "or processor_config.json with `image_processor`"
         )
+    stored.expect("resample", resample)
+    stored.expect("rescale_factor", 1 / 255)
+    for step in STEPS:
+        stored.expect(step, True)
     return stored
 
 
-def refuse_settings(settings: ImageSettings, family: str, *names: str) -> None:
-    """Refuse image settings that a family does not have.
+def refuse_settings(settings: ImageSettings, family: str, known: Collection[str], blind: str | None) -> None:
+    """Refuse image settings that do nothing.
+
+    Args:
+        settings: The run's.
+        family: Its name.
+        known: The settings that it has.
+        blind: What it is that has no eye, if so; then no setting does anything.
 
     Raises:
-        CheckpointError: One of `names` is set; ignored, it would look as if it worked.
+        ImageSettingsError: Some are set; ignored, they would look as if they worked.
     """
-    for name in names:
-        if getattr(settings, name) is not None:
-            raise CheckpointError(f"{name} is {getattr(settings, name)!r}, but {family} has no such image setting")
+    found = {name: value for name, value in asdict(settings).items() if value is not None}
+    useless = [name for name in found if blind or name not in known]
+    if useless:
+        why = f"{blind} sees no images" if blind else f"{family} has no such image setting"
+        raise ImageSettingsError(*(f"{name}: found {found[name]!r}, but {why}" for name in useless))
 
 
-def section(raw: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
-    """Return a part of config.json.
-
-    Raises:
-        CheckpointError: It is not there.
-    """
-    found = raw.get(name)
-    if not isinstance(found, Mapping):
-        raise CheckpointError(f"{folder / 'config.json'} has no `{name}`; model_type is {raw.get('model_type')!r}")
-    return found
+def first(name: str, *sources: Fields) -> Fields:
+    """Return the first of several sources that has a field, or the last of all."""
+    return next((source for source in sources if source.get(name) is not None), sources[-1])
 
 
-def first(*sources: Mapping[str, Any], name: str, default: Any) -> Any:
-    """Return a field from the first of several mappings that has it."""
-    return next((source[name] for source in sources if source.get(name) is not None), default)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def token_ids(value: int | list[int]) -> frozenset[int]:
-    """Return ids that are stored as one number or as a list."""
-    return frozenset([value] if isinstance(value, int) else value)
-
-
-def channels(value: Any) -> tuple[float, float, float]:
-    """Return one number for each of red, green and blue."""
-    red, green, blue = value
-    return float(red), float(green), float(blue)
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and value == int(value)

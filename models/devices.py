@@ -8,6 +8,7 @@ from torch import nn
 from models.types import CheckpointError
 
 _LAYERS = "language_model.model.layers."
+_BEFORE, _AFTER = -1, 1_000_000
 _LAST = ("language_model.model.norm.", "language_model.lm_head.")
 
 
@@ -15,14 +16,14 @@ def find_devices(asked: str | Sequence[str]) -> list[torch.device]:
     """Return the devices that were asked for; `auto` is a GPU where there is one, else the CPU.
 
     Raises:
-        CheckpointError: None was asked for, or they are of several kinds.
+        CheckpointError: None was asked for, or one that torch does not know.
     """
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
     names = [asked] if isinstance(asked, str) else list(asked)
     if not names:
         raise CheckpointError("no device to load a model on: expected at least one")
-    return [torch.device(name) for name in names]
+    return [_device(name) for name in names]
 
 
 def spread(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[str], torch.device]:
@@ -33,11 +34,19 @@ def spread(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[str],
     Args:
         model: A family's, on any device; all its parameters will have one dtype.
         devices: At least one.
+
+    Raises:
+        CheckpointError: There are several, but no layers to spread.
     """
     sizes: dict[int, int] = {}
     for name, parameter in model.named_parameters():
         place = _place(name)
         sizes[place] = sizes.get(place, 0) + parameter.numel()
+    if len(devices) > 1 and not sizes.keys() - {_BEFORE, _AFTER}:
+        raise CheckpointError(
+            f"{type(model).__name__} has no layers named {_LAYERS}0, 1, …; expected them, to spread over "
+            f"{len(devices)} devices"
+        )
     total = sum(sizes.values())
     home, before = {}, 0
     for place in sorted(sizes):
@@ -49,8 +58,15 @@ def spread(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[str],
     return lambda name: home[_place(name)]
 
 
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise CheckpointError(f"device: found {name!r}, expected `auto`, `cpu`, `cuda`, `cuda:1`, …") from error
+
+
 def _place(name: str) -> int:
-    """Return a parameter's place on the way: -1 before the layers, a layer's own number, or one after all."""
+    """Return a parameter's place on the way: before the layers, a layer's own number, or after them all."""
     if name.startswith(_LAYERS):
         return int(name.removeprefix(_LAYERS).split(".")[0])
-    return 1_000_000 if name.startswith(_LAST) else -1
+    return _AFTER if name.startswith(_LAST) else _BEFORE

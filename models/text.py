@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from models.checkpoint import read_json
 from models.template import ChatTemplate
-from models.types import TEMPLATE_DATE, BadRequest, CheckpointError, Message, Request
+from models.types import TEMPLATE_DATE, BadRequest, CheckpointError, Message, Request, UnseenImage
 
 # Private-use characters that stand for a control token while the template is rendered. They are guarded
 # themselves, so a text that contains them comes out unchanged too.
@@ -179,10 +179,14 @@ def check_placeholders(num_placeholders: int, num_images: int, placeholder: str)
         )
 
 
-def unseen(num_images: int, text_only: bool) -> BadRequest:
-    """Return the error for images that nothing can look at."""
-    why = "a model loaded with text_only" if text_only else "a checkpoint without a vision encoder"
-    return BadRequest(f"{num_images} images for {why}")
+def blindness(text_only: bool) -> str:
+    """Say what it is that has no eye."""
+    return "a model loaded with text_only" if text_only else "a checkpoint without a vision encoder"
+
+
+def unseen(num_images: int, blind: str) -> UnseenImage:
+    """Return the error for images that nothing can look at; `blind` says what has no eye."""
+    return UnseenImage(f"found {num_images} image{'' if num_images == 1 else 's'}, but {blind} sees none")
 
 
 def _checked(message: Any) -> Message:

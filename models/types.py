@@ -23,12 +23,31 @@ class CheckpointError(ValueError):
     """A checkpoint folder is not what its family needs: a file, a key, a shape or a setting is wrong."""
 
 
+class ImageSettingsError(CheckpointError):
+    """A run's image settings do not suit the checkpoint.
+
+    Attributes:
+        faults: One sentence per fault, beginning with the setting's name.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return "; ".join(self.faults)
+
+
 class BadRequest(ValueError):
     """A request cannot be turned into a prompt: its messages, placeholders or images contradict each other."""
 
 
 class BadImage(BadRequest):
     """Bytes that should be an image cannot be decoded, or are refused."""
+
+
+class UnseenImage(BadRequest):
+    """A request has images, and there is nothing to look at them with."""
 
 
 class PromptTooLong(BadRequest):

@@ -7,11 +7,11 @@ names differ; missing fields take the defaults of the reference implementation. 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from models.checkpoint import channels, first, read_json, section, stored_images, token_ids
-from models.types import CheckpointError, ImageSettings
+from models.checkpoint import Fields, config_fields, first, generation_fields, read_dtype, stored_images
+from models.types import ImageSettings
 
+BICUBIC = 3  # Pillow's number
 TEXT_ONLY = ("aria_text", "aria_moe_lm")
 
 
@@ -81,20 +81,17 @@ def read_config(folder: Path, *, text_only: bool = False) -> AriaConfig:
     Raises:
         CheckpointError: A file or a field that has no default is missing, or a field is of no use here.
     """
-    raw = read_json(folder, "config.json")
-    if raw is None:
-        raise CheckpointError(f"no checkpoint: {folder / 'config.json'} does not exist")
+    raw, generation = config_fields(folder), generation_fields(folder)
     is_decoder = raw.get("model_type") in TEXT_ONLY
-    text = raw if is_decoder else section(raw, "text_config", folder)
-    generation = read_json(folder, "generation_config.json") or {}
+    text = raw if is_decoder else raw.section("text_config")
     return AriaConfig(
-        text=_read_text(text, folder),
-        vision=None if is_decoder or text_only else _read_vision(raw, folder),
+        text=_read_text(text),
+        vision=None if is_decoder or text_only else _read_vision(raw),
         patch_to_query=_read_queries(raw),
         # A decoder alone has no image token: its id is text like any other.
-        image_token_index=-1 if is_decoder else int(raw.get("image_token_index", raw.get("image_token_id", 9))),
-        eos_token_ids=token_ids(first(generation, raw, text, name="eos_token_id", default=2)),
-        dtype=str(first(raw, text, name="torch_dtype", default=raw.get("dtype", "bfloat16"))),
+        image_token_index=-1 if is_decoder else raw.integer("image_token_index", "image_token_id", default=9),
+        eos_token_ids=first("eos_token_id", generation, raw, text).ids("eos_token_id", default=2),
+        dtype=read_dtype(raw, text),
     )
 
 
@@ -102,68 +99,71 @@ def read_images(folder: Path, settings: ImageSettings) -> AriaImages:
     """Read the image settings: the run's own before preprocessor_config.json before processor_config.json.
 
     Raises:
-        CheckpointError: Neither file is there.
+        CheckpointError: Neither file is there, or they ask for what Aria does not do.
     """
-    stored = stored_images(folder)
+    stored = stored_images(folder, resample=BICUBIC)
+    size = stored.integer("max_image_size", default=980, least=1)
+    is_split = stored.flag("split_image", default=False)
     return AriaImages(
-        max_image_size=settings.max_image_size or int(stored.get("max_image_size", 980)),
-        min_image_size=int(stored.get("min_image_size", 336)),
-        split_image=bool(stored.get("split_image", False) if settings.split_image is None else settings.split_image),
-        mean=channels(stored.get("image_mean") or (0.5, 0.5, 0.5)),
-        std=channels(stored.get("image_std") or (0.5, 0.5, 0.5)),
+        max_image_size=size if settings.max_image_size is None else settings.max_image_size,
+        min_image_size=stored.integer("min_image_size", default=336),
+        split_image=is_split if settings.split_image is None else settings.split_image,
+        mean=stored.channels("image_mean", default=(0.5, 0.5, 0.5)),
+        std=stored.channels("image_std", default=(0.5, 0.5, 0.5)),
     )
 
 
-def _read_text(raw: Mapping[str, Any], folder: Path) -> TextConfig:
-    if raw.get("hidden_act", "silu") != "silu" or raw.get("attention_bias") or raw.get("mlp_bias"):
-        raise CheckpointError(f"{folder}: Aria's decoder has silu and no biases; config.json says otherwise")
-    heads = int(raw.get("num_attention_heads", 32))
-    hidden = int(raw.get("hidden_size", 4096))
+def _read_text(raw: Fields) -> TextConfig:
+    raw.expect("hidden_act", "silu")
+    raw.expect("attention_bias", False)
+    raw.expect("mlp_bias", False)
+    heads = raw.integer("num_attention_heads", default=32, least=1)
+    hidden = raw.integer("hidden_size", default=4096)
     return TextConfig(
-        vocab_size=int(raw.get("vocab_size", 32000)),
+        vocab_size=raw.integer("vocab_size", default=32000),
         hidden_size=hidden,
-        num_hidden_layers=int(raw.get("num_hidden_layers", 32)),
+        num_hidden_layers=raw.integer("num_hidden_layers", default=32),
         num_attention_heads=heads,
-        num_key_value_heads=int(raw.get("num_key_value_heads") or heads),
-        head_dim=int(raw.get("head_dim") or hidden // heads),
+        num_key_value_heads=raw.integer("num_key_value_heads", default=heads, least=1),
+        head_dim=raw.integer("head_dim", default=hidden // heads, least=1),
         # The remote-code sisters carry an unused dense width in `intermediate_size`.
-        intermediate_size=int(raw.get("moe_intermediate_size") or raw.get("intermediate_size", 4096)),
-        moe_num_experts=int(raw.get("moe_num_experts", 8)),
-        moe_topk=int(raw.get("moe_topk", 2)),
-        moe_num_shared_experts=int(raw.get("moe_num_shared_experts", 2)),
-        rope_theta=_read_theta(raw, folder),
-        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-        max_position_embeddings=int(raw.get("max_position_embeddings", 2048)),
+        intermediate_size=raw.integer("moe_intermediate_size", "intermediate_size", default=4096),
+        moe_num_experts=raw.integer("moe_num_experts", default=8),
+        moe_topk=raw.integer("moe_topk", default=2),
+        moe_num_shared_experts=raw.integer("moe_num_shared_experts", default=2),
+        rope_theta=_read_theta(raw),
+        rms_norm_eps=raw.number("rms_norm_eps", default=1e-6),
+        max_position_embeddings=raw.integer("max_position_embeddings", default=2048),
     )
 
 
-def _read_theta(raw: Mapping[str, Any], folder: Path) -> float:
-    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind != "default":
-        raise CheckpointError(f"{folder}: rope type `{kind}` is not one that Aria has; expected `default`")
-    return float(scaling.get("rope_theta", raw.get("rope_theta", 10000.0)))
+def _read_theta(raw: Fields) -> float:
+    scaling = raw.section("rope_parameters", "rope_scaling", default={})
+    if scaling.word("rope_type", "type", default="default") != "default":
+        raise scaling.fault("rope_type", "type", expected="`default`, the one rope type that Aria has")
+    return first("rope_theta", scaling, raw).number("rope_theta", default=10000.0)
 
 
-def _read_vision(raw: Mapping[str, Any], folder: Path) -> VisionConfig:
-    vision = section(raw, "vision_config", folder)
-    layer = raw.get("vision_feature_layer", -1)
-    if not isinstance(layer, int):
-        raise CheckpointError(f"{folder}: vision_feature_layer is {layer!r}, expected one integer")
-    if vision.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
-        raise CheckpointError(f"{folder}: vision hidden_act is {vision['hidden_act']!r}, expected `gelu_pytorch_tanh`")
+def _read_vision(raw: Fields) -> VisionConfig:
+    vision = raw.section("vision_config")
+    layer = raw.get("vision_feature_layer")
+    if layer is not None and not isinstance(layer, int):
+        raise raw.fault("vision_feature_layer", expected="one integer")
+    vision.expect("hidden_act", "gelu_pytorch_tanh")
     return VisionConfig(
-        hidden_size=int(vision.get("hidden_size", 1152)),
-        intermediate_size=int(vision.get("intermediate_size", 4304)),
-        num_hidden_layers=int(vision.get("num_hidden_layers", 27)),
-        num_attention_heads=int(vision.get("num_attention_heads", vision.get("attention_heads", 16))),
-        image_size=int(vision.get("image_size", 980)),
-        patch_size=int(vision.get("patch_size", 14)),
-        layer_norm_eps=float(vision.get("layer_norm_eps", 1e-6)),
-        feature_layer=layer,
+        hidden_size=vision.integer("hidden_size", default=1152),
+        intermediate_size=vision.integer("intermediate_size", default=4304),
+        num_hidden_layers=vision.integer("num_hidden_layers", default=27),
+        num_attention_heads=vision.integer("num_attention_heads", "attention_heads", default=16, least=1),
+        image_size=vision.integer("image_size", default=980, least=1),
+        patch_size=vision.integer("patch_size", default=14, least=1),
+        layer_norm_eps=vision.number("layer_norm_eps", default=1e-6),
+        feature_layer=-1 if layer is None else layer,
     )
 
 
-def _read_queries(raw: Mapping[str, Any]) -> dict[int, int]:
-    stored = raw.get("projector_patch_to_query_dict") or {1225: 128, 4900: 256}
-    return {int(patches): int(queries) for patches, queries in stored.items()}
+def _read_queries(raw: Fields) -> dict[int, int]:
+    stored = raw.section("projector_patch_to_query_dict", default={"1225": 128, "4900": 256})
+    if not all(patches.isdecimal() for patches in stored.names):
+        raise raw.fault("projector_patch_to_query_dict", expected="numbers of patches as keys")
+    return {int(patches): stored.integer(patches) for patches in stored.names}

@@ -16,7 +16,7 @@ from PIL import Image
 from models.aria.config import AriaConfig, AriaImages, read_config, read_images
 from models.checkpoint import refuse_settings
 from models.images import decode_image, image_name
-from models.text import Text, check_placeholders, unseen
+from models.text import Text, blindness, check_placeholders, unseen
 from models.turn import Turn
 from models.types import (
     TEMPLATE_DATE,
@@ -24,6 +24,7 @@ from models.types import (
     CheckpointError,
     Completion,
     ImageSettings,
+    ImageSettingsError,
     ModelInput,
     Pixels,
     Request,
@@ -53,13 +54,13 @@ class AriaProcessor:
         text_only: bool = False,
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
-        refuse_settings(settings, "Aria", "max_image_tiles")
-        self.config = read_config(folder)
+        self.config = read_config(folder, text_only=text_only)
+        self._blind = None if self.config.vision else blindness(text_only)
+        refuse_settings(settings, "Aria", ("split_image", "max_image_size"), self._blind)
         self._text = Text(folder, template, today=today)
         self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TURN)
-        self._is_text_only = text_only
-        self._images = None if text_only or self.config.vision is None else read_images(folder, settings)
-        self._queries = 0 if self._images is None else _queries_per_tile(self.config, self._images)
+        self._images = None if self._blind else read_images(folder, settings)
+        self._queries = 0 if self._images is None else _queries_per_tile(self.config, self._images, settings)
         self.stop_ids = self._turn.stop_ids
 
     def prepare(self, request: Request) -> ModelInput:
@@ -87,8 +88,8 @@ class AriaProcessor:
         return self._turn.finish(model_input, completion, sampling)
 
     def _crops(self, images: Sequence[bytes]) -> list[list[Pixels]]:
-        if images and self._images is None:
-            raise unseen(len(images), self._is_text_only)
+        if images and self._blind:
+            raise unseen(len(images), self._blind)
         return [self._tiles(decode_image(data)) for data in images]
 
     def _tiles(self, image: Image.Image) -> list[Pixels]:
@@ -159,13 +160,14 @@ def _patches(pixels: int, patch_size: int, side: int) -> int:
     return min(-(-pixels // patch_size), side) * patch_size
 
 
-def _queries_per_tile(config: AriaConfig, images: AriaImages) -> int:
+def _queries_per_tile(config: AriaConfig, images: AriaImages, settings: ImageSettings) -> int:
     assert config.vision is not None
     patches = (images.max_image_size // config.vision.patch_size) ** 2
     if patches not in config.patch_to_query:
         sizes = [int(known**0.5) * config.vision.patch_size for known in config.patch_to_query]
-        raise CheckpointError(
-            f"max_image_size is {images.max_image_size}, which makes {patches} patches; "
+        fault = (
+            f"max_image_size: found {images.max_image_size}, which makes {patches} patches; "
             f"projector_patch_to_query_dict knows the sizes {sizes}"
         )
+        raise CheckpointError(fault) if settings.max_image_size is None else ImageSettingsError(fault)
     return config.patch_to_query[patches]

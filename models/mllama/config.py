@@ -4,15 +4,13 @@ Sources: config.json of meta-llama/Llama-3.2-{11B,90B}-Vision and what newer wri
 the defaults of the reference implementation. Imports no torch.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from models.checkpoint import channels, first, read_json, section, stored_images, token_ids
-from models.types import CheckpointError, ImageSettings
+from models.checkpoint import Fields, config_fields, first, generation_fields, read_dtype, stored_images
+from models.types import ImageSettings, ImageSettingsError
 
+BILINEAR = 2  # Pillow's number
 TEXT_ONLY = ("mllama_text_model",)
 # Rows of the embedding table beyond the vocabulary, the image token's among them; the head has none for them.
 EXTRA_EMBEDDINGS = 8
@@ -110,20 +108,17 @@ def read_config(folder: Path, *, text_only: bool = False) -> MllamaConfig:
     Raises:
         CheckpointError: A file or a field that has no default is missing, or a field is of no use here.
     """
-    raw = read_json(folder, "config.json")
-    if raw is None:
-        raise CheckpointError(f"no checkpoint: {folder / 'config.json'} does not exist")
+    raw, generation = config_fields(folder), generation_fields(folder)
     is_decoder = raw.get("model_type") in TEXT_ONLY
-    text = raw if is_decoder else section(raw, "text_config", folder)
-    generation = read_json(folder, "generation_config.json") or {}
-    decoder = _read_text(text, folder)
+    text = raw if is_decoder else raw.section("text_config")
+    decoder = _read_text(text)
     return MllamaConfig(
         text=decoder,
-        vision=None if is_decoder or text_only else _read_vision(section(raw, "vision_config", folder), folder),
-        image_token_index=int(raw.get("image_token_index", raw.get("image_token_id", decoder.vocab_size))),
-        bos_token_id=int(first(generation, raw, text, name="bos_token_id", default=128000)),
-        eos_token_ids=token_ids(first(generation, raw, text, name="eos_token_id", default=128001)),
-        dtype=str(first(raw, text, name="torch_dtype", default=first(raw, text, name="dtype", default="bfloat16"))),
+        vision=None if is_decoder or text_only else _read_vision(raw.section("vision_config")),
+        image_token_index=raw.integer("image_token_index", "image_token_id", default=decoder.vocab_size),
+        bos_token_id=first("bos_token_id", generation, raw, text).integer("bos_token_id", default=128000),
+        eos_token_ids=first("eos_token_id", generation, raw, text).ids("eos_token_id", default=128001),
+        dtype=read_dtype(raw, text),
     )
 
 
@@ -132,92 +127,99 @@ def read_images(folder: Path, config: VisionConfig, settings: ImageSettings) -> 
 
     Raises:
         CheckpointError: Neither file is there, or they do not suit the vision encoder.
+        ImageSettingsError: The run's do not suit it.
     """
-    stored = stored_images(folder)
-    size = stored.get("size") or {}
-    sides = {int(size[name]) for name in ("height", "width") if name in size} or {config.image_size}
-    if sides != {config.image_size}:
-        raise CheckpointError(f"{folder}: tiles of {sorted(sides)} pixels for a vision encoder of {config.image_size}")
+    stored = stored_images(folder, resample=BILINEAR)
+    size = stored.section("size", default={})
+    for side in ("height", "width"):
+        size.expect(side, config.image_size)
+    tiles, limit = stored.integer("max_image_tiles", default=config.max_num_tiles, least=1), config.max_num_tiles
+    if tiles > limit:
+        raise stored.fault("max_image_tiles", expected=f"1 to {limit}, the vision encoder's limit")
     asked = settings.max_image_tiles
-    tiles = int(stored.get("max_image_tiles", config.max_num_tiles)) if asked is None else asked
-    if not 1 <= tiles <= config.max_num_tiles:
-        raise CheckpointError(
-            f"max_image_tiles is {tiles}; expected 1 to {config.max_num_tiles}, the checkpoint's limit"
-        )
-    if stored.get("image_mean") is None or stored.get("image_std") is None:
-        raise CheckpointError(f"{folder}: preprocessor_config.json has no image_mean and image_std")
-    return MllamaImages(config.image_size, tiles, channels(stored["image_mean"]), channels(stored["image_std"]))
-
-
-def _read_text(raw: Mapping[str, Any], folder: Path) -> TextConfig:
-    if raw.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(f"{folder}: hidden_act is {raw['hidden_act']!r}, expected `silu`")
-    heads = int(raw.get("num_attention_heads", 32))
-    hidden = int(raw.get("hidden_size", 4096))
-    layers = int(raw.get("num_hidden_layers", 40))
-    cross = raw.get("cross_attention_layers")
-    theta, scaling = _read_rope(raw, folder)
-    return TextConfig(
-        vocab_size=int(raw.get("vocab_size", 128256)),
-        hidden_size=hidden,
-        intermediate_size=int(raw.get("intermediate_size", 14336)),
-        num_hidden_layers=layers,
-        cross_attention_layers=tuple(range(3, layers, 5) if cross is None else sorted(map(int, cross))),
-        num_attention_heads=heads,
-        num_key_value_heads=int(raw.get("num_key_value_heads") or heads),
-        head_dim=int(raw.get("head_dim") or hidden // heads),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-5)),
-        max_position_embeddings=int(raw.get("max_position_embeddings", 131072)),
+    if asked is not None and not 1 <= asked <= limit:
+        raise ImageSettingsError(f"max_image_tiles: found {asked}, expected 1 to {limit}, the checkpoint's limit")
+    return MllamaImages(
+        tile_size=config.image_size,
+        max_image_tiles=tiles if asked is None else asked,
+        mean=stored.channels("image_mean"),
+        std=stored.channels("image_std"),
     )
 
 
-def _read_rope(raw: Mapping[str, Any], folder: Path) -> tuple[float, RopeScaling | None]:
-    stored = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    theta = float(stored.get("rope_theta", raw.get("rope_theta", 500000.0)))
-    kind = stored.get("rope_type", stored.get("type", "default"))
+def _read_text(raw: Fields) -> TextConfig:
+    raw.expect("hidden_act", "silu")
+    heads = raw.integer("num_attention_heads", default=32, least=1)
+    hidden = raw.integer("hidden_size", default=4096)
+    layers = raw.integer("num_hidden_layers", default=40)
+    theta, scaling = _read_rope(raw)
+    return TextConfig(
+        vocab_size=raw.integer("vocab_size", default=128256),
+        hidden_size=hidden,
+        intermediate_size=raw.integer("intermediate_size", default=14336),
+        num_hidden_layers=layers,
+        cross_attention_layers=tuple(
+            sorted(raw.places("cross_attention_layers", default=tuple(range(3, layers, 5)), count=layers))
+        ),
+        num_attention_heads=heads,
+        num_key_value_heads=raw.integer("num_key_value_heads", default=heads, least=1),
+        head_dim=raw.integer("head_dim", default=hidden // heads, least=1),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        rms_norm_eps=raw.number("rms_norm_eps", default=1e-5),
+        max_position_embeddings=raw.integer("max_position_embeddings", default=131072),
+    )
+
+
+def _read_rope(raw: Fields) -> tuple[float, RopeScaling | None]:
+    stored = raw.section("rope_parameters", "rope_scaling", default={})
+    theta = first("rope_theta", stored, raw).number("rope_theta", default=500000.0)
+    kind = stored.word("rope_type", "type", default="default")
     if kind == "default":
         return theta, None
     if kind != "llama3":
-        raise CheckpointError(
-            f"{folder}: rope type `{kind}` is not one that Mllama has; expected `llama3` or `default`"
-        )
+        raise stored.fault("rope_type", "type", expected="`llama3` or `default`, the rope types that Mllama has")
     return theta, RopeScaling(
-        factor=float(stored["factor"]),
-        low_freq_factor=float(stored["low_freq_factor"]),
-        high_freq_factor=float(stored["high_freq_factor"]),
-        original_max_position_embeddings=int(stored["original_max_position_embeddings"]),
+        factor=stored.number("factor"),
+        low_freq_factor=stored.number("low_freq_factor"),
+        high_freq_factor=stored.number("high_freq_factor"),
+        original_max_position_embeddings=stored.integer("original_max_position_embeddings", least=1),
     )
 
 
-def _read_vision(raw: Mapping[str, Any], folder: Path) -> VisionConfig:
-    if raw.get("hidden_act", "gelu") != "gelu":
-        raise CheckpointError(f"{folder}: vision hidden_act is {raw['hidden_act']!r}, expected `gelu`")
-    tiles = int(raw.get("max_num_tiles", 4))
-    stored = raw.get("supported_aspect_ratios")
-    layers = raw.get("intermediate_layers_indices")
+def _read_vision(raw: Fields) -> VisionConfig:
+    raw.expect("hidden_act", "gelu")
+    tiles = raw.integer("max_num_tiles", default=4, least=1)
+    layers = raw.integer("num_hidden_layers", default=32)
     config = VisionConfig(
-        hidden_size=int(raw.get("hidden_size", 1280)),
-        intermediate_size=int(raw.get("intermediate_size", 5120)),
-        num_hidden_layers=int(raw.get("num_hidden_layers", 32)),
-        num_global_layers=int(raw.get("num_global_layers", 8)),
-        num_attention_heads=int(raw.get("num_attention_heads", raw.get("attention_heads", 16))),
-        image_size=int(raw.get("image_size", 448)),
-        patch_size=int(raw.get("patch_size", 14)),
-        norm_eps=float(raw.get("norm_eps", 1e-5)),
+        hidden_size=raw.integer("hidden_size", default=1280),
+        intermediate_size=raw.integer("intermediate_size", default=5120),
+        num_hidden_layers=layers,
+        num_global_layers=raw.integer("num_global_layers", default=8),
+        num_attention_heads=raw.integer("num_attention_heads", "attention_heads", default=16, least=1),
+        image_size=raw.integer("image_size", default=448, least=1),
+        patch_size=raw.integer("patch_size", default=14, least=1),
+        norm_eps=raw.number("norm_eps", default=1e-5),
         max_num_tiles=tiles,
-        aspect_ratios=aspect_ratios(tiles) if stored is None else tuple((int(h), int(w)) for h, w in stored),
-        intermediate_layers=tuple((3, 7, 15, 23, 30) if layers is None else map(int, layers)),
+        aspect_ratios=_read_grids(raw, tiles),
+        intermediate_layers=raw.places("intermediate_layers_indices", default=(3, 7, 15, 23, 30), count=layers),
     )
-    if max(map(math.prod, config.aspect_ratios)) > tiles:
-        raise CheckpointError(f"{folder}: supported_aspect_ratios has grids of more than max_num_tiles, {tiles}")
-    if int(raw.get("vision_output_dim", config.output_size)) != config.output_size:
-        raise CheckpointError(
-            f"{folder}: vision_output_dim is {raw['vision_output_dim']}; hidden_size and intermediate_layers_indices "
-            f"make it {config.output_size}"
-        )
+    if raw.integer("vision_output_dim", default=config.output_size) != config.output_size:
+        made = f"{config.output_size}, which hidden_size and intermediate_layers_indices make it"
+        raise raw.fault("vision_output_dim", expected=made)
     return config
+
+
+def _read_grids(raw: Fields, max_tiles: int) -> tuple[tuple[int, int], ...]:
+    known = aspect_ratios(max_tiles)
+    stored = raw.get("supported_aspect_ratios")
+    if stored is None:
+        return known
+    listed = [grid for one in stored for grid in known if list(grid) == one] if isinstance(stored, list) else []
+    if not listed or len(listed) != len(stored):
+        expected = f"[rows, columns] of grids of at most max_num_tiles, {max_tiles}"
+        raise raw.fault("supported_aspect_ratios", expected=expected)
+    return tuple(listed)
 
 
 def aspect_ratios(max_tiles: int) -> tuple[tuple[int, int], ...]:

@@ -17,7 +17,7 @@ from PIL import Image
 from models.checkpoint import refuse_settings
 from models.images import decode_image, image_name
 from models.mllama.config import VisionConfig, read_config, read_images
-from models.text import Text, check_placeholders, unseen
+from models.text import Text, blindness, check_placeholders, unseen
 from models.turn import Turn
 from models.types import (
     TEMPLATE_DATE,
@@ -55,11 +55,11 @@ class MllamaProcessor:
         text_only: bool = False,
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
-        refuse_settings(settings, "Mllama", "split_image", "max_image_size")
         self.config = read_config(folder, text_only=text_only)
+        self._blind = None if self.config.vision else blindness(text_only)
+        refuse_settings(settings, "Mllama", ("max_image_tiles",), self._blind)
         self._text = Text(folder, template, default=PLAIN_TEMPLATE, today=today)
         self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TURN)
-        self._is_text_only = text_only
         vision = self.config.vision
         self._canvas = None if vision is None else Canvas(vision, read_images(folder, vision, settings).max_image_tiles)
         self._bos = _known(self._text.token_id(BEGIN_OF_TEXT), self.config.bos_token_id)
@@ -72,8 +72,8 @@ class MllamaProcessor:
         """Render, tokenise and tile one request; see models.types.Processor."""
         rendered = self._text.read(_with_plain_system(request), IMAGE_TOKEN)
         ids = self._text.encode(rendered, self._bos)
-        if request.images and self._canvas is None:
-            raise unseen(len(request.images), self._is_text_only)
+        if request.images and self._blind:
+            raise unseen(len(request.images), self._blind)
         check_placeholders(ids.count(self._image), len(request.images), IMAGE_TOKEN)
         images = [self._tiles(data) for data in request.images]
         return ModelInput(

@@ -240,7 +240,7 @@ def test_settings_come_from_the_run_then_the_preprocessor_then_the_processor(tmp
 
 
 def test_a_canvas_without_a_number_of_features_names_those_that_have_one(tiny: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"max_image_size is 42, which makes 9 patches; .* \[28, 56\]"):
+    with pytest.raises(CheckpointError, match=r"max_image_size: found 42, which makes 9 patches; .* \[28, 56\]"):
         load_processor(str(tiny), ImageSettings(max_image_size=42))
 
 
@@ -250,7 +250,7 @@ def test_a_decoder_alone_takes_no_pictures(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config["text_config"]))
     processor = load_processor(str(folder))
     assert processor.prepare(Request(prompt="<|img|> yes")).token_ids[0] == 9
-    with pytest.raises(BadRequest, match="1 images for a checkpoint without a vision encoder"):
+    with pytest.raises(BadRequest, match="found 1 image, but a checkpoint without a vision encoder sees none"):
         processor.prepare(Request(prompt="<|img|>", images=[png(picture(9, 9))]))
 
 
@@ -264,13 +264,13 @@ def test_each_tile_has_a_name_of_its_own_pixels_and_rows(released: Path) -> None
 
 
 def test_another_familys_image_setting_is_refused(tiny: Path) -> None:
-    with pytest.raises(CheckpointError, match="max_image_tiles is 2, but Aria has no such image setting"):
+    with pytest.raises(CheckpointError, match="max_image_tiles: found 2, but Aria has no such image setting"):
         load_processor(str(tiny), ImageSettings(max_image_tiles=2))
 
 
 def test_a_model_loaded_without_its_eye_takes_no_pictures(tiny: Path) -> None:
     blind = load_processor(str(tiny), text_only=True)
-    with pytest.raises(BadRequest, match="1 images for a model loaded with text_only"):
+    with pytest.raises(BadRequest, match="found 1 image, but a model loaded with text_only sees none"):
         blind.prepare(Request(prompt="<|img|>", images=[png(picture(9, 9))]))
     with pytest.raises(BadRequest, match="1 image placeholders"):
         blind.prepare(Request(prompt="<|img|>"))

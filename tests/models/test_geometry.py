@@ -128,8 +128,9 @@ def test_remote_code_sisters_are_read(tmp_path: Path, sister: str) -> None:
 
 
 @pytest.mark.parametrize(("section", "change", "named"), [
-    ("text_config", {"hidden_act": "gelu"}, "silu"), ("text_config", {"attention_bias": True}, "no biases"),
-    ("text_config", {"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope type `yarn`"),
+    ("text_config", {"hidden_act": "gelu"}, "silu"),
+    ("text_config", {"attention_bias": True}, "attention_bias is True, expected"),
+    ("text_config", {"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope_type is 'yarn', expected"),
     ("vision_config", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
 ])  # fmt: skip
 def test_a_configuration_that_aria_does_not_have_is_refused(

@@ -330,12 +330,12 @@ def test_a_picture_that_cannot_be_read_is_refused(processor: Processor) -> None:
 
 def test_pictures_need_an_eye_and_the_error_says_who_has_none(tmp_path: Path, folder: Path) -> None:
     request = Request(prompt=IMAGE, images=[png(picture(9, 9))])
-    with pytest.raises(BadRequest, match="1 images for a model loaded with text_only"):
+    with pytest.raises(BadRequest, match="found 1 image, but a model loaded with text_only sees none"):
         load_processor(str(folder), text_only=True).prepare(request)
     decoder = write_checkpoint(tmp_path)
     text = json.loads((decoder / "config.json").read_text())["text_config"]
     (decoder / "config.json").write_text(json.dumps({"model_type": "mllama_text_model", **text}))
-    with pytest.raises(BadRequest, match="1 images for a checkpoint without a vision encoder"):
+    with pytest.raises(BadRequest, match="found 1 image, but a checkpoint without a vision encoder sees none"):
         load_processor(str(decoder)).prepare(request)
 
 
@@ -363,7 +363,7 @@ def test_an_answer_ends_at_the_checkpoints_ids_and_at_the_end_of_a_turn(tmp_path
 
 @pytest.mark.parametrize("tiles", [0, 5])
 def test_a_tile_limit_beyond_the_checkpoints_is_refused(folder: Path, tiles: int) -> None:
-    with pytest.raises(CheckpointError, match=rf"max_image_tiles is {tiles}; expected 1 to 4"):
+    with pytest.raises(CheckpointError, match=f"max_image_tiles: found {tiles}, expected 1 to 4"):
         load_processor(str(folder), ImageSettings(max_image_tiles=tiles))
 
 

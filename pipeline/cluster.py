@@ -77,6 +77,8 @@ def place(resources: Resources, generate: GenerateSettings, preprocess_actors: i
         ClusterError: They do not, or the device is not there.
     """
     gpus = gpus_each(resources, generate, device)
+    if device == "cpu" and gpus:
+        raise ClusterError(f"generate.gpus: found {gpus:g} with model.device='cpu', expected 0 or null")
     actors = generate.actors or (_fitting(resources, gpus) if gpus else 1)
     if device == "cuda" and not gpus:
         raise ClusterError("model.device: found 'cuda' with generate.gpus=0, expected at least part of a GPU")

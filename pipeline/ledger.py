@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.model_folder import is_read
 from pipeline.settings import ConfigError, differences
 from pipeline.storage import Store
 from pipeline.write import PART_NAME, UNITS
@@ -153,17 +154,16 @@ def write_attempt(store: Store, name: str, numbers: Mapping[str, Any]) -> None:
 
 
 def weights_digest(folder: str) -> str:
-    """Return a fingerprint of a checkpoint folder: names, sizes and evenly spaced slices of its files.
+    """Return a fingerprint of a checkpoint folder: names, sizes and evenly spaced slices of the files that are read.
 
     Reading every byte of 50 GB would take minutes at each start; slices tell two trainings of one architecture apart.
     """
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*")):
-        inside = path.relative_to(folder)
-        if not path.is_file() or any(name.startswith(".") for name in inside.parts):
+    for path in sorted(Path(folder).iterdir()):
+        if not path.is_file() or not is_read(path.name):
             continue
         size = path.stat().st_size
-        digest.update(f"{inside.as_posix()} {size}\n".encode())
+        digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:
             for start in sorted({size * i // DIGEST_SLICES for i in range(DIGEST_SLICES)}):
                 file.seek(start)

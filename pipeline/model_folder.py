@@ -9,14 +9,22 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.storage import Entry, NotFound, StorageError, StorageSettings, Store, absolute
 from pipeline.storage_faults import describe
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# Of a hub's repository: what is read here. The rest is code, pickled weights and pictures of the authors.
-PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
+# What is read of a model's folder. The rest is code, pickled weights, pictures of the authors; folders inside hold the
+# same weights again, as their authors keep them.
+PATTERNS = ("*.json", "*.safetensors", "*.jinja")
+
+
+def is_read(path: str) -> bool:
+    """Say whether a file of a model's folder, named by its path below it, is one that a model is loaded from."""
+    is_hidden = path.startswith(".")
+    return "/" not in path and not is_hidden and any(fnmatchcase(path, pattern) for pattern in PATTERNS)
 
 
 def local_copy(uri: str, settings: StorageSettings) -> str:
@@ -36,9 +44,9 @@ def local_copy(uri: str, settings: StorageSettings) -> str:
 
 
 def _downloaded(store: Store) -> str:
-    entries = store.list()
+    entries = [entry for entry in store.list() if is_read(entry.path)]
     if not entries:
-        raise NotFound(f"no model at {store.uri}: there are no files below it")
+        raise NotFound(f"no model at {store.uri}: there are no files like {', '.join(PATTERNS)} in it")
     content = "\n".join(f"{entry.path} {entry.size} {entry.etag}" for entry in entries)
     digest = hashlib.sha256(f"{store.uri}\n{store.settings.endpoint_url}\n{content}".encode()).hexdigest()[:16]
     cache = Path(os.environ.get("TRIPTYCH_CACHE", "~/.cache/triptych")).expanduser()
@@ -54,11 +62,9 @@ def _downloaded(store: Store) -> str:
 def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that died; we hold the lock
+    unfinished.mkdir()
     for entry in entries:
-        target = (unfinished / entry.path).resolve()
-        if not target.is_relative_to(unfinished.resolve()):
-            raise StorageError(f"refused to download {store.name(entry.path)}: it would leave the cache folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = unfinished / entry.path  # a bare file name; see is_read
         with store.open(entry.path) as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy, 16 * 2**20)
         if target.stat().st_size != entry.size:
@@ -72,7 +78,7 @@ def _hub_snapshot(name: str) -> str:
     import huggingface_hub
 
     try:
-        return str(huggingface_hub.snapshot_download(name, allow_patterns=PATTERNS))
+        return str(huggingface_hub.snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=["*/*"]))
     except Exception as error:  # offline, no such model, no access: each has its own class there
         raise StorageError(
             f"no model at {name!r}: it is neither a local folder nor a model that the hub hands out ({describe(error)})"

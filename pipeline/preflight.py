@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from models.types import CheckpointError, Processor
+from models.types import CheckpointError, ImageSettingsError, Processor
 from pipeline import ledger
 from pipeline.cluster import (
     ClusterError,
@@ -69,6 +69,8 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     output = _tried(faults, "write.uri", lambda: ledger.look(store))
     if output and (fault := ledger.existing_fault(output, settings.write.on_existing, store.uri)):
         faults.append(fault)
+    if settings.model.text_only and not job.has_text_only_rows:
+        faults.append(f"model.text_only: found true, expected false: job {job.kind} needs an image in every row")
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     folder = _tried(faults, "model.path", lambda: local_copy(settings.model.path, settings.read.storage))
     processor = _tried(faults, "model.path", lambda: _load_processor(folder, settings, job)) if folder else None
@@ -114,6 +116,9 @@ def _tried(faults: list[str], setting: str, action: Callable[[], T]) -> T | None
     """Run one check; what it raises is a fault under the setting's name, and the next check follows."""
     try:
         return action()
+    except ImageSettingsError as error:  # it knows its settings by name
+        faults += [f"preprocess.{fault}" for fault in error.faults]
+        return None
     except (StorageError, CheckpointError, ValueError, OSError) as error:
         faults.append(f"{setting}: {error}" if setting else str(error))
         return None

@@ -20,6 +20,7 @@ from models.types import (
     Processor,
     PromptTooLong,
     Sampling,
+    UnseenImage,
 )
 from pipeline.columns import ERROR
 from pipeline.job import Job
@@ -114,6 +115,8 @@ def _stage_of(error: Exception, stage: str) -> str:
         return "tokenise"
     if isinstance(error, BadImage):
         return "decode"
+    if isinstance(error, UnseenImage):
+        return "preprocess"
     return "template" if isinstance(error, BadRequest) else stage
 
 

@@ -25,6 +25,9 @@ class Settings(BaseModel):
 
 S = TypeVar("S", bound=BaseModel)
 
+# In place of a value where there is none; null is a value.
+_ABSENT = object()
+
 
 class ConfigError(ValueError):
     """Settings that cannot be run, every fault on a line of its own.
@@ -95,11 +98,18 @@ def dump_settings(settings: BaseModel) -> dict[str, Any]:
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[str]:
-    """List, as `path: was x, now y`, where two dumped settings differ."""
+    """List, as `path: was x, now y`, where two dumped settings differ; a key of one alone is said to be that."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [*before, *(key for key in now if key not in before)]
-        below = (differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key)) for key in keys)
+        below = (
+            differences(before.get(key, _ABSENT), now.get(key, _ABSENT), f"{path}.{key}" if path else str(key))
+            for key in keys
+        )
         return [line for lines in below for line in lines]
+    if before is _ABSENT:
+        return [f"{path}: was no setting of the run's version or job, now {_short(now)}"]
+    if now is _ABSENT:
+        return [f"{path}: was {_short(before)}, now no setting of this version or job"]
     return [] if before == now else [f"{path}: was {_short(before)}, now {_short(now)}"]
 
 

@@ -84,6 +84,6 @@ def test_without_its_eye_a_model_answers_the_text_rows_alike(tmp_path: Path, que
         if n % 4 == 3 and n < 19:
             assert one == other
         else:
-            assert other["error"]["stage"] == "template" and "text_only" in other["error"]["message"]
+            assert other["error"]["stage"] == "preprocess" and "text_only" in other["error"]["message"]
     frozen = json.loads((tmp_path / "text" / "_triptych" / "settings.json").read_text())["settings"]
     assert (frozen["model"]["text_only"], frozen["preprocess"]["today"]) == (True, "2024-07-26")

@@ -69,6 +69,12 @@ def test_a_wanted_gpu_is_never_replaced_by_the_cpu() -> None:
         placed(8, 1.0, device="cuda", gpus=0)
 
 
+def test_gpus_that_nothing_would_run_on_are_refused() -> None:
+    with pytest.raises(ClusterError, match=r"generate.gpus: found 4 with model.device='cpu', expected 0 or null"):
+        placed(16, 4.0, device="cpu", gpus=4)
+    assert placed(16, 4.0, device="cpu").generate_gpus == placed(16, 4.0, device="cpu", gpus=0).generate_gpus == 0
+
+
 def test_parts_of_a_gpu_are_shared() -> None:
     assert placed(8, 1.0, gpus=0.5).generate_actors == 2
     assert placed(8, 1.0, gpus=0.4, actors=2).generate_actors == 2

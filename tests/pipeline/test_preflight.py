@@ -1,5 +1,6 @@
 """What is wrong with a run's settings is said before anything starts, in the words of the setting."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,26 +35,55 @@ def settings(tmp_path: Path, checkpoint: Path, **sections: dict[str, Any]) -> Pi
     )
 
 
-def checked(settings: PipelineSettings) -> Ready:
-    return check(settings, ToyJob(required=()), Store(settings.write.uri))
+def checked(settings: PipelineSettings, *, has_text_only_rows: bool = True) -> Ready:
+    return check(settings, ToyJob(has_text_only_rows, required=()), Store(settings.write.uri))
+
+
+def faults(settings: PipelineSettings, *, has_text_only_rows: bool = True) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        checked(settings, has_text_only_rows=has_text_only_rows)
+    return caught.value.faults
 
 
 def fault(settings: PipelineSettings) -> str:
-    with pytest.raises(ConfigError) as caught:
-        checked(settings)
-    (found,) = caught.value.faults
+    (found,) = faults(settings)
     return found
 
 
 def test_more_tiles_than_the_checkpoint_takes_are_a_fault(tmp_path: Path, checkpoint: Path) -> None:
     asked = settings(tmp_path, checkpoint, preprocess={"max_image_tiles": 4})
-    assert "max_image_tiles is 4; expected 1 to 2" in fault(asked)
+    assert fault(asked) == "preprocess.max_image_tiles: found 4, expected 1 to 2, the checkpoint's limit"
     assert checked(settings(tmp_path, checkpoint, preprocess={"max_image_tiles": 2})).units[0].num_rows == 4
 
 
-def test_an_image_setting_of_another_family_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
-    asked = settings(tmp_path, checkpoint, preprocess={"max_image_size": 490})
-    assert "max_image_size is 490, but Mllama has no such image setting" in fault(asked)
+def test_each_image_setting_of_another_family_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
+    asked = settings(tmp_path, checkpoint, preprocess={"max_image_size": 490, "split_image": False})
+    assert faults(asked) == [
+        "preprocess.split_image: found False, but Mllama has no such image setting",
+        "preprocess.max_image_size: found 490, but Mllama has no such image setting",
+    ]
+
+
+def test_an_image_setting_of_a_model_without_its_eye_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
+    asked = settings(tmp_path, checkpoint, model={"text_only": True}, preprocess={"max_image_tiles": 2})
+    assert fault(asked) == ("preprocess.max_image_tiles: found 2, but a model loaded with text_only sees no images")
+
+
+def test_a_job_that_needs_images_needs_a_model_with_its_eye(tmp_path: Path, checkpoint: Path) -> None:
+    asked = settings(tmp_path, checkpoint, model={"text_only": True})
+    assert faults(asked, has_text_only_rows=False) == [
+        "model.text_only: found true, expected false: job toy needs an image in every row"
+    ]
+    assert checked(settings(tmp_path, checkpoint), has_text_only_rows=False).units
+
+
+def test_a_configuration_that_contradicts_itself_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
+    broken = Path(shutil.copytree(checkpoint, tmp_path / "broken"))
+    config = json.loads((broken / "config.json").read_text())
+    config["vision_config"]["intermediate_layers_indices"] = [1, 3]
+    (broken / "config.json").write_text(json.dumps(config))
+    said = fault(settings(tmp_path, broken))
+    assert said.startswith("model.path: ") and "[1, 3], expected whole numbers from 0 to 2" in said
 
 
 def test_text_only_needs_nothing_that_images_need(tmp_path: Path, checkpoint: Path) -> None:
@@ -81,3 +111,21 @@ def test_a_run_is_not_gone_on_with_settings_that_change_its_prompts(
         now = dump_settings(settings(tmp_path, checkpoint, **{section: change}))
         ledger.refuse_other_answers(frozen, now, "w", "out")
     assert caught.value.faults[0] == said
+
+
+def test_a_run_from_before_a_setting_was_there_is_told_so(tmp_path: Path, checkpoint: Path) -> None:
+    now = dump_settings(settings(tmp_path, checkpoint))
+    before = now | {"model": {name: value for name, value in now["model"].items() if name != "text_only"}}
+    with pytest.raises(ConfigError, match="text_only: was no setting of the run's version or job, now False"):
+        ledger.refuse_other_answers({"settings": before, "weights": "w"}, now, "w", "out")
+
+
+def test_a_checkpoints_fingerprint_is_that_of_the_files_that_are_read(tmp_path: Path, checkpoint: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    before = ledger.weights_digest(str(folder))
+    (folder / "original").mkdir()
+    for name in ("original/params.json", "original/consolidated.00.pth", "README.md", "._config.json"):
+        (folder / name).write_text("{}")
+    assert ledger.weights_digest(str(folder)) == before
+    (folder / "chat_template.jinja").write_text("another")
+    assert ledger.weights_digest(str(folder)) != before

@@ -140,6 +140,15 @@ def test_differences_name_each_setting_that_changed() -> None:
     assert differences(before, before) == []
 
 
+def test_a_difference_tells_a_setting_that_was_not_there_from_one_that_was_null() -> None:
+    before, after = {"a": None, "old": 1}, {"a": 2, "new": None}
+    assert differences({"x": before}, {"x": after}) == [
+        "x.a: was nothing, now 2",
+        "x.old: was 1, now no setting of this version or job",
+        "x.new: was no setting of the run's version or job, now nothing",
+    ]
+
+
 def test_settings_do_not_change_once_checked() -> None:
     settings = check_settings(PipelineSettings, GOOD)
     with pytest.raises(ValueError, match="frozen"):

@@ -209,10 +209,10 @@ def test_a_remote_model_is_copied_once_and_again_when_it_changes(
     monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
     remote = Store(f"memory://{uuid.uuid4().hex}/tiny")
     remote.publish("config.json", b"{}")
-    remote.publish("deep/weights.bin", b"123")
+    remote.publish("model.safetensors", b"123")
     first = local_copy(remote.uri, StorageSettings())
     assert Path(first, "config.json").read_bytes() == b"{}"
-    assert Path(first, "deep/weights.bin").read_bytes() == b"123"
+    assert Path(first, "model.safetensors").read_bytes() == b"123"
     Path(first, "mark").touch()
     assert local_copy(remote.uri, StorageSettings()) == first
     assert Path(first, "mark").exists(), "the second call copied again"
@@ -220,6 +220,18 @@ def test_a_remote_model_is_copied_once_and_again_when_it_changes(
     second = local_copy(remote.uri, StorageSettings())
     assert second != first
     assert Path(second, "config.json").read_bytes() == b"{ }"
+
+
+def test_of_a_remote_model_only_what_is_read_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
+    remote = Store(f"memory://{uuid.uuid4().hex}/tiny")
+    wanted = ["chat_template.jinja", "config.json", "model.safetensors"]
+    for name in [*wanted, "original/consolidated.00.pth", "original/params.json", "README.md", "model.bin", ".x.json"]:
+        remote.publish(name, b"{}")
+    copy = local_copy(remote.uri, StorageSettings())
+    assert sorted(os.listdir(copy)) == wanted
+    remote.replace("original/consolidated.00.pth", b"{ }")
+    assert local_copy(remote.uri, StorageSettings()) == copy
 
 
 def test_a_half_copied_model_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +248,7 @@ def test_a_half_copied_model_is_never_used(tmp_path: Path, monkeypatch: pytest.M
 
 def test_two_processes_that_want_a_model_copy_it_once(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
-    Store(f"{s3.uri}/tiny", s3.settings).publish("weights", b"7" * 10**6)
+    Store(f"{s3.uri}/tiny", s3.settings).publish("model.safetensors", b"7" * 10**6)
     folders: list[str] = []
     threads = [
         threading.Thread(target=lambda: folders.append(local_copy(f"{s3.uri}/tiny", s3.settings))) for _ in range(4)
@@ -246,13 +258,13 @@ def test_two_processes_that_want_a_model_copy_it_once(s3: S3, tmp_path: Path, mo
     for thread in threads:
         thread.join()
     assert len(folders) == 4 and len(set(folders)) == 1
-    assert Path(folders[0], "weights").stat().st_size == 10**6
+    assert Path(folders[0], "model.safetensors").stat().st_size == 10**6
 
 
 def test_a_model_that_is_nowhere_says_what_was_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFound, match="expected a local folder, an fsspec URL or a hub name"):
         local_copy(str(tmp_path / "absent"), StorageSettings())
-    with pytest.raises(NotFound, match="no files below it"):
+    with pytest.raises(NotFound, match=r"no files like \*\.json, \*\.safetensors, \*\.jinja in it"):
         local_copy(f"memory://{uuid.uuid4().hex}", StorageSettings())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(StorageError, match="neither a local folder nor a model that the hub hands out"):

@@ -71,6 +71,7 @@ def load_weights(
         WeightsError: A file, tensor or shape is missing, doubled or wrong; every fault is listed.
     """
     files = check_weights(module, folder, rename)
+    wanted = dict(module.named_parameters())
     filled: dict[str, Tensor] = {}
     for path in files:
         with safe_open(path, framework="pt") as file:
@@ -79,12 +80,17 @@ def load_weights(
                 if place is None:
                     continue
                 if place.name not in filled:
-                    filled[place.name] = _room(module, place.name, dtype, device(place.name))
+                    filled[place.name] = torch.empty(wanted[place.name].shape, dtype=dtype, device=device(place.name))
                 # Without a name of its own the stored tensor is gone before the next one is read.
                 filled[place.name][place.index].copy_(place.turned(file.get_tensor(name)))
     for name, tensor in filled.items():
         _replace(module, name, tensor)
-    log.info("loaded %d tensors from %d files in %s", len(filled), len(files), folder)
+    num_filled = len(filled)
+    filled.clear()  # or every weight that is laid out anew would be held twice
+    for part in module.modules():
+        if isinstance(part, Linear):
+            part.settle()
+    log.info("loaded %d tensors from %d files in %s", num_filled, len(files), folder)
 
 
 def check_weights(module: nn.Module, folder: Path, rename: Rename) -> list[Path]:
@@ -177,14 +183,6 @@ def _expected_shape(wanted: Mapping[str, nn.Parameter], place: Place) -> tuple[i
 def _listed(names: Sequence[str]) -> str:
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + rest
-
-
-def _room(module: nn.Module, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the memory that a parameter is filled in."""
-    shape = module.get_parameter(name).shape
-    if device.type == "cpu" and isinstance(module.get_submodule(name.rpartition(".")[0]), Linear) and len(shape) == 2:
-        return torch.empty(shape[::-1], dtype=dtype).t()  # see models.layers.product
-    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:

@@ -15,7 +15,7 @@ from models.engine import Engine, Memory, Prompt, Sequence, Span, run_all
 from models.engine import engine as engine_file
 from models.engine.cache import Cache, Window, decode_window, prefill_window
 from models.engine.memory import decode_view, lasting, prefill_view
-from models.layers import attend_all, rotary_frequencies
+from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.tiles import ImageCache
 from models.types import ModelInput, Sampling
@@ -228,12 +228,6 @@ def test_layers_may_lie_elsewhere_the_first_one_too(away: str) -> None:
     window = decode_window(cache, torch.tensor([3, 3]), 3, view)
     assert toy.decode(toy.embed(ids[:, :1]), window).shape == (2, 1, D)
     assert view is not None and view.to(torch.device("meta")) is view.to(torch.device("meta"))
-
-
-def test_reading_keys_once_for_all_finds_the_same() -> None:
-    memory, query = picture(2), torch.randn(5, 4, 3, C)
-    each = attend_all(query, memory.keys[0], memory.values[0], is_folded=False)
-    torch.testing.assert_close(attend_all(query, memory.keys[0], memory.values[0], is_folded=True), each)
 
 
 def made(calls: list[list[str]]) -> Callable[[Ordered[str]], list[Tensor]]:

@@ -128,7 +128,16 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         return _result(store, time.monotonic() - started, Progress(0, 0))
     placement, device = place_on_ray(settings, job)
     units = _freeze(settings, job, store, ready, device)
-    work = Work(
+    work = work_of(settings, job, store, replace(ready, units=units), device)
+    rounds = Rounds(plan_parts(units, settings.write.rows_per_part), work, placement, progress)
+    reached = rounds.run()
+    store.publish(ledger.SUCCESS, b"")
+    return _result(store, time.monotonic() - started, reached)
+
+
+def work_of(settings: PipelineSettings, job: Job, store: Store, ready: Ready, device: str) -> Work:
+    """Return what the actors must know; `device` is what the settings' own means where they are."""
+    return Work(
         read=settings.read,
         # Workers stand in other folders than the user does, but the parts say what the user said.
         model=settings.model.model_copy(update={"device": device, "path": ready.model_path}),
@@ -136,14 +145,10 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         preprocess=settings.preprocess,
         generate=settings.generate,
         job=job,
-        schema=units[0].table_schema,
+        schema=ready.units[0].table_schema,
         store=store,
-        unit_rows=max(unit.num_rows for unit in units),
+        unit_rows=max(unit.num_rows for unit in ready.units),
     )
-    rounds = Rounds(plan_parts(units, settings.write.rows_per_part), work, placement, progress)
-    reached = rounds.run()
-    store.publish(ledger.SUCCESS, b"")
-    return _result(store, time.monotonic() - started, reached)
 
 
 class Rounds:

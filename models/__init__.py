@@ -103,7 +103,14 @@ def load_model(
     model, rename = _empty_model(Path(path), text_only)
     if dtype == "auto":
         dtype = "float32" if devices[0].type == "cpu" else model.config.dtype
-    load_weights(model, Path(path), rename, device=spread(model, devices), dtype=getattr(torch, dtype))
+    wanted = getattr(torch, dtype)
+    load_weights(
+        model,
+        Path(path),
+        rename,
+        device=spread(model, devices),
+        dtype=lambda name: torch.float32 if name.startswith(model.FLOAT32) else wanted,
+    )
     return model.eval()
 
 

@@ -1,5 +1,6 @@
 """Which device each part of a model lies on: all of it on one, or its layers spread over several."""
 
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -7,9 +8,10 @@ from torch import nn
 
 from models.types import CheckpointError
 
-_LAYERS = "language_model.model.layers."
+# In every family's files the decoder's layers are named so, whatever the decoder is called; other stacks are not.
+_LAYER = re.compile(r"^\w+\.model\.layers\.(\d+)\.")
+_LAST = re.compile(r"^\w+\.(model\.norm|lm_head)\.")
 _BEFORE, _AFTER = -1, 1_000_000
-_LAST = ("language_model.model.norm.", "language_model.lm_head.")
 
 
 def find_devices(asked: str | Sequence[str]) -> list[torch.device]:
@@ -44,7 +46,7 @@ def spread(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[str],
         sizes[place] = sizes.get(place, 0) + parameter.numel()
     if len(devices) > 1 and not sizes.keys() - {_BEFORE, _AFTER}:
         raise CheckpointError(
-            f"{type(model).__name__} has no layers named {_LAYERS}0, 1, …; expected them, to spread over "
+            f"{type(model).__name__} has no layers named ….model.layers.0, 1, …; expected them, to spread over "
             f"{len(devices)} devices"
         )
     total = sum(sizes.values())
@@ -67,6 +69,7 @@ def _device(name: str) -> torch.device:
 
 def _place(name: str) -> int:
     """Return a parameter's place on the way: before the layers, a layer's own number, or after them all."""
-    if name.startswith(_LAYERS):
-        return int(name.removeprefix(_LAYERS).split(".")[0])
-    return _AFTER if name.startswith(_LAST) else _BEFORE
+    layer = _LAYER.match(name)
+    if layer is not None:
+        return int(layer[1])
+    return _AFTER if _LAST.match(name) else _BEFORE

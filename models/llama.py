@@ -7,7 +7,7 @@ Shapes: B sequences, T tokens, D model width, H query heads, K key heads, C head
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -171,25 +171,39 @@ class LanguageModel(nn.Module):
 
 
 class FamilyModel(nn.Module):
-    """What the engine asks of every family's model that its decoder answers by itself; see models.engine.Decoder."""
+    """What the engine asks of every family's model that its decoder answers by itself; see models.engine.Decoder.
 
-    language_model: LanguageModel
+    Attributes:
+        DECODER: What the family's files call the decoder.
+        FLOAT32: Names of parts that are computed in float32 whatever the rest is.
+        text: The decoder's numbers.
+    """
+
+    DECODER: ClassVar[str] = "language_model"
+    FLOAT32: ClassVar[tuple[str, ...]] = ()
     text: DecoderConfig
+
+    @property
+    def decoder(self) -> LanguageModel:
+        """The decoder with its embeddings and head."""
+        found = self.get_submodule(self.DECODER)
+        assert isinstance(found, LanguageModel)
+        return found
 
     @property
     def device(self) -> torch.device:
         """Where its input goes; further layers may lie elsewhere."""
-        return self.language_model.model.embed_tokens.weight.device
+        return self.decoder.model.embed_tokens.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in."""
-        return self.language_model.model.embed_tokens.weight.dtype
+        return self.decoder.model.embed_tokens.weight.dtype
 
     @property
     def cache_shape(self) -> CacheShape:
         """What one token leaves in the cache."""
-        return self.language_model.cache_shape
+        return self.decoder.cache_shape
 
     @property
     def max_position_embeddings(self) -> int:
@@ -198,17 +212,17 @@ class FamilyModel(nn.Module):
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Return the embeddings (…, D) of token ids."""
-        out: Tensor = self.language_model.model.embed_tokens(token_ids)
+        out: Tensor = self.decoder.model.embed_tokens(token_ids)
         return out
 
     def decode(self, embeddings: Tensor, window: Window | None = None) -> Tensor:
         """Run (B, T, D) through the decoder; return hidden states (B, T, D)."""
-        out: Tensor = self.language_model(embeddings, window)
+        out: Tensor = self.decoder(embeddings, window)
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return float32 scores (…, V) of the next token."""
-        scores: Tensor = self.language_model.lm_head(hidden)
+        scores: Tensor = self.decoder.lm_head(hidden)
         return scores.float()
 
 

@@ -56,7 +56,12 @@ Rename = Callable[[str], Place | None]
 
 
 def load_weights(
-    module: nn.Module, folder: Path, rename: Rename, *, device: Callable[[str], torch.device], dtype: torch.dtype
+    module: nn.Module,
+    folder: Path,
+    rename: Rename,
+    *,
+    device: Callable[[str], torch.device],
+    dtype: Callable[[str], torch.dtype],
 ) -> None:
     """Fill a module that was built on the `meta` device.
 
@@ -65,7 +70,7 @@ def load_weights(
         folder: Holds model.safetensors, or model.safetensors.index.json and the files it names.
         rename: From a stored name to its place; None for a tensor that is known and not used.
         device: From a parameter's name to where it is put. Host memory holds one tensor at a time.
-        dtype: Cast to this.
+        dtype: From a parameter's name to what it is cast to.
 
     Raises:
         WeightsError: A file, tensor or shape is missing, doubled or wrong; every fault is listed.
@@ -80,7 +85,8 @@ def load_weights(
                 if place is None:
                     continue
                 if place.name not in filled:
-                    filled[place.name] = torch.empty(wanted[place.name].shape, dtype=dtype, device=device(place.name))
+                    shape, kind = wanted[place.name].shape, dtype(place.name)
+                    filled[place.name] = torch.empty(shape, dtype=kind, device=device(place.name))
                 # Without a name of its own the stored tensor is gone before the next one is read.
                 filled[place.name][place.index].copy_(place.turned(file.get_tensor(name)))
     for name, tensor in filled.items():

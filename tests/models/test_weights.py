@@ -161,7 +161,11 @@ def test_nothing_is_read_when_something_is_wrong(folder: Path) -> None:
     model = empty_aria(folder)
     with pytest.raises(WeightsError):
         load_weights(
-            model, folder, stored_place(model.config), device=lambda _: torch.device("cpu"), dtype=torch.float32
+            model,
+            folder,
+            stored_place(model.config),
+            device=lambda _: torch.device("cpu"),
+            dtype=lambda _: torch.float32,
         )
     assert all(parameter.is_meta for parameter in model.parameters())
 
@@ -206,7 +210,7 @@ def test_loading_holds_the_model_and_little_more_than_one_tensor(tmp_path: Path)
     with torch.device("meta"):
         module = Stack()
     with Peak() as peak:
-        load_weights(module, tmp_path, Place, device=lambda _: torch.device("cpu"), dtype=torch.float32)
+        load_weights(module, tmp_path, Place, device=lambda _: torch.device("cpu"), dtype=lambda _: torch.float32)
     model = sum(parameter.nbytes for parameter in module.parameters())
     assert model == 128 * 2**20
     assert peak.grown < model + 16 * 2**20  # a whole file would be 32 MiB more, a second model 128

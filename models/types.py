@@ -178,6 +178,11 @@ class Processor(Protocol):
         """Ids that end an answer: the checkpoint's eos list and the family's end-of-turn id."""
         ...
 
+    @property
+    def sees_images(self) -> bool:
+        """Whether a request may have images."""
+        ...
+
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request.
 

@@ -69,11 +69,11 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     output = _tried(faults, "write.uri", lambda: ledger.look(store))
     if output and (fault := ledger.existing_fault(output, settings.write.on_existing, store.uri)):
         faults.append(fault)
-    if settings.model.text_only and not job.has_text_only_rows:
-        faults.append(f"model.text_only: found true, expected false: job {job.kind} needs an image in every row")
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     folder = _tried(faults, "model.path", lambda: local_copy(settings.model.path, settings.read.storage))
     processor = _tried(faults, "model.path", lambda: _load_processor(folder, settings, job)) if folder else None
+    if processor and not processor.sees_images and not job.has_text_only_rows:
+        faults.append(_blind_fault(settings, job))
     if folder and processor and not (output and output.is_done):
         _tried(faults, "model.path", lambda: _check_weights(folder, settings.model.text_only))
     units = _tried(faults, "read", lambda: read_plan(store) if goes_on else _planned(settings, job, processor))
@@ -131,6 +131,13 @@ def _load_processor(folder: str, settings: PipelineSettings, job: Job) -> Proces
 def _model_path(path: str, folder: str) -> str:
     """Return a local folder as it is called everywhere; a remote one keeps its name, so that each node copies it."""
     return folder if os.path.isdir(os.path.expanduser(path)) else path
+
+
+def _blind_fault(settings: PipelineSettings, job: Job) -> str:
+    needs = f"job {job.kind} needs an image in every row"
+    if settings.model.text_only:
+        return f"model.text_only: found true, expected false: {needs}"
+    return f"model.path: {settings.model.path} has no vision encoder, but {needs}"
 
 
 def _check_weights(folder: str, text_only: bool) -> None:

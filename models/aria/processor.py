@@ -63,6 +63,11 @@ class AriaProcessor:
         self._queries = 0 if self._images is None else _queries_per_tile(self.config, self._images, settings)
         self.stop_ids = self._turn.stop_ids
 
+    @property
+    def sees_images(self) -> bool:
+        """Whether a request may have images; see models.types.Processor."""
+        return self._blind is None
+
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
         rendered = self._text.read(request, IMAGE_TOKEN)

@@ -68,6 +68,11 @@ class MllamaProcessor:
             raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {IMAGE_TOKEN}, the place of an image")
         self.stop_ids = self._turn.stop_ids
 
+    @property
+    def sees_images(self) -> bool:
+        """Whether a request may have images; see models.types.Processor."""
+        return self._blind is None
+
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
         rendered = self._text.read(_with_plain_system(request), IMAGE_TOKEN)

@@ -77,6 +77,17 @@ def test_a_job_that_needs_images_needs_a_model_with_its_eye(tmp_path: Path, chec
     assert checked(settings(tmp_path, checkpoint), has_text_only_rows=False).units
 
 
+def test_a_job_that_needs_images_refuses_a_decoder_alone(tmp_path: Path, checkpoint: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "decoder")
+    whole = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**whole["text_config"], "model_type": "mllama_text_model"}))
+    asked = settings(tmp_path, folder)
+    assert faults(asked, has_text_only_rows=False) == [
+        f"model.path: {folder} has no vision encoder, but job toy needs an image in every row"
+    ]
+    assert checked(asked).units
+
+
 def test_a_configuration_that_contradicts_itself_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
     broken = Path(shutil.copytree(checkpoint, tmp_path / "broken"))
     config = json.loads((broken / "config.json").read_text())

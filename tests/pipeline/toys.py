@@ -38,6 +38,7 @@ class ToyProcessor:
     """A prompt has as many tokens as its text has letters; each image is one tile whose colour is its first byte."""
 
     stop_ids = frozenset({0})
+    sees_images = True
 
     def prepare(self, request: Request) -> ModelInput:
         if any(image == b"broken" for image in request.images):

@@ -1,0 +1,291 @@
+"""Emu3's numbers and the ids of its picture tokens, read from a checkpoint folder in any dialect of its files.
+
+Sources: config.json of BAAI/Emu3-{Chat,Gen}-hf and what newer writers make of it; missing fields take the defaults of
+the reference implementation, ids of tokens have none. Imports no torch.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.checkpoint import Fields, config_fields, first, generation_fields, read_dtype, read_json, stored_images
+from models.types import CheckpointError, ImageSettings
+
+BICUBIC = 3  # Pillow's number
+TEXT_ONLY = ("emu3_text_model",)
+# A group norm of the VQ-VAE splits its channels into so many.
+NUM_GROUPS = 32
+
+PLACEHOLDER = "<image>"
+IMAGE_START = "<|image start|>"
+IMAGE_TOKEN = "<|image token|>"
+IMAGE_END = "<|image end|>"
+END_OF_LINE = "<|extra_200|>"
+END_OF_FRAME = "<|extra_201|>"
+VISUAL = "<|visual token "
+# In the order of Vocabulary's last fields.
+NAMED = (END_OF_LINE, END_OF_FRAME, IMAGE_START, IMAGE_TOKEN, IMAGE_END, PLACEHOLDER)
+LISTS = "config.json's vocabulary_map and tokenizer.json's added_tokens"
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The decoder, a Llama."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rope_theta: float
+    rms_norm_eps: float
+    max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class VqConfig:
+    """The VQ-VAE between pictures and codes.
+
+    Attributes:
+        channel_multiplier: Channels of each level, in `base_channels`; level 0 is the full resolution.
+        attn_resolutions: Levels (not resolutions) whose blocks are followed by attention.
+        hidden_size: Width of every attention.
+    """
+
+    codebook_size: int
+    embed_dim: int
+    latent_channels: int
+    in_channels: int
+    out_channels: int
+    temporal_downsample_factor: int
+    base_channels: int
+    channel_multiplier: tuple[int, ...]
+    num_res_blocks: int
+    attn_resolutions: tuple[int, ...]
+    hidden_size: int
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.base_channels * multiplier for multiplier in self.channel_multiplier)
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels along each side of a code."""
+        return int(2 ** (len(self.channel_multiplier) - 1))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids of the tokens that a picture is made of.
+
+    Attributes:
+        first_visual: The id of code 0; code k is `first_visual + k`.
+        num_visual: How many codes there are.
+        image_token: Stands between the digits of a picture's size and its codes.
+        image_placeholder: Stands for a code that is not known yet.
+    """
+
+    first_visual: int
+    num_visual: int
+    end_of_line: int
+    end_of_frame: int
+    image_start: int
+    image_token: int
+    image_end: int
+    image_placeholder: int
+
+
+@dataclass(frozen=True)
+class Emu3Config:
+    """A whole Emu3, or its decoder alone, which has no picture tokens either.
+
+    Attributes:
+        vq: None for a decoder alone and where only text is wanted.
+        vocabulary: None for a decoder alone.
+    """
+
+    text: TextConfig
+    vq: VqConfig | None
+    vocabulary: Vocabulary | None
+    bos_token_id: int
+    eos_token_ids: frozenset[int]
+    pad_token_id: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Emu3Images:
+    """How a picture becomes a tile (models/emu3/processor.py) and a tile becomes numbers (models/emu3/model.py).
+
+    Attributes:
+        spatial_factor: Both sides of a tile are multiples of it.
+    """
+
+    min_pixels: int
+    max_pixels: int
+    spatial_factor: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def read_config(folder: Path, *, text_only: bool = False) -> Emu3Config:
+    """Read config.json, generation_config.json and, for tokens that the first does not list, tokenizer.json.
+
+    Args:
+        folder: The checkpoint.
+        text_only: Leave out what only pictures need, even if the checkpoint has it.
+
+    Raises:
+        CheckpointError: A file, a token or a field that has no default is missing, or a field is of no use here.
+    """
+    raw, generation = config_fields(folder), generation_fields(folder)
+    is_decoder = raw.get("model_type") in TEXT_ONLY
+    text = raw if is_decoder else raw.section("text_config")
+    vq = None if is_decoder or text_only else _read_vq(raw.section("vq_config"))
+    sources = (generation, raw, text)
+    return Emu3Config(
+        text=_read_text(text),
+        vq=vq,
+        vocabulary=None if is_decoder else _read_vocabulary(folder, raw, vq),
+        bos_token_id=first("bos_token_id", *sources).integer("bos_token_id", default=151849),
+        eos_token_ids=first("eos_token_id", *sources).ids("eos_token_id", default=151850),
+        pad_token_id=first("pad_token_id", *sources).integer("pad_token_id", default=151643),
+        dtype=read_dtype(raw, text),
+    )
+
+
+def read_images(folder: Path, settings: ImageSettings) -> Emu3Images:
+    """Read the image settings: the run's own before preprocessor_config.json before processor_config.json.
+
+    Raises:
+        CheckpointError: Neither file is there, or they ask for what Emu3 does not do.
+    """
+    stored = stored_images(folder, resample=BICUBIC)
+    least = stored.integer("min_pixels", default=512 * 512, least=1)
+    most = stored.integer("max_pixels", default=1024 * 1024, least=1)
+    if most < least:
+        raise stored.fault("max_pixels", expected=f"at least min_pixels, {least}")
+    return Emu3Images(
+        min_pixels=least,
+        max_pixels=most,
+        spatial_factor=stored.integer("spatial_factor", default=8, least=1),
+        # The released files hold BAAI's; the reference's defaults are another model's.
+        mean=stored.channels("image_mean"),
+        std=stored.channels("image_std"),
+    )
+
+
+def _read_text(raw: Fields) -> TextConfig:
+    raw.expect("hidden_act", "silu")
+    raw.expect("attention_bias", False)
+    raw.expect("mlp_bias", False)
+    heads = raw.integer("num_attention_heads", default=32, least=1)
+    hidden = raw.integer("hidden_size", default=4096)
+    return TextConfig(
+        vocab_size=raw.integer("vocab_size", default=184622),
+        hidden_size=hidden,
+        intermediate_size=raw.integer("intermediate_size", default=14336),
+        num_hidden_layers=raw.integer("num_hidden_layers", default=32),
+        num_attention_heads=heads,
+        num_key_value_heads=raw.integer("num_key_value_heads", default=8, least=1),
+        head_dim=raw.integer("head_dim", default=hidden // heads, least=1),
+        rope_theta=_read_theta(raw),
+        rms_norm_eps=raw.number("rms_norm_eps", default=1e-5),
+        max_position_embeddings=raw.integer("max_position_embeddings", default=9216),
+    )
+
+
+def _read_theta(raw: Fields) -> float:
+    scaling = raw.section("rope_parameters", "rope_scaling", default={})
+    if scaling.word("rope_type", "type", default="default") != "default":
+        raise scaling.fault("rope_type", "type", expected="`default`, the one rope type that Emu3 has")
+    return first("rope_theta", scaling, raw).number("rope_theta", default=1e6)
+
+
+def _read_vq(raw: Fields) -> VqConfig:
+    raw.expect("double_latent", False)
+    raw.expect("num_attention_heads", 1)
+    multiplier = _read_multiplier(raw)
+    embed_dim = raw.integer("embed_dim", default=4, least=1)
+    config = VqConfig(
+        codebook_size=raw.integer("codebook_size", default=32768, least=1),
+        embed_dim=embed_dim,
+        latent_channels=raw.integer("latent_channels", default=4, least=1),
+        in_channels=raw.integer("in_channels", default=3, least=1),
+        out_channels=raw.integer("out_channels", default=3, least=1),
+        temporal_downsample_factor=raw.integer("temporal_downsample_factor", default=4, least=1),
+        base_channels=raw.integer("base_channels", default=256, least=1),
+        channel_multiplier=multiplier,
+        num_res_blocks=raw.integer("num_res_blocks", default=2, least=1),
+        # A level that is not there has no attention; small checkpoints keep the default, 3, with fewer levels.
+        attn_resolutions=tuple(
+            sorted(level for level in raw.ids("attn_resolutions", default=3) if 0 <= level < len(multiplier))
+        ),
+        hidden_size=raw.integer("hidden_size", default=1024, least=1),
+    )
+    _check_vq(raw, config)
+    return config
+
+
+def _read_multiplier(raw: Fields) -> tuple[int, ...]:
+    stored = raw.get("channel_multiplier")
+    if stored is None:
+        return (1, 2, 2, 4)
+    if not isinstance(stored, list) or not stored or not all(type(one) is int and one > 0 for one in stored):
+        raise raw.fault("channel_multiplier", expected="a list of whole numbers from 1 on")
+    return tuple(stored)
+
+
+def _check_vq(raw: Fields, config: VqConfig) -> None:
+    """Refuse numbers that do not fit together."""
+    if config.latent_channels != config.embed_dim:
+        # The decoder runs both through the same temporal layers.
+        raise raw.fault("latent_channels", expected=f"{config.embed_dim}, as embed_dim")
+    factor = config.temporal_downsample_factor
+    if factor & (factor - 1):
+        raise raw.fault("temporal_downsample_factor", expected="a power of two")
+    if config.base_channels % NUM_GROUPS:
+        raise raw.fault("base_channels", expected=f"a multiple of {NUM_GROUPS}")
+    attended = {config.channels[level] for level in (*config.attn_resolutions, -1)}
+    if attended != {config.hidden_size}:
+        found = ", ".join(map(str, sorted(attended)))
+        raise raw.fault("hidden_size", expected=f"the channels of the levels with attention and of the last: {found}")
+
+
+def _read_vocabulary(folder: Path, raw: Fields, vq: VqConfig | None) -> Vocabulary:
+    ids = _picture_tokens(folder, raw)
+    num_visual = sum(token.startswith(VISUAL) for token in ids)
+    if num_visual == 0 or (vq is not None and num_visual != vq.codebook_size):
+        expected = "one or more" if vq is None else f"{vq.codebook_size}, vq_config.codebook_size"
+        raise CheckpointError(f"{folder} has {num_visual} visual tokens in {LISTS}; expected {expected}")
+    missing = [token for token in (*NAMED, *map(visual_token, range(num_visual))) if token not in ids]
+    if missing:
+        raise CheckpointError(f"{folder} has no token {missing[0]!r} in {LISTS}")
+    first_visual = ids[visual_token(0)]
+    for code in range(num_visual):
+        found = ids[visual_token(code)]
+        if found != first_visual + code:
+            where = f"{visual_token(code)!r} has id {found}"
+            raise CheckpointError(f"{folder}: {where}, expected {first_visual + code}: visual tokens lie in a row")
+    return Vocabulary(first_visual, num_visual, *(ids[token] for token in NAMED))
+
+
+def visual_token(code: int) -> str:
+    """Return the token that stands for a code."""
+    return f"{VISUAL}{code:06d}|>"
+
+
+def _picture_tokens(folder: Path, raw: Fields) -> dict[str, int]:
+    """Return ids by token: the released config.json lists all; what it leaves out is looked for in tokenizer.json."""
+    stored = raw.section("vocabulary_map", default={})
+    ids = {token: stored.integer(token) for token in stored.names if _is_of_pictures(token)}
+    if ids.keys() >= set(NAMED) and any(token.startswith(VISUAL) for token in ids):
+        return ids
+    added = (read_json(folder, "tokenizer.json") or {}).get("added_tokens", [])
+    return {one["content"]: int(one["id"]) for one in added if _is_of_pictures(one["content"])} | ids
+
+
+def _is_of_pictures(token: str) -> bool:
+    return token in NAMED or token.startswith(VISUAL)

@@ -1,0 +1,86 @@
+"""The grammar of a picture's tokens: rows of chosen codes, each closed by a token that comes by itself.
+
+After `<|image token|>` a picture of H rows and W columns is H times W codes and an end of line, then end of frame, end
+of image, end of text: H (W + 1) + 3 tokens, of which only the H W codes are chosen. Knows neither torch nor the engine.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.types import BadRequest
+
+_RATIO = re.compile(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)")
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The ids of the tokens that come by themselves."""
+
+    line: int
+    frame: int
+    image: int
+    text: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How many codes a picture has, in rows and columns; a code stands for 8 x 8 pixels."""
+
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise BadRequest(f"a picture of {self.rows} x {self.columns} codes: expected at least 1 x 1")
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are emitted, from the first code to the end of text."""
+        return self.rows * (self.columns + 1) + 3
+
+    def forced(self, num_emitted: int, ends: Ends) -> tuple[int, ...]:
+        """Return the ids that follow `num_emitted` tokens by themselves, up to the next choice or the end."""
+        lines, place = divmod(num_emitted, self.columns + 1)
+        last = self.num_tokens - 3
+        if num_emitted >= last:
+            return (ends.frame, ends.image, ends.text)[num_emitted - last :]
+        if place < self.columns:
+            return ()
+        closing = (ends.line,)
+        return (*closing, ends.frame, ends.image, ends.text) if lines == self.rows - 1 else closing
+
+    def is_over(self, num_emitted: int) -> bool:
+        """Whether the picture has all its tokens."""
+        return num_emitted >= self.num_tokens
+
+    def chosen(self, token_ids: Sequence[int]) -> NDArray[np.int64]:
+        """Return the chosen ids (rows, columns) among all emitted ones, what came by itself left out."""
+        lines = np.asarray(token_ids[: self.num_tokens - 3], np.int64).reshape(self.rows, self.columns + 1)
+        return lines[:, : self.columns]
+
+
+def grid_for(ratio: str, area: int, pixels_per_code: int = 8) -> Grid:
+    """Return the grid of a picture.
+
+    The sides are those of the authors' script: f = sqrt(area / (w h)), and each side times f in whole codes.
+
+    Args:
+        ratio: Width to height, such as `16:9`.
+        area: Pixels of the picture, about.
+        pixels_per_code: Side of what one code stands for.
+
+    Raises:
+        BadRequest: The ratio is none, or the picture would have no code.
+    """
+    match = _RATIO.fullmatch(ratio.strip())
+    width, height = (float(side) for side in match.groups()) if match else (0.0, 0.0)
+    if not width or not height:
+        raise BadRequest(f"found ratio {ratio!r}, expected width to height, such as '16:9'")
+    if area < 1:
+        raise BadRequest(f"found an area of {area} pixels, expected at least one code, {pixels_per_code**2} pixels")
+    factor = (area / (width * height)) ** 0.5
+    return Grid(round(height * factor / pixels_per_code), round(width * factor / pixels_per_code))

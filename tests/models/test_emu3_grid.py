@@ -1,0 +1,74 @@
+"""A picture's tokens follow one grammar, whatever its size: codes are chosen, everything else comes by itself."""
+
+import pytest
+
+from models.emu3.grid import Ends, Grid, grid_for
+from models.types import BadRequest
+
+ENDS = Ends(line=100, frame=101, image=102, text=103)
+GRIDS = [Grid(1, 1), Grid(1, 2), Grid(2, 1), Grid(3, 2), Grid(2, 5), Grid(7, 7)]
+
+
+def emitted(grid: Grid) -> tuple[list[int], int]:
+    """Emit a picture whose n-th chosen token is n; return all tokens and how many were chosen."""
+    ids: list[int] = []
+    chosen = 0
+    while not grid.is_over(len(ids)):
+        ids.append(chosen)
+        chosen += 1
+        ids += grid.forced(len(ids), ENDS)
+    return ids, chosen
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_a_picture_is_its_lines_and_three_tokens_at_the_end(grid: Grid) -> None:
+    ids, chosen = emitted(grid)
+    expected: list[int] = []
+    for row in range(grid.rows):
+        expected += [*range(row * grid.columns, (row + 1) * grid.columns), ENDS.line]
+    assert ids == [*expected, ENDS.frame, ENDS.image, ENDS.text]
+    assert (len(ids), chosen) == (grid.num_tokens, grid.rows * grid.columns)
+    assert grid.chosen(ids).tolist() == [
+        list(range(row * grid.columns, (row + 1) * grid.columns)) for row in range(grid.rows)
+    ]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_the_schedule_is_the_authors_rule_place_by_place(grid: Grid) -> None:
+    ids, _ = emitted(grid)
+    line = grid.columns + 1
+    for k, found in enumerate(ids, start=1):  # counted from the image token, as their script does
+        if k <= line * grid.rows and k % line == 0:
+            assert found == ENDS.line
+        elif k > line * grid.rows:
+            assert found == {1: ENDS.frame, 2: ENDS.image, 3: ENDS.text}[k - line * grid.rows]
+        else:
+            assert found < ENDS.line
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_a_picture_that_stopped_anywhere_goes_on_alike(grid: Grid) -> None:
+    ids, _ = emitted(grid)
+    for stop in range(len(ids)):
+        following = grid.forced(stop, ENDS)
+        assert tuple(ids[stop : stop + len(following)]) == following
+        assert following or ids[stop] < ENDS.line
+
+
+@pytest.mark.parametrize(("ratio", "area", "grid", "tokens"), [
+    ("1:1", 518400, Grid(90, 90), 8193), ("16:9", 518400, Grid(68, 120), 8231), ("9:16", 518400, Grid(120, 68), 8283),
+    ("4:3", 518400, Grid(78, 104), 8193), ("3:2", 518400, Grid(73, 110), 8106), ("1:1", 262144, Grid(64, 64), 4163),
+])  # fmt: skip
+def test_ratio_and_area_give_the_authors_grids(ratio: str, area: int, grid: Grid, tokens: int) -> None:
+    assert grid_for(ratio, area) == grid
+    assert grid.num_tokens == tokens
+
+
+@pytest.mark.parametrize(("ratio", "area", "told"), [
+    ("wide", 518400, "found ratio 'wide', expected width to height"), ("0:1", 518400, "found ratio '0:1'"),
+    ("16:9:1", 518400, "expected width to height"), ("900:1", 4096, "a picture of 0 x 240 codes"),
+    ("1:1", 0, "found an area of 0 pixels"), ("1:1", 1, "a picture of 0 x 0 codes"),
+])  # fmt: skip
+def test_what_is_no_picture_is_named(ratio: str, area: int, told: str) -> None:
+    with pytest.raises(BadRequest, match=told):
+        grid_for(ratio, area)

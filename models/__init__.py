@@ -44,6 +44,7 @@ __all__ = [
 
 ARIA = ("aria", "aria_text", "aria_moe_lm")
 MLLAMA = ("mllama", "mllama_text_model")
+EMU3 = ("emu3", "emu3_text_model")
 
 
 def load_processor(
@@ -76,6 +77,10 @@ def load_processor(
             from models.mllama.processor import MllamaProcessor
 
             return MllamaProcessor(folder, settings, template, today=today, text_only=text_only)
+        case kind if kind in EMU3:
+            from models.emu3.processor import Emu3Processor
+
+            return Emu3Processor(folder, settings, template, today=today, text_only=text_only)
         case kind:
             raise _unknown(folder, kind)
 
@@ -227,5 +232,5 @@ def _instead(folder: Path) -> str:
 
 def _unknown(folder: Path, kind: str) -> CheckpointError:
     return CheckpointError(
-        f"{folder / 'config.json'} says model_type {kind!r}; expected one of {', '.join(ARIA + MLLAMA)}"
+        f"{folder / 'config.json'} says model_type {kind!r}; expected one of {', '.join(ARIA + MLLAMA + EMU3)}"
     )

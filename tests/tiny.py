@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jobs.demo.training.aria import folder as aria
+from jobs.demo.training.emu3 import folder as emu3
 from jobs.demo.training.mllama import folder as mllama
 from models.aria.model import empty_aria
 from models.mllama.config import aspect_ratios
@@ -59,6 +60,23 @@ MLLAMA_TEXT = {
     },
 }  # fmt: skip
 MLLAMA = {"architectures": ["MllamaForConditionalGeneration"], "model_type": "mllama", "torch_dtype": "float32"}
+# A picture becomes 4 to 16 codes of 4 x 4 pixels.
+EMU3_CODES = 32
+EMU3_IMAGES = {
+    "image_processor_type": "Emu3ImageProcessor", "min_pixels": 8 * 8, "max_pixels": 16 * 16, "spatial_factor": 4,
+    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+}  # fmt: skip
+EMU3_VQ = {
+    "model_type": "emu3_vqgan", "codebook_size": EMU3_CODES, "embed_dim": 4, "latent_channels": 4,
+    "double_latent": False, "temporal_downsample_factor": 4, "base_channels": 32, "channel_multiplier": [1, 1, 2],
+    "num_res_blocks": 1, "attn_resolutions": [2], "hidden_size": 64,
+}  # fmt: skip
+EMU3_TEXT = {
+    "model_type": "emu3_text_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0, "rope_scaling": {"rope_type": "default"},
+}  # fmt: skip
+EMU3 = {"architectures": ["Emu3ForConditionalGeneration"], "model_type": "emu3", "torch_dtype": "float32"}
 
 Names = Literal["files", "memory"]
 
@@ -131,6 +149,45 @@ def tiny_mllama(
     return folder
 
 
+def tiny_emu3(
+    folder: Path,
+    *,
+    text: Mapping[str, Any] | None = None,
+    vq: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    images: Mapping[str, Any] | None = None,
+    names: Names = "files",
+    shards: int = 1,
+    seed: int = 0,
+) -> Path:
+    """Write a checkpoint and return its folder; see `tiny_aria` for the arguments, `vq` changes the VQ-VAE's."""
+    codec = EMU3_VQ | dict(vq or {})
+    emu3.write_files(folder, TEXTS, codec["codebook_size"])
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    ids = {
+        name: written["text_config"][name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    }
+    whole = EMU3 | {"vocabulary_map": written["vocabulary_map"]}
+    whole |= {"text_config": EMU3_TEXT | ids | dict(text or {}), "vq_config": codec}
+    (folder / "config.json").write_text(json.dumps(whole | dict(config or {})), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(json.dumps(EMU3_IMAGES | dict(images or {})), encoding="utf-8")
+    tensors = random_emu3(folder, seed)
+    if names == "memory":
+        tensors = {_name_in_memory(name): tensor for name, tensor in tensors.items()}
+    save_tensors(folder, tensors, shards)
+    return folder
+
+
+def random_emu3(folder: Path, seed: int = 0) -> dict[str, Tensor]:
+    """Return weights for an Emu3 folder's configuration, norms' statistics too, with the released file's counters."""
+    from models.emu3.model import empty_emu3
+
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {name: _random(parameter, generator) for name, parameter in empty_emu3(folder).named_parameters()}
+    norms = [name.removesuffix("running_mean") for name in tensors if name.endswith(".running_mean")]
+    return tensors | {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}
+
+
 def random_mllama(folder: Path, seed: int = 0) -> dict[str, Tensor]:
     """Return weights for a Mllama folder's configuration; no gate is closed."""
     generator = torch.Generator().manual_seed(seed)
@@ -192,4 +249,5 @@ def _one_by_one(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _name_in_memory(name: str) -> str:
     name = name.replace("language_model.lm_head.", "lm_head.").replace("language_model.model.", "model.language_model.")
     name = name.replace("experts.fc1.weight", "experts.gate_up_proj").replace("experts.fc2.weight", "experts.down_proj")
-    return f"model.{name}" if name.startswith(("vision_", "multi_modal_projector")) else name
+    name = name.replace("text_model.lm_head.", "lm_head.").replace("text_model.model.", "model.text_model.")
+    return f"model.{name}" if name.startswith(("vision_", "multi_modal_projector", "vqmodel.")) else name

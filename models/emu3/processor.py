@@ -1,0 +1,205 @@
+"""Emu3 on the CPU: messages and pictures become token ids and one uint8 tile a picture. Knows no torch.
+
+A picture is resized to a size that whole codes cover, and keeps its shape. In the prompt it is its size in codes, as
+text, then a placeholder for each code, row by row, with the line ends as they are; the model puts the codes in
+(models/emu3/model.py). Sizes and rounding are those of the reference's image processor.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.checkpoint import refuse_settings
+from models.emu3.config import (
+    END_OF_FRAME,
+    IMAGE_END,
+    IMAGE_START,
+    IMAGE_TOKEN,
+    PLACEHOLDER,
+    Emu3Images,
+    read_config,
+    read_images,
+)
+from models.images import decode_image, image_name
+from models.text import Rendered, Text, blindness, check_placeholders, unseen
+from models.turn import Turn
+from models.types import (
+    TEMPLATE_DATE,
+    Answer,
+    BadImage,
+    CheckpointError,
+    Completion,
+    ImageSettings,
+    Message,
+    ModelInput,
+    Pixels,
+    Request,
+    Sampling,
+)
+
+END_OF_TEXT = "<|extra_204|>"
+# The reference's limit, longer side to shorter.
+MAX_ASPECT = 200
+
+Grid = tuple[int, int]  # rows, columns of codes
+
+
+class Emu3Processor:
+    """The CPU half of Emu3; see models.types.Processor."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: ImageSettings,
+        template: str | None = None,
+        *,
+        today: date = TEMPLATE_DATE,
+        text_only: bool = False,
+    ) -> None:
+        """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
+        self.config = read_config(folder, text_only=text_only)
+        self._blind = None if self.config.vq else blindness(text_only)
+        refuse_settings(settings, "Emu3", (), self._blind)
+        self._text = Text(folder, template, today=today)
+        self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TEXT)
+        self._images = None if self._blind else read_images(folder, settings)
+        if not self._blind:
+            self._check_files(folder)
+        self.stop_ids = self._turn.stop_ids
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether a request may have images; see models.types.Processor."""
+        return self._blind is None
+
+    def prepare(self, request: Request) -> ModelInput:
+        """Render, tokenise and tile one request; see models.types.Processor."""
+        rendered = self._text.read(_with_items(request), PLACEHOLDER)
+        if request.images and self._blind:
+            raise unseen(len(request.images), self._blind)
+        found = sum(piece.count(PLACEHOLDER) for piece in rendered.pieces[::2])
+        check_placeholders(found, len(request.images), PLACEHOLDER)
+        tiles = [self._tile(decode_image(data)) for data in request.images]
+        grids = [self._grid(tile) for tile in tiles]
+        return ModelInput(
+            prompt=rendered.text,
+            token_ids=np.array(self._ids(rendered, grids), np.int32),
+            tiles=tuple(tiles),
+            layout=tuple(side for grid in grids for side in grid),
+            image_tokens=sum(rows * columns for rows, columns in grids),
+            # A tile's own shape says all of how it lies.
+            image_names=tuple(image_name([tile], layout=0) for tile in tiles),
+        )
+
+    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
+        """Return the test for the run's stop strings; see models.types.Processor."""
+        return self._turn.stopper(sampling)
+
+    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
+        """Turn emitted ids back into text; see models.types.Processor."""
+        return self._turn.finish(model_input, completion, sampling)
+
+    def _tile(self, image: Image.Image) -> Pixels:
+        assert self._images is not None
+        height, width = fitted(image.height, image.width, self._images)
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+    def _grid(self, tile: Pixels) -> Grid:
+        assert self.config.vq is not None
+        return tile.shape[0] // self.config.vq.spatial_factor, tile.shape[1] // self.config.vq.spatial_factor
+
+    def _ids(self, rendered: Rendered, grids: Sequence[Grid]) -> list[int]:
+        ids = self._text.encode(_framed(rendered, grids), self.config.bos_token_id)
+        vocabulary = self.config.vocabulary
+        if vocabulary is None:
+            return ids
+        waiting = iter(grids)
+        expanded = [
+            _codes(next(waiting), i, vocabulary.end_of_line) if i == vocabulary.image_placeholder else [i] for i in ids
+        ]
+        return [i for run in expanded for i in run]
+
+    def _check_files(self, folder: Path) -> None:
+        """Refuse a checkpoint whose files contradict each other about pictures."""
+        vq, vocabulary, images = self.config.vq, self.config.vocabulary, self._images
+        assert vq is not None and vocabulary is not None and images is not None
+        if images.spatial_factor % vq.spatial_factor:
+            raise CheckpointError(
+                f"{folder}: the image settings' spatial_factor is {images.spatial_factor}, "
+                f"expected a multiple of {vq.spatial_factor}, the VQ-VAE's pixels per code"
+            )
+        control = (IMAGE_START, IMAGE_TOKEN, PLACEHOLDER, END_OF_FRAME, IMAGE_END)
+        expected = [
+            self.config.bos_token_id,
+            vocabulary.image_start,
+            vocabulary.image_token,
+            vocabulary.image_placeholder,
+            vocabulary.end_of_frame,
+            vocabulary.image_end,
+        ]
+        found = self._text.encode(Rendered(("".join(control),)), self.config.bos_token_id)
+        if found != expected:
+            raise CheckpointError(
+                f"{folder / 'tokenizer.json'} reads {''.join(control)!r} as {found}, "
+                f"expected {expected}, as in config.json"
+            )
+
+
+def fitted(height: int, width: int, images: Emu3Images) -> tuple[int, int]:
+    """Return a picture's (height, width) as the model sees it: whole codes, its shape kept, its area within limits.
+
+    Raises:
+        BadImage: It is too narrow.
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise BadImage(f"refused {width} x {height} pixels: one side is more than {MAX_ASPECT} times the other")
+    factor = images.spatial_factor
+    # Python rounds halves to even numbers, and so does the reference.
+    size = round(height / factor) * factor, round(width / factor) * factor
+    if math.prod(size) > images.max_pixels:
+        shrink = math.sqrt(height * width / images.max_pixels)
+        return (
+            max(factor, math.floor(height / shrink / factor) * factor),
+            max(factor, math.floor(width / shrink / factor) * factor),
+        )
+    if math.prod(size) < images.min_pixels:
+        enlarge = math.sqrt(images.min_pixels / (height * width))
+        return math.ceil(height * enlarge / factor) * factor, math.ceil(width * enlarge / factor) * factor
+    return size
+
+
+def _framed(rendered: Rendered, grids: Sequence[Grid]) -> Rendered:
+    """Put the size of each picture before its placeholder, and what ends a picture behind it."""
+    waiting = iter(grids)
+
+    def frame(_: re.Match[str]) -> str:
+        rows, columns = next(waiting)
+        return f"{IMAGE_START}{rows}*{columns}{IMAGE_TOKEN}{PLACEHOLDER}{END_OF_FRAME}{IMAGE_END}"
+
+    pieces = enumerate(rendered.pieces)
+    return Rendered(tuple(piece if i % 2 else re.sub(PLACEHOLDER, frame, piece) for i, piece in pieces))
+
+
+def _codes(grid: Grid, placeholder: int, end_of_line: int) -> list[int]:
+    """Return the ids of a picture whose codes are not known yet; its last row ends like the others."""
+    rows, columns = grid
+    return ([placeholder] * columns + [end_of_line]) * rows
+
+
+def _with_items(request: Request) -> Request:
+    if request.messages is None:
+        return request
+    return replace(request, messages=[_itemised(message) for message in request.messages])
+
+
+def _itemised(message: Message) -> Message:
+    """Put a message's plain text into a list: of anything else the template would show nothing, and not say so."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+        return message
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}

@@ -1,0 +1,384 @@
+"""Pictures get the reference's sizes and pixels to the last bit, and prompts the reference's ids, line ends put in."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import Emu3ImageProcessor, Emu3Processor, PreTrainedTokenizerFast
+
+from jobs.demo.training.emu3 import folder as emu3
+from models import ImageSettings, Request, load_processor
+from models.types import BadImage, BadRequest, CheckpointError, Completion, ModelInput, Processor, Sampling
+from tests.models.reference import picture
+
+IMAGE = "<image>"
+# What the released folders are expected to say: BAAI's own numbers.
+RELEASED = {"min_pixels": 512 * 512, "max_pixels": 1024 * 1024, "spatial_factor": 8}
+SMALL = {"min_pixels": 32 * 32, "max_pixels": 64 * 64, "spatial_factor": 8}
+# How BAAI's own code asks; note the period that it sets after every question.
+BAAI_TEMPLATE = "You are a helpful assistant. USER: {image}{question}. ASSISTANT:"
+TEXTS = ("What is it?", "You are a helpful assistant. USER: ASSISTANT:", "60*80")
+
+
+def write_checkpoint(folder: Path, images: Mapping[str, Any] = SMALL, **config: Any) -> Path:
+    """Write what the CPU half reads of a checkpoint, and no weights."""
+    emu3.write_files(folder, TEXTS, codes=8)
+    change(folder / "config.json", **config)
+    change(folder / "preprocessor_config.json", **images)
+    return folder
+
+
+def change(file: Path, **fields: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("emu3"))
+
+
+@pytest.fixture(scope="module")
+def processor(folder: Path) -> Processor:
+    return load_processor(str(folder))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Processor:
+    return load_processor(str(write_checkpoint(tmp_path_factory.mktemp("released"), RELEASED)))
+
+
+@pytest.fixture(scope="module")
+def known(folder: Path) -> dict[str, int]:
+    """The ids of all tokens."""
+    ids: dict[str, int] = json.loads((folder / "config.json").read_text())["vocabulary_map"]
+    return ids
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def user(text: str, num_images: int = 0) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image"}] * num_images + [{"type": "text", "text": text}]}]
+
+
+def tiled(processor: Processor, *images: Image.Image) -> ModelInput:
+    return processor.prepare(Request(prompt=IMAGE * len(images), images=[png(image) for image in images]))
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """A tile as the reference's numbers, channels first: scaled and shifted in float32."""
+    shifted: np.ndarray = ((pixels * (1 / 255)).astype(np.float32) - np.float32(0.5)) / np.float32(0.5)
+    return shifted.transpose(2, 0, 1)
+
+
+def image_reference(images: Mapping[str, Any]) -> Any:
+    return Emu3ImageProcessor(**images, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def assert_equals_reference(processor: Processor, images: Mapping[str, Any], size: tuple[int, int]) -> None:
+    image = picture(*size)
+    # Told where the channels are, for it takes a picture of three rows for three channels.
+    expected = image_reference(images)(image, input_data_format="channels_last", return_tensors="np")
+    ours = tiled(processor, image)
+    [tile] = ours.tiles
+    assert tile.dtype == np.uint8 and tile.shape[2] == 3
+    assert tile.shape[:2] == expected["pixel_values"].shape[2:]
+    assert ours.layout == (tile.shape[0] // 8, tile.shape[1] // 8)
+    assert np.array_equal(normalised(tile), expected["pixel_values"][0])
+
+
+RELEASED_ZOO = [
+    (1, 1), (1, 200), (200, 1), (3, 2), (200, 200), (512, 512), (508, 516), (516, 524), (524, 516), (511, 513),
+    (640, 480), (480, 640), (1024, 1024), (1028, 1020), (1024, 1032), (3000, 2000), (2000, 3000), (1280, 720),
+    (4000, 20), (33, 999), (2047, 513),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", RELEASED_ZOO, ids=str)
+def test_a_picture_equals_the_references_to_the_last_bit(released: Processor, size: tuple[int, int]) -> None:
+    assert_equals_reference(released, RELEASED, size)
+
+
+def test_any_size_equals_the_references_halves_rounded_to_even(processor: Processor) -> None:
+    random = np.random.default_rng(0)
+    some = [(int(w), int(h)) for w, h in np.exp(random.uniform(0, np.log(180), (150, 2))).astype(int)]
+    halves = [(w, h) for w in (4, 12, 20, 28, 36, 44, 60, 68) for h in (4, 28, 36, 52, 60)]
+    for size in some + halves:
+        assert_equals_reference(processor, SMALL, size)
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [((640, 480), (60, 80)), ((200, 200), (64, 64)), ((3000, 2000), (104, 156)), ((508, 532), (66, 64))],
+)
+def test_a_size_is_the_nearest_that_whole_codes_cover(
+    released: Processor, size: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    assert tiled(released, picture(*size)).layout == grid
+
+
+@pytest.mark.parametrize(("size", "is_refused"), [((400, 2), False), ((401, 2), True), ((2, 401), True)])
+def test_a_picture_too_narrow_is_refused_as_the_reference_refuses_it(
+    processor: Processor, size: tuple[int, int], is_refused: bool
+) -> None:
+    if not is_refused:
+        tiled(processor, picture(*size))
+        return
+    with pytest.raises(ValueError, match="aspect ratio must be smaller than 200"):
+        image_reference(SMALL)(picture(*size))
+    with pytest.raises(BadImage, match=rf"refused {size[0]} x {size[1]} pixels: one side is more than 200 times"):
+        tiled(processor, picture(*size))
+
+
+def test_a_picture_is_its_size_its_rows_with_their_ends_and_its_end(released: Processor, known: dict[str, int]) -> None:
+    model_input = tiled(released, picture(640, 480))
+    begin, start, *rest = model_input.token_ids.tolist()
+    digits, rest = rest[: rest.index(known[emu3.IMAGE_SIZE_END])], rest[rest.index(known[emu3.IMAGE_SIZE_END]) + 1 :]
+    assert (begin, start) == (known[emu3.BEGIN], known[emu3.IMAGE_START])
+    plain = released.prepare(Request(prompt="60*80")).token_ids.tolist()[1:]
+    assert digits == plain
+    assert rest == [
+        *([known[IMAGE]] * 80 + [known[emu3.END_OF_LINE]]) * 60, known[emu3.END_OF_FRAME], known[emu3.IMAGE_END],
+    ]  # fmt: skip
+    assert model_input.image_tokens == 60 * 80
+    assert model_input.prompt == IMAGE and model_input.token_ids.dtype == np.int32
+
+
+def test_several_pictures_follow_one_another_each_in_its_size(processor: Processor, known: dict[str, int]) -> None:
+    sizes = [(64, 64), (5, 5), (96, 30)]
+    together = tiled(processor, *(picture(*size) for size in sizes))
+    alone = [tiled(processor, picture(*size)) for size in sizes]
+    assert together.layout == tuple(side for one in alone for side in one.layout)
+    assert [tile.shape for tile in together.tiles] == [(64, 64, 3), (32, 32, 3), (32, 96, 3)]
+    for tile, one in zip(together.tiles, alone, strict=True):
+        assert np.array_equal(tile, one.tiles[0])
+    assert together.image_names == tuple(name for one in alone for name in one.image_names)
+    bare = [one.token_ids.tolist()[1:] for one in alone]
+    assert together.token_ids.tolist() == [known[emu3.BEGIN], *bare[0], *bare[1], *bare[2]]
+    assert together.image_tokens == sum(one.image_tokens for one in alone) == 8 * 8 + 4 * 4 + 4 * 12
+
+
+def test_images_have_equal_names_exactly_if_the_model_sees_the_same(folder: Path, processor: Processor) -> None:
+    [name] = tiled(processor, picture(64, 64)).image_names
+    assert tiled(processor, picture(64, 64).convert("RGBA")).image_names == (name,)
+    changed = picture(64, 64)
+    changed.putpixel((63, 63), (1, 2, 3))
+    others = [tiled(processor, Image.new("RGB", (64, 32))), tiled(processor, Image.new("RGB", (32, 64)))]
+    assert len({name, *(other.image_names[0] for other in (*others, tiled(processor, changed)))}) == 4
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> Any:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        bos_token=emu3.BEGIN,
+        eos_token=emu3.END_OF_TEXT,
+        pad_token=emu3.PAD,
+        extra_special_tokens={
+            "image_token": IMAGE,
+            "boi_token": emu3.IMAGE_START,
+            "eoi_token": emu3.IMAGE_END,
+            "image_wrapper_token": emu3.IMAGE_SIZE_END,
+            "eof_token": emu3.END_OF_FRAME,
+        },
+    )
+    return Emu3Processor(image_reference(SMALL), tokenizer, chat_template=RELEASED_TEMPLATE)
+
+
+# As transformers' converter writes it into the released folders.
+RELEASED_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{# Render all images first #}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
+    "{# Render all text next #}"
+    "{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}"
+    "{% endfor %}{% else %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+SYSTEM = {"role": "system", "content": [{"type": "text", "text": "You are a helpful assistant."}]}
+ANSWER = {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}
+LATE_IMAGE = {"role": "user", "content": [{"type": "text", "text": "Grün?"}, {"type": "image"}]}
+CHATS = [
+    user("What is it?"),
+    user("What is it?", 1),
+    user("Which is larger?", 2),
+    [SYSTEM, *user("What is it?", 1)],
+    [LATE_IMAGE],
+    [*user("What is it?", 1), ANSWER, LATE_IMAGE],
+]
+
+
+@pytest.mark.parametrize("template", ["ours", "released"])
+@pytest.mark.parametrize("messages", CHATS, ids=range(len(CHATS)))
+def test_a_chat_becomes_the_references_ids(
+    tmp_path: Path, reference: Any, known: dict[str, int], messages: list[dict[str, Any]], template: str
+) -> None:
+    folder = write_checkpoint(tmp_path)
+    if template == "released":
+        (folder / "chat_template.json").write_text(json.dumps({"chat_template": RELEASED_TEMPLATE}))
+    expected = reference.apply_chat_template(messages, add_generation_prompt=True)
+    pictures = [picture(70, 50), picture(33, 60)][: expected.count(IMAGE)]
+    model_input = load_processor(str(folder)).prepare(Request(messages=messages, images=list(map(png, pictures))))
+    assert model_input.prompt == expected
+    [ids] = reference(text=expected, images=pictures or None)["input_ids"]
+    assert model_input.token_ids.tolist() == with_line_ends(ids, model_input.layout, known)
+
+
+def with_line_ends(ids: Sequence[int], layout: Sequence[int], known: Mapping[str, int]) -> list[int]:
+    """Put the ends of lines into the reference's prompt; it does so only inside its model."""
+    ends = np.array(ids)
+    placeholders = np.flatnonzero(ends == known[IMAGE])
+    done = 0
+    for rows, columns in zip(layout[::2], layout[1::2], strict=True):
+        own = placeholders[done : done + rows * (columns + 1)].reshape(rows, columns + 1)
+        ends[own[:, -1]] = known[emu3.END_OF_LINE]
+        done += own.size
+    assert done == placeholders.size
+    listed: list[int] = ends.tolist()
+    return listed
+
+
+def test_the_reference_reads_the_files_of_a_toy_as_it_reads_released_ones(folder: Path, reference: Any) -> None:
+    loaded: Any = Emu3Processor.from_pretrained(folder)
+    messages = user("What is it?", 1)
+    prompt = loaded.apply_chat_template(messages, add_generation_prompt=True)
+    both = [one(text=prompt, images=[picture(70, 50)], return_tensors="np") for one in (loaded, reference)]
+    assert np.array_equal(both[0]["input_ids"], both[1]["input_ids"])
+    assert np.array_equal(both[0]["pixel_values"], both[1]["pixel_values"])
+
+
+@pytest.mark.parametrize("text", ["What is it?", ""])
+def test_a_plain_string_is_read_like_a_list_of_one_text(processor: Processor, text: str) -> None:
+    plain = processor.prepare(Request(messages=[{"role": "user", "content": text}]))
+    assert plain.prompt == f"USER: {text} ASSISTANT:"
+    assert plain.token_ids.tolist() == processor.prepare(Request(messages=user(text))).token_ids.tolist()
+
+
+@pytest.mark.parametrize("content", [None, 5, [5], [{"type": "video"}], [{"type": "text"}]])
+def test_content_that_would_render_to_nothing_is_refused(processor: Processor, content: Any) -> None:
+    with pytest.raises(BadRequest):
+        processor.prepare(Request(messages=[{"role": "user", "content": content}]))
+
+
+@pytest.mark.parametrize("text", [IMAGE, emu3.BEGIN, emu3.END_OF_TEXT, emu3.IMAGE_START, emu3.visual_token(3)])
+def test_a_control_token_in_a_text_stays_text(processor: Processor, known: dict[str, int], text: str) -> None:
+    asked = f"Is {text} one?"
+    model_input = processor.prepare(Request(messages=user(asked, 1), images=[png(picture(32, 32))]))
+    assert model_input.prompt == f"USER: {IMAGE}{asked} ASSISTANT:"
+    ids = model_input.token_ids.tolist()
+    expected = {IMAGE: 16, emu3.BEGIN: 1, emu3.IMAGE_START: 1}.get(text, 0)
+    assert ids.count(known[text]) == expected
+
+
+@pytest.mark.parametrize("prompt", ["ab", f"{emu3.BEGIN}ab", f"{IMAGE}ab", f"a{IMAGE}b", f"{IMAGE}{IMAGE}"])
+def test_a_prompt_starts_with_one_begin_of_text(processor: Processor, known: dict[str, int], prompt: str) -> None:
+    images = [png(picture(9, 9))] * prompt.count(IMAGE)
+    model_input = processor.prepare(Request(prompt=prompt, images=images))
+    ids = model_input.token_ids.tolist()
+    assert ids[0] == known[emu3.BEGIN] and ids.count(known[emu3.BEGIN]) == 1
+    assert ids.count(known[IMAGE]) == model_input.image_tokens == 16 * len(images)
+    assert model_input.prompt == prompt
+
+
+def test_two_begin_of_text_are_refused(processor: Processor) -> None:
+    with pytest.raises(BadRequest, match="2 begin-of-text tokens"):
+        processor.prepare(Request(prompt=emu3.BEGIN * 2 + "ab"))
+
+
+def test_a_template_asks_as_the_original_authors_do(folder: Path, known: dict[str, int]) -> None:
+    processor = load_processor(str(folder), template=BAAI_TEMPLATE)
+    asked = processor.prepare(Request(messages=user("What is <image> it?", 1), images=[png(picture(32, 32))]))
+    assert asked.prompt == f"You are a helpful assistant. USER: {IMAGE}What is <image> it?. ASSISTANT:"
+    same = processor.prepare(
+        Request(
+            prompt=f"You are a helpful assistant. USER: {IMAGE}What is it?. ASSISTANT:",
+            images=[png(picture(32, 32))],
+        )
+    )
+    plain = processor.prepare(Request(messages=user("What is it?", 1), images=[png(picture(32, 32))]))
+    assert plain.token_ids.tolist() == same.token_ids.tolist()
+    assert (asked.token_ids == known[IMAGE]).sum() == asked.image_tokens == 16
+
+
+@pytest.mark.parametrize(("prompt", "count"), [(IMAGE, 0), ("none", 1), (IMAGE * 2, 1), (IMAGE, 2)])
+def test_placeholders_and_pictures_must_agree(processor: Processor, prompt: str, count: int) -> None:
+    with pytest.raises(BadRequest, match=rf"{prompt.count(IMAGE)} image placeholders .* for {count} images"):
+        processor.prepare(Request(prompt=prompt, images=[png(picture(9, 9))] * count))
+
+
+def test_a_picture_that_cannot_be_read_is_refused(processor: Processor) -> None:
+    with pytest.raises(BadImage, match="cannot decode"):
+        processor.prepare(Request(prompt=IMAGE, images=[b"not a picture"]))
+
+
+def test_pictures_need_an_eye_and_the_error_says_who_has_none(tmp_path: Path, folder: Path) -> None:
+    request = Request(prompt=IMAGE, images=[png(picture(9, 9))])
+    with pytest.raises(BadRequest, match="found 1 image, but a model loaded with text_only sees none"):
+        load_processor(str(folder), text_only=True).prepare(request)
+    decoder = write_checkpoint(tmp_path)
+    text = json.loads((decoder / "config.json").read_text())["text_config"]
+    (decoder / "config.json").write_text(json.dumps({**text, "model_type": "emu3_text_model"}))
+    with pytest.raises(BadRequest, match="found 1 image, but a checkpoint without a vision encoder sees none"):
+        load_processor(str(decoder)).prepare(request)
+    text_alone = load_processor(str(decoder)).prepare(Request(messages=user("What is it?")))
+    whole = load_processor(str(folder)).prepare(Request(messages=user("What is it?")))
+    assert text_alone.token_ids.tolist() == whole.token_ids.tolist()
+
+
+def test_text_alone_asks_for_no_image_settings(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json"):
+        load_processor(str(folder))
+    load_processor(str(folder), text_only=True).prepare(Request(messages=user("What is it?")))
+
+
+@pytest.mark.parametrize("field", ["image_mean", "image_std"])
+def test_colours_are_never_shifted_by_a_guess(tmp_path: Path, field: str) -> None:
+    folder = write_checkpoint(tmp_path, {**SMALL, field: None})
+    with pytest.raises(CheckpointError, match=rf"preprocessor_config\.json has no {field}"):
+        load_processor(str(folder))
+
+
+def test_sizes_that_codes_do_not_cover_are_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, {**SMALL, "spatial_factor": 12})
+    with pytest.raises(CheckpointError, match="spatial_factor is 12, expected a multiple of 8"):
+        load_processor(str(folder))
+
+
+def test_a_tokenizer_that_contradicts_the_vocabulary_map_is_refused(tmp_path: Path, known: dict[str, int]) -> None:
+    moved = known | {IMAGE: known[emu3.PAD], emu3.PAD: known[IMAGE]}
+    folder = write_checkpoint(tmp_path, vocabulary_map=moved)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json reads '<\|image start\|>.* as in config\.json"):
+        load_processor(str(folder))
+
+
+def test_an_answer_ends_at_the_end_of_text_whatever_else_the_file_says(
+    processor: Processor, known: dict[str, int]
+) -> None:
+    end = known[emu3.END_OF_TEXT]
+    assert processor.stop_ids == {end}
+    shown = tuple(processor.prepare(Request(prompt="yes")).token_ids[1:].tolist())
+    completion = Completion((*shown, end), (0.0,) * (len(shown) + 1), "stop")
+    answer = processor.finish(ModelInput("", np.array([1], np.int32)), completion, Sampling())
+    assert (answer.text, answer.token_ids, answer.image) == ("yes", (*shown, end), None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [ImageSettings(split_image=False), ImageSettings(max_image_size=490), ImageSettings(max_image_tiles=4)],
+)
+def test_another_familys_image_setting_is_refused(folder: Path, settings: ImageSettings) -> None:
+    with pytest.raises(CheckpointError, match="but Emu3 has no such image setting"):
+        load_processor(str(folder), settings)

@@ -19,6 +19,9 @@ LEAST_ROWS_STORED, LEAST_ROWS_SETTLED = 16, 2
 # for smaller ones oneDNN's calls cost more than they save (measured: 8 rows on 512 x 1792 take 0.7 of MKL's best time).
 PACKED_NUMBERS = 2**19
 
+# Tokens of one decode step: the newest, and what a grammar put behind it.
+FEW_TOKENS = 4
+
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x @ weight.T + bias; on a CPU a row's result has the same bits in any company.
@@ -161,11 +164,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     """
     B, H, T, C = query.shape
     K = key.shape[1]
-    if T == 1 and mask is not None:
-        # One token per sequence: the heads of a group stand as queries of one head, so no key is repeated.
-        grouped = query.view(B, K, H // K, C)
-        return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask).reshape(B, 1, H * C)
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=H != K)
+    if T <= FEW_TOKENS and mask is not None:
+        # Few tokens per sequence: the heads of a group stand as queries of one head, so no key is repeated.
+        grouped = query.reshape(B, K, H // K * T, C)
+        seen = mask if T == 1 else mask.repeat(1, 1, H // K, 1)
+        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=seen).view(B, H, T, C)
+    else:
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=H != K
+        )
     return out.transpose(1, 2).reshape(B, T, H * C)
 
 

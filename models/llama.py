@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.engine.cache import CacheShape, Window
-from models.layers import Linear, RMSNorm, Rotation, attend, silu
+from models.layers import Linear, RMSNorm, Rotation, attend, product, silu
 
 
 class DecoderConfig(Protocol):
@@ -183,6 +183,10 @@ class FamilyModel(nn.Module):
     FLOAT32: ClassVar[tuple[str, ...]] = ()
     text: DecoderConfig
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._laid_out: dict[range, Tensor] = {}
+
     @property
     def decoder(self) -> LanguageModel:
         """The decoder with its embeddings and head."""
@@ -220,10 +224,24 @@ class FamilyModel(nn.Module):
         out: Tensor = self.decoder(embeddings, window)
         return out
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return float32 scores (…, V) of the next token."""
-        scores: Tensor = self.decoder.lm_head(hidden)
+    def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:
+        """Return float32 scores of the next token: of all ids (…, V), or of those in a range alone."""
+        head = self.decoder.lm_head
+        scores: Tensor = head(hidden) if choices is None else product(hidden, self._head_rows(choices))
         return scores.float()
+
+    def _head_rows(self, choices: range) -> Tensor:
+        """Return the head's rows for some ids; on a CPU they are laid out once."""
+        weight = self.decoder.lm_head.weight
+        if weight.device.type != "cpu":
+            return weight[choices.start : choices.stop]
+        if choices not in self._laid_out:
+            part = Linear(weight.shape[1], len(choices), bias=False)
+            stored = weight.to_dense() if weight.is_mkldnn else weight
+            part.weight = nn.Parameter(stored[choices.start : choices.stop].detach().clone(), requires_grad=False)
+            part.settle()
+            self._laid_out[choices] = part.weight
+        return self._laid_out[choices]
 
 
 def _device(layer: nn.Module) -> torch.device:

@@ -65,6 +65,7 @@ class Sampling:
         top_p: Draw among the fewest tokens that hold this much probability; 1 means all.
         seed: The row's own seed; two requests with equal seeds draw alike in any company.
         stop: An answer ends when its text contains one of these; the text before it is kept.
+        guidance_scale: How far the scores are moved away from those under the negative prompt; 1 leaves it out.
     """
 
     max_new_tokens: int = 128
@@ -73,6 +74,7 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    guidance_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class ModelInput:
         image_tokens: How many of `token_ids` stand for image features.
         image_names: A hash for each image (Aria: each tile) of what the model will see of it: equal names, equal
             features. Questions about one image find its features by it.
+        negative: int32 (T,), the negative prompt that guidance moves away from; None for no guidance.
+        num_new_tokens: How many tokens the answer has, where a grammar fixes it (a picture of a given size).
     """
 
     prompt: str
@@ -130,6 +134,8 @@ class ModelInput:
     layout: tuple[int, ...] = ()
     image_tokens: int = 0
     image_names: tuple[str, ...] = ()
+    negative: NDArray[np.int32] | None = None
+    num_new_tokens: int | None = None
 
 
 @dataclass(frozen=True)

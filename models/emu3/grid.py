@@ -84,3 +84,26 @@ def grid_for(ratio: str, area: int, pixels_per_code: int = 8) -> Grid:
         raise BadRequest(f"found an area of {area} pixels, expected at least one code, {pixels_per_code**2} pixels")
     factor = (area / (width * height)) ** 0.5
     return Grid(round(height * factor / pixels_per_code), round(width * factor / pixels_per_code))
+
+
+@dataclass(frozen=True)
+class PictureGrammar:
+    """The grammar of one picture, as the engine asks for it; see models.engine.decoder.Grammar.
+
+    Attributes:
+        grid: Its size.
+        ends: What comes by itself.
+        choices: The ids of all codes.
+    """
+
+    grid: Grid
+    ends: Ends
+    choices: range
+
+    def forced(self, num_emitted: int) -> tuple[int, ...]:
+        """Return the ids that follow so many tokens by themselves."""
+        return self.grid.forced(num_emitted, self.ends)
+
+    def is_over(self, num_emitted: int) -> bool:
+        """Whether the picture has all its tokens."""
+        return self.grid.is_over(num_emitted)

@@ -61,8 +61,18 @@ class Window:
     """
 
     def __init__(
-        self, cache: Cache, slots: slice, positions: Tensor, extent: int, mask: Tensor | None, memory: MemoryView | None
+        self,
+        cache: Cache,
+        slots: slice,
+        positions: Tensor,
+        extent: int,
+        mask: Tensor | None,
+        memory: MemoryView | None,
+        *,
+        is_scattered: bool,
     ) -> None:
+        """Keep what one forward needs; `is_scattered` says that each sequence writes at places of its own."""
+        self._is_scattered = is_scattered
         self._cache = cache
         self._slots = slots
         self._extent = extent
@@ -83,10 +93,10 @@ class Window:
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new keys and values (B, K, T, C) of one layer; return those to attend to (B, K, S, C)."""
         all_keys, all_values = self._cache.keys[layer][self._slots], self._cache.values[layer][self._slots]
-        if keys.shape[2] == 1:
-            rows = torch.arange(keys.shape[0], device=keys.device)
-            all_keys[rows, :, self.positions[:, 0]] = keys[:, :, 0]
-            all_values[rows, :, self.positions[:, 0]] = values[:, :, 0]
+        if self._is_scattered:
+            rows = torch.arange(len(keys), device=keys.device)[:, None]
+            all_keys[rows, :, self.positions] = keys.transpose(1, 2)
+            all_values[rows, :, self.positions] = values.transpose(1, 2)
         else:
             new = slice(self._extent - keys.shape[2], self._extent)
             all_keys[:, :, new] = keys
@@ -116,19 +126,25 @@ def prefill_window(
     if places.start > 0 or len(places) == 1:
         mask = (torch.arange(places.stop, device=device) <= positions[:, None])[None, None]
     rows = slots.stop - slots.start
-    return Window(cache, slots, positions.expand(rows, len(places)), places.stop, mask, memory)
+    return Window(cache, slots, positions.expand(rows, len(places)), places.stop, mask, memory, is_scattered=False)
 
 
-def decode_window(cache: Cache, lengths: Tensor, longest: int, memory: MemoryView | None = None) -> Window:
-    """Return the window of one more token for each of the first B slots.
+def decode_window(
+    cache: Cache, lengths: Tensor, longest: int, num_tokens: int = 1, memory: MemoryView | None = None
+) -> Window:
+    """Return the window of the next tokens of each of the first B slots.
+
+    Where a sequence has fewer than the others, what is written behind them is overwritten before anyone sees it.
 
     Args:
         cache: The cache.
         lengths: int (B,), tokens of each sequence in the cache so far.
         longest: The greatest of them, known to the host.
+        num_tokens: Of each sequence.
         memory: What the tokens see beside.
     """
-    extent = -(-(longest + 1) // EXTENT) * EXTENT
+    extent = -(-(longest + num_tokens) // EXTENT) * EXTENT
+    positions = lengths[:, None] + torch.arange(num_tokens, device=lengths.device)
     places = torch.arange(extent, device=lengths.device)
-    mask = (places <= lengths[:, None])[:, None, None]
-    return Window(cache, slice(0, len(lengths)), lengths[:, None], extent, mask, memory)
+    mask = (places <= positions[..., None])[:, None]  # (B, 1, T, S)
+    return Window(cache, slice(0, len(lengths)), positions, extent, mask, memory, is_scattered=True)

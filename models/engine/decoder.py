@@ -15,6 +15,23 @@ from models.engine.memory import Span
 from models.types import ModelInput
 
 
+class Grammar(Protocol):
+    """Which tokens an answer may have, where that is fixed: some are chosen, the others come by themselves."""
+
+    @property
+    def choices(self) -> range:
+        """The ids that are chosen among."""
+        ...
+
+    def forced(self, num_emitted: int) -> tuple[int, ...]:
+        """Return the ids that follow so many emitted tokens by themselves, up to the next choice or the end."""
+        ...
+
+    def is_over(self, num_emitted: int) -> bool:
+        """Whether so many tokens are a whole answer."""
+        ...
+
+
 @dataclass(frozen=True)
 class Prompt:
     """An input on the device: what the decoder reads in place of token embeddings.
@@ -23,10 +40,14 @@ class Prompt:
         embeddings: (T, D), image features in the places of their placeholders where a family puts them there.
         spans: What the tokens see beside their own sequence, for families with cross-attention. A span without an
             end holds for every token of the answer too; there is at most one.
+        grammar: What the answer's tokens follow, if anything.
+        negative: (T', D), the negative prompt, for guided answers.
     """
 
     embeddings: Tensor
     spans: Sequence[Span] = ()
+    grammar: Grammar | None = None
+    negative: Tensor | None = None
 
 
 class Decoder(Protocol):
@@ -59,6 +80,6 @@ class Decoder(Protocol):
         """Run (B, T, D) through the decoder, reading and extending the cache; return hidden states (B, T, D)."""
         ...
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return float32 scores (B, V) of the next token for hidden states (B, D)."""
+    def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:
+        """Return float32 scores of the next token for hidden states (B, D): of all ids (B, V), or of some."""
         ...

@@ -85,14 +85,14 @@ def prefill_view(spans: Sequence[Sequence[Span]], places: range, device: torch.d
     return MemoryView(found, len(spans), len(places), device) if found else None
 
 
-def decode_view(memories: Sequence[Memory | None], device: torch.device) -> MemoryView | None:
-    """Return what one more token of each sequence sees; None if nothing."""
+def decode_view(memories: Sequence[Memory | None], num_tokens: int, device: torch.device) -> MemoryView | None:
+    """Return what the next tokens of each sequence see; None if nothing."""
     rows_of = defaultdict(list)
     for row, memory in enumerate(memories):
         if memory is not None:
             rows_of[memory].append(row)
-    found = [(tuple(rows), slice(0, 1), memory) for memory, rows in rows_of.items()]
-    return MemoryView(found, len(memories), 1, device) if found else None
+    found = [(tuple(rows), slice(0, num_tokens), memory) for memory, rows in rows_of.items()]
+    return MemoryView(found, len(memories), num_tokens, device) if found else None
 
 
 def lasting(spans: Sequence[Span]) -> Memory | None:

@@ -1,6 +1,7 @@
 """Who runs, who waits, and when an answer ends.
 
-Running sequences own the first slots without a gap: when one ends, the last one moves into its place.
+A running sequence has a lane, which is a slot of the cache; a guided one has two, for its prompt and for the negative
+prompt. Lanes own the first slots without a gap: when one ends, the last one moves into its place.
 """
 
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from math import isnan
 
+from models.engine.decoder import Grammar
 from models.engine.memory import Memory
 from models.types import Completion, Finish, ModelInput, PromptTooLong, Sampling
 
@@ -25,7 +27,8 @@ class Sequence:
         stopped: Whether the ids emitted so far hold a stop string; None when there is none to look for.
         completion: The answer in tokens, once ended well.
         error: Why there is none, once ended badly.
-        memory: What its new tokens see beside the cache, while it runs.
+        grammar: What the answer's tokens follow, while it runs.
+        pending: The newest tokens, which the next step feeds.
     """
 
     key: str
@@ -35,9 +38,10 @@ class Sequence:
     stopped: Callable[[Ordered[int]], bool] | None = None
     completion: Completion | None = None
     error: Exception | None = None
-    memory: Memory | None = None
+    grammar: Grammar | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    pending: tuple[int, ...] = ()
 
     @property
     def prompt_length(self) -> int:
@@ -45,27 +49,75 @@ class Sequence:
         return len(self.model_input.token_ids)
 
     @property
-    def cached_length(self) -> int:
-        """Tokens in the cache: all but the newest, which the next step feeds."""
-        return self.prompt_length + len(self.token_ids) - 1
+    def is_guided(self) -> bool:
+        """Whether its scores are moved away from those under a negative prompt."""
+        return self.model_input.negative is not None and self.sampling.guidance_scale != 1
+
+    @property
+    def num_lanes(self) -> int:
+        """Slots that it takes."""
+        return 2 if self.is_guided else 1
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the prompt, or of the negative one if that is longer."""
+        negative = self.model_input.negative
+        return max(self.prompt_length, len(negative)) if self.is_guided and negative is not None else self.prompt_length
+
+    @property
+    def most_new_tokens(self) -> int:
+        """The most tokens that the answer may have."""
+        fixed = self.model_input.num_new_tokens
+        return self.sampling.max_new_tokens if fixed is None else fixed
+
+    @property
+    def choices(self) -> range | None:
+        """The ids that the next token is chosen among; None for all."""
+        return None if self.grammar is None else self.grammar.choices
 
     def append(self, token_id: int, logprob: float) -> bool:
-        """Take one more token; return whether the answer has ended, well or badly."""
+        """Take one more chosen token and what follows it by itself; return whether the answer has ended."""
         if isnan(logprob):
             at = len(self.token_ids)
             self.error = ArithmeticError(f"the scores after {at} tokens are not numbers: a wider dtype may hold them")
             return True
-        self.token_ids.append(token_id)
-        self.logprobs.append(logprob)
+        forced = () if self.grammar is None else self.grammar.forced(len(self.token_ids) + 1)
+        self.pending = (token_id, *forced)
+        self.token_ids += self.pending
+        self.logprobs += (logprob, *(0.0 for _ in forced))
         finish = self._finish(token_id)
         if finish is not None:
             self.completion = Completion(tuple(self.token_ids), tuple(self.logprobs), finish)
         return finish is not None
 
     def _finish(self, token_id: int) -> Finish | None:
+        if self.grammar is not None:
+            return "stop" if self.grammar.is_over(len(self.token_ids)) else None
         if token_id in self.stop_ids or (self.stopped is not None and self.stopped(self.token_ids)):
             return "stop"
         return "length" if len(self.token_ids) >= self.sampling.max_new_tokens else None
+
+
+@dataclass(eq=False)
+class Lane:
+    """A slot's tenant: a sequence's prompt or its negative prompt, and the answer's tokens behind it.
+
+    Attributes:
+        sequence: Whose it is.
+        prompt_length: Tokens before the answer's.
+        is_negative: Whether the prompt is the negative one.
+        memory: What its new tokens see beside the cache.
+    """
+
+    sequence: Sequence
+    prompt_length: int
+    is_negative: bool = False
+    memory: Memory | None = None
+
+    @property
+    def cached_length(self) -> int:
+        """Tokens in the cache: all but the pending ones."""
+        return self.prompt_length + len(self.sequence.token_ids) - len(self.sequence.pending)
 
 
 class Scheduler:
@@ -73,7 +125,7 @@ class Scheduler:
 
     def __init__(self, slots: int, max_length: int) -> None:
         self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # the sequence at place i owns slot i
+        self.running: list[Lane] = []  # the lane at place i owns slot i
         self._slots = slots
         self._max_length = max_length
 
@@ -82,13 +134,16 @@ class Scheduler:
 
         Raises:
             PromptTooLong: Its prompt and the longest answer it may have do not fit a slot.
+            ValueError: It needs more slots than there are.
         """
-        needed = sequence.prompt_length + sequence.sampling.max_new_tokens
+        needed = sequence.longest_prompt + sequence.most_new_tokens
         if needed > self._max_length:
             raise PromptTooLong(
-                f"the prompt has {sequence.prompt_length} tokens and the answer up to "
-                f"{sequence.sampling.max_new_tokens}: {needed} together, but max_length is {self._max_length}"
+                f"the prompt has {sequence.longest_prompt} tokens and the answer up to "
+                f"{sequence.most_new_tokens}: {needed} together, but max_length is {self._max_length}"
             )
+        if sequence.num_lanes > self._slots:
+            raise ValueError(f"guidance takes {sequence.num_lanes} slots, but slots is {self._slots}")
         self.waiting.append(sequence)
 
     def admit(self) -> list[Sequence]:
@@ -99,18 +154,20 @@ class Scheduler:
         free = self._slots - len(self.running)
         if self.running and free < max(1, self._slots // 16):
             return []
-        return [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+        admitted = []
+        while self.waiting and self.waiting[0].num_lanes <= free:
+            admitted.append(self.waiting.popleft())
+            free -= admitted[-1].num_lanes
+        return admitted
 
-    def start(self, sequences: Ordered[Sequence]) -> slice:
-        """Give the next slots to sequences; return them."""
+    def start(self, lanes: Ordered[Lane]) -> slice:
+        """Give the next slots to lanes; return them."""
         first = len(self.running)
-        self.running += sequences
+        self.running += lanes
         return slice(first, len(self.running))
 
     def end(self, slot: int) -> tuple[int, int] | None:
-        """Free a slot; return (source, target) if the last sequence must move to close the gap."""
-        # A finished sequence lives on in its caller's hands, and must not keep an image's memory alive there.
-        self.running[slot].memory = None
+        """Free a slot; return (source, target) if the last lane must move to close the gap."""
         last = self.running.pop()
         source = len(self.running)
         if slot == source:

@@ -64,8 +64,9 @@ class Toy(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return (hidden @ self.head).float()
+    def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:
+        head = self.head if choices is None else self.head[:, choices.start : choices.stop]
+        return (hidden @ head).float()
 
 
 @pytest.fixture

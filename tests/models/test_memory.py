@@ -141,7 +141,7 @@ def test_tokens_before_a_picture_and_after_its_span_do_not_see_it() -> None:
 def test_a_chunk_behind_a_span_sees_nothing() -> None:
     assert prefill_view([[Span(2, 4, picture(1))]], range(4, 12), CPU) is None
     assert prefill_view([[]], range(8), CPU) is None
-    assert decode_view([None, None], CPU) is None
+    assert decode_view([None, None], 1, CPU) is None
 
 
 def test_what_is_found_is_plain_attention() -> None:
@@ -167,8 +167,10 @@ def test_a_picture_is_made_once_for_all_who_ask_and_let_go_after_the_last(toy: T
     for sequence in sequences:
         engine.submit(sequence)
     engine.step()
-    assert sequences[0].memory is not None and sequences[0].memory is sequences[1].memory
-    held = weakref.ref(sequences[0].memory)
+    memories = [lane.memory for lane in engine._scheduler.running]
+    assert memories[0] is not None and memories[0] is memories[1]
+    held = weakref.ref(memories.pop())
+    memories.clear()
     while not engine.is_idle:
         engine.step()
     gc.collect()
@@ -182,7 +184,7 @@ def test_what_ended_sequences_saw_is_gone_before_the_next_picture_is_made(toy: T
     for sequence in first:
         engine.submit(sequence)
     assert engine.step() == [first[0]]
-    assert first[1].memory is not None
+    assert engine._scheduler.running[0].memory is not None
     gc.collect()
     assert set(toy.image_cache._held) == {"4"}
 
@@ -224,8 +226,8 @@ def test_layers_may_lie_elsewhere_the_first_one_too(away: str) -> None:
     window = prefill_window(cache, slice(0, 2), range(3), toy.device, seen)
     toy.language_model.model.norm.to("meta")  # from there no number comes back, and an operation with two devices fails
     assert toy.decode(toy.embed(ids), window).device.type == "meta"
-    view = decode_view([memory, None], CPU)
-    window = decode_window(cache, torch.tensor([3, 3]), 3, view)
+    view = decode_view([memory, None], 1, CPU)
+    window = decode_window(cache, torch.tensor([3, 3]), 3, 1, view)
     assert toy.decode(toy.embed(ids[:, :1]), window).shape == (2, 1, D)
     assert view is not None and view.to(torch.device("meta")) is view.to(torch.device("meta"))
 

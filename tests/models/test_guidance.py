@@ -1,0 +1,206 @@
+"""Answers that follow a grammar and are guided: equal to a plain loop without cache, whatever runs beside them."""
+
+from collections.abc import Sequence as Ordered
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.emu3.grid import Ends, Grid, PictureGrammar
+from models.engine import Engine, Prompt, Sequence, run_all
+from models.engine.cache import Window
+from models.types import ModelInput, PromptTooLong, Sampling
+from tests.models.test_engine import Toy
+
+ENDS = Ends(line=30, frame=31, image=32, text=33)
+CODES = range(10, 29)
+
+
+class Painter(Toy):
+    """The toy, for prompts whose layout is a grid: their answers are pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widths: list[int] = []
+        self.scored: list[tuple[int, range | None]] = []
+
+    def prompt(self, inputs: Ordered[ModelInput]) -> list[Prompt]:
+        return [self._prompt(i) for i in inputs]
+
+    def _prompt(self, given: ModelInput) -> Prompt:
+        grammar = PictureGrammar(Grid(*given.layout), ENDS, CODES) if given.layout else None
+        negative = None if given.negative is None else self.embed(torch.from_numpy(given.negative).long())
+        return Prompt(self.embed(torch.from_numpy(given.token_ids).long()), grammar=grammar, negative=negative)
+
+    def decode(self, embeddings: Tensor, window: Window) -> Tensor:
+        self.widths.append(embeddings.shape[1])
+        return super().decode(embeddings, window)
+
+    def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:
+        self.scored.append((len(hidden), choices))
+        return super().logits(hidden, choices)
+
+
+@pytest.fixture
+def toy() -> Painter:
+    return Painter()
+
+
+def picture(
+    ids: list[int], grid: tuple[int, int], negative: list[int] | None, scale: float = 3.0, **sampling: float
+) -> Sequence:
+    rows, columns = grid
+    given = ModelInput(
+        "",
+        np.array(ids, np.int32),
+        layout=grid,
+        negative=None if negative is None else np.array(negative, np.int32),
+        num_new_tokens=rows * (columns + 1) + 3,
+    )
+    return Sequence("", given, Sampling(guidance_scale=scale, **sampling))  # type: ignore[arg-type]
+
+
+def pictures(**sampling: float) -> list[Sequence]:
+    """Return pictures of unlike grids, prompts and scales, some unguided, and a text between them."""
+    words = Sequence("", ModelInput("", np.array([1, 2, 3], np.int32)), Sampling(max_new_tokens=11))
+    return [
+        picture([3, 1, 4], (2, 3), [1, 5], **sampling),
+        picture([9], (3, 1), [2, 7, 1, 8, 2, 8], scale=1.5, **sampling),
+        words,
+        picture([5, 3], (1, 4), None, **sampling),
+        picture([3, 1, 4], (2, 2), [1, 5], scale=0.0, **sampling),
+        picture([6] * 17, (1, 1), [1, 5], scale=1.0, **sampling),
+        picture([8, 8], (4, 2), [1, 5], **sampling),
+    ]
+
+
+def answered(toy: Painter, sequences: list[Sequence], slots: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    run_all(Engine(toy, slots=slots, max_length=64), sequences)
+    assert [s.error for s in sequences] == [None] * len(sequences)
+    return [(s.completion.token_ids, s.completion.logprobs) for s in sequences if s.completion is not None]
+
+
+def scores_after(toy: Painter, ids: list[int]) -> Tensor:
+    """Return the scores after a text, computed anew without a cache."""
+    alone = Engine(toy, slots=1, max_length=64)
+    seen: list[Tensor] = []
+    real = Toy.logits
+
+    def keep(self: Toy, hidden: Tensor, choices: range | None = None) -> Tensor:
+        seen.append(real(self, hidden))
+        return real(self, hidden, choices)
+
+    given = ModelInput("", np.array(ids, np.int32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Painter, "logits", keep)
+        run_all(alone, [Sequence("", given, Sampling(max_new_tokens=1))])
+    return seen[0][0]
+
+
+def drawn_plainly(toy: Painter, one: Sequence) -> tuple[list[int], list[float]]:
+    """Draw greedily in a plain loop, a token at a time, by the authors' formula on log-probabilities."""
+    grid, scale = Grid(*one.model_input.layout), one.sampling.guidance_scale
+    ids: list[int] = []
+    logprobs: list[float] = []
+    while not grid.is_over(len(ids)):
+        logp = scores_after(toy, [*one.model_input.token_ids, *ids]).log_softmax(-1)
+        if one.model_input.negative is not None:
+            other = scores_after(toy, [*one.model_input.negative, *ids]).log_softmax(-1)
+            logp = scale * logp + (1 - scale) * other
+        guided = logp[CODES.start : CODES.stop].log_softmax(-1)
+        best = int(guided.argmax())
+        forced = grid.forced(len(ids) + 1, ENDS)
+        ids += [CODES.start + best, *forced]
+        logprobs += [guided[best].item(), *(0.0 for _ in forced)]
+    return ids, logprobs
+
+
+@pytest.mark.parametrize("slots", [2, 3, 5, 16])
+def test_pictures_are_those_of_a_plain_loop_in_any_company(toy: Painter, slots: int) -> None:
+    mixed = pictures()
+    for one, (ids, logprobs) in zip(mixed, answered(toy, mixed, slots), strict=True):
+        if one.model_input.layout:
+            expected, expected_logprobs = drawn_plainly(toy, one)
+            assert list(ids) == expected
+            assert logprobs == pytest.approx(expected_logprobs, abs=1e-4)
+    [text] = answered(toy, [pictures()[2]], slots=1)
+    assert mixed[2].completion is not None and mixed[2].completion.token_ids == text[0]
+
+
+def test_guidance_matters(toy: Painter) -> None:
+    ids = [3, 1, 4]
+    drawn = [answered(toy, [picture(ids, (3, 3), [1, 5], scale=scale)], 2)[0][0] for scale in (0.0, 1.0, 3.0)]
+    assert len(set(drawn)) == 3
+
+
+@pytest.mark.parametrize("slots", [2, 7])
+def test_a_drawn_picture_is_the_same_alone_and_in_company(toy: Painter, slots: int) -> None:
+    def drawn() -> list[Sequence]:
+        return pictures(temperature=1.0, top_k=8, seed=11)
+
+    together = [ids for ids, _ in answered(toy, drawn(), slots)]
+    assert together == [answered(toy, [one], 2)[0][0] for one in drawn()]
+
+
+def test_a_scale_of_one_is_no_guidance_and_takes_no_second_lane(toy: Painter) -> None:
+    plain = answered(toy, [picture([3, 1], (2, 2), None)], 1)
+    assert answered(toy, [picture([3, 1], (2, 2), [1, 5], scale=1.0)], 1) == plain
+
+
+def test_what_comes_by_itself_costs_no_step_no_head_and_no_choice(toy: Painter) -> None:
+    engine = Engine(toy, slots=2, max_length=64)
+    run_all(engine, [picture([3, 1, 4], (3, 4), [1, 5])])
+    num_codes = 12
+    # Two prefills, for two lengths are one padded length: one pack. Then a step for each further code; the two that
+    # follow an end of line feed it along, and the four closing tokens are never fed.
+    assert toy.widths == [16, *([1] * 3), 2, *([1] * 3), 2, *([1] * 3)]
+    assert toy.scored == [(2, CODES)] * num_codes
+
+
+def test_one_negative_prompt_is_prefilled_once_for_all_who_share_it(toy: Painter) -> None:
+    engine = Engine(toy, slots=8, max_length=64)
+    batch = [picture([3, n], (2, 2), [1, 5, 7]) for n in range(4)]
+    late = picture([9, 9], (2, 2), [1, 5, 7])
+    for sequence in batch:
+        engine.submit(sequence)
+    engine.step()
+    assert engine.num_prefilled == 5
+    engine.submit(late)
+    run_all(engine, [])
+    assert engine.num_prefilled == 7  # alone by then: its own two
+    for sequence in (*batch, late):
+        assert sequence.completion is not None
+        assert list(sequence.completion.token_ids) == drawn_plainly(toy, sequence)[0]
+
+
+def test_a_negative_prompt_that_still_runs_is_copied_for_a_late_comer(toy: Painter) -> None:
+    engine = Engine(toy, slots=4, max_length=64)
+    early, late = picture([3], (3, 3), [1, 5, 7]), picture([9, 9], (2, 2), [1, 5, 7])
+    engine.submit(early)
+    for _ in range(3):
+        engine.step()
+    run_all(engine, [late])
+    assert engine.num_prefilled == 3
+    assert late.completion is not None and list(late.completion.token_ids) == drawn_plainly(toy, late)[0]
+
+
+def test_guidance_in_a_single_slot_is_refused(toy: Painter) -> None:
+    one = picture([3], (1, 1), [1])
+    run_all(Engine(toy, slots=1, max_length=64), [one])
+    assert str(one.error) == "guidance takes 2 slots, but slots is 1"
+
+
+def test_a_picture_that_does_not_fit_is_refused_with_its_length(toy: Painter) -> None:
+    one = picture([3], (7, 7), [1] * 9)
+    run_all(Engine(toy, slots=2, max_length=64), [one])
+    assert isinstance(one.error, PromptTooLong)
+    assert "the prompt has 9 tokens and the answer up to 59: 68 together" in str(one.error)
+
+
+def test_a_picture_whose_scores_are_no_numbers_ends_alone(toy: Painter) -> None:
+    bad, good = picture([38], (2, 2), [1, 5]), picture([3, 1], (2, 2), [1, 5])
+    expected = drawn_plainly(toy, good)[0]
+    run_all(Engine(toy, slots=4, max_length=64), [bad, good])
+    assert isinstance(bad.error, ArithmeticError)
+    assert good.completion is not None and list(good.completion.token_ids) == expected

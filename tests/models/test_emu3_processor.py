@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer
 from transformers import Emu3ImageProcessor, Emu3Processor, PreTrainedTokenizerFast
 
+from jobs.config import RunSettings
 from jobs.demo.training.emu3 import folder as emu3
 from models import ImageSettings, Request, load_processor
 from models.types import BadImage, BadRequest, CheckpointError, Completion, ModelInput, Processor, Sampling
+from pipeline.settings import load_settings
 from tests.models.reference import picture
 
+ROOT = Path(__file__).parents[2]
 IMAGE = "<image>"
 # What the released folders are expected to say: BAAI's own numbers.
 RELEASED = {"min_pixels": 512 * 512, "max_pixels": 1024 * 1024, "spatial_factor": 8}
 SMALL = {"min_pixels": 32 * 32, "max_pixels": 64 * 64, "spatial_factor": 8}
-# How BAAI's own code asks; note the period that it sets after every question.
-BAAI_TEMPLATE = "You are a helpful assistant. USER: {image}{question}. ASSISTANT:"
 TEXTS = ("What is it?", "You are a helpful assistant. USER: ASSISTANT:", "60*80")
 
 
@@ -296,18 +298,25 @@ def test_two_begin_of_text_are_refused(processor: Processor) -> None:
         processor.prepare(Request(prompt=emu3.BEGIN * 2 + "ab"))
 
 
-def test_a_template_asks_as_the_original_authors_do(folder: Path, known: dict[str, int]) -> None:
-    processor = load_processor(str(folder), template=BAAI_TEMPLATE)
-    asked = processor.prepare(Request(messages=user("What is <image> it?", 1), images=[png(picture(32, 32))]))
-    assert asked.prompt == f"You are a helpful assistant. USER: {IMAGE}What is <image> it?. ASSISTANT:"
-    same = processor.prepare(
-        Request(
-            prompt=f"You are a helpful assistant. USER: {IMAGE}What is it?. ASSISTANT:",
-            images=[png(picture(32, 32))],
-        )
+def test_the_vqa_run_asks_as_the_original_authors_do(folder: Path, known: dict[str, int]) -> None:
+    """Their processor writes the whole prompt, codes included, as one text; it makes the ids that the decoder sees."""
+    template = load_settings(RunSettings, ROOT / "configs" / "vqa_emu3.yaml").job.build().template
+    asked = load_processor(str(folder), template=template).prepare(
+        Request(messages=user("What is it?", 1), images=[png(picture(40, 32))])
     )
-    plain = processor.prepare(Request(messages=user("What is it?", 1), images=[png(picture(32, 32))]))
-    assert plain.token_ids.tolist() == same.token_ids.tolist()
+    codes = np.random.default_rng(0).integers(0, 8, (4, 5))
+    ids = asked.token_ids.copy()
+    ids[ids == known[IMAGE]] = known[emu3.visual_token(0)] + codes.ravel()
+    lines = ["".join(map(emu3.visual_token, row)) for row in codes.tolist()]
+    image = f"<|image start|>4*5<|image token|>{'<|extra_200|>'.join(lines)}<|extra_200|><|extra_201|><|image end|>"
+    theirs = f"<|extra_203|>You are a helpful assistant. USER: {image}What is it?. ASSISTANT:"
+    assert ids.tolist() == Tokenizer.from_file(str(folder / "tokenizer.json")).encode(theirs).ids
+
+
+def test_text_in_a_plain_template_stays_text(folder: Path, known: dict[str, int]) -> None:
+    processor = load_processor(str(folder), template="{question}: {image}")
+    asked = processor.prepare(Request(messages=user("What is <image> {image}?", 1), images=[png(picture(32, 32))]))
+    assert asked.prompt == f"What is <image> {{image}}?: {IMAGE}"
     assert (asked.token_ids == known[IMAGE]).sum() == asked.image_tokens == 16
 
 

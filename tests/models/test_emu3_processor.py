@@ -143,7 +143,7 @@ def test_a_picture_too_narrow_is_refused_as_the_reference_refuses_it(
 def test_a_picture_is_its_size_its_rows_with_their_ends_and_its_end(released: Processor, known: dict[str, int]) -> None:
     model_input = tiled(released, picture(640, 480))
     begin, start, *rest = model_input.token_ids.tolist()
-    digits, rest = rest[: rest.index(known[emu3.IMAGE_SIZE_END])], rest[rest.index(known[emu3.IMAGE_SIZE_END]) + 1 :]
+    digits, rest = rest[: rest.index(known[emu3.IMAGE_TOKEN])], rest[rest.index(known[emu3.IMAGE_TOKEN]) + 1 :]
     assert (begin, start) == (known[emu3.BEGIN], known[emu3.IMAGE_START])
     plain = released.prepare(Request(prompt="60*80")).token_ids.tolist()[1:]
     assert digits == plain
@@ -181,16 +181,8 @@ def test_images_have_equal_names_exactly_if_the_model_sees_the_same(folder: Path
 def reference(folder: Path) -> Any:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"),
-        bos_token=emu3.BEGIN,
-        eos_token=emu3.END_OF_TEXT,
-        pad_token=emu3.PAD,
-        extra_special_tokens={
-            "image_token": IMAGE,
-            "boi_token": emu3.IMAGE_START,
-            "eoi_token": emu3.IMAGE_END,
-            "image_wrapper_token": emu3.IMAGE_SIZE_END,
-            "eof_token": emu3.END_OF_FRAME,
-        },
+        **emu3.NAMES,
+        extra_special_tokens=emu3.IMAGE_NAMES,
     )
     return Emu3Processor(image_reference(SMALL), tokenizer, chat_template=RELEASED_TEMPLATE)
 

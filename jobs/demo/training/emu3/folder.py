@@ -13,14 +13,30 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
 from jobs.demo.training.folder import train_tokenizer, write_json
+from models.emu3.config import (
+    END_OF_FRAME,
+    END_OF_LINE,
+    IMAGE_END,
+    IMAGE_START,
+    IMAGE_TOKEN,
+    PLACEHOLDER,
+    visual_token,
+)
 
-PAD, IMAGE_TOKEN, BEGIN, END_OF_TEXT = "<|endoftext|>", "<image>", "<|extra_203|>", "<|extra_204|>"
-END_OF_LINE, END_OF_FRAME = "<|extra_200|>", "<|extra_201|>"
-IMAGE_SIZE_END, IMAGE_START, IMAGE_END = "<|image token|>", "<|image start|>", "<|image end|>"
+PAD, BEGIN, END_OF_TEXT = "<|endoftext|>", "<|extra_203|>", "<|extra_204|>"
 # They follow the learnt tokens, and the codes of pictures follow them.
 SPECIAL = (
-    PAD, IMAGE_TOKEN, END_OF_LINE, END_OF_FRAME, BEGIN, END_OF_TEXT, IMAGE_SIZE_END, IMAGE_START, IMAGE_END,
+    PAD, PLACEHOLDER, END_OF_LINE, END_OF_FRAME, BEGIN, END_OF_TEXT, IMAGE_TOKEN, IMAGE_START, IMAGE_END,
 )  # fmt: skip
+NAMES = {"bos_token": BEGIN, "eos_token": END_OF_TEXT, "pad_token": PAD}
+# By these the reference's processor knows the others.
+IMAGE_NAMES = {
+    "image_token": PLACEHOLDER,
+    "boi_token": IMAGE_START,
+    "image_wrapper_token": IMAGE_TOKEN,
+    "eof_token": END_OF_FRAME,
+    "eoi_token": IMAGE_END,
+}
 # It takes a message's content as a list of items; of a plain string it shows nothing.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -107,26 +123,10 @@ def write_files(folder: Path, texts: Iterable[str], codes: int = CODES) -> None:
     # As the released folders have it, for chat as for drawing.
     ends = {"eos_token_id": vocabulary[END_OF_TEXT], "pad_token_id": vocabulary[PAD]}
     write_json(folder / "generation_config.json", {"do_sample": True, "top_k": 2048, "max_new_tokens": 50000, **ends})
-    names = {"bos_token": BEGIN, "eos_token": END_OF_TEXT, "pad_token": PAD}
-    write_json(folder / "special_tokens_map.json", names)
-    write_json(folder / "tokenizer_config.json", {**names, **_ROLES, "tokenizer_class": "GPT2Tokenizer"})
-
-
-_ROLES = {
-    "image_token": IMAGE_TOKEN,
-    "boi_token": IMAGE_START,
-    "image_wrapper_token": IMAGE_SIZE_END,
-    "eof_token": END_OF_FRAME,
-    "eoi_token": IMAGE_END,
-    "add_prefix_space": False,
-    "clean_up_tokenization_spaces": False,
-    "model_max_length": TEXT["max_position_embeddings"],
-}
-
-
-def visual_token(code: int) -> str:
-    """Return the token of one entry of the codebook."""
-    return f"<|visual token {code:06d}|>"
+    write_json(folder / "special_tokens_map.json", NAMES)
+    kinds = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "clean_up_tokenization_spaces": False}
+    longest = {"model_max_length": TEXT["max_position_embeddings"]}
+    write_json(folder / "tokenizer_config.json", {**kinds, **NAMES, **IMAGE_NAMES, **longest})
 
 
 def _tokenizer(texts: Iterable[str], codes: int) -> Tokenizer:
@@ -146,6 +146,6 @@ def _config(vocabulary: dict[str, int], codes: int) -> dict[str, Any]:
         "text_config": TEXT | known,
         "vq_config": VQ | {"codebook_size": codes},
         "vocabulary_map": vocabulary,
-        "image_token_id": vocabulary[IMAGE_TOKEN],
+        "image_token_id": vocabulary[PLACEHOLDER],
         "torch_dtype": "float32",
     }

@@ -1,0 +1,260 @@
+"""Emu3's VQ-VAE on the device: a picture becomes codes, and codes become a picture. Knows no tokens.
+
+It was made for video: four frames become one code at each place. A picture is a video of four equal frames, and of the
+four frames that its codes become the first is the picture. So the part of the encoder that sees single frames sees the
+picture once, and the decoder draws one frame only, which no later one has a part in.
+
+It computes in float32, TF32 off: a code is the nearest of thousands, and in half precision another one is nearest.
+Pictures of different sizes are never padded to one: that would change the codes near the padding, and through the
+attention all others.
+
+Shapes: N pictures or videos, T frames, h x w pixels, H x W codes of a frame, C channels, E width of a code.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from models.emu3.config import VqConfig
+from models.emu3.vqvae_blocks import (
+    CausalConv,
+    Downsample,
+    GroupNorm,
+    Level,
+    MiddleBlock,
+    SpatialNorm,
+    TimeDownsample,
+    TimeResnetBlock,
+    TimeUpsample,
+    Upsample,
+)
+from models.layers import silu
+
+# Distances held at once, 128 MB: those of a 720 x 720 picture to all 32,768 codes would take 1 GB, several times.
+DISTANCES = 2**25
+
+
+class VqVae(nn.Module):
+    """Encoder, code book and decoder."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quantize = CodeBook(config)
+        self.quant_conv = CausalConv(config.latent_channels, config.embed_dim, side=1)
+        self.post_quant_conv = CausalConv(config.embed_dim, config.latent_channels, side=1)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the codes int64 (N, H, W) of pictures of one size.
+
+        Args:
+            pixels: Normalised, float32 (N, C, h, w); h and w are multiples of the spatial factor.
+        """
+        with full_precision():
+            frames = self.encoder.frames(pixels)[:, :, None]  # (N, E, 1, H, W)
+            frames = frames.expand(-1, -1, self.config.temporal_downsample_factor, -1, -1)
+            return self._codes(frames)[:, 0]
+
+    def encode_video(self, pixels: Tensor) -> Tensor:
+        """Return the codes int64 (N, T / temporal factor, H, W) of videos of one size and length.
+
+        Args:
+            pixels: Normalised, float32 (N, T, C, h, w); T is a multiple of the temporal factor.
+        """
+        with full_precision():
+            frames = self.encoder.frames(pixels.flatten(0, 1))
+            return self._codes(torch.unflatten(frames, 0, pixels.shape[:2]).transpose(1, 2))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return pictures float32 (N, C, h, w), normalised as the encoder's.
+
+        Args:
+            codes: int64 (N, H, W).
+        """
+        with full_precision():
+            vectors = self.quantize.vectors(codes[:, None])
+            return self.decoder.picture(self.post_quant_conv(vectors), vectors)
+
+    def decode_video(self, codes: Tensor) -> Tensor:
+        """Return videos float32 (N, T * temporal factor, C, h, w), normalised as the encoder's.
+
+        Args:
+            codes: int64 (N, T, H, W).
+        """
+        with full_precision():
+            vectors = self.quantize.vectors(codes)
+            return self.decoder.video(self.post_quant_conv(vectors), vectors)
+
+    def _codes(self, frames: Tensor) -> Tensor:
+        """Return the codes (N, T / temporal factor, H, W) of encoded frames (N, E, T, H, W)."""
+        codes: Tensor = self.quantize(self.quant_conv(self.encoder.over_time(frames)))
+        return codes
+
+
+class Encoder(nn.Module):
+    """Frames by themselves, then frames over time."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        top, latent = config.channels[-1], config.latent_channels
+        self.conv_in = nn.Conv2d(config.in_channels, config.base_channels, 3, padding=1)
+        self.down_block = DownBlock(config)
+        self.middle_block = MiddleBlock(top)
+        self.norm_out = GroupNorm(top)
+        self.conv_out = nn.Conv2d(top, latent, 3, padding=1)
+        self.time_conv = nn.ModuleList(TimeDownsample(latent) for _ in range(num_time_steps(config)))
+        self.time_res_stack = nn.ModuleList(TimeResnetBlock(latent) for _ in range(config.num_res_blocks))
+
+    def frames(self, pixels: Tensor) -> Tensor:
+        """Map frames (N, C, h, w) to (N, E, H, W), each by itself."""
+        x = self.middle_block(self.down_block(self.conv_in(pixels)))
+        out: Tensor = self.conv_out(silu(self.norm_out(x)))
+        return out
+
+    def over_time(self, frames: Tensor) -> Tensor:
+        """Map (N, E, T, H, W) to (N, E, T / temporal factor, H, W)."""
+        for halve in self.time_conv:
+            frames = silu(halve(frames))
+        for block in self.time_res_stack:
+            frames = block(frames)
+        return frames
+
+
+class Decoder(nn.Module):
+    """Frames over time, then frames by themselves, with the code vectors beside them all the way."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        top, bottom, latent = config.channels[-1], config.channels[0], config.latent_channels
+        self.time_res_stack = nn.ModuleList(TimeResnetBlock(latent) for _ in range(config.num_res_blocks))
+        self.time_conv = nn.ModuleList(TimeUpsample(latent) for _ in range(num_time_steps(config)))
+        self.conv_in = nn.Conv2d(latent, top, 3, padding=1)
+        self.middle_block = MiddleBlock(top, config.embed_dim)
+        self.up_block = UpBlock(config)
+        self.norm_out = SpatialNorm(bottom, config.embed_dim)
+        self.conv_out = nn.Conv2d(bottom, config.out_channels, 3, padding=1)
+
+    def video(self, latents: Tensor, vectors: Tensor) -> Tensor:
+        """Map (N, E, T, H, W) twice to (N, T * temporal factor, C, h, w)."""
+        both = self._over_time(latents, vectors)
+        for double in self.time_conv:
+            both = silu(double(both))
+        latents, vectors = both.transpose(1, 2).chunk(2)
+        frames = self._frames(latents.flatten(0, 1), vectors.flatten(0, 1))
+        return torch.unflatten(frames, 0, latents.shape[:2])
+
+    def picture(self, latents: Tensor, vectors: Tensor) -> Tensor:
+        """Map (N, E, 1, H, W) twice to the first frame of each video, (N, C, h, w)."""
+        both = self._over_time(latents, vectors)
+        for double in self.time_conv:
+            # No later frame has a part in the first, so neither has one in what becomes of it.
+            both = silu(double(both)[:, :, :1])
+        latents, vectors = both[:, :, 0].chunk(2)
+        return self._frames(latents, vectors)
+
+    def _over_time(self, latents: Tensor, vectors: Tensor) -> Tensor:
+        # One after the other on the batch axis: the reference runs both through the same layers.
+        both = torch.cat((latents, vectors))
+        for block in self.time_res_stack:
+            both = block(both)
+        return both
+
+    def _frames(self, latents: Tensor, vectors: Tensor) -> Tensor:
+        """Map frames (N, E, H, W) twice to (N, C, h, w), each by itself."""
+        x = self.middle_block(self.conv_in(latents), vectors)
+        x = self.up_block(x, vectors)
+        out: Tensor = self.conv_out(silu(self.norm_out(x, vectors)))
+        return out
+
+
+class DownBlock(nn.Module):
+    """The encoder's levels, from the full resolution on."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        widths = (config.base_channels, *config.channels)
+        self.down = nn.ModuleList()
+        for place, width in enumerate(config.channels):
+            level = Level(widths[place], width, config.num_res_blocks, place in config.attn_resolutions)
+            if place < len(config.channels) - 1:
+                level.add_module("downsample", Downsample(width))
+            self.down.append(level)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, h, w) to (N, C, H, W)."""
+        for place, level in enumerate(self.down):
+            x = level(x)
+            if place < len(self.down) - 1:
+                x = level.get_submodule("downsample")(x)
+        return x
+
+
+class UpBlock(nn.Module):
+    """The decoder's levels, run from the last to the full resolution, which is the first."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        widths = (*config.channels, config.channels[-1])
+        self.up = nn.ModuleList()
+        for place, width in enumerate(config.channels):
+            is_attended, num_blocks = place in config.attn_resolutions, config.num_res_blocks + 1
+            level = Level(widths[place + 1], width, num_blocks, is_attended, config.embed_dim)
+            if place > 0:
+                level.add_module("upsample", Upsample(width))
+            self.up.append(level)
+
+    def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
+        """Map (N, C, H, W), with code vectors (N, E, H, W), to (N, C, h, w)."""
+        for place in reversed(range(len(self.up))):
+            level = self.up[place]
+            x = level(x, vectors)
+            if place > 0:
+                x = level.get_submodule("upsample")(x)
+        return x
+
+
+class CodeBook(nn.Module):
+    """The vectors that codes stand for."""
+
+    def __init__(self, config: VqConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.codebook_size, config.embed_dim)
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """Return the vectors (N, E, T, H, W) of codes (N, T, H, W)."""
+        out: Tensor = self.embedding(codes)
+        return out.movedim(-1, 1).contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the nearest codes int64 (N, T, H, W) of (N, E, T, H, W); of equally near ones the first."""
+        places = x.movedim(1, -1)  # (N, T, H, W, E)
+        vectors, book = places.flatten(0, -2), self.embedding.weight
+        lengths, rows = book.square().sum(1), max(1, DISTANCES // len(book))
+        nearest = []
+        for i in range(0, len(vectors), rows):
+            some = vectors[i : i + rows]
+            # As the reference writes it, for its rounding: |x|² + |e|² - 2 x e.
+            distances = some.square().sum(1, keepdim=True) + lengths - 2 * (some @ book.t())
+            nearest.append(distances.argmin(1))
+        return torch.cat(nearest).view(places.shape[:-1])
+
+
+def num_time_steps(config: VqConfig) -> int:
+    """Return how often the number of frames is halved."""
+    return config.temporal_downsample_factor.bit_length() - 1
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep a GPU from TF32, which torch allows convolutions by default: its ten bits give other codes."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    allowed = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = allowed

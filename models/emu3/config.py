@@ -143,12 +143,13 @@ def read_config(folder: Path, *, text_only: bool = False) -> Emu3Config:
     raw, generation = config_fields(folder), generation_fields(folder)
     is_decoder = raw.get("model_type") in TEXT_ONLY
     text = raw if is_decoder else raw.section("text_config")
+    decoder = _read_text(text)
     vq = None if is_decoder or text_only else _read_vq(raw.section("vq_config"))
     sources = (generation, raw, text)
     return Emu3Config(
-        text=_read_text(text),
+        text=decoder,
         vq=vq,
-        vocabulary=None if is_decoder else _read_vocabulary(folder, raw, vq),
+        vocabulary=None if is_decoder else _read_vocabulary(folder, raw, vq, decoder.vocab_size),
         bos_token_id=first("bos_token_id", *sources).integer("bos_token_id", default=151849),
         eos_token_ids=first("eos_token_id", *sources).ids("eos_token_id", default=151850),
         pad_token_id=first("pad_token_id", *sources).integer("pad_token_id", default=151643),
@@ -207,14 +208,16 @@ def _read_theta(raw: Fields) -> float:
 def _read_vq(raw: Fields) -> VqConfig:
     raw.expect("double_latent", False)
     raw.expect("num_attention_heads", 1)
+    raw.expect("in_channels", 3)
+    raw.expect("out_channels", 3)
     multiplier = _read_multiplier(raw)
     embed_dim = raw.integer("embed_dim", default=4, least=1)
     config = VqConfig(
         codebook_size=raw.integer("codebook_size", default=32768, least=1),
         embed_dim=embed_dim,
         latent_channels=raw.integer("latent_channels", default=4, least=1),
-        in_channels=raw.integer("in_channels", default=3, least=1),
-        out_channels=raw.integer("out_channels", default=3, least=1),
+        in_channels=3,
+        out_channels=3,
         temporal_downsample_factor=raw.integer("temporal_downsample_factor", default=4, least=1),
         base_channels=raw.integer("base_channels", default=256, least=1),
         channel_multiplier=multiplier,
@@ -254,7 +257,7 @@ def _check_vq(raw: Fields, config: VqConfig) -> None:
         raise raw.fault("hidden_size", expected=f"the channels of the levels with attention and of the last: {found}")
 
 
-def _read_vocabulary(folder: Path, raw: Fields, vq: VqConfig | None) -> Vocabulary:
+def _read_vocabulary(folder: Path, raw: Fields, vq: VqConfig | None, vocab_size: int) -> Vocabulary:
     ids = _picture_tokens(folder, raw)
     num_visual = sum(token.startswith(VISUAL) for token in ids)
     if num_visual == 0 or (vq is not None and num_visual != vq.codebook_size):
@@ -267,8 +270,12 @@ def _read_vocabulary(folder: Path, raw: Fields, vq: VqConfig | None) -> Vocabula
     for code in range(num_visual):
         found = ids[visual_token(code)]
         if found != first_visual + code:
-            where = f"{visual_token(code)!r} has id {found}"
-            raise CheckpointError(f"{folder}: {where}, expected {first_visual + code}: visual tokens lie in a row")
+            told = f"{visual_token(code)!r} has id {found}"
+            raise CheckpointError(f"{folder}: {told}, expected {first_visual + code}: visual tokens lie in a row")
+    beyond = [token for token, id_ in ids.items() if id_ >= vocab_size]
+    if beyond:
+        told = f"{beyond[0]!r} has id {ids[beyond[0]]}"
+        raise CheckpointError(f"{folder}: {told}, expected less than text_config.vocab_size, {vocab_size}")
     return Vocabulary(first_visual, num_visual, *(ids[token] for token in NAMED))
 
 

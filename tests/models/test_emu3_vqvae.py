@@ -1,6 +1,7 @@
 """The VQ-VAE makes the reference's codes of a picture and its picture of codes, at a quarter of the work."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers.models.emu3.configuration_emu3 import Emu3VQVAEConfig
 from models.emu3 import vqvae
 from models.emu3.config import VqConfig
 from models.emu3.vqvae import CodeBook, VqVae
+from models.emu3.vqvae_blocks import BATCH_EPS, GROUP_EPS
 from models.weights import Place, load_weights
 from tests.models.emu3_reference import SMALL_VQ, VQ_SIZES, codes, vq_config, write_vq_reference
 
@@ -131,6 +133,20 @@ def test_padding_would_change_the_codes_of_a_picture(both: Pair) -> None:
     pixels, factor = both.noise(1, rows=6, columns=5), both.ours.config.spatial_factor
     padded = both.ours.encode(nn.functional.pad(pixels, (0, 3 * factor, 0, 0)))[..., :5]
     assert not torch.equal(padded, both.ours.encode(pixels))
+
+
+@torch.inference_mode()
+def test_in_half_precision_a_picture_would_have_other_codes() -> None:
+    both = pair("released_in_small")
+    pixels = both.noise(4, rows=8, columns=8)
+    half = deepcopy(both.ours).bfloat16().encode(pixels.bfloat16())
+    assert not torch.equal(half, both.ours.encode(pixels))
+
+
+def test_the_norms_keep_from_zero_as_far_as_the_references() -> None:
+    theirs = pair("small").theirs
+    assert theirs.decoder.norm_out.norm_layer.eps == theirs.encoder.norm_out.eps == GROUP_EPS
+    assert theirs.decoder.time_res_stack[0].norm2.eps == theirs.encoder.time_res_stack[0].norm1.eps == BATCH_EPS
 
 
 def num_frames(module: nn.Module, work: Callable[[], Tensor]) -> int:

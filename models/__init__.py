@@ -26,6 +26,7 @@ from models.types import (
 
 if TYPE_CHECKING:
     from models.aria.model import AriaModel
+    from models.emu3.model import Emu3Model
     from models.engine import Sequence
     from models.mllama.model import MllamaModel
     from models.weights import Rename
@@ -87,7 +88,7 @@ def load_processor(
 
 def load_model(
     path: str, *, device: str | Ordered[str] = "auto", dtype: str = "auto", text_only: bool = False
-) -> AriaModel | MllamaModel:
+) -> AriaModel | Emu3Model | MllamaModel:
     """Load the weights of a checkpoint.
 
     Args:
@@ -196,7 +197,7 @@ def _named(place: int, key: str, error: Exception) -> Exception:
     return kind(f"request {place} ({key!r}): {error}")
 
 
-def _empty_model(folder: Path, text_only: bool) -> tuple[AriaModel | MllamaModel, Rename]:
+def _empty_model(folder: Path, text_only: bool) -> tuple[AriaModel | Emu3Model | MllamaModel, Rename]:
     """Return a family's model on the `meta` device, and where its files' tensors belong."""
     match _model_type(folder):
         case kind if kind in ARIA:
@@ -207,8 +208,13 @@ def _empty_model(folder: Path, text_only: bool) -> tuple[AriaModel | MllamaModel
         case kind if kind in MLLAMA:
             from models.mllama import model as mllama
 
-            eyed = mllama.empty_mllama(folder, text_only=text_only)
-            return eyed, mllama.stored_place(eyed.config)
+            looking = mllama.empty_mllama(folder, text_only=text_only)
+            return looking, mllama.stored_place(looking.config)
+        case kind if kind in EMU3:
+            from models.emu3 import model as emu3
+
+            drawing = emu3.empty_emu3(folder, text_only=text_only)
+            return drawing, emu3.stored_place(drawing.config)
         case kind:
             raise _unknown(folder, kind)
 

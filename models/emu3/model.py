@@ -1,0 +1,133 @@
+"""Emu3 on the device: tiles and token ids in, scores of the next token out.
+
+A picture is text to this family: the VQ-VAE turns it into codes, and each code is a token of the vocabulary. So the
+decoder is a plain Llama, and what an image changes is which ids stand in the prompt.
+
+Parameters carry the names of the checkpoint's files; `Emu3Model` is what the engine drives, see
+models/engine/decoder.py.
+
+Shapes: T tokens, D model width, H x W codes of a picture.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from models.emu3.config import Emu3Config, Emu3Images, read_config, read_images
+from models.emu3.grid import Ends, Grid, PictureGrammar
+from models.emu3.vqvae import VqVae
+from models.engine.decoder import Prompt
+from models.layers import rotary_frequencies
+from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
+from models.tiles import ImageCache, Normalize
+from models.types import ImageSettings, ModelInput, Pixels
+from models.weights import Place
+
+# Pixels encoded together: one picture of 1024 x 1024, or a few small ones. The encoder's first level is as large as the
+# picture and 256 channels deep, in float32.
+VISION_PIXELS = 2**20
+
+
+class Emu3Model(FamilyModel):
+    """The GPU half of Emu3; without `vq` in the config, its decoder alone."""
+
+    DECODER: ClassVar[str] = "text_model"
+    # In half precision the nearest codes are others: 2 in 100 on a small random net.
+    FLOAT32: ClassVar[tuple[str, ...]] = ("vqmodel.",)
+
+    def __init__(self, config: Emu3Config, images: Emu3Images | None) -> None:
+        super().__init__()
+        self.config = config
+        self.image_cache: ImageCache[Tensor] = ImageCache()
+        if config.vq is not None and images is not None:
+            self.vqmodel = VqVae(config.vq)
+            self._normalize = Normalize(images.mean, images.std)
+        text = config.text
+        layers = {
+            place: DecoderLayer(text, place, SwiGLU(text.hidden_size, text.intermediate_size))
+            for place in range(text.num_hidden_layers)
+        }
+        self.text = text
+        frequencies = rotary_frequencies(text.head_dim, text.rope_theta)
+        self.text_model = LanguageModel(text, layers, frequencies, text.vocab_size)
+
+    def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
+        """Bring inputs onto the device; each distinct picture is encoded once, and its codes take their places."""
+        tiles = {name: tile for i in inputs for name, tile in zip(i.image_names, i.tiles, strict=True)}
+        codes = self.image_cache.find(tiles, lambda names: self.encode([tiles[name] for name in names]))
+        return [self._prompt(model_input, codes) for model_input in inputs]
+
+    def _prompt(self, given: ModelInput, codes: Mapping[str, Tensor]) -> Prompt:
+        ids = torch.tensor(given.token_ids, dtype=torch.int64, device=self.device)
+        vocabulary = self.config.vocabulary
+        if given.tiles and vocabulary is not None:
+            own = torch.cat([codes[name] for name in given.image_names])
+            ids[ids == vocabulary.image_placeholder] = vocabulary.first_visual + own
+        negative = None if given.negative is None else torch.tensor(given.negative, dtype=torch.int64)
+        return Prompt(
+            self.embed(ids),
+            grammar=None if given.num_new_tokens is None else self._grammar(Grid(*given.layout)),
+            negative=None if negative is None else self.embed(negative.to(self.device)),
+        )
+
+    def _grammar(self, grid: Grid) -> PictureGrammar:
+        vocabulary = self.config.vocabulary
+        assert vocabulary is not None
+        ends = Ends(
+            vocabulary.end_of_line, vocabulary.end_of_frame, vocabulary.image_end, min(self.config.eos_token_ids)
+        )
+        first = vocabulary.first_visual
+        return PictureGrammar(grid, ends, range(first, first + vocabulary.num_visual))
+
+    def encode(self, tiles: Sequence[Pixels]) -> list[Tensor]:
+        """Return the codes int64 (H * W) of each picture, row by row; pictures of one size are encoded together.
+
+        Never of several sizes: padding would change the codes near it, and through the attention all others.
+        """
+        by_size = defaultdict(list)
+        for place, tile in enumerate(tiles):
+            by_size[tile.shape].append(place)
+        codes: dict[int, Tensor] = {}
+        for (height, width, _), places in by_size.items():
+            size = max(1, VISION_PIXELS // (height * width))
+            for i in range(0, len(places), size):
+                some = places[i : i + size]
+                pixels = self._normalize([tiles[place] for place in some], self.device, torch.float32)
+                codes.update(zip(some, self.vqmodel.encode(pixels).flatten(1), strict=True))
+        return [codes[place] for place in range(len(tiles))]
+
+
+def empty_emu3(folder: Path, *, text_only: bool = False) -> Emu3Model:
+    """Build the model of a checkpoint folder on the `meta` device, to be filled by models.weights."""
+    config = read_config(folder, text_only=text_only)
+    images = None if config.vq is None else read_images(folder, ImageSettings())
+    with torch.device("meta"):
+        return Emu3Model(config, images)
+
+
+# What the names of other writers begin with, and what the original files call it. In order; several may apply.
+_ALIASES = (
+    (r"^model\.text_model\.", "text_model.model."),
+    (r"^lm_head\.", "text_model.lm_head."),
+    (r"^model\.vqmodel\.", "vqmodel."),
+    (r"^model\.(embed_tokens|layers|norm)\.", r"text_model.model.\1."),
+)
+_UNUSED = re.compile(r"\.(inv_freq|num_batches_tracked)$")
+
+
+def stored_place(config: Emu3Config) -> Callable[[str], Place | None]:
+    """Return the function from a stored tensor's name to its place in Emu3Model."""
+
+    def rename(name: str) -> Place | None:
+        for pattern, written in _ALIASES:
+            name = re.sub(pattern, written, name)
+        if _UNUSED.search(name) or (config.vq is None and name.startswith("vqmodel.")):
+            return None
+        return Place(name)
+
+    return rename

@@ -62,7 +62,7 @@ class Text:
         control = [token["content"] for token in content.get("added_tokens", [])]
         self._plain = _tokenizer(folder, content | {"added_tokens": [], "post_processor": None})
         self._prefix = _prefix(self._tokenizer)
-        self._guarded = re.compile("|".join(map(re.escape, sorted([*control, _OPEN, _CLOSE], key=len)[::-1])))
+        self._guarded = _Words([*control, _OPEN, _CLOSE])
         self._template = ChatTemplate(folder, template, default, today)
 
     @property
@@ -149,16 +149,40 @@ class Text:
     def _guard(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[str]]:
         kept: list[str] = []
 
-        def mark(match: re.Match[str]) -> str:
-            kept.append(match.group())
+        def mark(word: str) -> str:
+            kept.append(word)
             return f"{_OPEN}{len(kept) - 1}{_CLOSE}"
 
         def guard(text: Any) -> str:
             if not isinstance(text, str):
                 raise BadRequest(f"a message's text is {text!r}, expected a string")
-            return self._guarded.sub(mark, text)
+            return self._guarded.replace(text, mark)
 
         return [dict(_checked(message), content=_map_text(message, guard)) for message in messages], kept
+
+
+class _Words:
+    """Words to be found in texts: a family may have 33 thousand, too many for a regular expression that tries each."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = frozenset(words)
+        self._lengths = sorted({len(word) for word in words}, reverse=True)
+        self._starts = re.compile(f"[{''.join(re.escape(start) for start in sorted({word[0] for word in words}))}]")
+
+    def replace(self, text: str, change: Callable[[str], str]) -> str:
+        """Replace each word, from the left, the longest where several begin."""
+        pieces, done = [], 0
+        for match in self._starts.finditer(text):
+            start = match.start()
+            word = self._longest(text, start) if start >= done else None
+            if word is not None:
+                pieces += [text[done:start], change(word)]
+                done = start + len(word)
+        return "".join([*pieces, text[done:]])
+
+    def _longest(self, text: str, start: int) -> str | None:
+        candidates = (text[start : start + length] for length in self._lengths)
+        return next((word for word in candidates if word in self._words), None)
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:

@@ -12,10 +12,10 @@ from PIL import Image
 from models import Answer, Request, Sampling, ask, load_model, load_processor
 from models.engine import Engine, Sequence, run_all
 from models.types import BadRequest, CheckpointError
-from tests.tiny import tiny_aria, tiny_mllama
+from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
 ROOT = Path(__file__).parents[2]
-FAMILIES = {"aria": tiny_aria, "mllama": tiny_mllama}
+FAMILIES = {"aria": tiny_aria, "mllama": tiny_mllama, "emu3": tiny_emu3}
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES.values()), ids=list(FAMILIES))

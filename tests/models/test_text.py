@@ -1,6 +1,8 @@
 """Dataset text stays data, templates stay in their sandbox, and stop strings end an answer wherever they fall."""
 
 import json
+import random
+import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -14,7 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 
 from models.template import TEMPLATE_FILES
-from models.text import Rendered, Text, cut_at_stop
+from models.text import Rendered, Text, _Words, cut_at_stop
 from models.types import BadRequest, CheckpointError
 
 SPECIAL = ("<s>", "</s>", "<|img|>")
@@ -302,3 +304,12 @@ def test_a_bos_in_a_message_does_not_pass_for_the_prompts_own_and_two_are_refuse
     assert ids[0] == 0 and ids.count(0) == 1
     with pytest.raises(BadRequest, match="2 begin-of-text tokens"):
         text.encode(Rendered(("<s><s>a",)), bos=0)
+
+
+def test_words_are_found_as_a_regular_expression_of_them_all_finds_them() -> None:
+    words = ["<a>", "<a>b", "<<", "<|x|>", "b", "<|x|><|y|>"]
+    pattern = re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
+    choose = random.Random(0)
+    for _ in range(500):
+        text = "".join(choose.choices(["<", "a", ">", "b", "|", "x", "y", "<a>", "<|x|>", "<|y|>"], k=20))
+        assert _Words(words).replace(text, lambda word: f"[{word}]") == pattern.sub(lambda m: f"[{m.group()}]", text)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Emu3VQVAE
 from transformers.models.emu3.configuration_emu3 import Emu3VQVAEConfig
 
@@ -174,14 +175,27 @@ def test_single_frames_are_encoded_and_drawn_once_a_picture_and_not_once_for_eac
         assert (ours, theirs) == (3, 12)
 
 
+class Largest(TorchDispatchMode):
+    """Watches how large the tensors become that are made under it."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, made.numel() if isinstance(made, Tensor) else 0)
+        return made
+
+
+@pytest.mark.parametrize(("held", "largest"), [(10**9, 70 * 64), (1000, 15 * 64), (1, 70 * 4)])
 @torch.inference_mode()
-def test_distances_are_held_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distances_are_held_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch, held: int, largest: int) -> None:
     both = pair("small")
-    pixels = both.noise(2, rows=7, columns=5)
-    whole = both.ours.encode(pixels)
-    for held in (1, 3 * 64, 1000):
-        monkeypatch.setattr(vqvae, "DISTANCES", held)
-        assert torch.equal(both.ours.encode(pixels), whole)
+    places = torch.randn(2, 4, 1, 7, 5, generator=torch.Generator().manual_seed(4))
+    whole = both.ours.quantize(places)
+    monkeypatch.setattr(vqvae, "DISTANCES", held)
+    with Largest() as seen:
+        assert torch.equal(both.ours.quantize(places), whole)
+    assert seen.numbers == largest
 
 
 def test_of_equally_near_codes_the_first_is_taken() -> None:

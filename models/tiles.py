@@ -58,6 +58,7 @@ class ImageCache(Generic[F]):
         self.num_encoded = 0
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[str, F] = OrderedDict()
+        self._size = 0  # bytes of what is kept; counting them anew at each call would grow with the number of images
         self._held: WeakValueDictionary[str, F] = WeakValueDictionary()
 
     def find(self, names: Iterable[str], encode: Callable[[Sequence[str]], Iterable[F]]) -> dict[str, F]:
@@ -74,9 +75,10 @@ class ImageCache(Generic[F]):
             found[name] = self._held[name] = features
             self.num_encoded += 1
         for name in wanted:
+            if name not in self._kept:
+                self._size += found[name].nbytes
             self._kept[name] = found[name]
             self._kept.move_to_end(name)
-        size = sum(features.nbytes for features in self._kept.values())
-        while size > self._kept_bytes:
-            size -= self._kept.popitem(last=False)[1].nbytes
+        while self._size > self._kept_bytes:
+            self._size -= self._kept.popitem(last=False)[1].nbytes
         return found

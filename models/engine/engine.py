@@ -133,7 +133,6 @@ class Engine:
     def _encoded(self, sequences: list[Sequence]) -> list[tuple[Sequence, Prompt]]:
         if not sequences:
             return []
-        error = None
         try:
             prompts = self._model.prompt([sequence.model_input for sequence in sequences])
             return list(zip(sequences, prompts, strict=True))
@@ -202,8 +201,9 @@ class Engine:
                 if sequence.append(first + token_id, logprob):
                     ended.add(sequence)
                     self._ended.append(sequence)
-        if ended:
-            self._memories, self._view = [], None  # or what nobody sees any more would stay
+        if not ended:
+            return
+        self._memories, self._view = [], None  # or what nobody sees any more would stay
         # From the back, so that closing one gap does not move a lane that ends too.
         for slot, lane in reversed(list(enumerate(self._scheduler.running))):
             if lane.sequence in ended:

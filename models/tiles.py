@@ -45,6 +45,8 @@ class Sized(Protocol):
 
 
 F = TypeVar("F", bound=Sized)
+Item = TypeVar("Item")
+Kind = TypeVar("Kind")
 
 
 class ImageCache(Generic[F]):
@@ -82,3 +84,28 @@ class ImageCache(Generic[F]):
         while self._size > self._kept_bytes:
             self._size -= self._kept.popitem(last=False)[1].nbytes
         return found
+
+
+def in_batches(
+    items: Sequence[Item],
+    kind: Callable[[Item], Kind],
+    most: Callable[[Kind], int],
+    encode: Callable[[Sequence[Item]], Iterable[F]],
+) -> list[F]:
+    """Encode items of one kind together, as many at once as `most` says; return their features in order.
+
+    Args:
+        items: Tiles or pictures.
+        kind: What items must share to be encoded together.
+        most: From a kind to how many go at once.
+        encode: From items of one kind to their features.
+    """
+    places: dict[Kind, list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(kind(item), []).append(place)
+    features: dict[int, F] = {}
+    for alike, those in places.items():
+        for i in range(0, len(those), most(alike)):
+            some = those[i : i + most(alike)]
+            features.update(zip(some, encode([items[place] for place in some]), strict=True))
+    return [features[place] for place in range(len(items))]

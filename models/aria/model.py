@@ -7,7 +7,6 @@ Shapes: B sequences, T tokens, D model width, H query heads, K key heads, C head
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from models.aria.vision import Projector, VisionTower
 from models.engine.decoder import Prompt
 from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel
-from models.tiles import ImageCache, Normalize
+from models.tiles import ImageCache, Normalize, in_batches
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import Place
 
@@ -87,19 +86,17 @@ class AriaModel(FamilyModel):
         return self.image_cache.find(tiles, lambda names: self._encoded([tiles[name] for name in names]))
 
     def _encoded(self, tiles: Sequence[tuple[Pixels, int]]) -> list[Tensor]:
-        by_size = defaultdict(list)
-        for place, (tile, queries) in enumerate(tiles):
-            by_size[tile.shape, queries].append(place)
         patch = self.vision_tower.embeddings.patch_embedding.kernel_size[0]
-        features: dict[int, Tensor] = {}
-        for (shape, queries), places in by_size.items():
-            size = max(1, VISION_PATCHES // (shape[0] * shape[1] // patch**2))
-            for i in range(0, len(places), size):
-                some = places[i : i + size]
-                # Cloned, so that one tile's rows do not keep the whole batch alive.
-                rows = [one.clone() for one in self.encode([tiles[place][0] for place in some], queries)]
-                features.update(zip(some, rows, strict=True))
-        return [features[place] for place in range(len(tiles))]
+
+        def most(kind: tuple[tuple[int, ...], int]) -> int:
+            (height, width, _), _ = kind
+            return max(1, VISION_PATCHES // (height * width // patch**2))
+
+        def encode(some: Sequence[tuple[Pixels, int]]) -> list[Tensor]:
+            # Cloned, so that one tile's rows do not keep the whole batch alive.
+            return [one.clone() for one in self.encode([tile for tile, _ in some], some[0][1])]
+
+        return in_batches(tiles, lambda pair: (pair[0].shape, pair[1]), most, encode)
 
 
 def empty_aria(folder: Path, *, text_only: bool = False) -> AriaModel:

@@ -10,7 +10,6 @@ Shapes: T tokens, D model width, H x W codes of a picture.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -24,7 +23,7 @@ from models.emu3.vqvae import VqVae
 from models.engine.decoder import Prompt
 from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
-from models.tiles import ImageCache, Normalize
+from models.tiles import ImageCache, Normalize, in_batches
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import Place
 
@@ -89,17 +88,16 @@ class Emu3Model(FamilyModel):
 
         Never of several sizes: padding would change the codes near it, and through the attention all others.
         """
-        by_size = defaultdict(list)
-        for place, tile in enumerate(tiles):
-            by_size[tile.shape].append(place)
-        codes: dict[int, Tensor] = {}
-        for (height, width, _), places in by_size.items():
-            size = max(1, VISION_PIXELS // (height * width))
-            for i in range(0, len(places), size):
-                some = places[i : i + size]
-                pixels = self._normalize([tiles[place] for place in some], self.device, torch.float32)
-                codes.update(zip(some, self.vqmodel.encode(pixels).flatten(1), strict=True))
-        return [codes[place] for place in range(len(tiles))]
+
+        def encode(some: Sequence[Pixels]) -> Tensor:
+            return self.vqmodel.encode(self._normalize(some, self.device, torch.float32)).flatten(1)
+
+        return in_batches(
+            tiles,
+            kind=lambda tile: tile.shape,
+            most=lambda shape: max(1, VISION_PIXELS // (shape[0] * shape[1])),
+            encode=encode,
+        )
 
 
 def empty_emu3(folder: Path, *, text_only: bool = False) -> Emu3Model:

@@ -12,7 +12,6 @@ Shapes: B sequences, T tokens, R tokens of a picture's real tiles, D model width
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from pathlib import Path
@@ -27,7 +26,7 @@ from models.layers import Linear, RMSNorm, Rotation, rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, MllamaImages, TextConfig, read_config, read_images
 from models.mllama.vision import VisionModel
-from models.tiles import ImageCache, Normalize
+from models.tiles import ImageCache, Normalize, in_batches
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import Place
 
@@ -122,17 +121,13 @@ class MllamaModel(FamilyModel):
     def encode(self, pictures: Sequence[tuple[Sequence[Pixels], int]]) -> list[Memory]:
         """Look at pictures, each given as its tiles and the id of its grid; return what the decoder sees of them."""
         assert self.config.vision is not None
-        by_tiles = defaultdict(list)
-        for place, (tiles, _) in enumerate(pictures):
-            by_tiles[len(tiles)].append(place)
         size = max(1, VISION_TOKENS // (self.config.vision.max_num_tiles * self.config.vision.num_tokens))
-        memories: dict[int, Memory] = {}
-        for places in by_tiles.values():
-            for i in range(0, len(places), size):
-                some = places[i : i + size]
-                features = self.features([pictures[place] for place in some])
-                memories.update(zip(some, map(self.remember, features), strict=True))
-        return [memories[place] for place in range(len(pictures))]
+        return in_batches(
+            pictures,
+            kind=lambda picture: len(picture[0]),
+            most=lambda _: size,
+            encode=lambda some: map(self.remember, self.features(some)),
+        )
 
     def features(self, pictures: Sequence[tuple[Sequence[Pixels], int]]) -> Tensor:
         """Return what pictures with one number of tiles are to the decoder, (N, R, D), real tiles only."""

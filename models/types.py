@@ -88,6 +88,9 @@ class Request:
         prompt: The final text, image placeholders included, taken as it is.
         images: Compressed image bytes (JPEG, PNG, ...) in the order of their placeholders.
         sampling: How to answer.
+        grid: Rows and columns of codes of a picture that `prompt` describes; the answer is then that picture. The
+            prompt is read as plain text, and what asks for a picture of this size is put behind it.
+        negative_prompt: What a guided picture is moved away from; None is the empty text.
     """
 
     key: str = ""
@@ -95,6 +98,8 @@ class Request:
     prompt: str | None = None
     images: Sequence[bytes] = ()
     sampling: Sampling = Sampling()
+    grid: tuple[int, int] | None = None
+    negative_prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +110,15 @@ class ImageSettings:
         split_image: Aria: cut large images into crops beside the overview.
         max_image_size: Aria: side of the canvas, 490 or 980 for the released checkpoints.
         max_image_tiles: Mllama: the most tiles a picture is cut into, 1 to 4 for the released checkpoints.
+        min_pixels: Emu3: smaller pictures are enlarged to about this area.
+        max_pixels: Emu3: larger pictures are shrunk to about this area.
     """
 
     split_image: bool | None = None
     max_image_size: int | None = None
     max_image_tiles: int | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,11 +155,13 @@ class Completion:
         token_ids: Emitted ids, the stop token included.
         logprobs: Log-probability of each emitted id under the model's own distribution, before temperature and filters.
         finish: `stop` for a stop id or stop string, `length` for the limit.
+        image: The picture that the ids stand for, encoded, once it is painted.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
+    image: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,9 @@ class Text:
             image: The family's placeholder.
 
         Raises:
-            BadRequest: It has both or neither, or its messages cannot be rendered.
+            BadRequest: It has both or neither, or its messages cannot be rendered, or it wants a picture drawn.
         """
+        _check_answered_in_text(request)
         if (request.prompt is None) == (request.messages is None):
             raise BadRequest("a request has either `messages` or a `prompt`")
         if request.messages is None:
@@ -211,6 +212,14 @@ def blindness(text_only: bool) -> str:
 def unseen(num_images: int, blind: str) -> UnseenImage:
     """Return the error for images that nothing can look at; `blind` says what has no eye."""
     return UnseenImage(f"found {num_images} image{'' if num_images == 1 else 's'}, but {blind} sees none")
+
+
+def _check_answered_in_text(request: Request) -> None:
+    if request.grid is not None:
+        rows, columns = request.grid
+        raise BadRequest(f"found a grid of {rows} x {columns} codes, but this family draws no pictures")
+    if request.negative_prompt is not None:
+        raise BadRequest(f"found the negative prompt {request.negative_prompt!r} without a grid: it is for pictures")
 
 
 def _checked(message: Any) -> Message:

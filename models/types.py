@@ -122,6 +122,19 @@ class ImageSettings:
 
 
 @dataclass(frozen=True)
+class PictureFormat:
+    """How a drawn picture is encoded.
+
+    Attributes:
+        name: The file format; it is the file's extension too.
+        quality: 1 to 100, for JPEG and WebP; PNG keeps every pixel and takes none.
+    """
+
+    name: Literal["png", "jpeg", "webp"] = "png"
+    quality: int = 95
+
+
+@dataclass(frozen=True)
 class ModelInput:
     """A request made ready on the CPU; everything in it can travel as Arrow columns.
 
@@ -198,6 +211,11 @@ class Processor(Protocol):
     @property
     def sees_images(self) -> bool:
         """Whether a request may have images."""
+        ...
+
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether a request may ask for a picture."""
         ...
 
     def prepare(self, request: Request) -> ModelInput:

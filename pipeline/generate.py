@@ -35,8 +35,10 @@ class SamplingSettings(Settings):
     """How the next token is chosen and when an answer ends; the same words as `models.types.Sampling`."""
 
     max_new_tokens: int = Field(default=128, ge=1)
-    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    top_k: int = Field(default=0, ge=0)
+    temperature: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="null means 0 for text, 1 for pictures"
+    )
+    top_k: int | None = Field(default=None, ge=0, description="null means all for text, 2048 for pictures")
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     stop: tuple[str, ...] = ()
@@ -68,9 +70,9 @@ class GenerateSettings(Settings):
         return gpus
 
 
-def sampling_of(settings: GenerateSettings) -> Sampling:
-    """Return the run's sampling; the seed in it is the run's, not yet a row's."""
-    return Sampling(**settings.sampling.model_dump())
+def sampling_of(settings: GenerateSettings, usual: Sampling) -> Sampling:
+    """Return the run's sampling, the job's `usual` where it does not say; the seed in it is not yet a row's."""
+    return replace(usual, **settings.sampling.model_dump(exclude_none=True))
 
 
 @dataclass(frozen=True)

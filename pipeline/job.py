@@ -3,12 +3,17 @@
 The pipeline knows no job by name; `jobs` knows the pipeline.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from models.types import Answer, Request
+from models.types import Answer, PictureFormat, Request, Sampling
+
+if TYPE_CHECKING:
+    from pipeline.check import CheckSettings
 
 Row = Mapping[str, Any]
 
@@ -46,18 +51,37 @@ class Job(Protocol):
         """Whether two rows with one key stop the run at its start; else they are only counted."""
         ...
 
-    def request(self, row: Row) -> Request:
-        """Say what to ask for one row. The pipeline fills in `sampling`, with the row's own seed.
+    @property
+    def sampling(self) -> Sampling:
+        """How answers of this kind are chosen where the run's settings do not say."""
+        ...
 
-        `row` holds `key`, `shard`, `index`, `images` (a tuple of bytes) and the input's other columns.
+    @property
+    def picture(self) -> PictureFormat | None:
+        """How the pictures that this job asks for are encoded; None for a job that asks for text."""
+        ...
+
+    @property
+    def check(self) -> Check | None:
+        """What another model is asked about the finished rows; None for nothing."""
+        ...
+
+    def requests(self, row: Row, sampling: Sampling) -> Sequence[Request]:
+        """Say what to ask for one row: a request for each answer that it wants, at least one.
+
+        `row` holds `key`, `shard`, `index`, `images` (a tuple of bytes) and the input's other columns. `sampling` is
+        the run's, with the row's own seed; each request has it, or what the row makes of it.
 
         Raises:
-            BadRequest: The row cannot be asked; it becomes an error row of stage `template`.
+            BadRequest: The row cannot be asked; it becomes one error row of stage `template`.
         """
         ...
 
-    def record(self, row: Row, answer: Answer | None) -> Mapping[str, Any]:
-        """Return the values of `schema` for one row; `answer` is None for a row that failed."""
+    def record(self, row: Row, answer: Answer | None, index: int) -> Mapping[str, Any]:
+        """Return the values of `schema` for one answer of a row.
+
+        `index` is its place among the row's requests; `answer` is None for a row or an answer that failed.
+        """
         ...
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
@@ -65,4 +89,33 @@ class Job(Protocol):
 
         `results` holds every column of the parts except token ids and log-probabilities.
         """
+        ...
+
+
+class Check(Protocol):
+    """What a second model is asked about each finished row of a job, and what is kept of its answers.
+
+    It sees the picture that was drawn. A row whose check fails keeps its picture and has an error of stage `check`.
+    """
+
+    @property
+    def settings(self) -> CheckSettings:
+        """Which model, on what, and how it answers."""
+        ...
+
+    @property
+    def template(self) -> str | None:
+        """See Job.template."""
+        ...
+
+    def requests(self, row: Row, sampling: Sampling) -> Sequence[Request]:
+        """Say what to ask about one finished row; `row` holds the columns of a part.
+
+        Raises:
+            BadRequest: It cannot be asked.
+        """
+        ...
+
+    def record(self, row: Row, answers: Sequence[Answer]) -> Mapping[str, Any]:
+        """Return values for columns of the job's schema: what the answers, in the order of the requests, make of it."""
         ...

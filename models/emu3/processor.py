@@ -3,6 +3,9 @@
 A picture is resized to a size that whole codes cover, and keeps its shape. In the prompt it is its size in codes, as
 text, then a placeholder for each code, row by row, with the line ends as they are; the model puts the codes in
 (models/emu3/model.py). Sizes and rounding are those of the reference's image processor.
+
+A prompt that asks for a picture ends where the codes of that picture begin, its size told; so does what it is guided
+away from.
 """
 
 import math
@@ -13,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from models.checkpoint import refuse_settings
@@ -26,6 +30,7 @@ from models.emu3.config import (
     read_config,
     read_images,
 )
+from models.emu3.grid import Grid
 from models.images import decode_image, image_name
 from models.text import Rendered, Text, blindness, check_placeholders, unseen
 from models.turn import Turn
@@ -33,6 +38,7 @@ from models.types import (
     TEMPLATE_DATE,
     Answer,
     BadImage,
+    BadRequest,
     CheckpointError,
     Completion,
     ImageSettings,
@@ -46,8 +52,6 @@ from models.types import (
 END_OF_TEXT = "<|extra_204|>"
 # The reference's limit, longer side to shorter.
 MAX_ASPECT = 200
-
-Grid = tuple[int, int]  # rows, columns of codes
 
 
 class Emu3Processor:
@@ -80,6 +84,9 @@ class Emu3Processor:
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
+        return self._chat(request) if request.grid is None else self._drawing(request, Grid(*request.grid))
+
+    def _chat(self, request: Request) -> ModelInput:
         rendered = self._text.read(_with_items(request), PLACEHOLDER)
         if request.images and self._blind:
             raise unseen(len(request.images), self._blind)
@@ -91,10 +98,23 @@ class Emu3Processor:
             prompt=rendered.text,
             token_ids=np.array(self._ids(rendered, grids), np.int32),
             tiles=tuple(tiles),
-            layout=tuple(side for grid in grids for side in grid),
-            image_tokens=sum(rows * columns for rows, columns in grids),
+            layout=tuple(side for grid in grids for side in (grid.rows, grid.columns)),
+            image_tokens=sum(grid.rows * grid.columns for grid in grids),
             # A tile's own shape says all of how it lies.
             image_names=tuple(image_name([tile], layout=0) for tile in tiles),
+        )
+
+    def _drawing(self, request: Request, grid: Grid) -> ModelInput:
+        prompt = _asked(_drawn_text(request), grid)
+        if self._blind:
+            raise BadRequest(f"found a grid of {grid.rows} x {grid.columns} codes, but {self._blind} draws no pictures")
+        is_guided = request.sampling.guidance_scale != 1
+        return ModelInput(
+            prompt=prompt.text,
+            token_ids=self._encode(prompt),
+            layout=(grid.rows, grid.columns),
+            negative=self._encode(_asked(request.negative_prompt or "", grid)) if is_guided else None,
+            num_new_tokens=grid.num_tokens,
         )
 
     def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
@@ -102,8 +122,9 @@ class Emu3Processor:
         return self._turn.stopper(sampling)
 
     def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
-        """Turn emitted ids back into text; see models.types.Processor."""
-        return self._turn.finish(model_input, completion, sampling)
+        """Turn emitted ids back into text, those of a picture into none; see models.types.Processor."""
+        answer = self._turn.finish(model_input, completion, sampling)
+        return answer if model_input.num_new_tokens is None else replace(answer, text="", image=completion.image)
 
     def _tile(self, image: Image.Image) -> Pixels:
         assert self._images is not None
@@ -112,7 +133,11 @@ class Emu3Processor:
 
     def _grid(self, tile: Pixels) -> Grid:
         assert self.config.vq is not None
-        return tile.shape[0] // self.config.vq.spatial_factor, tile.shape[1] // self.config.vq.spatial_factor
+        factor = self.config.vq.spatial_factor
+        return Grid(tile.shape[0] // factor, tile.shape[1] // factor)
+
+    def _encode(self, rendered: Rendered) -> NDArray[np.int32]:
+        return np.array(self._text.encode(rendered, self.config.bos_token_id), np.int32)
 
     def _ids(self, rendered: Rendered, grids: Sequence[Grid]) -> list[int]:
         ids = self._text.encode(_framed(rendered, grids), self.config.bos_token_id)
@@ -179,8 +204,7 @@ def _framed(rendered: Rendered, grids: Sequence[Grid]) -> Rendered:
     waiting = iter(grids)
 
     def frame(_: re.Match[str]) -> str:
-        rows, columns = next(waiting)
-        return f"{IMAGE_START}{rows}*{columns}{IMAGE_TOKEN}{PLACEHOLDER}{END_OF_FRAME}{IMAGE_END}"
+        return f"{_opened(next(waiting))}{PLACEHOLDER}{END_OF_FRAME}{IMAGE_END}"
 
     pieces = enumerate(rendered.pieces)
     return Rendered(tuple(piece if i % 2 else re.sub(PLACEHOLDER, frame, piece) for i, piece in pieces))
@@ -188,8 +212,28 @@ def _framed(rendered: Rendered, grids: Sequence[Grid]) -> Rendered:
 
 def _codes(grid: Grid, placeholder: int, end_of_line: int) -> list[int]:
     """Return the ids of a picture whose codes are not known yet; its last row ends like the others."""
-    rows, columns = grid
-    return ([placeholder] * columns + [end_of_line]) * rows
+    return ([placeholder] * grid.columns + [end_of_line]) * grid.rows
+
+
+def _opened(grid: Grid) -> str:
+    """Return what stands before the codes of a picture."""
+    return f"{IMAGE_START}{grid.rows}*{grid.columns}{IMAGE_TOKEN}"
+
+
+def _asked(text: str, grid: Grid) -> Rendered:
+    """Return the prompt for a picture: the text, all of it data, and then what the codes follow."""
+    return Rendered(("", text, _opened(grid)))
+
+
+def _drawn_text(request: Request) -> str:
+    """Return what a picture shall show, and refuse whatever else the request has."""
+    if request.messages is not None:
+        raise BadRequest("found `messages` for a picture, expected a `prompt`: there is no chat template for pictures")
+    if request.prompt is None:
+        raise BadRequest("found no `prompt` for a picture, expected a text")
+    if request.images:
+        raise BadRequest(f"found {len(request.images)} images, expected none: a picture is drawn from text alone")
+    return request.prompt
 
 
 def _with_items(request: Request) -> Request:

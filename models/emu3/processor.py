@@ -82,6 +82,11 @@ class Emu3Processor:
         """Whether a request may have images; see models.types.Processor."""
         return self._blind is None
 
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether a request may ask for a picture; see models.types.Processor."""
+        return self._blind is None
+
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
         return self._chat(request) if request.grid is None else self._drawing(request, Grid(*request.grid))

@@ -52,8 +52,7 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
     elif unit.format == "images":
         names = []
     else:
-        data = store.read(unit.shard, unit.first_byte, unit.end_byte)
-        rows = manifest.read_csv(data, unit.header) if unit.format == "csv" else manifest.read_jsonl(data)
+        rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
         names = [row.values.get(column) for row in rows[: unit.num_rows]]
     yield from (str(name) for name in names if type(name) in (int, str) and name != "")
 

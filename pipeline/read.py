@@ -66,8 +66,7 @@ def _raw_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
         extension = image.lower().removeprefix(".") if image else None
         rows = tar.read(_reader(unit, store), unit.first_byte, unit.end_byte, extension)
     else:
-        data = store.read(unit.shard, unit.first_byte, unit.end_byte)
-        rows = manifest.read_csv(data, unit.header) if unit.format == "csv" else manifest.read_jsonl(data)
+        rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
         for row in rows:
             row.image = row.values.pop(source_column("image", settings.columns), None)
             row.key = row.values.pop(source_column("key", settings.columns), None)

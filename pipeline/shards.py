@@ -12,13 +12,14 @@ from typing import Literal
 from pipeline.formats.rows import IMAGE_EXTENSIONS, ReadError
 from pipeline.storage import Entry, NotFound, StorageSettings, Store
 
-Format = Literal["webdataset", "parquet", "images", "jsonl", "csv"]
+Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "text"]
 EXTENSIONS: dict[Format, tuple[str, ...]] = {
     "webdataset": ("tar",),
     "parquet": ("parquet",),
     "images": IMAGE_EXTENSIONS,
     "jsonl": ("jsonl", "ndjson"),
     "csv": ("csv",),
+    "text": ("txt",),
 }
 # A wrong address should fail while the user still looks; later, when hours are at stake, patience is longer.
 PATIENCE_S = 10.0
@@ -80,9 +81,11 @@ def _split_glob(store: Store) -> tuple[Store, str]:
 
 def _only_format(uri: str, entries: Sequence[Entry]) -> Format:
     counts = Counter(_format(entry.path) for entry in entries)
-    known = {format: count for format, count in counts.items() if format is not None}
+    known = [format for format in counts if format is not None]
+    if len(known) > 1 and "text" in known:
+        known.remove("text")  # beside other data it is captions of pictures, or a note
     if len(known) == 1:
-        return next(iter(known))
+        return known[0]
     described = _counted({entry.path: _format(entry.path) for entry in entries})
     if known:
         raise ReadError(f"found several formats at {uri}: {described}; set read.format, or name the files by a glob")

@@ -36,7 +36,7 @@ class ReadSettings(Settings):
     """Which rows a run reads, and what its input calls the columns that we have words for."""
 
     uri: str = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
-    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv"] = "auto"
+    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv", "text"] = "auto"
     columns: dict[Word, str] = Field(default={}, description="our word: the input's column; default: the same name")
     limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
     storage: StorageSettings = StorageSettings()
@@ -60,7 +60,7 @@ class Unit:
         start: First row in the shard (for an image folder: in its sorted listing).
         stop: One more than the last row.
         schema: The run's input columns, serialized; the same in every unit.
-        first_byte: Where the rows begin in a tar, JSONL or CSV.
+        first_byte: Where the rows begin in a tar or a file of lines.
         end_byte: Where they end.
         size: Bytes of the shard when it was planned.
         etag: The store's tag of the shard's content then, if it has one.
@@ -200,6 +200,8 @@ def _index(shards: Shards, unit_rows: int, entry: Entry) -> Index:
                 return manifest.index_jsonl(file, entry.size, unit_rows)
             case "csv":
                 return manifest.index_csv(file, entry.size, unit_rows)
+            case "text":
+                return manifest.index_text(file, entry.size, unit_rows)
             case "images":
                 raise AssertionError("an image folder is planned from its listing")
 

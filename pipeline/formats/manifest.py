@@ -1,4 +1,4 @@
-"""Read JSONL and CSV manifests: one row a line (in CSV, quoted cells may hold newlines), images named by path.
+"""Read JSONL, CSV and plain text: one row a line (in CSV, quoted cells may hold newlines), images named by path.
 
 A unit's rows lie in one stretch of bytes, found when the run is planned. Blank lines are no rows.
 """
@@ -7,7 +7,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from pipeline.formats.rows import (
     LIMIT_BYTES,
     SAMPLE_ROWS,
     Cutter,
+    Fault,
     Index,
     RawRow,
     ReadError,
@@ -25,6 +26,14 @@ from pipeline.formats.rows import (
 
 CHUNK_BYTES = 4 * 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read(data: bytes, format: Literal["jsonl", "csv", "text"], header: Sequence[str]) -> list[RawRow]:
+    """Read the rows of a stretch of lines; `header` names the cells of a CSV shard."""
+    if format == "csv":
+        return read_csv(data, header)
+    return read_text(data) if format == "text" else read_jsonl(data)
 
 
 def index_jsonl(file: BinaryIO, size: int, unit_rows: int) -> Index:
@@ -69,6 +78,28 @@ def read_csv(data: bytes, header: Sequence[str]) -> list[RawRow]:
     return [_named(cells, header) for cells in csv.reader(text) if cells]
 
 
+def index_text(file: BinaryIO, size: int, unit_rows: int) -> Index:
+    """Go through a text shard once and find its rows, each with the one column `text`.
+
+    Raises:
+        ReadError: It is UTF-16, whose lines would pass for UTF-8 full of zeros.
+    """
+    cutter = Cutter(unit_rows)
+    position = 0
+    for line in _lines(file):
+        if position == 0 and line.startswith(UTF_16_MARKS):
+            raise ReadError(f"found UTF-16 (it begins with {line[:2]!r}), expected UTF-8")
+        if not _is_blank(line):
+            cutter.add(position, position + len(line))
+        position += len(line)
+    return Index(cutter.close(), {"text": pa.string()}, _warnings(size))
+
+
+def read_text(data: bytes) -> list[RawRow]:
+    """Read the rows of a stretch of lines as they are; a line that is not UTF-8 is a row with a fault."""
+    return [_text(line.removesuffix(b"\r")) for line in data.split(b"\n") if not _is_blank(line)]
+
+
 @dataclass
 class _CountedLines:
     """Hand out lines as text and count the bytes handed out, so that the reader's own idea of a row decides its end."""
@@ -98,6 +129,17 @@ def _parse(line: bytes) -> RawRow:
         return RawRow(values=parse_object(line.strip().removeprefix(BYTE_ORDER_MARK), "the line"))
     except RowError as error:
         return RawRow(fault=error.fault)
+
+
+def _is_blank(line: bytes) -> bool:
+    return not line.removeprefix(BYTE_ORDER_MARK).strip()
+
+
+def _text(line: bytes) -> RawRow:
+    try:
+        return RawRow(values={"text": line.removeprefix(BYTE_ORDER_MARK).decode("utf-8")})
+    except UnicodeDecodeError as error:
+        return RawRow(fault=Fault("NotUtf8", f"the line is not UTF-8: {error.reason} at byte {error.start}"))
 
 
 def _header(names: Sequence[str]) -> list[str]:

@@ -46,3 +46,9 @@ def test_rows_without_a_key_are_named_by_their_place_and_never_clash(tmp_path: P
 def test_a_tenth_row_of_the_same_key_is_one_example(tmp_path: Path) -> None:
     read = write(tmp_path / "in", "jsonl", [{"key": str(n % 5)} for n in range(50)])
     assert duplicate_keys(plan_units(read, 7), read) == ["0", "1", "2"]
+
+
+def test_lines_of_text_have_no_keys_whatever_they_look_like(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text('{"key": "a"}\n{"key": "a"}\n')
+    read = ReadSettings(uri=str(tmp_path))
+    assert duplicate_keys(plan_units(read, 1), read) == []

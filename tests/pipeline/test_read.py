@@ -274,6 +274,30 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_rows(tmp_pat
     assert [(row["text"], row["n"]) for row in rows_of(tmp_path / "a.csv")] == [("a", "1"), ("b", "2")]
 
 
+def test_a_line_of_text_is_a_row_as_it_stands(tmp_path: Path) -> None:
+    lines = [b"\xef\xbb\xbfa red circle", b"", b" two  spaces ", b"\t", b"caf\xe9", '{"key": "ü"}'.encode(), b'a, "b"']
+    write(tmp_path / "deep/prompts.txt", b"\r\n".join(lines))
+    texts = ["a red circle", " two  spaces ", None, '{"key": "ü"}', 'a, "b"']
+    for unit_rows in (1, 2, 100):
+        table = read_all(tmp_path, unit_rows)
+        assert table.column_names == ["key", "shard", "index", "images", "text", "error"]
+        rows = table.to_pylist()
+        assert [row["text"] for row in rows] == texts
+        assert faults(rows) == [None, None, "NotUtf8", None, None]
+        assert [(row["key"], row["index"]) for row in rows] == [(f"deep/prompts.txt#{n}", n) for n in range(5)]
+        assert {tuple(row["images"]) for row in rows} == {()}
+    assert rows[2]["error"]["stage"] == "fetch" and "at byte 3" in rows[2]["error"]["message"]
+
+
+def test_a_line_of_text_may_be_called_by_another_of_our_words(tmp_path: Path) -> None:
+    write(tmp_path / "x.jpg", b"x")
+    path = write(tmp_path / "list.txt", "x.jpg\ny.jpg\n")
+    assert [row["question"] for row in rows_of(path, columns={"question": "text"})] == ["x.jpg", "y.jpg"]
+    pictures = rows_of(path, columns={"image": "text"})
+    assert [row["images"] for row in pictures] == [[b"x"], []]
+    assert faults(pictures) == [None, "NotFound"]
+
+
 def test_fields_of_json_keep_a_type_that_holds_every_row(tmp_path: Path) -> None:
     rows = [{"a": 1, "b": True, "c": "x", "d": {"e": [1]}}, {"a": 2.5, "b": False, "c": {"y": 1}, "d": None}]
     table = read_all(jsonl(tmp_path / "a.jsonl", rows))
@@ -371,12 +395,13 @@ def test_an_s3_input_reads_like_a_local_one(s3: S3, tmp_path: Path) -> None:
         "a.parquet": (tmp_path / "a.parquet").read_bytes(),
         "m.jsonl": "\n".join(json.dumps({"image": name}) for name in [*pictures, "gone.jpg"]).encode(),
         "m.csv": ("image,n\n" + "".join(f"{name},1\n" for name in pictures)).encode(),
+        "p.txt": b"one\ntwo\n\xff\nfour",
     }
     remote = Store(f"{s3.uri}/in", s3.settings)
     for name, data in files.items():
         remote.publish(name, data)
         write(tmp_path / "in" / name, data)
-    for path in ("pictures", "shards", "shards/*.tar", "a.parquet", "m.jsonl", "m.csv"):
+    for path in ("pictures", "shards", "shards/*.tar", "a.parquet", "m.jsonl", "m.csv", "p.txt"):
         local = read_all(tmp_path / "in" / path)
         found = read_all(f"{remote.uri}/{path}", storage={"endpoint_url": s3.endpoint_url})
         assert found.drop(["error"]) == local.drop(["error"]), path

@@ -88,6 +88,23 @@ def test_hidden_files_and_other_files_in_a_folder_are_passed_over(tmp_path: Path
     assert [unit.shard for unit in plan(tmp_path)] == ["a.tar"]
 
 
+def test_texts_beside_other_data_are_no_rows_unless_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "a caption\n")
+    assert [unit.shard for unit in plan(tmp_path)] == ["a.txt"]
+    write(tmp_path / "a.png", b"x")
+    assert [unit.paths for unit in plan(tmp_path)] == [("a.png",)]
+    assert [unit.shard for unit in plan(tmp_path, format="text")] == ["a.txt"]
+    assert [unit.shard for unit in plan(tmp_path / "*.txt")] == ["a.txt"]
+
+
+def test_a_line_that_no_memory_should_hold_stops_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.formats.manifest.LIMIT_BYTES", 100)
+    monkeypatch.setattr("pipeline.formats.manifest.CHUNK_BYTES", 64)
+    write(tmp_path / "a.txt", "short\n" + "x" * 300)
+    with pytest.raises(ReadError, match=r"a\.txt as text: found a line of more than 100 bytes"):
+        plan(tmp_path)
+
+
 def test_photographs_may_begin_with_an_underscore(tmp_path: Path) -> None:
     write(tmp_path / "_MG_1.JPG", b"x")
     assert [row["key"] for row in rows_of(tmp_path)] == ["_MG_1.JPG"]
@@ -107,6 +124,13 @@ def test_photographs_may_begin_with_an_underscore(tmp_path: Path) -> None:
         ({"a.csv": b"a,a\n1,2\n"}, "", "cannot read .*a.csv as csv: the header names 'a' more than once"),
         ({"a.csv": b'a\n"' + b"x" * 200_000}, "", "a.csv as csv: not readable as CSV near line 2: field larger"),
         ({"a.jsonl": b"\n\n"}, "", "found no rows"),
+        ({"a.txt": b"\xef\xbb\xbf\r\n  \n"}, "", "found no rows"),
+        ({"a.txt": "a\nb".encode("utf-16")}, "", "cannot read .*a.txt as text: found UTF-16 .*expected UTF-8"),
+        (
+            {"a.csv": b"a\n1\n", "a.txt": b"", "a.jsonl": b""},
+            "",
+            "several formats .*1 with .csv, 1 with .jsonl, 1 with",
+        ),
     ],
 )
 def test_an_input_that_is_not_one_says_what_was_found(

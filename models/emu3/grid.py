@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 from models.types import BadRequest
 
-_RATIO = re.compile(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)")
+# So many digits and no more, lest a product of sides be no number.
+_SIDE = r"(\d{1,9}(?:\.\d{1,9})?)"
+_RATIO = re.compile(f"{_SIDE}:{_SIDE}", re.ASCII)
+# Of larger numbers a float does not know them all.
+_MOST_PIXELS = 2**53
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,9 @@ def grid_for(ratio: str, area: int, pixels_per_code: int = 8) -> Grid:
     width, height = (float(side) for side in match.groups()) if match else (0.0, 0.0)
     if not width or not height:
         raise BadRequest(f"found ratio {ratio!r}, expected width to height, such as '16:9'")
-    if area < 1:
-        raise BadRequest(f"found an area of {area} pixels, expected at least one code, {pixels_per_code**2} pixels")
+    if not 1 <= area <= _MOST_PIXELS:
+        expected = f"at least one code, {pixels_per_code**2} pixels, and at most {_MOST_PIXELS}"
+        raise BadRequest(f"found an area of {area} pixels, expected {expected}")
     factor = (area / (width * height)) ** 0.5
     return Grid(round(height * factor / pixels_per_code), round(width * factor / pixels_per_code))
 

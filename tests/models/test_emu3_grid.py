@@ -68,7 +68,18 @@ def test_ratio_and_area_give_the_authors_grids(ratio: str, area: int, grid: Grid
     ("wide", 518400, "found ratio 'wide', expected width to height"), ("0:1", 518400, "found ratio '0:1'"),
     ("16:9:1", 518400, "expected width to height"), ("900:1", 4096, "a picture of 0 x 240 codes"),
     ("1:1", 0, "found an area of 0 pixels"), ("1:1", 1, "a picture of 0 x 0 codes"),
+    ("1:1", -64, "found an area of -64 pixels"), ("1:1", 10**400, "found an area of 1000"), ("", 64, "found ratio ''"),
+    ("nan:1", 518400, "found ratio 'nan:1'"), ("inf:1", 518400, "found ratio 'inf:1'"), ("1:0", 64, "ratio '1:0'"),
+    ("1:0.0", 64, "ratio '1:0.0'"), ("-1:1", 64, "ratio '-1:1'"), ("1e9:1", 518400, "found ratio '1e9:1'"),
+    ("999999999:1", 518400, r"a picture of 0 x \d+ codes"), ("9" * 400 + ":1", 64, "found ratio '99"),
+    (f"0.{'0' * 200}1:0.{'0' * 200}1", 64, "found ratio '0.0"), ("16:9\n:1", 64, "ratio"),
 ])  # fmt: skip
 def test_what_is_no_picture_is_named(ratio: str, area: int, told: str) -> None:
     with pytest.raises(BadRequest, match=told):
         grid_for(ratio, area)
+
+
+@pytest.mark.parametrize("ratio", ["999999999.999999999:999999999.999999999", "0.000000001:0.000000001", " 7.5:7.5 "])
+def test_the_longest_sides_are_numbers_still(ratio: str) -> None:
+    assert grid_for(ratio, 4096) == Grid(8, 8)
+    assert grid_for(ratio, 2**50) == Grid(2**22, 2**22)

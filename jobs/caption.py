@@ -10,7 +10,7 @@ from jobs.prompt import Prompt, ask, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring import exact
 from jobs.scoring.summary import ScoredRow, summarize_scores
-from models.types import Answer, Request
+from models.types import Answer, Request, Sampling
 from pipeline.settings import Settings
 
 
@@ -41,6 +41,10 @@ class CaptionJob:
     kind: str = "caption"
     has_text_only_rows: bool = False
     needs_unique_keys: bool = False
+    sampling: Sampling = Sampling()
+    optional: Sequence[str] = ()
+    picture: None = None
+    check: None = None
 
     @property
     def template(self) -> str | None:
@@ -57,11 +61,11 @@ class CaptionJob:
         """The columns named in the prompt, and the reference."""
         return [*columns_of(self.settings.prompt), *([self.settings.reference] if self.settings.reference else [])]
 
-    def request(self, row: Mapping[str, Any]) -> Request:
+    def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask the prompt of this row's images."""
-        return ask(self.settings.prompt, row)
+        return [ask(self.settings.prompt, row, sampling)]
 
-    def record(self, row: Mapping[str, Any], answer: Answer | None) -> Mapping[str, Any]:
+    def record(self, row: Mapping[str, Any], answer: Answer | None, index: int) -> Mapping[str, Any]:
         """Keep the caption, white space around it stripped."""
         return {"caption": None if answer is None else answer.text.strip()}
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from models.types import BadRequest, Request
+from models.types import BadRequest, Request, Sampling
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"\w[\w -]*")
@@ -33,16 +33,25 @@ def columns_of(prompt: str) -> list[str]:
 Prompt = Annotated[str, AfterValidator(_check_prompt)]
 
 
-def ask(prompt: str, row: Mapping[str, Any]) -> Request:
+def fill(prompt: str, row: Mapping[str, Any]) -> str:
+    """Put a row's columns in the place of their names.
+
+    Raises:
+        BadRequest: A column that the prompt names is empty in this row, or holds no text.
+    """
+    return _FIELD.sub(lambda match: _text(row, match.group(1)), prompt)
+
+
+def ask(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Request:
     """Ask a prompt of one row, its images first.
 
     Raises:
         BadRequest: A column that the prompt names is empty in this row, or holds no text.
     """
-    text = _FIELD.sub(lambda match: _text(row, match.group(1)), prompt)
     images: Sequence[bytes] = row["images"]
-    content = [*({"type": "image"} for _ in images), {"type": "text", "text": text}]
-    return Request(key=row["key"], messages=[{"role": "user", "content": content}], images=tuple(images))
+    content = [*({"type": "image"} for _ in images), {"type": "text", "text": fill(prompt, row)}]
+    messages = [{"role": "user", "content": content}]
+    return Request(key=row["key"], messages=messages, images=tuple(images), sampling=sampling)
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

@@ -14,7 +14,7 @@ from jobs.report.shown import Lines
 from jobs.scoring import exact
 from jobs.scoring.clean import clean
 from jobs.scoring.summary import ScoredRow, summarize_scores
-from models.types import Answer, BadRequest, Request
+from models.types import Answer, BadRequest, Request, Sampling
 from pipeline.settings import Settings
 
 SCHEMA = pa.schema(
@@ -63,6 +63,10 @@ class VqaJob:
     has_text_only_rows: bool = True
     # A score over keys that stand for two questions would count one of them twice and the other never.
     needs_unique_keys: bool = True
+    sampling: Sampling = Sampling()
+    optional: Sequence[str] = ()
+    picture: None = None
+    check: None = None
 
     @property
     def template(self) -> str | None:
@@ -80,7 +84,7 @@ class VqaJob:
         group = [self.settings.group_by] if self.settings.group_by else []
         return list(dict.fromkeys(["question", "answers", *columns_of(self.settings.prompt), *group]))
 
-    def request(self, row: Mapping[str, Any]) -> Request:
+    def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask this row's question of its images.
 
         Raises:
@@ -88,9 +92,9 @@ class VqaJob:
         """
         if not str(row.get("question") or "").strip():
             raise BadRequest("found no text in column `question`, expected a question")
-        return ask(self.settings.prompt, row)
+        return [ask(self.settings.prompt, row, sampling)]
 
-    def record(self, row: Mapping[str, Any], answer: Answer | None) -> Mapping[str, Any]:
+    def record(self, row: Mapping[str, Any], answer: Answer | None, index: int) -> Mapping[str, Any]:
         """Keep the raw response, what was read from it, and its score: 0 for a row that failed.
 
         Without gold answers the score is null.

@@ -8,8 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from jobs.caption import CaptionSettings
 from jobs.vqa import VqaSettings
-from models.types import Answer, BadRequest
+from models.types import Answer, BadRequest, Sampling
 
+SAMPLING = Sampling(seed=7, max_new_tokens=9)
 ROW = {"key": "a", "shard": "s", "index": 0, "images": (b"1", b"2"), "place": "Rome", "year": 1960}
 QUESTION = {"key": "a", "shard": "s", "index": 0, "images": (b"1",), "question": "what shape?", "answers": "circle"}
 
@@ -26,32 +27,43 @@ def vqa(**settings):
     return VqaSettings(kind="vqa", **settings).build()
 
 
+def only(job, row):
+    [request] = job.requests(row, SAMPLING)
+    return request
+
+
 def asked(request):
     return request.messages[0]["content"][-1]["text"]
 
 
 def test_a_caption_asks_the_prompt_after_the_rows_images():
-    request = caption(prompt="What is this?").request(ROW)
+    request = only(caption(prompt="What is this?"), ROW)
     assert [item["type"] for item in request.messages[0]["content"]] == ["image", "image", "text"]
     assert asked(request) == "What is this?"
     assert request.images == (b"1", b"2")
     assert request.key == "a"
 
 
+def test_jobs_that_read_ask_once_with_the_sampling_they_are_given_and_draw_nothing():
+    for job, row in ((caption(), ROW), (vqa(), QUESTION)):
+        assert only(job, row).sampling == SAMPLING
+        assert (job.sampling, job.picture, job.check) == (Sampling(), None, None)
+
+
 def test_columns_are_filled_into_the_prompt():
     job = caption(prompt="{place} in {year}, {place}: what is it?")
-    assert asked(job.request(ROW)) == "Rome in 1960, Rome: what is it?"
+    assert asked(only(job, ROW)) == "Rome in 1960, Rome: what is it?"
     assert list(job.required) == ["place", "year"]
 
 
 def test_a_filled_in_column_is_not_filled_in_again():
-    assert asked(caption(prompt="{place}").request({**ROW, "place": "{key} {place}"})) == "{key} {place}"
+    assert asked(only(caption(prompt="{place}"), {**ROW, "place": "{key} {place}"})) == "{key} {place}"
 
 
 @pytest.mark.parametrize("value", [None, ["a"], {"a": 1}, b"x"])
 def test_a_column_without_text_is_an_error_of_its_row(value):
     with pytest.raises(BadRequest, match="column `place`, expected text"):
-        caption(prompt="{place}").request({**ROW, "place": value})
+        only(caption(prompt="{place}"), {**ROW, "place": value})
 
 
 @pytest.mark.parametrize("prompt", ["{place.upper}", "{place[0]}", "{place!r}", "{0:>9}", "{}", " "])
@@ -61,8 +73,8 @@ def test_only_plain_column_names_stand_in_braces(prompt):
 
 
 def test_a_caption_is_null_where_the_row_failed():
-    assert caption().record(ROW, answer(" a red circle\n")) == {"caption": "a red circle"}
-    assert caption().record(ROW, None) == {"caption": None}
+    assert caption().record(ROW, answer(" a red circle\n"), 0) == {"caption": "a red circle"}
+    assert caption().record(ROW, None, 0) == {"caption": None}
 
 
 def test_captions_are_scored_where_a_reference_is_known():
@@ -80,28 +92,28 @@ def test_captions_are_scored_where_a_reference_is_known():
 
 
 def test_a_question_is_asked_as_it_stands():
-    assert asked(vqa().request(QUESTION)) == "what shape?"
+    assert asked(only(vqa(), QUESTION)) == "what shape?"
 
 
 def test_a_question_without_an_image_is_asked_as_text():
-    request = vqa().request({**QUESTION, "images": ()})
+    request = only(vqa(), {**QUESTION, "images": ()})
     assert request.messages == [{"role": "user", "content": [{"type": "text", "text": "what shape?"}]}]
 
 
 def test_a_benchmarks_wording_goes_around_the_question():
     job = vqa(prompt="{question}\nAnswer in one word.")
-    assert asked(job.request(QUESTION)) == "what shape?\nAnswer in one word."
+    assert asked(only(job, QUESTION)) == "what shape?\nAnswer in one word."
     assert list(job.required) == ["question", "answers"]
 
 
 @pytest.mark.parametrize("question", [None, "", "  "])
 def test_a_row_without_a_question_is_an_error_row(question):
     with pytest.raises(BadRequest, match="column `question`"):
-        vqa().request({**QUESTION, "question": question})
+        only(vqa(), {**QUESTION, "question": question})
 
 
 def test_a_vqa_record_keeps_every_step_of_reading_the_response():
-    record = vqa().record(QUESTION, answer("<think>round</think> Circle. "))
+    record = vqa().record(QUESTION, answer("<think>round</think> Circle. "), 0)
     assert record == {
         "question": "what shape?",
         "answers": ["circle"],
@@ -115,26 +127,26 @@ def test_a_vqa_record_keeps_every_step_of_reading_the_response():
 
 
 def test_a_failed_row_scores_nought():
-    record = vqa().record(QUESTION, None)
+    record = vqa().record(QUESTION, None, 0)
     assert record["score"] == 0.0
     assert record.get("response") is None
 
 
 def test_a_row_without_gold_answers_has_no_score():
-    assert vqa().record({**QUESTION, "answers": None}, answer("circle"))["score"] is None
-    assert vqa().record({**QUESTION, "answers": []}, None)["score"] is None
+    assert vqa().record({**QUESTION, "answers": None}, answer("circle"), 0)["score"] is None
+    assert vqa().record({**QUESTION, "answers": []}, None, 0)["score"] is None
 
 
 @pytest.mark.parametrize(
     ("text", "finish", "status"), [("yes", "stop", "ok"), (" ", "stop", "empty"), ("yes", "length", "truncated")]
 )
 def test_the_parse_status_says_how_the_answer_ended(text, finish, status):
-    assert vqa().record(QUESTION, answer(text, finish))["parse_status"] == status
+    assert vqa().record(QUESTION, answer(text, finish), 0)["parse_status"] == status
 
 
 def test_records_fit_the_jobs_schema():
     for job, row in ((caption(), ROW), (vqa(), QUESTION)):
-        records = [job.record(row, answer("circle")), job.record(row, None)]
+        records = [job.record(row, answer("circle"), 0), job.record(row, None, 0)]
         assert pa.Table.from_pylist(records, schema=job.schema).num_rows == 2
 
 

@@ -15,13 +15,14 @@ from typing import Any
 from pipeline.model_folder import is_read
 from pipeline.settings import ConfigError, differences
 from pipeline.storage import Store
+from pipeline.tars import TARS
 from pipeline.write import PART_NAME, UNITS
 
 SETTINGS = "_triptych/settings.json"
 PLAN = "_triptych/plan.parquet"
 ATTEMPTS = "_triptych/attempts"
 SUCCESS = "_SUCCESS"
-OURS = ("_triptych/", "_report/")
+OURS = ("_triptych/", "_report/", f"{TARS}/")
 
 # Settings that say how and where a run works, not what it answers: they may change between two starts of one run.
 # (`model.device` is compared once it is known what `auto` means.)
@@ -35,6 +36,10 @@ FREE = (
     "generate.actors",
     "generate.gpus",
     "generate.slots",
+    "job.check.preprocess.actors",
+    "job.check.generate.actors",
+    "job.check.generate.gpus",
+    "job.check.generate.slots",
     "write.uri",
     "write.on_existing",
     "write.storage",
@@ -126,7 +131,7 @@ def refuse_other_answers(frozen: Mapping[str, Any], settings: Mapping[str, Any],
     """
     lines = [line for line in differences(frozen["settings"], settings) if not _is_free(line.split(":")[0])]
     if frozen["weights"] != weights:
-        lines.append(f"model.path: the checkpoint's files have changed (was {frozen['weights']}, now {weights})")
+        lines.append(f"model.path: a checkpoint's files have changed (was {frozen['weights']}, now {weights})")
     if lines:
         advice = "go on with the old settings, write elsewhere, or start over with write.on_existing=replace"
         raise ConfigError(f"{uri} holds a run with other settings", [*lines, advice])
@@ -153,13 +158,13 @@ def write_attempt(store: Store, name: str, numbers: Mapping[str, Any]) -> None:
     store.publish(f"{ATTEMPTS}/{name}.json", json.dumps(numbers, indent=2).encode())
 
 
-def weights_digest(folder: str) -> str:
-    """Return a fingerprint of a checkpoint folder: names, sizes and evenly spaced slices of the files that are read.
+def weights_digest(folders: Sequence[str]) -> str:
+    """Return a fingerprint of checkpoint folders: names, sizes and evenly spaced slices of the files that are read.
 
     Reading every byte of 50 GB would take minutes at each start; slices tell two trainings of one architecture apart.
     """
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).iterdir()):
+    for path in (path for folder in folders for path in sorted(Path(folder).iterdir())):
         if not path.is_file() or not is_read(path.name):
             continue
         size = path.stat().st_size

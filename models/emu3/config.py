@@ -1,4 +1,4 @@
-"""Emu3's numbers and the ids of its picture tokens, read from a checkpoint folder in any dialect of its files.
+"""Emu3's numbers, read from a checkpoint folder in any dialect of its files.
 
 Sources: config.json of BAAI/Emu3-{Chat,Gen}-hf and what newer writers make of it; missing fields take the defaults of
 the reference implementation, ids of tokens have none. Imports no torch.
@@ -7,24 +7,14 @@ the reference implementation, ids of tokens have none. Imports no torch.
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.checkpoint import Fields, config_fields, first, generation_fields, read_dtype, read_json, stored_images
-from models.types import CheckpointError, ImageSettings
+from models.checkpoint import Fields, config_fields, first, generation_fields, read_dtype, stored_images
+from models.emu3.vocabulary import Vocabulary, read_vocabulary
+from models.types import ImageSettings
 
 BICUBIC = 3  # Pillow's number
 TEXT_ONLY = ("emu3_text_model",)
 # A group norm of the VQ-VAE splits its channels into so many.
 NUM_GROUPS = 32
-
-PLACEHOLDER = "<image>"
-IMAGE_START = "<|image start|>"
-IMAGE_TOKEN = "<|image token|>"
-IMAGE_END = "<|image end|>"
-END_OF_LINE = "<|extra_200|>"
-END_OF_FRAME = "<|extra_201|>"
-VISUAL = "<|visual token "
-# In the order of Vocabulary's last fields.
-NAMED = (END_OF_LINE, END_OF_FRAME, IMAGE_START, IMAGE_TOKEN, IMAGE_END, PLACEHOLDER)
-LISTS = "config.json's vocabulary_map and tokenizer.json's added_tokens"
 
 
 @dataclass(frozen=True)
@@ -77,27 +67,6 @@ class VqConfig:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """Ids of the tokens that a picture is made of.
-
-    Attributes:
-        first_visual: The id of code 0; code k is `first_visual + k`.
-        num_visual: How many codes there are.
-        image_token: Stands between the digits of a picture's size and its codes.
-        image_placeholder: Stands for a code that is not known yet.
-    """
-
-    first_visual: int
-    num_visual: int
-    end_of_line: int
-    end_of_frame: int
-    image_start: int
-    image_token: int
-    image_end: int
-    image_placeholder: int
-
-
-@dataclass(frozen=True)
 class Emu3Config:
     """A whole Emu3, or its decoder alone, which has no picture tokens either.
 
@@ -145,11 +114,12 @@ def read_config(folder: Path, *, text_only: bool = False) -> Emu3Config:
     text = raw if is_decoder else raw.section("text_config")
     decoder = _read_text(text)
     vq = None if is_decoder or text_only else _read_vq(raw.section("vq_config"))
+    codes = None if vq is None else vq.codebook_size
     sources = (generation, raw, text)
     return Emu3Config(
         text=decoder,
         vq=vq,
-        vocabulary=None if is_decoder else _read_vocabulary(folder, raw, vq, decoder.vocab_size),
+        vocabulary=None if is_decoder else read_vocabulary(folder, raw, decoder.vocab_size, codes),
         bos_token_id=first("bos_token_id", *sources).integer("bos_token_id", default=151849),
         eos_token_ids=first("eos_token_id", *sources).ids("eos_token_id", default=151850),
         pad_token_id=first("pad_token_id", *sources).integer("pad_token_id", default=151643),
@@ -255,44 +225,3 @@ def _check_vq(raw: Fields, config: VqConfig) -> None:
     if attended != {config.hidden_size}:
         found = ", ".join(map(str, sorted(attended)))
         raise raw.fault("hidden_size", expected=f"the channels of the levels with attention and of the last: {found}")
-
-
-def _read_vocabulary(folder: Path, raw: Fields, vq: VqConfig | None, vocab_size: int) -> Vocabulary:
-    ids = _picture_tokens(folder, raw)
-    num_visual = sum(token.startswith(VISUAL) for token in ids)
-    if num_visual == 0 or (vq is not None and num_visual != vq.codebook_size):
-        expected = "one or more" if vq is None else f"{vq.codebook_size}, vq_config.codebook_size"
-        raise CheckpointError(f"{folder} has {num_visual} visual tokens in {LISTS}; expected {expected}")
-    missing = [token for token in (*NAMED, *map(visual_token, range(num_visual))) if token not in ids]
-    if missing:
-        raise CheckpointError(f"{folder} has no token {missing[0]!r} in {LISTS}")
-    first_visual = ids[visual_token(0)]
-    for code in range(num_visual):
-        found = ids[visual_token(code)]
-        if found != first_visual + code:
-            told = f"{visual_token(code)!r} has id {found}"
-            raise CheckpointError(f"{folder}: {told}, expected {first_visual + code}: visual tokens lie in a row")
-    beyond = [token for token, id_ in ids.items() if id_ >= vocab_size]
-    if beyond:
-        told = f"{beyond[0]!r} has id {ids[beyond[0]]}"
-        raise CheckpointError(f"{folder}: {told}, expected less than text_config.vocab_size, {vocab_size}")
-    return Vocabulary(first_visual, num_visual, *(ids[token] for token in NAMED))
-
-
-def visual_token(code: int) -> str:
-    """Return the token that stands for a code."""
-    return f"{VISUAL}{code:06d}|>"
-
-
-def _picture_tokens(folder: Path, raw: Fields) -> dict[str, int]:
-    """Return ids by token: the released config.json lists all; what it leaves out is looked for in tokenizer.json."""
-    stored = raw.section("vocabulary_map", default={})
-    ids = {token: stored.integer(token) for token in stored.names if _is_of_pictures(token)}
-    if ids.keys() >= set(NAMED) and any(token.startswith(VISUAL) for token in ids):
-        return ids
-    added = (read_json(folder, "tokenizer.json") or {}).get("added_tokens", [])
-    return {one["content"]: int(one["id"]) for one in added if _is_of_pictures(one["content"])} | ids
-
-
-def _is_of_pictures(token: str) -> bool:
-    return token in NAMED or token.startswith(VISUAL)

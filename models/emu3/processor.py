@@ -20,17 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.checkpoint import refuse_settings
-from models.emu3.config import (
-    END_OF_FRAME,
-    IMAGE_END,
-    IMAGE_START,
-    IMAGE_TOKEN,
-    PLACEHOLDER,
-    Emu3Images,
-    read_config,
-    read_images,
-)
+from models.emu3.config import Emu3Images, read_config, read_images
 from models.emu3.grid import Grid
+from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_TOKEN, PLACEHOLDER
 from models.images import decode_image, image_name
 from models.text import Rendered, Text, blindness, check_placeholders, unseen
 from models.turn import Turn

@@ -8,7 +8,8 @@ import pytest
 from transformers import Emu3Config as TheirConfig
 from transformers import Emu3TextConfig as TheirTextConfig
 
-from models.emu3.config import NAMED, TextConfig, Vocabulary, VqConfig, read_config, read_images, visual_token
+from models.emu3.config import TextConfig, VqConfig, read_config, read_images
+from models.emu3.vocabulary import NAMED, Vocabulary, visual_token
 from models.types import CheckpointError, ImageSettings
 from tests.models.emu3_reference import SMALL_VQ, VQ_SIZES, vq_config
 
@@ -134,7 +135,9 @@ def test_a_vq_vae_that_we_compute_otherwise_is_refused(tmp_path: Path, vq: dict[
 @pytest.mark.parametrize(
     ("ids", "told"),
     [
-        ({"<|visual token 000009|>": 8}, r"000009\|>' has id 8, expected 49: visual tokens lie in a row"),
+        ({"<|visual token 000009|>": 8}, r"the 64 visual tokens have ids from 8 to 103, expected as many in a row"),
+        ({"<|visual token 000009|>": 104}, r"visual tokens have ids from 40 to 104, expected as many in a row"),
+        ({"<|visual token 000009|>": 50}, r"visual tokens have ids from 40 to 103, expected .* each once"),
         ({"<|extra_201|>": 120}, r"'<\|extra_201\|>' has id 120, expected less than text_config\.vocab_size, 120"),
         ({"<|extra_201|>": None}, r"no token '<\|extra_201\|>' in config\.json's vocabulary_map and tokenizer\.json's"),
         ({"<|visual token 000063|>": None, "<|visual token 000064|>": 103}, r"no token '<\|visual token 000063\|>' in"),

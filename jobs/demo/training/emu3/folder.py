@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
 from jobs.demo.training.folder import train_tokenizer, write_json
-from models.emu3.config import (
+from models.emu3.vocabulary import (
     END_OF_FRAME,
     END_OF_LINE,
     IMAGE_END,

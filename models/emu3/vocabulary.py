@@ -47,10 +47,6 @@ class Vocabulary:
     image_placeholder: int
     places: tuple[int, ...] | None = None
 
-    def ids_of(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the ids of codes, in an array of any shape."""
-        return self.first_visual + (codes if self.places is None else np.array(self.places)[codes])
-
     def codes_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the codes of visual ids, in an array of any shape."""
         places = ids - self.first_visual

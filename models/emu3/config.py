@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.checkpoint import Fields, config_fields, first, generation_fields, read_dtype, stored_images
 from models.emu3.vocabulary import Vocabulary, read_vocabulary
-from models.types import ImageSettings
+from models.types import ImageSettings, ImageSettingsError
 
 BICUBIC = 3  # Pillow's number
 TEXT_ONLY = ("emu3_text_model",)
@@ -132,12 +132,10 @@ def read_images(folder: Path, settings: ImageSettings) -> Emu3Images:
 
     Raises:
         CheckpointError: Neither file is there, or they ask for what Emu3 does not do.
+        ImageSettingsError: The run's own are of no use.
     """
     stored = stored_images(folder, resample=BICUBIC)
-    least = stored.integer("min_pixels", default=512 * 512, least=1)
-    most = stored.integer("max_pixels", default=1024 * 1024, least=1)
-    if most < least:
-        raise stored.fault("max_pixels", expected=f"at least min_pixels, {least}")
+    least, most = _read_area(stored, settings)
     return Emu3Images(
         min_pixels=least,
         max_pixels=most,
@@ -146,6 +144,28 @@ def read_images(folder: Path, settings: ImageSettings) -> Emu3Images:
         mean=stored.channels("image_mean"),
         std=stored.channels("image_std"),
     )
+
+
+def _read_area(stored: Fields, settings: ImageSettings) -> tuple[int, int]:
+    """Return the least and the most pixels of a picture, the run's before the checkpoint's."""
+    least = stored.integer("min_pixels", default=512 * 512, least=1)
+    most = stored.integer("max_pixels", default=1024 * 1024, least=1)
+    if most < least:
+        raise stored.fault("max_pixels", expected=f"at least min_pixels, {least}")
+    asked = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
+    none = [
+        f"{name}: found {area}, expected 1 or more" for name, area in asked.items() if area is not None and area < 1
+    ]
+    if none:
+        raise ImageSettingsError(*none)
+    low = least if settings.min_pixels is None else settings.min_pixels
+    high = most if settings.max_pixels is None else settings.max_pixels
+    if high < low and settings.max_pixels is None:
+        raise ImageSettingsError(f"min_pixels: found {low}, expected at most max_pixels, {high}, the checkpoint's")
+    if high < low:
+        whose = ", the checkpoint's" if settings.min_pixels is None else ""
+        raise ImageSettingsError(f"max_pixels: found {high}, expected at least min_pixels, {low}{whose}")
+    return low, high
 
 
 def _read_text(raw: Fields) -> TextConfig:

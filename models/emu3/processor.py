@@ -61,7 +61,7 @@ class Emu3Processor:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
         self._blind = None if self.config.vq else blindness(text_only)
-        refuse_settings(settings, "Emu3", (), self._blind)
+        refuse_settings(settings, "Emu3", ("min_pixels", "max_pixels"), self._blind)
         self._text = Text(folder, template, today=today)
         self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TEXT)
         self._images = None if self._blind else read_images(folder, settings)

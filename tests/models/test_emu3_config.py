@@ -10,7 +10,7 @@ from transformers import Emu3TextConfig as TheirTextConfig
 
 from models.emu3.config import TextConfig, VqConfig, read_config, read_images
 from models.emu3.vocabulary import NAMED, Vocabulary, visual_token
-from models.types import CheckpointError, ImageSettings
+from models.types import CheckpointError, ImageSettings, ImageSettingsError
 from tests.models.emu3_reference import SMALL_VQ, VQ_SIZES, vq_config
 
 TEXT = {
@@ -188,3 +188,38 @@ def test_image_settings_that_we_do_not_follow_are_refused(tmp_path: Path, stored
     write(tmp_path, "preprocessor_config.json", **IMAGES | stored)
     with pytest.raises(CheckpointError, match=told):
         read_images(tmp_path, ImageSettings())
+
+
+@pytest.mark.parametrize(
+    ("settings", "area"),
+    [
+        ({}, (64, 640)), ({"min_pixels": 640}, (640, 640)), ({"max_pixels": 64}, (64, 64)),
+        ({"min_pixels": 1, "max_pixels": 1}, (1, 1)), ({"min_pixels": 9999, "max_pixels": 99999}, (9999, 99999)),
+    ],
+)  # fmt: skip
+def test_the_runs_own_areas_go_before_the_files(
+    tmp_path: Path, settings: dict[str, int], area: tuple[int, int]
+) -> None:
+    write(tmp_path, "preprocessor_config.json", **IMAGES, min_pixels=64, max_pixels=640)
+    images = read_images(tmp_path, ImageSettings(**settings))
+    assert (images.min_pixels, images.max_pixels) == area
+
+
+@pytest.mark.parametrize(
+    ("settings", "faults"),
+    [
+        ({"min_pixels": 641}, ["min_pixels: found 641, expected at most max_pixels, 640, the checkpoint's"]),
+        ({"max_pixels": 63}, ["max_pixels: found 63, expected at least min_pixels, 64, the checkpoint's"]),
+        ({"min_pixels": 9, "max_pixels": 8}, ["max_pixels: found 8, expected at least min_pixels, 9"]),
+        ({"max_pixels": 0}, ["max_pixels: found 0, expected 1 or more"]),
+        ({"min_pixels": 0, "max_pixels": -1}, [f"{name}: found {area}, expected 1 or more" for name, area in
+                                               (("min_pixels", 0), ("max_pixels", -1))]),
+    ],
+)  # fmt: skip
+def test_areas_of_a_run_that_are_of_no_use_are_named(
+    tmp_path: Path, settings: dict[str, int], faults: list[str]
+) -> None:
+    write(tmp_path, "preprocessor_config.json", **IMAGES, min_pixels=64, max_pixels=640)
+    with pytest.raises(ImageSettingsError) as found:
+        read_images(tmp_path, ImageSettings(**settings))
+    assert list(found.value.faults) == faults

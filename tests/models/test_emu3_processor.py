@@ -15,9 +15,19 @@ from transformers import Emu3ImageProcessor, Emu3Processor, PreTrainedTokenizerF
 from jobs.config import RunSettings
 from jobs.demo.training.emu3 import folder as emu3
 from models import ImageSettings, Request, load_processor
-from models.types import BadImage, BadRequest, CheckpointError, Completion, ModelInput, Processor, Sampling
+from models.types import (
+    BadImage,
+    BadRequest,
+    CheckpointError,
+    Completion,
+    ImageSettingsError,
+    ModelInput,
+    Processor,
+    Sampling,
+)
 from pipeline.settings import load_settings
 from tests.models.reference import picture
+from tests.tiny import tiny_aria, tiny_mllama
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "<image>"
@@ -384,3 +394,23 @@ def test_an_answer_ends_at_the_end_of_text_whatever_else_the_file_says(
 def test_another_familys_image_setting_is_refused(folder: Path, settings: ImageSettings) -> None:
     with pytest.raises(CheckpointError, match="but Emu3 has no such image setting"):
         load_processor(str(folder), settings)
+
+
+@pytest.mark.parametrize("areas", [(16 * 16, 24 * 24), (48 * 48, 48 * 48), (100 * 100, 4000 * 4000)])
+def test_a_runs_own_areas_give_the_references_pictures(folder: Path, areas: tuple[int, int]) -> None:
+    least, most = areas
+    processor = load_processor(str(folder), ImageSettings(min_pixels=least, max_pixels=most))
+    for size in [(70, 50), (5, 9), (130, 40), (400, 2)]:
+        assert_equals_reference(processor, SMALL | {"min_pixels": least, "max_pixels": most}, size)
+
+
+@pytest.mark.parametrize("setting", ["min_pixels", "max_pixels"])
+@pytest.mark.parametrize(("write", "family"), [(tiny_aria, "Aria"), (tiny_mllama, "Mllama")])
+def test_areas_are_refused_where_pictures_have_none(tmp_path: Path, write: Any, family: str, setting: str) -> None:
+    with pytest.raises(ImageSettingsError, match=f"^{setting}: found 4096, but {family} has no such image setting"):
+        load_processor(str(write(tmp_path)), ImageSettings(**{setting: 4096}))
+
+
+def test_areas_are_refused_where_nothing_is_seen(folder: Path) -> None:
+    with pytest.raises(ImageSettingsError, match="max_pixels: found 4096, but a model loaded with text_only sees no"):
+        load_processor(str(folder), ImageSettings(max_pixels=4096), text_only=True)

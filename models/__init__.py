@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Ordered
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.checkpoint import read_json
+from models.images import encode_image, image_major
 from models.types import (
     TEMPLATE_DATE,
     Answer,
     BadRequest,
     CheckpointError,
     ImageSettings,
+    PictureFormat,
     Processor,
     Request,
     Sampling,
@@ -142,16 +145,17 @@ def ask(
     preprocess: ImageSettings | None = None,
     today: date = TEMPLATE_DATE,
 ) -> list[Answer]:
-    """Answer requests in this process, in the order given.
+    """Answer requests in this process, in the order given; pictures that they ask for come as PNG.
 
-    If no request has an image, only what text needs of the model is loaded; if several share one, it is looked at once.
+    If no request has or wants an image, only what text needs of the model is loaded; if several share one, it is looked
+    at once.
 
     Args:
         path: A local checkpoint folder.
         requests: What to ask.
         device: See `load_model`.
         dtype: See `load_model`.
-        slots: Requests answered at once; the answers do not depend on it.
+        slots: Requests answered at once, with guidance or without; the answers do not depend on it.
         preprocess: Image settings that go before the checkpoint's own.
         today: The day it is for chat templates that write one into their prompts.
 
@@ -161,10 +165,9 @@ def ask(
         CheckpointError: The checkpoint is not one we can run.
     """
     from models.engine import Engine, Sequence, run_all
-    from models.images import image_major
 
     requests = list(requests)
-    text_only = not any(request.images for request in requests)
+    text_only = not any(request.images or request.grid for request in requests)
     processor = load_processor(path, None if text_only else preprocess, today=today, text_only=text_only)
     sequences = []
     for place, request in enumerate(requests):
@@ -176,19 +179,26 @@ def ask(
         sequences.append(Sequence(request.key, model_input, request.sampling, processor.stop_ids, stopped))
     if not sequences:
         return []
-    longest = max(s.prompt_length + s.sampling.max_new_tokens for s in sequences)
+    longest = max(s.longest_prompt + s.most_new_tokens for s in sequences)
     model = load_model(path, device=device, dtype=dtype, text_only=text_only)
     max_length = min(longest, model.max_position_embeddings)
-    engine = Engine(model, slots=min(slots, len(sequences)), max_length=max_length)
+    lanes = min(slots, len(sequences)) * max(s.num_lanes for s in sequences)
+    engine = Engine(model, slots=lanes, max_length=max_length)
     run_all(engine, [sequences[place] for place in image_major([s.model_input.image_names for s in sequences])])
-    return [_answer(processor, place, sequence) for place, sequence in enumerate(sequences)]
+    return [_answer(processor, model, place, sequence) for place, sequence in enumerate(sequences)]
 
 
-def _answer(processor: Processor, place: int, sequence: Sequence) -> Answer:
+def _answer(processor: Processor, model: object, place: int, sequence: Sequence) -> Answer:
+    from models.painting import Paints
+
     if sequence.error is not None:
         raise _named(place, sequence.key, sequence.error) from sequence.error
-    assert sequence.completion is not None
-    return processor.finish(sequence.model_input, sequence.completion, sequence.sampling)
+    given, completion = sequence.model_input, sequence.completion
+    assert completion is not None
+    if given.is_drawn and isinstance(model, Paints):
+        pixels = model.paint(given.layout, completion.token_ids)
+        completion = replace(completion, image=encode_image(pixels, PictureFormat()))
+    return processor.finish(given, completion, sequence.sampling)
 
 
 def _named(place: int, key: str, error: Exception) -> Exception:

@@ -1,4 +1,4 @@
-"""Turn compressed image bytes into upright RGB pictures, and name what families make of them.
+"""Turn compressed image bytes into upright RGB pictures and back, and name what families make of them.
 
 Everything a file can do to a model is settled here, once and for all families: orientation, transparency,
 palettes, bit depths, colour spaces, frames, size. What a family does with the picture is not known here.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-from models.types import BadImage, Pixels
+from models.types import BadImage, PictureFormat, Pixels
 
 # Only formats that Pillow decodes by itself: EPS would start Ghostscript on dataset bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
@@ -47,6 +47,19 @@ def decode_image(data: bytes) -> Image.Image:
         raise
     except Exception as error:  # Pillow's decoders raise nearly every type there is
         raise BadImage(f"cannot decode {_described(data)}: {error or type(error).__name__}") from error
+
+
+def encode_image(pixels: Pixels, picture: PictureFormat) -> bytes:
+    """Encode a picture; equal pixels give equal bytes.
+
+    Args:
+        pixels: uint8 (height, width, 3).
+        picture: The format.
+    """
+    sink = io.BytesIO()
+    quality = {} if picture.name == "png" else {"quality": picture.quality}
+    Image.fromarray(pixels).save(sink, picture.name.upper(), **quality)
+    return sink.getvalue()
 
 
 def image_name(tiles: Sequence[Pixels], layout: int) -> str:

@@ -159,6 +159,11 @@ class ModelInput:
     negative: NDArray[np.int32] | None = None
     num_new_tokens: int | None = None
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the answer is a picture; `layout` then holds its rows and columns of codes."""
+        return self.num_new_tokens is not None
+
 
 @dataclass(frozen=True)
 class Completion:

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ READ_CPUS = WRITE_CPUS = 0.1
 # Less than this for each actor and the machine does nothing but switch between them.
 LEAST_ACTOR_CPUS = 0.25
 OBJECT_STORE_BYTES = 2 * 2**30
+TAKEN = " beside those of the model that checks; with few, give each a part (generate.gpus=0.8)"
 
 
 class RaySettings(Settings):
@@ -49,10 +50,15 @@ class RaySettings(Settings):
 
 @dataclass(frozen=True)
 class Resources:
-    """CPUs and GPUs in all, and GPUs node by node."""
+    """CPUs and GPUs in all, and GPUs node by node.
+
+    Attributes:
+        is_shared: Whether some GPUs are left out already, for the engines that check.
+    """
 
     cpus: float
     gpus: tuple[float, ...]
+    is_shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,37 +70,91 @@ class Placement:
     generate_actors: int
     generate_cpus: float
     generate_gpus: float
+    check_actors: int = 0
+    check_cpus: float = 0.0
+    check_gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What the settings ask for one step's engines: `where` is how the settings call that step."""
+
+    generate: GenerateSettings
+    device: str
+    where: str = ""
 
 
 class ClusterError(ValueError):
     """There is no such Ray, or it has not what the settings ask for."""
 
 
-def place(resources: Resources, generate: GenerateSettings, preprocess_actors: int | None, device: str) -> Placement:
+def place(
+    resources: Resources, engines: Engines, preprocess_actors: int | None = None, check: Engines | None = None
+) -> Placement:
     """Share the CPUs and GPUs out among the steps, so that every actor and a task of each other step fit at once.
 
+    Args:
+        resources: What there is.
+        engines: Those that answer; without a number they take every GPU that the checking ones leave.
+        preprocess_actors: None takes what the engines leave.
+        check: Those that check; without a number, one.
+
     Raises:
-        ClusterError: They do not, or the device is not there.
+        ClusterError: They do not fit, or a device is not there.
     """
-    gpus = gpus_each(resources, generate, device)
-    if device == "cpu" and gpus:
-        raise ClusterError(f"generate.gpus: found {gpus:g} with model.device='cpu', expected 0 or null")
-    actors = generate.actors or (_fitting(resources, gpus) if gpus else 1)
-    if device == "cuda" and not gpus:
-        raise ClusterError("model.device: found 'cuda' with generate.gpus=0, expected at least part of a GPU")
-    if gpus and _fitting(resources, gpus) < max(actors, 1):
-        raise ClusterError(
-            f"generate: {max(actors, 1)} actors with {gpus:g} GPU each do not fit; Ray has {_list(resources.gpus)} GPUs"
-        )
+    checking, check_gpus = (0, 0.0) if check is None else _engines(resources, resources, check, 1)
+    actors, gpus = _engines(resources, _without(resources, checking, check_gpus), engines, None)
     left = resources.cpus - READ_CPUS - WRITE_CPUS
     # A GPU keeps many CPUs busy with tiles; on the CPU it is generation that is slow.
-    makers = preprocess_actors or (max(1, math.floor(left - actors)) if gpus else 1)
-    if left < LEAST_ACTOR_CPUS * (makers + actors):
+    makers = preprocess_actors or (max(1, math.floor(left - actors - checking)) if gpus else 1)
+    if left < LEAST_ACTOR_CPUS * (makers + actors + checking):
+        counted = f"{makers} + {actors}" + (f" + {checking} checking" if checking else "")
         raise ClusterError(
-            f"preprocess.actors + generate.actors: {makers} + {actors} actors do not fit; Ray has {resources.cpus:g} "
+            f"preprocess.actors + generate.actors: {counted} actors do not fit; Ray has {resources.cpus:g} "
             f"CPUs, each actor needs at least {LEAST_ACTOR_CPUS} and reading and writing {READ_CPUS + WRITE_CPUS}"
         )
-    return _shares(left, makers, actors, gpus)
+    placement = _shares(left, makers, actors + checking, gpus)
+    check_cpus = placement.generate_cpus if checking else 0.0
+    return replace(
+        placement, generate_actors=actors, check_actors=checking, check_cpus=check_cpus, check_gpus=check_gpus
+    )
+
+
+def _engines(there: Resources, left: Resources, engines: Engines, usual: int | None) -> tuple[int, float]:
+    """Return how many engines a step has, and the GPUs of each.
+
+    Args:
+        there: What there is; it says whether `auto` means a GPU.
+        left: What may be taken.
+        engines: What is asked for.
+        usual: How many engines without a number; None for as many as fit.
+    """
+    generate, device, where = engines.generate, engines.device, engines.where
+    gpus = gpus_each(there, generate, device)
+    if device == "cpu" and gpus:
+        raise ClusterError(f"{where}generate.gpus: found {gpus:g} with {where}model.device='cpu', expected 0 or null")
+    if device == "cuda" and not gpus:
+        raise ClusterError(
+            f"{where}model.device: found 'cuda' with {where}generate.gpus=0, expected at least part of a GPU"
+        )
+    actors = generate.actors or (usual or _fitting(left, gpus) if gpus else 1)
+    if gpus and _fitting(left, gpus) < max(actors, 1):
+        raise ClusterError(
+            f"{where}generate: {max(actors, 1)} actors with {gpus:g} GPU each do not fit; "
+            f"Ray has {_list(left.gpus)} GPUs{TAKEN if left.is_shared else ''}"
+        )
+    return actors, gpus
+
+
+def _without(resources: Resources, actors: int, gpus: float) -> Resources:
+    """Return what is left when so many engines have their GPUs."""
+    if not actors or not gpus:
+        return resources
+    nodes = list(resources.gpus)
+    for _ in range(actors):
+        place = next(place for place, node in enumerate(nodes) if node + 1e-9 >= gpus)
+        nodes[place] -= gpus
+    return Resources(resources.cpus, tuple(nodes), is_shared=True)
 
 
 def gpus_each(resources: Resources, generate: GenerateSettings, device: str) -> float:
@@ -186,9 +246,11 @@ def _kind(job: Any) -> str:
 
 
 def _fitting(resources: Resources, gpus: float) -> int:
-    """Count the actors that the nodes' GPUs hold; several that ask for a part may share one."""
-    whole = gpus if gpus >= 1 else 1 / math.floor(1 / gpus)
-    return sum(math.floor(node / whole + 1e-9) for node in resources.gpus)
+    """Count the engines that the nodes' GPUs hold; several that ask for a part may share one."""
+    if gpus >= 1:
+        return sum(math.floor(node / gpus + 1e-9) for node in resources.gpus)
+    sharing = math.floor(1 / gpus + 1e-9)
+    return sum(math.floor(node) * sharing + math.floor(node % 1 / gpus + 1e-9) for node in resources.gpus)
 
 
 def _shares(left: float, makers: int, actors: int, gpus: float) -> Placement:

@@ -6,17 +6,17 @@ end in any order and leave in the order of their unit. This file knows nothing o
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, field_validator
 
 from models.images import image_major
-from models.types import Answer, Completion, ModelInput, Processor, PromptTooLong, Sampling
-from pipeline.engine_thread import Ended, EngineThread
+from models.types import ModelInput, Sampling
+from pipeline.answerer import Answered, Answerer
 from pipeline.job import Job
-from pipeline.rows import ANSWER, IDENTITY, UNIT, RowError, kept_columns, model_inputs, part_schema, row_error
+from pipeline.rows import ANSWER, IDENTITY, UNIT, kept_columns, model_inputs, part_schema, row_error
 from pipeline.settings import Settings
 
 
@@ -75,33 +75,20 @@ def sampling_of(settings: GenerateSettings, usual: Sampling) -> Sampling:
     return replace(usual, **settings.sampling.model_dump(exclude_none=True))
 
 
-@dataclass(frozen=True)
-class Answered:
-    """What became of one row: an answer or an error."""
-
-    answer: Answer | None
-    completion: Completion | None
-    error: RowError | None
-
-
 class Generate:
     """The device step. An instance owns one engine and is called once per unit, several calls at a time."""
 
-    def __init__(
-        self, engine: EngineThread, processor: Processor, job: Job, sampling: Sampling, model: str, schema: pa.Schema
-    ) -> None:
+    def __init__(self, answerer: Answerer, job: Job, sampling: Sampling, model: str, schema: pa.Schema) -> None:
         """Keep what all units share.
 
         Args:
-            engine: The running engine.
-            processor: Turns emitted ids back into answers.
-            job: Says what is kept of a row.
-            sampling: The run's; each row gets its own seed.
+            answerer: The running engine, and what stands before and behind it.
+            job: Says what is kept of an answer.
+            sampling: The run's; each row has its own seed and its own guidance.
             model: Stands in the column `model`.
             schema: The columns of what the reader gives.
         """
-        self._engine = engine
-        self._processor = processor
+        self._answerer = answerer
         self._job = job
         self._sampling = sampling
         self._model = model
@@ -121,45 +108,21 @@ class Generate:
 
     async def _answer(self, row: Mapping[str, Any], model_input: ModelInput | None) -> Answered:
         if model_input is None:
-            return Answered(None, None, row["error"])
-        sampling = replace(self._sampling, seed=row["input.seed"])
-        ended = await self._ended(row["key"], model_input, sampling)
-        if ended.completion is None:
-            error = ended.error or RuntimeError("the engine ended the row with neither an answer nor an error")
-            return Answered(
-                None, None, row_error("tokenise" if isinstance(error, PromptTooLong) else "generate", error)
-            )
-        try:
-            return Answered(self._processor.finish(model_input, ended.completion, sampling), ended.completion, None)
-        except Exception as error:  # one answer that cannot be decoded back must cost one row
-            return Answered(None, None, row_error("decode_back", error))
-
-    async def _ended(self, key: str, model_input: ModelInput, sampling: Sampling) -> Ended:
-        try:
-            stopped = self._processor.stopper(sampling)
-        except Exception as error:
-            return Ended(None, error)
-        return await asyncio.wrap_future(
-            self._engine.answer(key, model_input, sampling, self._processor.stop_ids, stopped)
-        )
+            return Answered(None, row["error"])
+        sampling = replace(self._sampling, seed=row["input.seed"], guidance_scale=row["input.guidance_scale"])
+        return await self._answerer.answer(row["key"], model_input, sampling)
 
     def _record(self, row: Mapping[str, Any], answered: Answered) -> tuple[Answered, dict[str, Any]]:
         """Ask the job what it keeps; a job that cannot say costs the row its answer, never its place."""
         given = {name: value for name, value in row.items() if not name.startswith("input.")}
         try:
-            return answered, self._fitting(self._job.record(given, answered.answer))
+            record = self._job.record(given, answered.answer, row["input.answer"])
+            return answered, fitting(record, self._job.schema, f"job {self._job.kind}")
         except Exception as error:
-            failed = Answered(None, None, answered.error or row_error("record", error))
+            failed = Answered(None, answered.error or row_error("record", error))
         if answered.error is None:
             return self._record(row, failed)
         return failed, dict.fromkeys(self._job.schema.names)
-
-    def _fitting(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Check a record against the job's schema now: inside a column it would cost the whole unit."""
-        unknown = [name for name in record if name not in self._job.schema.names]
-        if unknown:
-            raise KeyError(f"job {self._job.kind} recorded {', '.join(unknown)}, which its schema does not have")
-        return {field.name: pa.scalar(record.get(field.name), field.type) for field in self._job.schema}
 
     def _table(
         self,
@@ -183,24 +146,37 @@ class Generate:
         return table.append_column(UNIT, block.column(UNIT))
 
 
+def fitting(record: Mapping[str, Any], schema: pa.Schema, who: str) -> dict[str, Any]:
+    """Return a record in the types of a schema; checked now, because inside a column it would cost the whole unit.
+
+    Raises:
+        KeyError: The schema lacks one of its columns.
+        ArrowException: A value is of another type.
+    """
+    unknown = [name for name in record if name not in schema.names]
+    if unknown:
+        raise KeyError(f"{who} recorded {', '.join(unknown)}, which its schema does not have")
+    return {field.name: pa.scalar(record.get(field.name), field.type) for field in schema}
+
+
 def _answer_columns(model: str, seed: int, model_input: ModelInput | None, answered: Answered) -> dict[str, Any]:
     """Return one row's values of ANSWER; what a failed row never had is null, what it did not emit is empty."""
-    completion = answered.completion
+    answer = answered.answer
     return {
         "model": model,
         "prompt": model_input.prompt if model_input else None,
-        "output_token_ids": completion.token_ids if completion else (),
-        "output_logprobs": completion.logprobs if completion else (),
-        "finish_reason": completion.finish if completion else "error",
+        "output_token_ids": answer.token_ids if answer else (),
+        "output_logprobs": answer.logprobs if answer else (),
+        "finish_reason": answer.finish if answer else "error",
         "prompt_tokens": len(model_input.token_ids) if model_input else None,
         "image_tokens": model_input.image_tokens if model_input else None,
-        "output_tokens": len(completion.token_ids) if completion else 0,
+        "output_tokens": len(answer.token_ids) if answer else 0,
         "seed": seed,
         "error": answered.error,
     }
 
 
 def _rows(block: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows as the job knows them, with their seed and error, without tiles and tokens."""
+    """Return the rows as the job knows them, with their error and what is their answer's own, without its input."""
     names = [name for name in block.column_names if not name.startswith("input.")]
-    return list(block.select([*names, "input.seed"]).to_pylist())
+    return list(block.select([*names, "input.answer", "input.seed", "input.guidance_scale"]).to_pylist())

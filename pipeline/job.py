@@ -37,6 +37,11 @@ class Job(Protocol):
         ...
 
     @property
+    def optional(self) -> Sequence[str]:
+        """Columns that the job reads where they are there."""
+        ...
+
+    @property
     def has_text_only_rows(self) -> bool:
         """Whether a row with a null image is asked without one (vqa) or becomes an error row (caption)."""
         ...

@@ -23,6 +23,9 @@ LEAST_ROWS, MOST_ROWS = 8, 512
 # A small input is still cut into so many units, so that several actors find work and progress can be seen.
 LEAST_UNITS = 16
 SAMPLE_ROWS = 4
+# A drawn picture takes minutes and about a megabyte: few are lost with an actor, and a part is still a pleasant file.
+DRAWN_ROWS = 8
+ROWS_PER_PART, DRAWN_ROWS_PER_PART = 10_000, 256
 
 
 def make_plan(
@@ -33,6 +36,8 @@ def make_plan(
     Raises:
         StorageError: The input cannot be read, or holds nothing.
     """
+    if unit_rows == "auto" and job.picture is not None:
+        unit_rows = DRAWN_ROWS
     if isinstance(unit_rows, int) or processor is None:
         return plan_units(read, unit_rows if isinstance(unit_rows, int) else MOST_ROWS)
     first = plan_units(read.model_copy(update={"limit": min(SAMPLE_ROWS, read.limit or SAMPLE_ROWS)}), SAMPLE_ROWS)
@@ -41,6 +46,13 @@ def make_plan(
     units = plan_units(read, rows)
     spread = max(LEAST_ROWS, math.ceil(sum(unit.num_rows for unit in units) / LEAST_UNITS))
     return units if spread >= rows else plan_units(read, spread)
+
+
+def rows_per_part(setting: int | str, job: Job) -> int:
+    """Return the most rows of a part; see WriteSettings."""
+    if isinstance(setting, int):
+        return setting
+    return ROWS_PER_PART if job.picture is None else DRAWN_ROWS_PER_PART
 
 
 def rows_by_memory(bytes_per_row: Sequence[int]) -> int:

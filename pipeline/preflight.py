@@ -16,20 +16,20 @@ from models.types import CheckpointError, ImageSettingsError, Processor
 from pipeline import ledger
 from pipeline.cluster import (
     ClusterError,
+    Engines,
     Placement,
     check_code_arrives,
-    gpus_each,
     place,
     resources,
     start_ray,
 )
-from pipeline.generate import sampling_of
+from pipeline.generate import ModelSettings, sampling_of
 from pipeline.job import Job
 from pipeline.keys import duplicate_keys
 from pipeline.model_folder import local_copy
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import make_plan, read_plan
-from pipeline.preprocess import open_processor
+from pipeline.preprocess import PreprocessSettings, open_processor
 from pipeline.rows import READ, part_schema
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.storage import StorageError, Store, conditional_writes
@@ -38,6 +38,9 @@ from pipeline.units import Unit
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# What stands before the names of the settings of the model that checks.
+CHECK = "job.check."
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Ready:
         weights: Fingerprint of the checkpoint.
         is_started: Whether the output holds a run of these settings.
         is_done: Whether that run is finished.
+        check_path: Where the actors find the checkpoint that checks, if any does.
     """
 
     model_path: str
@@ -57,6 +61,7 @@ class Ready:
     weights: str
     is_started: bool
     is_done: bool
+    check_path: str = ""
 
 
 def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
@@ -70,24 +75,24 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     if output and (fault := ledger.existing_fault(output, settings.write.on_existing, store.uri)):
         faults.append(fault)
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
-    folder = _tried(faults, "model.path", lambda: local_copy(settings.model.path, settings.read.storage))
-    processor = _tried(faults, "model.path", lambda: _load_processor(folder, settings, job)) if folder else None
-    if processor and not processor.sees_images and not job.has_text_only_rows:
-        faults.append(_blind_fault(settings, job))
-    if folder and processor and not (output and output.is_done):
-        _tried(faults, "model.path", lambda: _check_weights(folder, settings.model.text_only))
+    is_done = output is not None and output.is_done
+    asked = _look_at_model(faults, settings, job, is_done)
+    checking = _look_at_check(faults, settings, job, is_done)
+    faults += _drawing_faults(settings, job)
+    processor = asked.processor if asked else None
     units = _tried(faults, "read", lambda: read_plan(store) if goes_on else _planned(settings, job, processor))
     faults += _column_faults(units[0].table_schema, job) if units else []
     if units and job.needs_unique_keys and not goes_on:
         _tried(faults, "read", lambda: _refuse_duplicates(units, settings, job))
     if not faults and output and not output.is_done:  # last, because it is the one check that writes
         _tried(faults, "write.uri", lambda: _probe(store))
-    if faults or not (output and folder and units):
+    if faults or not (output and asked and units):
         raise ConfigError("the run cannot start", faults)
-    weights = ledger.weights_digest(folder)
+    weights = ledger.weights_digest([one.folder for one in (asked, checking) if one])
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
-    return Ready(_model_path(settings.model.path, folder), units, weights, goes_on, goes_on and output.is_done)
+    check_path = checking.path if checking else ""
+    return Ready(asked.path, units, weights, goes_on, goes_on and is_done, check_path)
 
 
 def place_on_ray(settings: PipelineSettings, job: Job) -> tuple[Placement, str]:
@@ -103,29 +108,105 @@ def place_on_ray(settings: PipelineSettings, job: Job) -> tuple[Placement, str]:
     except ClusterError as error:
         raise ConfigError("the run cannot start", [str(error)]) from error
     there = resources()
-    placement = _tried(faults, "", lambda: place(there, settings.generate, settings.preprocess.actors, asked))
+    engines, checking = Engines(settings.generate, asked), _checking(job)
+    placement = _tried(faults, "", lambda: place(there, engines, settings.preprocess.actors, checking))
     if fault := check_code_arrives(job):
         faults.append(fault)
     if faults or placement is None:
         raise ConfigError("the run cannot start", faults)
-    device = asked if asked != "auto" else "cuda" if gpus_each(there, settings.generate, asked) else "cpu"
-    return placement, device
+    return placement, _device(asked, placement.generate_gpus)
 
 
-def _tried(faults: list[str], setting: str, action: Callable[[], T]) -> T | None:
+def check_device(job: Job, placement: Placement) -> str:
+    """Return the device that the checking model's `auto` means there."""
+    checking = _checking(job)
+    return _device(checking.device, placement.check_gpus) if checking else ""
+
+
+def _device(asked: str, gpus: float) -> str:
+    return asked if asked != "auto" else "cuda" if gpus else "cpu"
+
+
+def _checking(job: Job) -> Engines | None:
+    if job.check is None:
+        return None
+    return Engines(job.check.settings.generate, job.check.settings.model.device, CHECK)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A checkpoint that has been looked at: its local folder, what actors call it, and its processor."""
+
+    folder: str
+    path: str
+    processor: Processor
+
+
+def _look_at_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
+    looked = _looked(faults, "", settings, settings.model, settings.preprocess, job.template)
+    if looked is None:
+        return None
+    processor = looked.processor
+    if not processor.sees_images and not job.has_text_only_rows:
+        faults.append(_blind_fault(settings, job))
+    if job.picture is not None and not processor.draws_pictures:
+        faults.append(f"model.path: {settings.model.path} draws no pictures, but job {job.kind} needs one that does")
+    if not is_done:
+        _tried(faults, "model.path", lambda: _check_weights(looked.folder, settings.model.text_only))
+    return looked
+
+
+def _look_at_check(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
+    if job.check is None:
+        return None
+    model = job.check.settings.model
+    looked = _looked(faults, CHECK, settings, model, job.check.settings.preprocess, job.check.template)
+    if looked is None:
+        return None
+    if not looked.processor.sees_images:
+        faults.append(f"{CHECK}model.path: {model.path} cannot see the pictures that it is to check")
+    if not is_done:
+        _tried(faults, f"{CHECK}model.path", lambda: _check_weights(looked.folder, model.text_only))
+    return looked
+
+
+def _looked(
+    faults: list[str],
+    where: str,
+    settings: PipelineSettings,
+    model: ModelSettings,
+    preprocess: PreprocessSettings,
+    template: str | None,
+) -> Looked | None:
+    """Fetch a checkpoint's folder and load its processor; `where` stands before the settings' names."""
+    folder = _tried(faults, f"{where}model.path", lambda: local_copy(model.path, settings.read.storage))
+    if folder is None:
+        return None
+    processor = _tried(
+        faults,
+        f"{where}model.path",
+        lambda: open_processor(folder, preprocess, template, text_only=model.text_only),
+        where,
+    )
+    return Looked(folder, _model_path(model.path, folder), processor) if processor else None
+
+
+def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
+    if job.picture is None or settings.generate.slots > 1:
+        return []
+    return ["generate.slots: found 1, expected at least 2: a picture with guidance takes two"]
+
+
+def _tried(faults: list[str], setting: str, action: Callable[[], T], where: str = "") -> T | None:
     """Run one check; what it raises is a fault under the setting's name, and the next check follows."""
     try:
         return action()
     except ImageSettingsError as error:  # it knows its settings by name
-        faults += [f"preprocess.{fault}" for fault in error.faults]
+        faults += [f"{where}preprocess.{fault}" for fault in error.faults]
         return None
     except (StorageError, CheckpointError, ValueError, OSError) as error:
         faults.append(f"{setting}: {error}" if setting else str(error))
         return None
-
-
-def _load_processor(folder: str, settings: PipelineSettings, job: Job) -> Processor:
-    return open_processor(folder, settings.preprocess, job.template, text_only=settings.model.text_only)
 
 
 def _model_path(path: str, folder: str) -> str:
@@ -148,8 +229,9 @@ def _check_weights(folder: str, text_only: bool) -> None:
 
 def _planned(settings: PipelineSettings, job: Job, processor: Processor | None) -> list[Unit]:
     if processor is None:  # there is a fault already; look only whether the input has one too
-        return make_plan(settings.read.model_copy(update={"limit": 1}), 1, None, job, sampling_of(settings.generate))
-    return make_plan(settings.read, settings.write.unit_rows, processor, job, sampling_of(settings.generate))
+        return make_plan(settings.read.model_copy(update={"limit": 1}), 1, None, job, job.sampling)
+    sampling = sampling_of(settings.generate, job.sampling)
+    return make_plan(settings.read, settings.write.unit_rows, processor, job, sampling)
 
 
 def _probe(store: Store) -> None:

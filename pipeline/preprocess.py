@@ -16,7 +16,6 @@ from models.types import (
     BadImage,
     BadRequest,
     ImageSettings,
-    ModelInput,
     Processor,
     PromptTooLong,
     Sampling,
@@ -24,7 +23,7 @@ from models.types import (
 )
 from pipeline.columns import ERROR
 from pipeline.job import Job
-from pipeline.rows import MODEL_INPUT, RowError, input_columns, row_error, row_seed
+from pipeline.rows import MODEL_INPUT, Prepared, input_columns, row_error, row_seed
 from pipeline.settings import Settings
 
 
@@ -37,12 +36,16 @@ class PreprocessSettings(Settings):
     max_image_tiles: int | None = Field(
         default=None, ge=1, le=4, description="Mllama: the most tiles a picture is cut into, 1 to 4"
     )
+    min_pixels: int | None = Field(default=None, ge=1, description="Emu3: smaller pictures are enlarged to this area")
+    max_pixels: int | None = Field(default=None, ge=1, description="Emu3: larger pictures are shrunk to this area")
     today: date = Field(default=TEMPLATE_DATE, description="the day it is for chat templates that write one")
 
     @property
     def images(self) -> ImageSettings:
         """What overrides the checkpoint's own image settings."""
-        return ImageSettings(self.split_image, self.max_image_size, self.max_image_tiles)
+        return ImageSettings(
+            self.split_image, self.max_image_size, self.max_image_tiles, self.min_pixels, self.max_pixels
+        )
 
     @field_validator("today", mode="before")
     @classmethod
@@ -78,35 +81,39 @@ class Preprocess:
         self._sampling = sampling
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return the block without its images, with the columns of MODEL_INPUT and the errors found here."""
-        inputs: list[ModelInput | None] = []
-        errors: list[RowError | None] = []
-        seeds: list[int] = []
-        for i in range(block.num_rows):
-            row = _row(block, i)
-            seeds.append(row_seed(self._sampling.seed, row["key"]))
-            model_input, error = self._prepare(row, seeds[-1])
-            inputs.append(model_input)
-            errors.append(error)
-        kept = block.drop_columns(["images", "error"]).append_column("error", pa.array(errors, ERROR))
-        for field, column in zip(MODEL_INPUT, input_columns(inputs, seeds), strict=True):
+        """Return the block, a row for each answer, without its images but with MODEL_INPUT's columns and the errors."""
+        places: list[int] = []
+        prepared: list[Prepared] = []
+        for place in range(block.num_rows):
+            ready = self._prepare(_row(block, place))
+            places += [place] * len(ready)
+            prepared += ready
+        kept = block.drop_columns(["images", "error"])
+        if len(places) > block.num_rows:
+            kept = kept.take(pa.array(places))
+        kept = kept.append_column("error", pa.array([one.error for one in prepared], ERROR))
+        for field, column in zip(MODEL_INPUT, input_columns(prepared), strict=True):
             kept = kept.append_column(field, column)
         return kept
 
-    def _prepare(self, row: Mapping[str, Any], seed: int) -> tuple[ModelInput | None, RowError | None]:
-        """Make one row ready, or say why it cannot be."""
-        if row["error"] is not None:
-            return None, row["error"]
-        if not row["images"] and not self._job.has_text_only_rows:
-            return None, row_error("fetch", MissingImage("the row has no image, and this job needs one"))
+    def _prepare(self, row: Mapping[str, Any]) -> list[Prepared]:
+        """Make one row's requests ready, or say once why they cannot be."""
+        sampling = replace(self._sampling, seed=row_seed(self._sampling.seed, row["key"]))
+        error = row["error"]
+        if error is None and not row["images"] and not self._job.has_text_only_rows:
+            error = row_error("fetch", MissingImage("the row has no image, and this job needs one"))
+        if error is not None:
+            return [Prepared(0, sampling, None, error)]
         stage = "template"
         try:
-            request = self._job.request(row)
+            requests = self._job.requests(row, sampling)
             stage = "preprocess"
-            request = replace(request, key=row["key"], sampling=replace(self._sampling, seed=seed))
-            return self._processor.prepare(request), None
-        except Exception as error:  # any failure of one row must cost that row alone
-            return None, row_error(_stage_of(error, stage), error)
+            return [
+                Prepared(answer, request.sampling, self._processor.prepare(replace(request, key=row["key"])), None)
+                for answer, request in enumerate(requests)
+            ]
+        except Exception as failure:  # any failure of one row must cost that row alone
+            return [Prepared(0, sampling, None, row_error(_stage_of(failure, stage), failure))]
 
 
 def _stage_of(error: Exception, stage: str) -> str:

@@ -7,12 +7,13 @@ floats. This file knows names and types; it knows neither storage nor Ray.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from models.types import ModelInput
+from models.types import ModelInput, Sampling
 from pipeline.columns import ERROR
 from pipeline.job import Job
 
@@ -42,7 +43,9 @@ ANSWER = pa.schema(
 UNIT = "input.unit"
 MODEL_INPUT = pa.schema(
     [
+        ("input.answer", pa.int32()),  # which of the row's answers this one is
         ("input.seed", pa.int64()),
+        ("input.guidance_scale", pa.float64()),
         ("input.prompt", pa.string()),
         ("input.token_ids", pa.list_(pa.int32())),
         ("input.tiles", pa.list_(pa.large_binary())),
@@ -50,6 +53,8 @@ MODEL_INPUT = pa.schema(
         ("input.layout", pa.list_(pa.int64())),
         ("input.image_tokens", pa.int32()),
         ("input.image_names", pa.list_(pa.string())),
+        ("input.negative", pa.list_(pa.int32())),
+        ("input.num_new_tokens", pa.int32()),
     ]
 )
 
@@ -64,30 +69,35 @@ def row_error(stage: str, error: Exception) -> RowError:
     return {"stage": stage, "type": type(error).__name__, "message": message[:MESSAGE_CHARACTERS]}
 
 
-def row_seed(run_seed: int, key: str, index: int = 0) -> int:
+def row_seed(run_seed: int, key: str) -> int:
     """Derive a row's own seed: the same on every machine, in every order, in any company.
 
-    It is the first 63 bits (so never negative) of the BLAKE2b hash of `<run seed>/<index>/<key>`.
+    It is the first 63 bits (so never negative) of the BLAKE2b hash of `<run seed>/0/<key>`.
 
     Args:
         run_seed: `generate.sampling.seed`.
         key: The row's key.
-        index: Which of the row's answers, where it has several.
     """
-    digest = hashlib.blake2b(f"{run_seed}/{index}/{key}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{run_seed}/0/{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def count_rows(results: pa.Table) -> int:
+    """Count the input's rows that results stand for: one that asked for several pictures stands there several times."""
+    return int(results.select(["shard", "index"]).group_by(["shard", "index"]).aggregate([]).num_rows)
 
 
 def kept_columns(input_schema: pa.Schema, job: Job) -> list[tuple[str, str]]:
     """Say under which name each of the input's other columns stands in a part, as (name there, name in the input).
 
-    A column that the job itself writes out under the same name (vqa's `question`) is not kept twice. Any other
-    clash of names is resolved for the input's column, as `input_<name>`, so that nothing is lost.
+    A column that the job reads and that stands in the part under the same name anyway (vqa's `question`, a row's own
+    `seed`) is not kept twice. Any other clash of names is resolved for the input's column, as `input_<name>`, so that
+    nothing is lost.
     """
     ours = {*IDENTITY, *ANSWER.names, *job.schema.names}
     others = [name for name in input_schema.names if name not in READ]
-    written_by_job = {name for name in job.required if name in job.schema.names}
-    kept = [name for name in others if name not in written_by_job]
+    written = {name for name in (*job.required, *job.optional) if name in ours}
+    kept = [name for name in others if name not in written]
     return [(f"input_{name}" if name in ours else name, name) for name in kept]
 
 
@@ -108,10 +118,23 @@ def part_schema(input_schema: pa.Schema, job: Job) -> pa.Schema:
     return pa.schema(fields)
 
 
-def input_columns(inputs: Sequence[ModelInput | None], seeds: Sequence[int]) -> list[pa.Array]:
-    """Turn inputs into the columns of MODEL_INPUT; None stands for a row that has failed."""
+@dataclass(frozen=True)
+class Prepared:
+    """One request of a row, made ready; without an input, what kept it from being so."""
+
+    answer: int
+    sampling: Sampling
+    model_input: ModelInput | None
+    error: RowError | None
+
+
+def input_columns(prepared: Sequence[Prepared]) -> list[pa.Array]:
+    """Turn requests made ready into the columns of MODEL_INPUT, all but the first three null where one has failed."""
+    inputs = [one.model_input for one in prepared]
     values: list[list[Any]] = [
-        list(seeds),
+        [one.answer for one in prepared],
+        [one.sampling.seed for one in prepared],
+        [one.sampling.guidance_scale for one in prepared],
         [given and given.prompt for given in inputs],
         [given and given.token_ids for given in inputs],
         [given and [_pixel_bytes(tile) for tile in given.tiles] for given in inputs],
@@ -119,6 +142,8 @@ def input_columns(inputs: Sequence[ModelInput | None], seeds: Sequence[int]) -> 
         [given and list(given.layout) for given in inputs],
         [given and given.image_tokens for given in inputs],
         [given and list(given.image_names) for given in inputs],
+        [given and given.negative for given in inputs],
+        [given and given.num_new_tokens for given in inputs],
     ]
     return [pa.array(column, field.type) for column, field in zip(values, MODEL_INPUT, strict=True)]
 
@@ -144,6 +169,8 @@ def _model_input(row: Mapping[str, Any]) -> ModelInput | None:
         layout=tuple(row["input.layout"].as_py()),
         image_tokens=row["input.image_tokens"].as_py(),
         image_names=tuple(row["input.image_names"].as_py()),
+        negative=row["input.negative"].values.to_numpy() if row["input.negative"].is_valid else None,
+        num_new_tokens=row["input.num_new_tokens"].as_py(),
     )
 
 

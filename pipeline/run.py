@@ -19,21 +19,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import ledger
+from pipeline.actors import Work
 from pipeline.cluster import Placement
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import freeze_plan
-from pipeline.preflight import Ready, check, place_on_ray
-from pipeline.rows import part_schema
+from pipeline.plan import freeze_plan, rows_per_part
+from pipeline.preflight import Ready, check, check_device, place_on_ray
+from pipeline.rows import count_rows, part_schema
 from pipeline.settings import dump_settings
 from pipeline.storage import Store
-from pipeline.stream import Work, stream
+from pipeline.stream import stream
 from pipeline.units import Unit
 from pipeline.write import Part, Parts, plan_parts, unit_path
 
 __all__ = ["PipelineSettings", "Progress", "RunError", "RunResult", "run"]
 
 log = logging.getLogger(__name__)
+
+COUNTED = ["key", "shard", "index", "error", "prompt_tokens", "output_tokens"]
 
 
 class RunError(Exception):
@@ -81,8 +84,9 @@ class RunResult:
 
     Attributes:
         uri: The output folder.
-        rows: Rows in all parts.
-        failed: Error rows among them.
+        rows: Rows of the input that have their place in the parts.
+        answers: Rows in all parts; a row of the input that asked for several pictures has several.
+        failed: Error rows among those.
         prompt_tokens: Tokens read, over all rows.
         output_tokens: Tokens written, over all rows.
         seconds: How long this start took.
@@ -92,6 +96,7 @@ class RunResult:
 
     uri: str
     rows: int
+    answers: int
     failed: int
     prompt_tokens: int
     output_tokens: int
@@ -101,8 +106,8 @@ class RunResult:
 
     @property
     def failed_share(self) -> float:
-        """Failed rows / rows."""
-        return self.failed / self.rows if self.rows else 0.0
+        """Failed answers / answers."""
+        return self.failed / self.answers if self.answers else 0.0
 
 
 def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], None] | None = None) -> RunResult:
@@ -128,15 +133,18 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         return _result(store, time.monotonic() - started, Progress(0, 0))
     placement, device = place_on_ray(settings, job)
     units = _freeze(settings, job, store, ready, device)
-    work = work_of(settings, job, store, replace(ready, units=units), device)
-    rounds = Rounds(plan_parts(units, settings.write.rows_per_part), work, placement, progress)
+    work = work_of(settings, job, store, replace(ready, units=units), device, check_device(job, placement))
+    rounds = Rounds(plan_parts(units, rows_per_part(settings.write.rows_per_part, job)), work, placement, progress)
     reached = rounds.run()
     store.publish(ledger.SUCCESS, b"")
     return _result(store, time.monotonic() - started, reached)
 
 
-def work_of(settings: PipelineSettings, job: Job, store: Store, ready: Ready, device: str) -> Work:
-    """Return what the actors must know; `device` is what the settings' own means where they are."""
+def work_of(
+    settings: PipelineSettings, job: Job, store: Store, ready: Ready, device: str, check_device: str = ""
+) -> Work:
+    """Return what the actors must know; the devices are what the settings' own mean where they are."""
+    checking = job.check.settings.model if job.check else None
     return Work(
         read=settings.read,
         # Workers stand in other folders than the user does, but the parts say what the user said.
@@ -148,6 +156,7 @@ def work_of(settings: PipelineSettings, job: Job, store: Store, ready: Ready, de
         schema=ready.units[0].table_schema,
         store=store,
         unit_rows=max(unit.num_rows for unit in ready.units),
+        check_model=checking and checking.model_copy(update={"device": check_device, "path": ready.check_path}),
     )
 
 
@@ -250,18 +259,19 @@ def _freeze(settings: PipelineSettings, job: Job, store: Store, ready: Ready, de
 
 def _result(store: Store, seconds: float, reached: Progress) -> RunResult:
     """Count what stands in the parts, so that the numbers hold whoever wrote them."""
-    rows = failed = prompt_tokens = output_tokens = 0
+    rows = answers = failed = prompt_tokens = output_tokens = 0
     keys: list[pa.Array] = []
     for entry in ledger.part_paths(store):
         with store.open(entry) as file:
-            table = pq.read_table(pa.PythonFile(file), columns=["key", "error", "prompt_tokens", "output_tokens"])
+            table = pq.read_table(pa.PythonFile(file), columns=COUNTED)
         keys += table["key"].chunks
-        rows += table.num_rows
+        rows += count_rows(table)
+        answers += table.num_rows
         failed += table.num_rows - table["error"].null_count
         prompt_tokens += pc.sum(table["prompt_tokens"]).as_py() or 0
         output_tokens += pc.sum(table["output_tokens"]).as_py() or 0
     doubled = rows - pc.count_distinct(pa.chunked_array(keys, pa.string())).as_py()
-    return RunResult(store.uri, rows, failed, prompt_tokens, output_tokens, seconds, reached.answered, doubled)
+    return RunResult(store.uri, rows, answers, failed, prompt_tokens, output_tokens, seconds, reached.answered, doubled)
 
 
 # One line of a traceback that names an exception which is not Ray's wrapping around another.

@@ -114,7 +114,7 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML, but a key given twice is an error and a date stays the text that was written."""
+    """Plain YAML, but a key given twice is an error, and a date, a time and a ratio stay the text that was written."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -131,8 +131,18 @@ def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
     return str(loader.construct_scalar(node))
 
 
+def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float | str:
+    """Read a number; YAML 1.1 would take `16:9` for one too, to the base of 60."""
+    if ":" in node.value:
+        return _text(loader, node)
+    read = loader.construct_yaml_int if node.tag.endswith(":int") else loader.construct_yaml_float
+    return read(node)
+
+
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _text)
+_Loader.add_constructor("tag:yaml.org,2002:int", _number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
 def _parse(text: str) -> Any:

@@ -1,81 +1,28 @@
 """Send units through read, preprocess, generate and write as one streaming execution of Ray Data.
 
 One unit is one block from end to end: nothing splits, merges or reorders it, so what is read together is committed
-together. The steps themselves are plain callables that know nothing of Ray; this file gives them their actors.
+together. What each actor is, pipeline/actors.py knows; here they are put in a row.
 """
 
 import contextlib
 import logging
 import math
-import os
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from models.types import Processor
+from pipeline.actors import CheckActor, GenerateActor, PreprocessActor, Work
 from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement
-from pipeline.engine_thread import EngineThread
-from pipeline.generate import Generate, GenerateSettings, ModelSettings, sampling_of
-from pipeline.job import Job
-from pipeline.model_folder import local_copy
-from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
 from pipeline.read import read_unit
 from pipeline.rows import UNIT
-from pipeline.storage import Store
 from pipeline.units import ReadSettings, Unit, units_from_parquet, units_to_parquet
 from pipeline.write import commit_unit
 
 log = logging.getLogger(__name__)
 
-# A prompt and its answer, where neither the settings nor the checkpoint say less.
-MAX_LENGTH = 4096
 # Of one actor, in one round. Ray's own default is to start it again for ever, also where a row kills it every time.
 DEATHS = 3
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the actors of a run must know; small, because it travels to each of them."""
-
-    read: ReadSettings
-    model: ModelSettings
-    model_name: str
-    preprocess: PreprocessSettings
-    generate: GenerateSettings
-    job: Job
-    schema: pa.Schema
-    store: Store
-    unit_rows: int
-
-
-class PreprocessActor(Preprocess):
-    """Preprocess in a process of its own."""
-
-    def __init__(self, work: Work) -> None:
-        super().__init__(_processor(work), work.job, sampling_of(work.generate))
-
-
-class GenerateActor:
-    """Generate in a process of its own, with its engine."""
-
-    def __init__(self, work: Work, cpus: float) -> None:
-        # Before torch is imported, because it reads this once; several engines on one machine must not fight.
-        os.environ["OMP_NUM_THREADS"] = str(max(1, math.floor(cpus)))
-        self._generate: Generate | None = None
-        self._fault: Exception | None = None
-        try:
-            self._generate = _load(work)
-        except Exception as error:
-            # Raised from here, Ray would print it several times over, and in pages; the first unit raises it instead.
-            self._fault = error
-
-    async def __call__(self, block: pa.Table) -> pa.Table:
-        """Answer one unit."""
-        if self._generate is None:
-            raise RuntimeError(f"the model cannot be loaded: {self._fault}") from self._fault
-        return await self._generate(block)
 
 
 def read_block(block: pa.Table, settings: ReadSettings) -> pa.Table:
@@ -83,35 +30,6 @@ def read_block(block: pa.Table, settings: ReadSettings) -> pa.Table:
     (unit,) = units_from_parquet(block.column("unit")[0].as_py())
     table = read_unit(unit, settings)
     return table.append_column(UNIT, pa.array([unit.name] * table.num_rows, pa.string()))
-
-
-def _load(work: Work) -> Generate:
-    from models import load_model
-    from models.engine.engine import Engine
-    from models.engine.scheduler import Sequence as EngineSequence
-
-    path = local_copy(work.model.path, work.read.storage)
-    device = devices(work.model.device, work.generate.gpus)
-    model = load_model(path, device=device, dtype=work.model.dtype, text_only=work.model.text_only)
-    max_length = work.generate.max_length or min(MAX_LENGTH, model.max_position_embeddings)
-    return Generate(
-        EngineThread(Engine(model, slots=work.generate.slots, max_length=max_length), EngineSequence),
-        _processor(work),
-        work.job,
-        sampling_of(work.generate),
-        work.model_name,
-        work.schema,
-    )
-
-
-def _processor(work: Work) -> Processor:
-    path = local_copy(work.model.path, work.read.storage)
-    return open_processor(path, work.preprocess, work.job.template, text_only=work.model.text_only)
-
-
-def devices(device: str, gpus: float | None) -> str | list[str]:
-    """Name the devices of one engine: all of its GPUs. Ray shows an actor no others, and numbers them from 0."""
-    return [f"cuda:{number}" for number in range(int(gpus))] if device == "cuda" and gpus and gpus > 1 else device
 
 
 def units_in_flight(slots: int, unit_rows: int) -> int:
@@ -133,7 +51,6 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
 
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     mortal = {"max_restarts": DEATHS, "max_task_retries": DEATHS}
-    flight = units_in_flight(work.generate.slots, work.unit_rows)
     source: Any = ray.data.from_items(
         [{"unit": units_to_parquet([unit])} for unit in units], override_num_blocks=len(units)
     )
@@ -151,17 +68,33 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     answers = inputs.map_batches_internal(
         GenerateActor,
         fn_constructor_kwargs={"work": work, "cpus": placement.generate_cpus},
-        compute=ActorPoolStrategy(
-            size=placement.generate_actors,
-            max_concurrent_calls_per_actor=flight,
-            max_tasks_in_flight_per_actor=flight + 1,
-        ),
+        compute=_pool(placement.generate_actors, work.generate.slots, work.unit_rows),
         num_cpus=placement.generate_cpus,
         num_gpus=placement.generate_gpus,
         **whole,
         **mortal,
     )
+    if work.job.check is not None:
+        answers = answers.map_batches_internal(
+            CheckActor,
+            fn_constructor_kwargs={"work": work, "cpus": placement.check_cpus},
+            compute=_pool(placement.check_actors, work.job.check.settings.generate.slots, work.unit_rows),
+            num_cpus=placement.check_cpus,
+            num_gpus=placement.check_gpus,
+            **whole,
+            **mortal,
+        )
     return answers.map_batches(commit_unit, fn_kwargs={"store": work.store}, num_cpus=WRITE_CPUS, **whole)
+
+
+def _pool(actors: int, slots: int, unit_rows: int) -> Any:
+    """Return a pool of actors with an engine each, of which each works on several units at once."""
+    from ray.data import ActorPoolStrategy
+
+    flight = units_in_flight(slots, unit_rows)
+    return ActorPoolStrategy(
+        size=actors, max_concurrent_calls_per_actor=flight, max_tasks_in_flight_per_actor=flight + 1
+    )
 
 
 @contextlib.contextmanager

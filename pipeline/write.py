@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from pipeline.rows import UNIT
+from pipeline.rows import UNIT, count_rows
 from pipeline.settings import Settings
 from pipeline.storage import NotFound, StorageSettings, Store
 from pipeline.units import Unit
@@ -31,7 +31,9 @@ class WriteSettings(Settings):
     """Where the results go and in what pieces."""
 
     uri: str = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
-    rows_per_part: int = Field(default=10_000, ge=1, description="a part holds whole units up to this many rows")
+    rows_per_part: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="a part holds whole units up to this many rows; auto: 10,000, or 256 with pictures"
+    )
     unit_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="rows read, answered and committed together"
     )
@@ -83,7 +85,7 @@ def commit_unit(block: pa.Table, store: Store) -> pa.Table:
     store.publish(unit_path(names[0]), data)
     numbers = {
         "unit": names,
-        "rows": [block.num_rows],
+        "rows": [count_rows(block)],
         "failed": [block.num_rows - block.column("error").null_count],
         "prompt_tokens": [pc.sum(block.column("prompt_tokens")).as_py() or 0],
         "output_tokens": [pc.sum(block.column("output_tokens")).as_py() or 0],
@@ -152,6 +154,7 @@ def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
 
 def _committed(store: Store, unit: Unit, schema: pa.Schema) -> pa.Table:
     table = pq.read_table(io.BytesIO(store.read(unit_path(unit.name))))
-    if table.num_rows != unit.num_rows:
-        raise ValueError(f"{store.name(unit_path(unit.name))} has {table.num_rows} rows, the plan says {unit.num_rows}")
+    found = count_rows(table)
+    if found != unit.num_rows:
+        raise ValueError(f"{store.name(unit_path(unit.name))} has {found} rows, the plan says {unit.num_rows}")
     return table.cast(schema)

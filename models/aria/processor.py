@@ -44,6 +44,8 @@ SPLIT_RATIOS = (
 class AriaProcessor:
     """The CPU half of Aria; see models.types.Processor."""
 
+    draws_pictures = False
+
     def __init__(
         self,
         folder: Path,

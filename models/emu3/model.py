@@ -46,6 +46,7 @@ class Emu3Model(FamilyModel):
         if config.vq is not None and images is not None:
             self.vqmodel = VqVae(config.vq)
             self._normalize = Normalize(images.mean, images.std)
+            self._channels = images.mean, images.std
         text = config.text
         layers = {
             place: DecoderLayer(text, place, SwiGLU(text.hidden_size, text.intermediate_size))
@@ -66,7 +67,8 @@ class Emu3Model(FamilyModel):
         vocabulary = self.config.vocabulary
         if given.tiles and vocabulary is not None:
             own = torch.cat([codes[name] for name in given.image_names])
-            ids[ids == vocabulary.image_placeholder] = vocabulary.first_visual + own
+            places = own if vocabulary.places is None else torch.tensor(vocabulary.places, device=self.device)[own]
+            ids[ids == vocabulary.image_placeholder] = vocabulary.first_visual + places
         negative = None if given.negative is None else torch.tensor(given.negative, dtype=torch.int64)
         return Prompt(
             self.embed(ids),
@@ -98,6 +100,23 @@ class Emu3Model(FamilyModel):
             most=lambda shape: max(1, VISION_PIXELS // (shape[0] * shape[1])),
             encode=encode,
         )
+
+    @torch.inference_mode()
+    def paint(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:
+        """Return a drawn picture uint8 (8 H, 8 W, 3); see models.painting.Paints.
+
+        Args:
+            layout: Its rows and columns of codes, (H, W).
+            token_ids: All ids of its answer.
+        """
+        vocabulary = self.config.vocabulary
+        assert vocabulary is not None
+        codes = vocabulary.codes_of(Grid(*layout).chosen(token_ids))
+        picture = self.vqmodel.decode(torch.from_numpy(codes).to(self.device)[None])[0]  # (3, 8 H, 8 W)
+        mean, std = (torch.tensor(three, device=self.device)[:, None, None] for three in self._channels)
+        # Cut off and not rounded, as the reference does.
+        levels = ((picture * std + mean) * 255).clamp(0, 255).to(torch.uint8)
+        return levels.permute(1, 2, 0).cpu().numpy()
 
 
 def empty_emu3(folder: Path, *, text_only: bool = False) -> Emu3Model:

@@ -45,6 +45,8 @@ Grid = tuple[int, int]  # rows, columns
 class MllamaProcessor:
     """The CPU half of Mllama; see models.types.Processor."""
 
+    draws_pictures = False
+
     def __init__(
         self,
         folder: Path,

@@ -23,7 +23,8 @@ from pipeline.cluster import RaySettings, start_ray
 from pipeline.plan import read_plan
 from pipeline.run import run
 from pipeline.storage import Store
-from pipeline.stream import GenerateActor, PreprocessActor, Work, read_block
+from pipeline.actors import GenerateActor, PreprocessActor, Work
+from pipeline.stream import read_block
 from pipeline.units import units_to_parquet
 from pipeline.write import commit_unit
 

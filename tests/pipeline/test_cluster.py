@@ -5,6 +5,7 @@ from pipeline.cluster import (
     READ_CPUS,
     WRITE_CPUS,
     ClusterError,
+    Engines,
     Placement,
     RaySettings,
     Resources,
@@ -19,7 +20,7 @@ def placed(
     cpus: float, *gpus: float, preprocess: int | None = None, device: str = "auto", **generate: float
 ) -> Placement:
     settings = GenerateSettings.model_validate(generate)
-    placement = place(Resources(cpus, gpus), settings, preprocess, device)
+    placement = place(Resources(cpus, gpus), Engines(settings, device), preprocess)
     used = placement.preprocess_actors * placement.preprocess_cpus + placement.generate_actors * placement.generate_cpus
     assert used + READ_CPUS + WRITE_CPUS <= cpus + 1e-9, "a task of each other step must fit beside all actors"
     return placement
@@ -97,3 +98,36 @@ def test_settings_of_a_local_ray_are_refused_for_a_cluster() -> None:
         check_settings(RaySettings, {"address": "auto", "object_store_bytes": 10**9})
     with pytest.raises(ConfigError, match="expected host:port"):
         check_settings(RaySettings, {"address": "ray://head:10001"})
+
+
+def checking(cpus: float, *gpus: float, generate: dict[str, float] | None = None, **check: float) -> Placement:
+    engines = Engines(GenerateSettings.model_validate(generate or {}), "auto")
+    return place(
+        Resources(cpus, gpus), engines, None, Engines(GenerateSettings.model_validate(check), "auto", "check.")
+    )
+
+
+def test_a_model_that_checks_gets_one_engine_and_leaves_the_other_gpus() -> None:
+    placement = checking(16, 4.0, 4.0)
+    assert (placement.generate_actors, placement.generate_gpus) == (7, 1.0)
+    assert (placement.check_actors, placement.check_gpus) == (1, 1.0)
+    assert placement.generate_actors + placement.check_actors + placement.preprocess_actors <= 16
+
+
+def test_two_models_may_share_one_gpu() -> None:
+    placement = checking(8, 1.0, generate={"gpus": 0.75}, gpus=0.25)
+    assert (placement.generate_actors, placement.check_actors) == (1, 1)
+
+
+def test_without_gpus_two_models_share_the_cpus() -> None:
+    placement = checking(2)
+    used = placement.preprocess_cpus + placement.generate_cpus + placement.check_cpus
+    assert placement.check_actors == 1 and used <= 2 - READ_CPUS - WRITE_CPUS + 1e-9
+    assert min(placement.preprocess_cpus, placement.generate_cpus, placement.check_cpus) >= LEAST_ACTOR_CPUS
+
+
+def test_a_single_gpu_is_too_few_for_two_whole_engines_and_the_message_says_what_to_do() -> None:
+    with pytest.raises(ClusterError, match=r"beside those of the model that checks; .*generate.gpus=0.8"):
+        checking(8, 1.0)
+    with pytest.raises(ClusterError, match=r"check.generate: 2 actors with 1 GPU each do not fit"):
+        checking(8, 1.0, actors=2)

@@ -15,19 +15,20 @@ from jobs.vqa import VqaJob, VqaSettings
 from models import Sampling, ask, load_model, load_processor
 from models.engine import Engine
 from models.engine.scheduler import Sequence as EngineSequence
+from pipeline.answerer import Answerer
 from pipeline.engine_thread import EngineThread
 from pipeline.generate import Generate
 from pipeline.preprocess import Preprocess
 from pipeline.rows import row_seed
 from tests.pipeline.toys import READ_SCHEMA, read_rows
-from tests.tiny import tiny_aria, tiny_mllama
+from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
 JOB = VqaJob(VqaSettings(kind="vqa"))
 SAMPLING = Sampling(max_new_tokens=5, temperature=1.0, seed=4)
 SCHEMA = READ_SCHEMA.append(pa.field("question", pa.string())).append(pa.field("answers", pa.list_(pa.string())))
 
 
-@pytest.fixture(scope="module", params=[tiny_aria, tiny_mllama], ids=["aria", "mllama"])
+@pytest.fixture(scope="module", params=[tiny_aria, tiny_mllama, tiny_emu3], ids=["aria", "mllama", "emu3"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(request.param(tmp_path_factory.mktemp("checkpoint")))
 
@@ -53,7 +54,7 @@ def answered(
     processor = load_processor(checkpoint, text_only=text_only)
     model = load_model(checkpoint, device="cpu", text_only=text_only)
     thread = EngineThread(Engine(model, slots=3, max_length=512), EngineSequence)
-    generate = Generate(thread, processor, JOB, SAMPLING, "tiny", SCHEMA)
+    generate = Generate(Answerer(thread, processor), JOB, SAMPLING, "tiny", SCHEMA)
     block = Preprocess(processor, JOB, SAMPLING)(read_rows(rows, schema=SCHEMA))
     return list(asyncio.run(generate(block)).to_pylist()), model.image_cache.num_encoded
 
@@ -68,7 +69,7 @@ def test_rows_with_none_one_and_several_images_share_a_unit(checkpoint: str) -> 
     for row, out in zip(rows, table, strict=True):
         if out["error"] is None:
             sampling = replace(SAMPLING, seed=row_seed(SAMPLING.seed, row["key"]))
-            [alone] = ask(checkpoint, [replace(JOB.request(row | {"images": tuple(row["images"])}), sampling=sampling)])
+            [alone] = ask(checkpoint, JOB.requests(row | {"images": tuple(row["images"])}, sampling))
             assert tuple(out["output_token_ids"]) == alone.token_ids
             assert (out["prompt_tokens"], out["image_tokens"]) == (alone.prompt_tokens, alone.image_tokens)
 

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from models.types import Sampling
+from pipeline.answerer import Answerer
 from pipeline.engine_thread import EngineDied, EngineThread
 from pipeline.generate import Generate
 from pipeline.preprocess import Preprocess
@@ -15,7 +16,7 @@ SAMPLING = Sampling(max_new_tokens=60, seed=3)
 
 def step(engine: ToyEngine | None = None) -> Generate:
     thread = EngineThread(engine or ToyEngine(), ToySequence)
-    return Generate(thread, ToyProcessor(), ToyJob(), SAMPLING, "toy", READ_SCHEMA)
+    return Generate(Answerer(thread, ToyProcessor()), ToyJob(), SAMPLING, "toy", READ_SCHEMA)
 
 
 def block(*texts: str, unit: str = "00000000") -> pa.Table:

@@ -133,10 +133,10 @@ def test_a_run_from_before_a_setting_was_there_is_told_so(tmp_path: Path, checkp
 
 def test_a_checkpoints_fingerprint_is_that_of_the_files_that_are_read(tmp_path: Path, checkpoint: Path) -> None:
     folder = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
-    before = ledger.weights_digest(str(folder))
+    before = ledger.weights_digest([str(folder)])
     (folder / "original").mkdir()
     for name in ("original/params.json", "original/consolidated.00.pth", "README.md", "._config.json"):
         (folder / name).write_text("{}")
-    assert ledger.weights_digest(str(folder)) == before
+    assert ledger.weights_digest([str(folder)]) == before
     (folder / "chat_template.jinja").write_text("another")
-    assert ledger.weights_digest(str(folder)) != before
+    assert ledger.weights_digest([str(folder)]) != before

@@ -4,8 +4,22 @@ import pytest
 
 from models.types import BadImage, ModelInput, Sampling
 from pipeline.preprocess import Preprocess
-from pipeline.rows import input_columns, kept_columns, model_inputs, part_schema, row_error, row_seed
+from pipeline.rows import (
+    MODEL_INPUT,
+    Prepared,
+    count_rows,
+    input_columns,
+    kept_columns,
+    model_inputs,
+    part_schema,
+    row_error,
+    row_seed,
+)
 from tests.pipeline.toys import READ_SCHEMA, ToyJob, ToyProcessor, read_rows
+
+
+def ready(model_input: ModelInput) -> Prepared:
+    return Prepared(0, Sampling(), model_input, None)
 
 
 def prepared(*rows: dict[str, object], has_text_only_rows: bool = False) -> pa.Table:
@@ -50,6 +64,30 @@ def test_each_failure_costs_one_row_and_names_its_stage() -> None:
     assert [given is None for given in model_inputs(block)] == [error is not None for error in errors]
 
 
+def test_a_row_that_wants_several_answers_becomes_several_rows_of_its_unit() -> None:
+    block = prepared({"key": "a", "text": "3 x abc"}, {"key": "b", "text": ""}, {"key": "c", "text": "2 x z"})
+    assert block.column("key").to_pylist() == ["a", "a", "a", "b", "c", "c"]
+    assert block.column("index").to_pylist() == [0, 0, 0, 1, 2, 2]
+    assert block.column("input.answer").to_pylist() == [0, 1, 2, 0, 0, 1]
+    seed = row_seed(5, "a")
+    assert block.column("input.seed").to_pylist()[:3] == [seed, seed + 1, seed + 2]
+    assert [error is None for error in block.column("error").to_pylist()] == [True, True, True, False, True, True]
+    assert [given and given.prompt for given in model_inputs(block)] == ["abc", "abc", "abc", None, "z", "z"]
+    assert count_rows(block) == 3
+
+
+def test_what_a_drawn_answer_needs_travels_with_its_input() -> None:
+    given = ModelInput("p", np.array([1], np.int32), (), (2, 3), 0, (), np.array([4, 5], np.int32), 11)
+    columns = input_columns([ready(given), Prepared(1, Sampling(guidance_scale=2.5, seed=8), None, None)])
+    block = pa.table(columns, schema=MODEL_INPUT)
+    back, none = model_inputs(block)
+    assert back is not None and none is None
+    assert back.negative is not None and back.negative.tolist() == [4, 5]
+    assert back.is_drawn and back.num_new_tokens == 11 and back.layout == (2, 3)
+    assert block.column("input.guidance_scale").to_pylist() == [1.0, 2.5]
+    assert block.column("input.seed").to_pylist() == [0, 8]
+
+
 def test_an_error_names_no_place_in_memory() -> None:
     error = row_error("decode", BadImage("cannot identify image file <_io.BytesIO object at 0x7fbae7eee5c0>"))
     assert error["message"] == "cannot identify image file <_io.BytesIO object>"
@@ -62,8 +100,8 @@ def test_a_job_with_text_only_rows_asks_without_an_image() -> None:
 
 def test_tiles_travel_as_views_of_plain_bytes() -> None:
     tile = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    columns = input_columns([ModelInput("p", np.array([1, 2], np.int32), (tile,))], [0])
-    block = pa.table(columns, names=["input." + name for name in NAMES])
+    columns = input_columns([ready(ModelInput("p", np.array([1, 2], np.int32), (tile,)))])
+    block = pa.table(columns, schema=MODEL_INPUT)
     (back,) = model_inputs(block)
     assert back is not None and np.array_equal(back.tiles[0], tile)
     assert not back.tiles[0].flags.owndata
@@ -71,8 +109,9 @@ def test_tiles_travel_as_views_of_plain_bytes() -> None:
 
 
 def test_a_tile_that_is_not_uint8_is_refused() -> None:
+    tile = np.zeros((2, 2, 3), np.float32)
     with pytest.raises(ValueError, match=r"a tile is float32 \(2, 2, 3\), expected uint8"):
-        input_columns([ModelInput("p", np.zeros(1, np.int32), (np.zeros((2, 2, 3), np.float32),))], [0])  # type: ignore[arg-type]
+        input_columns([ready(ModelInput("p", np.zeros(1, np.int32), (tile,)))])  # type: ignore[arg-type]
 
 
 def test_inputs_survive_any_slicing_of_their_block() -> None:
@@ -82,9 +121,9 @@ def test_inputs_survive_any_slicing_of_their_block() -> None:
         assert len(given.token_ids) == n + 1 and int(given.tiles[0].max()) == n
 
 
-def test_a_rows_seed_depends_on_run_key_and_answer_alone() -> None:
+def test_a_rows_seed_depends_on_run_and_key_alone() -> None:
     assert row_seed(0, "a") == row_seed(0, "a") == 5050641589276093629
-    assert len({row_seed(0, "a"), row_seed(1, "a"), row_seed(0, "b"), row_seed(0, "a", 1)}) == 4
+    assert len({row_seed(0, "a"), row_seed(1, "a"), row_seed(0, "b")}) == 3
     assert all(0 <= row_seed(n, "k") < 2**63 for n in range(1000))
 
 
@@ -104,6 +143,3 @@ def test_columns_that_would_stand_twice_are_named() -> None:
     schema = READ_SCHEMA.append(pa.field("model", pa.int64())).append(pa.field("input_model", pa.int64()))
     with pytest.raises(ValueError, match="input_model would stand there twice"):
         part_schema(schema, ToyJob())
-
-
-NAMES = ("seed", "prompt", "token_ids", "tiles", "tile_shapes", "layout", "image_tokens", "image_names")

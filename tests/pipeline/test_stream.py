@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.stream import devices, units_in_flight
+from pipeline.actors import devices
+from pipeline.stream import units_in_flight
 
 
 @pytest.mark.parametrize(

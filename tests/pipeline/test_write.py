@@ -13,14 +13,26 @@ from pipeline.write import Part, Parts, commit_unit, merge_part, parquet_bytes, 
 from tests.pipeline.toys import units_of
 
 SCHEMA = pa.schema(
-    [("index", pa.int64()), ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()), ("error", ERROR)]
+    [
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("prompt_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("error", ERROR),
+    ]
 )
 UNITS = units_of(10, 3)  # rows 0-2, 3-5, 6-8 and 9
 
 
 def answered(unit: int) -> pa.Table:
     rows = [
-        {"index": i, "prompt_tokens": 4, "output_tokens": i, "error": {"stage": "fetch"} if i == 4 else None}
+        {
+            "shard": "s.tar",
+            "index": i,
+            "prompt_tokens": 4,
+            "output_tokens": i,
+            "error": {"stage": "fetch"} if i == 4 else None,
+        }
         for i in range(UNITS[unit].start, UNITS[unit].stop)
     ]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -96,6 +108,13 @@ def test_a_unit_with_rows_missing_is_never_merged(store: Store) -> None:
     with pytest.raises(ValueError, match="has 2 rows, the plan says 3"):
         merge_part(store, Part(0, (UNITS[0],)), SCHEMA)
     assert not store.exists("part-00000.parquet")
+
+
+def test_a_row_with_several_answers_is_one_row_of_its_unit(store: Store) -> None:
+    twice = pa.concat_tables([answered(0), answered(0).slice(1, 1)])
+    assert commit_unit(twice, store).to_pylist()[0]["rows"] == 3
+    merge_part(store, Part(0, (UNITS[0],)), SCHEMA)
+    assert pq.read_table(io.BytesIO(store.read("part-00000.parquet"))).num_rows == 4
 
 
 def test_a_part_that_another_driver_merged_is_left_as_it_is(store: Store) -> None:

@@ -4,14 +4,25 @@ The toy answers a prompt of n tokens with n tokens: 1, 2, 3 ..., and is slower w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from models.types import Answer, BadImage, BadRequest, Completion, ModelInput, PromptTooLong, Request, Sampling
+from models.types import (
+    Answer,
+    BadImage,
+    BadRequest,
+    Completion,
+    ModelInput,
+    PictureFormat,
+    PromptTooLong,
+    Request,
+    Sampling,
+)
 from pipeline.columns import ERROR
+from pipeline.job import Check
 from pipeline.rows import UNIT
 from pipeline.units import Unit
 
@@ -34,11 +45,15 @@ def read_rows(rows: Sequence[Mapping[str, Any]], unit: str = "00000000", schema:
     return table.append_column(UNIT, pa.array([unit] * len(rows), pa.string()))
 
 
+SAMPLING = Sampling()
+
+
 class ToyProcessor:
     """A prompt has as many tokens as its text has letters; each image is one tile whose colour is its first byte."""
 
     stop_ids = frozenset({0})
     sees_images = True
+    draws_pictures = True
 
     def prepare(self, request: Request) -> ModelInput:
         if any(image == b"broken" for image in request.images):
@@ -48,6 +63,8 @@ class ToyProcessor:
         text = request.prompt or ""
         tiles = tuple(np.full((2, 3, 3), image[0], np.uint8) for image in request.images)
         ids = np.arange(len(text), dtype=np.int32)
+        if request.grid is not None:
+            return ModelInput(text, ids, layout=request.grid, negative=ids[:1], num_new_tokens=len(text))
         return ModelInput(text, ids, tiles, (len(tiles), 7), len(tiles), tuple(map(bytes.hex, request.images)))
 
     def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
@@ -58,7 +75,7 @@ class ToyProcessor:
             raise UnicodeError("no such letter")
         text = " ".join(map(str, completion.token_ids))
         count = len(model_input.token_ids)
-        return Answer(text, None, completion.token_ids, completion.logprobs, completion.finish, count, 0)
+        return Answer(text, completion.image, completion.token_ids, completion.logprobs, completion.finish, count, 0)
 
 
 @dataclass
@@ -116,24 +133,32 @@ class ToyEngine:
 
 @dataclass(frozen=True)
 class ToyJob:
-    """Asks the column `text` and keeps the answer's text."""
+    """Asks the column `text` and keeps the answer's text; a text `3 x look` is asked three times, with other seeds."""
 
     has_text_only_rows: bool = False
     kind: str = "toy"
     required: tuple[str, ...] = ("text",)
+    optional: tuple[str, ...] = ()
     needs_unique_keys: bool = False
     template: str | None = None
+    sampling: Sampling = SAMPLING
+    picture: PictureFormat | None = None
+    check: Check | None = None
 
     @property
     def schema(self) -> pa.Schema:
         return pa.schema([("caption", pa.string())])
 
-    def request(self, row: Mapping[str, Any]) -> Request:
+    def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         if not row["text"]:
             raise BadRequest("found no text")
-        return Request(prompt=row["text"], images=row["images"])
+        times, _, text = row["text"].rpartition(" x ")
+        return [
+            Request(prompt=text, images=row["images"], sampling=replace(sampling, seed=sampling.seed + n))
+            for n in range(int(times or 1))
+        ]
 
-    def record(self, row: Mapping[str, Any], answer: Answer | None) -> Mapping[str, Any]:
+    def record(self, row: Mapping[str, Any], answer: Answer | None, index: int) -> Mapping[str, Any]:
         if row["text"] == "unrecordable" and answer is not None:
             raise LookupError("no place for this answer")
         if row["text"] == "mistyped" and answer is not None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from jobs.prompt import Prompt, ask, columns_of
+from jobs.prompt import GREEDY, Prompt, ask, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring import exact
 from jobs.scoring.summary import ScoredRow, summarize_scores
@@ -41,7 +41,7 @@ class CaptionJob:
     kind: str = "caption"
     has_text_only_rows: bool = False
     needs_unique_keys: bool = False
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     optional: Sequence[str] = ()
     picture: None = None
     check: None = None

@@ -5,10 +5,11 @@ from typing import Annotated
 from pydantic import Field
 
 from jobs.caption import CaptionSettings
+from jobs.synthesize import SynthesizeSettings
 from jobs.vqa import VqaSettings
 from pipeline.pipeline_settings import PipelineSettings
 
-JobSettings = Annotated[CaptionSettings | VqaSettings, Field(discriminator="kind")]
+JobSettings = Annotated[CaptionSettings | VqaSettings | SynthesizeSettings, Field(discriminator="kind")]
 
 
 class RunSettings(PipelineSettings):

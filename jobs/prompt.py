@@ -11,6 +11,9 @@ from pydantic import AfterValidator
 
 from models.types import BadRequest, Request, Sampling
 
+# How a question about a picture is answered where the run's settings do not say: the likeliest token, every time.
+GREEDY = Sampling()
+
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"\w[\w -]*")
 

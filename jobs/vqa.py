@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from jobs.prompt import Prompt, ask, columns_of
+from jobs.prompt import GREEDY, Prompt, ask, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring import exact
 from jobs.scoring.clean import clean
@@ -63,7 +63,7 @@ class VqaJob:
     has_text_only_rows: bool = True
     # A score over keys that stand for two questions would count one of them twice and the other never.
     needs_unique_keys: bool = True
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     optional: Sequence[str] = ()
     picture: None = None
     check: None = None

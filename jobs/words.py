@@ -36,10 +36,11 @@ def say_scores(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def _say_score(score: Mapping[str, Any]) -> str:
+    verdict = score.get("verdict", "right")
     if score["score"] is None:
-        return "no gold answers"
+        return "no gold answers" if verdict == "right" else f"nothing known to be {verdict}"
     interval = f"{score['low'] * 100:.1f}–{score['high'] * 100:.1f}"
-    return f"{score['score'] * 100:.1f} % right (95 % interval {interval}, {score['n']:,} rows)"
+    return f"{score['score'] * 100:.1f} % {verdict} (95 % interval {interval}, {score['n']:,} rows)"
 
 
 def say_demo(demo: "Demo") -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from jobs.caption import CaptionJob
 from jobs.config import RunSettings
+from jobs.synthesize import SynthesizeJob
 from jobs.vqa import VqaJob
 from pipeline.settings import ConfigError, check_settings, load_settings
 
@@ -22,14 +23,16 @@ def test_every_config_fits(path):
 
 def test_there_are_configs():
     named = {f"{job}_{family}.yaml" for job in ("caption", "vqa") for family in ("aria", "mllama")}
-    assert {path.name for path in CONFIGS} >= {*named, "smoke.yaml"}
+    assert {path.name for path in CONFIGS} >= {*named, "vqa_emu3.yaml", "synthesize_emu3.yaml", "smoke.yaml"}
 
 
 def test_the_kind_chooses_the_job():
     caption = check_settings(RunSettings, {**LEAST, "job": {"kind": "caption"}})
     vqa = check_settings(RunSettings, {**LEAST, "job": {"kind": "vqa"}})
     assert isinstance(caption.job.build(), CaptionJob)
+    synthesize = check_settings(RunSettings, {**LEAST, "job": {"kind": "synthesize"}})
     assert isinstance(vqa.job.build(), VqaJob)
+    assert isinstance(synthesize.job.build(), SynthesizeJob)
 
 
 def test_a_setting_of_another_job_is_unknown():
@@ -48,10 +51,46 @@ def test_all_faults_of_job_and_pipeline_are_listed_at_once():
 
 
 def test_an_unknown_job_names_the_known_ones():
-    with pytest.raises(ConfigError, match=r"job\.kind: found 'captoin'.*'caption', 'vqa'.*did you mean `caption`"):
+    with pytest.raises(
+        ConfigError, match=r"job\.kind: found 'captoin'.*'caption', 'vqa', 'synthesize'.*did you mean `caption`"
+    ):
         check_settings(RunSettings, {**LEAST, "job": {"kind": "captoin"}})
 
 
 def test_a_prompt_with_more_than_column_names_is_a_wrong_setting():
     with pytest.raises(ConfigError, match=r"job\.prompt.*plain column name"):
         check_settings(RunSettings, {**LEAST, "job": {"kind": "caption", "prompt": "{key.upper}"}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"ratio": "wide"}, r"job: found ratio 'wide', expected width to height"),
+        ({"ratio": "100:1", "area": 64}, r"job: a picture of 0 x 10 codes"),
+        ({"area": 0}, r"job\.area: found 0"),
+        ({"num_images": 0}, r"job\.num_images: found 0"),
+        ({"guidance_scale": float("nan")}, r"job\.guidance_scale: found nan"),
+        ({"image_format": "gif"}, r"job\.image_format: found 'gif', expected 'png', 'jpeg' or 'webp'"),
+        ({"image_quality": 101}, r"job\.image_quality: found 101"),
+        ({"check": {}}, r"job\.check\.model: missing"),
+        ({"check": {"model": {"path": "m"}, "questions": []}}, r"job\.check\.questions: found \[\]"),
+        (
+            {"check": {"model": {"path": "m"}, "questions": [{"ask": "{a.b}?"}]}},
+            r"job\.check\.questions\.0\.ask.*plain column name",
+        ),
+    ],
+)
+def test_a_picture_that_cannot_be_is_a_wrong_setting(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        check_settings(RunSettings, {**LEAST, "job": {"kind": "synthesize", **settings}})
+
+
+def test_a_ratio_needs_no_quotes_and_a_commented_check_is_one(tmp_path):
+    text = (ROOT / "configs" / "synthesize_emu3.yaml").read_text()
+    start = text.index("  # check:")
+    path = tmp_path / "checked.yaml"
+    path.write_text(text[:start] + text[start:].replace("  # ", "  "))
+    settings = load_settings(RunSettings, path, ["job.ratio=16:9", "job.check.questions=[{ask: 'Red?', expect: no}]"])
+    assert settings.job.ratio == "16:9"
+    assert [(one.ask, one.expect) for one in settings.job.check.questions] == [("Red?", "no")]
+    assert len(load_settings(RunSettings, path).job.check.questions) == 2

@@ -1,0 +1,136 @@
+"""Questions to another model about drawn pictures, the answers expected, and whether a picture is kept for them.
+
+It knows rows and answers; which model looks, and how its chat is written, is not known here.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from jobs.prompt import Prompt, ask, columns_of, fill
+from jobs.scoring import exact
+from jobs.scoring.clean import clean
+from models.types import Answer, Request, Sampling
+from pipeline.check import CheckSettings
+from pipeline.rows import ANSWER
+from pipeline.settings import Settings
+
+NAME = "check/all_as_expected"
+
+# Columns of a part that say nothing about the picture to be asked for; a column of the input by such a name stands in
+# the part as `input_<name>`.
+CLASHES = (*(name for name in ANSWER.names if name != "seed"), "image", "check_answers", "keep")
+
+_FIRST_WORD = re.compile(r"\W*(\w+)")
+
+
+class Question(Settings):
+    """One question about a picture, and the answer that keeps it.
+
+    Attributes:
+        ask: `{column}` is replaced by that column's text, `{text}` by what the picture was drawn from. In a row where
+            a column is empty the question is not asked.
+        expect: The answer, columns filled in as well.
+    """
+
+    ask: Prompt
+    expect: Prompt = "yes"
+
+    @field_validator("expect", mode="before")
+    @classmethod
+    def _a_word(cls, expect: Any) -> Any:
+        # YAML reads a bare yes or no as a truth value; as an answer it can only be the word.
+        return {True: "yes", False: "no"}[expect] if isinstance(expect, bool) else expect
+
+
+class PictureCheckSettings(CheckSettings):
+    """Which model looks at the drawn pictures, and what it is asked.
+
+    Attributes:
+        template: Takes the chat template's place: plain text with `{image}` and `{question}`.
+        questions: All of them must be answered as expected for a picture to be kept.
+    """
+
+    template: str | None = None
+    questions: tuple[Question, ...] = Field(
+        default=(Question(ask="Does this picture show {text}? Answer yes or no."),), min_length=1
+    )
+
+
+@dataclass(frozen=True)
+class PictureCheck:
+    """See pipeline.job.Check."""
+
+    settings: PictureCheckSettings
+
+    @property
+    def template(self) -> str | None:
+        """What takes the chat template's place."""
+        return self.settings.template
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the questions name, each once."""
+        named = [name for one in self.settings.questions for text in (one.ask, one.expect) for name in columns_of(text)]
+        return list(dict.fromkeys(named))
+
+    def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
+        """Ask of the picture every question whose columns have something in this row; there may be none.
+
+        Raises:
+            BadRequest: A column that a question names holds no text.
+        """
+        seen = {**_as_given(row), "images": (row["image"],)}
+        return [ask(one.ask, seen, sampling) for one in self._asked(row)]
+
+    def record(self, row: Mapping[str, Any], answers: Sequence[Answer]) -> Mapping[str, Any]:
+        """Keep the answers, and the picture if each of them is the expected one; null where nothing was asked."""
+        asked = self._asked(row)
+        if not asked:
+            return {"check_answers": None, "keep": None}
+        given = _as_given(row)
+        agreed = [agrees(answer.text, fill(one.expect, given)) for one, answer in zip(asked, answers, strict=True)]
+        return {"check_answers": [answer.text.strip() for answer in answers], "keep": all(agreed)}
+
+    def shown(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Show each question with its answer."""
+        if row["check_answers"] is None:
+            return []
+        given = _as_given(row)
+        return [
+            (fill(one.ask, given), answer or "(nothing)")
+            for one, answer in zip(self._asked(row), row["check_answers"], strict=True)
+        ]
+
+    def _asked(self, row: Mapping[str, Any]) -> list[Question]:
+        given = _as_given(row)
+        return [
+            one
+            for one in self.settings.questions
+            if not any(_is_empty(given.get(name)) for text in (one.ask, one.expect) for name in columns_of(text))
+        ]
+
+
+def agrees(response: str, expected: str) -> bool:
+    """Compare as `exact/nocase_nopunct` does; where yes or no is expected, the response's first word decides.
+
+    So `Yes, there is.` agrees with yes, and `not really` does not agree with no.
+    """
+    kept = clean(response)
+    if exact.normalize(expected) in ("yes", "no"):
+        first = _FIRST_WORD.match(kept)
+        return first is not None and exact.normalize(first.group(1)) == exact.normalize(expected)
+    return exact.score(kept, [expected]) == 1.0
+
+
+def _as_given(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Call a part's columns as the input does."""
+    renamed = {name: row[f"input_{name}"] for name in CLASHES if f"input_{name}" in row}
+    return {**row, "text": row["caption_in"], **renamed}
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

@@ -1,0 +1,200 @@
+"""Draw pictures from text: the job, its columns and its numbers. A row may ask for several pictures of its own size.
+
+What a row may say of its pictures stands in jobs/pictures.py, what another model is asked about them in jobs/check.py.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+from pydantic import Field, model_validator
+
+from jobs import pictures
+from jobs.check import NAME, PictureCheck, PictureCheckSettings
+from jobs.report.shown import Lines
+from jobs.scoring.summary import ScoredRow, summarize_scores
+from models.emu3.grid import grid_for
+from models.images import FORMATS, LIMIT_PIXELS
+from models.types import Answer, BadRequest, PictureFormat, Request, Sampling
+from pipeline.settings import Settings
+
+SCHEMA = pa.schema(
+    [
+        ("caption_in", pa.string()),
+        ("image", pa.binary()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("image_format", pa.string()),
+        ("image_index", pa.int32()),
+        ("ratio", pa.string()),
+        ("area", pa.int64()),
+        ("negative_prompt", pa.string()),
+        ("guidance_scale", pa.float64()),
+        ("num_images", pa.int32()),
+        ("check_answers", pa.list_(pa.string())),
+        ("keep", pa.bool_()),
+    ]
+)
+
+# What Emu3's authors put behind every text, and what they move away from.
+QUALITY = " masterpiece, film grained, best quality."
+NEGATIVE_PROMPT = (
+    "lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, cropped, worst quality, "
+    "low quality, normal quality, jpeg artifacts, signature, watermark, username, blurry."
+)
+
+# The settings among the columns that a row may set for itself; its seed is the run's affair.
+_SET_BY_ROW = tuple(name for name in pictures.COLUMNS if name in SCHEMA.names)
+
+
+class SynthesizeSettings(Settings):
+    """What the synthesize job can be told.
+
+    Attributes:
+        ratio: Width to height, such as `16:9`; a row's column `ratio` comes first, and so on for the next four.
+        area: Pixels of a picture, about.
+        negative_prompt: What pictures are moved away from.
+        guidance_scale: How far; 1 leaves it out and takes half the work.
+        num_images: Pictures from each row, seeds counted up from the row's own.
+        quality: Put behind every text; empty for nothing.
+        image_format: The file format of the pictures.
+        image_quality: 1 to 100, for JPEG and WebP.
+        check: Another model that looks at the pictures, and what it is asked.
+    """
+
+    kind: Literal["synthesize"]
+    ratio: str = "1:1"
+    area: int = Field(default=518_400, ge=1, le=LIMIT_PIXELS)
+    negative_prompt: str = NEGATIVE_PROMPT
+    guidance_scale: float = Field(default=3.0, allow_inf_nan=False)
+    num_images: int = Field(default=1, ge=1, le=pictures.MOST_IMAGES)
+    quality: str = QUALITY
+    image_format: Literal["png", "jpeg", "webp"] = "png"
+    image_quality: int = Field(default=95, ge=1, le=100)
+    check: PictureCheckSettings | None = None
+
+    @model_validator(mode="after")
+    def _is_a_size(self) -> Self:
+        grid_for(self.ratio, self.area)
+        return self
+
+    def build(self) -> "SynthesizeJob":
+        """Return the job that does this."""
+        return SynthesizeJob(self)
+
+
+@dataclass(frozen=True)
+class SynthesizeJob:
+    """See pipeline.job.Job."""
+
+    settings: SynthesizeSettings
+    kind: str = "synthesize"
+    optional: Sequence[str] = pictures.COLUMNS
+    has_text_only_rows: bool = True
+    template: None = None
+    needs_unique_keys: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The text, the picture, what it was drawn with, and what the check found."""
+        return SCHEMA
+
+    @property
+    def required(self) -> Sequence[str]:
+        """The text, and the columns named in the check's questions that are not the job's own."""
+        own = {"text", *SCHEMA.names} - {"image", "check_answers", "keep"}
+        return ["text", *(name for name in (self.check.columns if self.check else ()) if name not in own)]
+
+    @property
+    def sampling(self) -> Sampling:
+        """As the authors draw."""
+        return Sampling(temperature=1.0, top_k=2048, guidance_scale=self.settings.guidance_scale)
+
+    @property
+    def picture(self) -> PictureFormat:
+        """How pictures are encoded."""
+        return PictureFormat(self.settings.image_format, self.settings.image_quality)
+
+    @property
+    def check(self) -> PictureCheck | None:
+        """What another model is asked about each picture."""
+        return None if self.settings.check is None else PictureCheck(self.settings.check)
+
+    def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
+        """Ask for each of the row's pictures; they differ in their seeds, which count up from the first one's.
+
+        Raises:
+            BadRequest: There is no text, or a column does not hold what it should.
+        """
+        text = row.get("text")
+        if not isinstance(text, str) or not text.strip():
+            raise BadRequest("found no text in column `text`, expected what the picture shows")
+        asked = {name: self._setting(row, name) for name in _SET_BY_ROW}
+        grid = grid_for(asked["ratio"], asked["area"])
+        seed = pictures.read_column(row, "seed", sampling.seed)
+        request = Request(
+            key=row["key"],
+            prompt=text + self.settings.quality,
+            negative_prompt=asked["negative_prompt"],
+            grid=(grid.rows, grid.columns),
+        )
+        guided = replace(sampling, guidance_scale=asked["guidance_scale"])
+        seeds = ((seed + index) % pictures.NUM_SEEDS for index in range(asked["num_images"]))
+        return [replace(request, sampling=replace(guided, seed=one)) for one in seeds]
+
+    def record(self, row: Mapping[str, Any], answer: Answer | None, index: int) -> Mapping[str, Any]:
+        """Keep the picture and what it was drawn with; of a row that failed what can be read of it."""
+        record = {"caption_in": row.get("text"), "image_index": index}
+        record |= {name: self._setting_or_null(row, name) for name in _SET_BY_ROW}
+        if answer is None:
+            return record
+        if answer.image is None:
+            raise ValueError("the answer holds no picture")
+        width, height = _size_of(answer.image)
+        drawn = {"image": answer.image, "width": width, "height": height, "image_format": self.settings.image_format}
+        return {**record, **drawn}
+
+    def summarize(self, results: pa.Table) -> Mapping[str, Any]:
+        """Count the pictures; with a check, give the share of them that are kept."""
+        num_pictures = int(pc.sum(results["width"].is_valid()).as_py() or 0)
+        if self.check is None:
+            return {"pictures": num_pictures}
+        rows = [
+            ScoredRow(None if keep is None else float(keep), is_failed, is_truncated=False)
+            for keep, is_failed in zip(self.verdicts(results), results["error"].is_valid().to_pylist(), strict=True)
+        ]
+        return {"pictures": num_pictures, "scores": {"kept": {"verdict": "kept", **summarize_scores(NAME, rows)}}}
+
+    @property
+    def title(self) -> str:
+        """The headline of the report."""
+        return "Pictures"
+
+    def shown(self, row: Mapping[str, Any]) -> Lines:
+        """Show the text, what the row set for itself, and what the check was told."""
+        changed = [(name, str(row[name])) for name in _SET_BY_ROW if row[name] != getattr(self.settings, name)]
+        return [("", row["caption_in"]), *changed, *(self.check.shown(row) if self.check else [])]
+
+    def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
+        """Say which pictures are kept; None for those that nothing was asked about."""
+        verdicts: list[bool | None] = results["keep"].to_pylist()
+        return verdicts
+
+    def _setting(self, row: Mapping[str, Any], name: str) -> Any:
+        return pictures.read_column(row, name, getattr(self.settings, name))
+
+    def _setting_or_null(self, row: Mapping[str, Any], name: str) -> Any:
+        try:
+            return self._setting(row, name)
+        except BadRequest:  # the row's error says what was found
+            return None
+
+
+def _size_of(image: bytes) -> tuple[int, int]:
+    """Read width and height off the head of an encoded picture."""
+    with Image.open(io.BytesIO(image), formats=FORMATS) as picture:
+        return picture.size

@@ -1,6 +1,7 @@
 """A few rows of a run with their images, small enough to stand inside a page.
 
-The images are read again from the input, for the shown rows' units only. It knows rows and pictures, not pages.
+What the model saw is read again from the input, what it drew from the parts, both for the shown rows only. It knows
+rows and pictures, not pages.
 """
 
 import base64
@@ -15,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from jobs.report.pictures import Pictures
 from jobs.report.results import Results
+from jobs.report.shown import Words
 from models.images import decode_image
 from models.types import BadImage
 from pipeline.formats.rows import ReadError
@@ -31,10 +34,11 @@ MOST_UNITS = 8
 SIDE_PIXELS = 320
 IMAGES_PER_CARD = 4
 NOT_AGAIN = "its image could not be read again"
+NOT_DRAWN = "no picture"
 
 RULE = (
     f"Up to {MOST_CARDS} rows: from {MOST_UNITS} stretches spread evenly over the run, in the order of a hash of their "
-    "keys, so every report of this run shows the same ones."
+    "names, so every report of this run shows the same ones."
 )
 
 
@@ -65,38 +69,50 @@ class Gallery:
     num_wrong: int | None
 
 
-def build_gallery(results: Results, read: ReadSettings, verdicts: Sequence[bool | None]) -> Gallery:
+Shown = tuple[Sequence[str], str | None]
+
+
+def build_gallery(results: Results, read: ReadSettings, verdicts: Sequence[bool | None], words: Words) -> Gallery:
     """Choose rows and fetch their images.
 
     Args:
         results: The finished parts; rows that failed are not shown here.
         read: How to reach the input.
         verdicts: For each row of the results whether it is right; None where nothing is known.
+        words: What verdicts are called.
     """
     units = _spread(results.units, MOST_UNITS)
-    chosen = _choose(results.rows, units, verdicts)
-    images = _fetch(chosen, units, read)
-    cards = [Card(row, *images.get(_place(row), ((), NOT_AGAIN)), _verdict(right)) for row, right in chosen]
+    numbers = _choose(results.rows, units, verdicts)
+    rows = _take(results.rows, numbers).to_pylist()
+    images = _drawn(results.pictures, numbers) if results.pictures else _given(rows, units, read)
+    cards = [
+        Card(row, *shown, _verdict(verdicts[number])) for row, shown, number in zip(rows, images, numbers, strict=True)
+    ]
     known = [verdict for verdict in verdicts if verdict is not None]
     if not known:
         return Gallery(cards, RULE, None, None)
-    rule = f"{RULE} Half of them right and half wrong, as far as there are so many: this is not the share of the run."
+    halves = f"Half of them {words.good} and half {words.bad}, as far as there are so many"
+    rule = f"{RULE} {halves}: this is not the share of the run."
     return Gallery(cards, rule, sum(known), len(known) - sum(known))
 
 
-Chosen = Sequence[tuple[Mapping[str, Any], bool | None]]
-
-
-def _choose(rows: pa.Table, units: Sequence[Unit], verdicts: Sequence[bool | None]) -> Chosen:
+def _choose(rows: pa.Table, units: Sequence[Unit], verdicts: Sequence[bool | None]) -> list[int]:
+    """Return the numbers of the rows to be shown."""
     numbers = [number for unit in units for number in _rows_of(rows, unit)]
-    keys = _take(rows, numbers)["key"].to_pylist()
-    hashed = sorted(zip(map(_hash, keys), numbers, strict=True))
+    hashed = sorted(zip(map(_hash, _names(_take(rows, numbers))), numbers, strict=True))
     ordered = [number for _, number in hashed]
     wrong = [number for number in ordered if verdicts[number] is False]
     right = [number for number in ordered if verdicts[number]]
     unknown = [number for number in ordered if verdicts[number] is None]
-    shown = [*_halves(wrong, right, MOST_CARDS), *unknown][:MOST_CARDS]
-    return [(row, verdicts[number]) for number, row in zip(shown, _take(rows, shown).to_pylist(), strict=True)]
+    return [*_halves(wrong, right, MOST_CARDS), *unknown][:MOST_CARDS]
+
+
+def _names(rows: pa.Table) -> list[str]:
+    """Tell rows apart: by their keys, and pictures of one row by their numbers, so that these do not stand together."""
+    keys: list[str] = rows["key"].to_pylist()
+    if "image_index" not in rows.column_names:
+        return keys
+    return [f"{key}#{index}" for key, index in zip(keys, rows["image_index"].to_pylist(), strict=True)]
 
 
 def _take(rows: pa.Table, numbers: Sequence[int]) -> pa.Table:
@@ -121,11 +137,16 @@ def _rows_of(rows: pa.Table, unit: Unit) -> list[int]:
     return numbers
 
 
-def _fetch(
-    chosen: Chosen, units: Iterable[Unit], read: ReadSettings
-) -> dict[tuple[str, int], tuple[Sequence[str], str | None]]:
-    wanted = {_place(row) for row, _ in chosen}
-    fetched: dict[tuple[str, int], tuple[Sequence[str], str | None]] = {}
+def _drawn(pictures: Pictures, numbers: Sequence[int]) -> list[Shown]:
+    """Fetch what was drawn, from the parts."""
+    found = pictures.read(numbers)
+    return [_thumbnails([picture], None) if (picture := found[number]) else ((), NOT_DRAWN) for number in numbers]
+
+
+def _given(rows: Sequence[Mapping[str, Any]], units: Iterable[Unit], read: ReadSettings) -> list[Shown]:
+    """Fetch what the model saw, from the input."""
+    wanted = {_place(row) for row in rows}
+    fetched: dict[tuple[str, int], Shown] = {}
     for unit in units:
         try:
             table = read_unit(unit, read).select(["shard", "index", "images", "error"])
@@ -135,10 +156,10 @@ def _fetch(
         for row in table.to_pylist():
             if _place(row) in wanted:
                 fetched[_place(row)] = _thumbnails(row["images"], row["error"])
-    return fetched
+    return [fetched.get(_place(row), ((), NOT_AGAIN)) for row in rows]
 
 
-def _thumbnails(images: Sequence[bytes], error: Mapping[str, str] | None) -> tuple[Sequence[str], str | None]:
+def _thumbnails(images: Sequence[bytes], error: Mapping[str, str] | None) -> Shown:
     if error is not None:
         return [], f"{NOT_AGAIN}: {error['message']}"
     try:

@@ -15,6 +15,9 @@ EXAMPLES_PER_FAILURE = 3
 def numbers_of(results: Results, job: Job) -> dict[str, Any]:
     """Return everything that report.json holds.
 
+    `rows` are the input's, `answers` the results': a row that asked for several pictures has several. `failed` counts
+    answers.
+
     Rates are over the time in which a start of the run worked, all starts together; waiting between them and
     the loading of the model before the first unit are in `seconds` as the starts measured it.
     """
@@ -22,12 +25,14 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
     seconds = sum(attempt["seconds"] for attempt in results.attempts)
     answered = sum(attempt["answered"] for attempt in results.attempts)
     written = sum(attempt["output_tokens"] for attempt in results.attempts)
+    summary = _summary(results, job)
     return {
         "job": job.kind,
         "uri": results.uri,
         "is_finished": results.is_finished,
-        "rows": rows.num_rows,
+        "rows": results.finished_rows,
         "planned_rows": results.planned_rows,
+        "answers": rows.num_rows,
         "failed": rows.num_rows - rows["error"].null_count,
         "seconds": round(seconds, 3),
         "tokens": _sum(rows["output_tokens"]),
@@ -37,7 +42,8 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "tokens_per_second": round(written / seconds, 3) if seconds else None,
         "finish_reasons": _counts(rows["finish_reason"]),
         "failures": failures(rows),
-        **_summary(results, job),
+        **summary,
+        **_picture_rate(summary, results.finished_rows, answered, seconds),
         "attempts": len(results.attempts),
         "device": results.frozen["device"],
         "weights": results.frozen["weights"],
@@ -63,9 +69,17 @@ def failures(rows: pa.Table) -> list[dict[str, Any]]:
 def _summary(results: Results, job: Job) -> dict[str, Any]:
     """Return the job's own numbers; a score also says how many rows it still misses."""
     summary = dict(job.summarize(results.rows))
-    missing = results.planned_rows - results.rows.num_rows
+    missing = results.planned_rows - results.finished_rows
     scores: Mapping[str, Mapping[str, Any]] = summary.get("scores", {})
     return {**summary, "scores": {name: {**score, "missing": missing} for name, score in scores.items()}}
+
+
+def _picture_rate(summary: Mapping[str, Any], rows: int, answered: int, seconds: float) -> dict[str, float | None]:
+    """Return how fast pictures were drawn, where the job counts any: as many for each row as all rows have."""
+    if "pictures" not in summary:
+        return {}
+    drawn = summary["pictures"] * answered / rows if rows else 0
+    return {"pictures_per_second": round(drawn / seconds, 3) if seconds else None}
 
 
 def _sum(column: pa.ChunkedArray) -> int:

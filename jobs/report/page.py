@@ -12,10 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from jobs.report.gallery import Gallery
-from jobs.report.shown import ShownJob
-
-# What stands in the column `finish_reason`, said in words.
-REASONS = {"stop": "ended by themselves", "length": "were cut off at the token limit", "error": "failed"}
+from jobs.report.shown import ShownJob, words_of
 
 
 def render_report(numbers: Mapping[str, Any], gallery: Gallery, job: ShownJob) -> str:
@@ -29,7 +26,8 @@ def render_report(numbers: Mapping[str, Any], gallery: Gallery, job: ShownJob) -
         group_by=numbers["settings"]["job"].get("group_by"),
         gallery=gallery,
         card_lines=job.shown,
-        reasons=REASONS,
+        words=words_of(job),
+        pictures=numbers.get("pictures"),
     )
 
 

@@ -11,13 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.report import pictures
+from jobs.report.pictures import Pictures
 from pipeline import ledger
 from pipeline.plan import read_plan
+from pipeline.rows import count_rows
 from pipeline.storage import Store
 from pipeline.units import Unit
 
-# They are as long as all answers together, and no number of the report needs them.
-LEFT_OUT = ("output_token_ids", "output_logprobs")
+# They are as large as all answers together, and no number of the report needs them.
+LEFT_OUT = ("output_token_ids", "output_logprobs", pictures.COLUMN)
 
 
 class ReportError(ValueError):
@@ -33,8 +36,9 @@ class Results:
         frozen: `settings`, `device`, `weights`, `versions`, as the run wrote them down at its start.
         units: The run, as it was cut at its start.
         attempts: What each start of the run wrote down at its end, oldest first.
-        rows: All columns of the finished parts but the tokens.
+        rows: All columns of the finished parts but tokens and pictures.
         is_finished: Whether the run has said that it is.
+        pictures: Where the drawn pictures are; None for a job that draws none.
     """
 
     uri: str
@@ -43,11 +47,17 @@ class Results:
     attempts: Sequence[Mapping[str, Any]]
     rows: pa.Table
     is_finished: bool
+    pictures: Pictures | None = None
 
     @property
     def planned_rows(self) -> int:
-        """Rows that the output has, or will have."""
-        return sum(unit.stop - unit.start for unit in self.units)
+        """Rows of the input that the output has, or will have."""
+        return sum(unit.num_rows for unit in self.units)
+
+    @property
+    def finished_rows(self) -> int:
+        """Rows of the input that it has; each may stand there several times, once for each of its pictures."""
+        return count_rows(self.rows)
 
 
 def read_results(store: Store) -> Results:
@@ -63,17 +73,22 @@ def read_results(store: Store) -> Results:
     if not output.parts:
         raise ReportError(f"found no finished part in {store.uri} yet; run it on, then report")
     paths = sorted(path for path in output.paths if path.startswith(f"{ledger.ATTEMPTS}/"))
+    parts = {path: _read_part(store, path) for path in ledger.part_paths(store)}
+    has_pictures = any(has_them for _, has_them in parts.values())
     return Results(
         uri=store.uri,
         frozen=ledger.read_settings(store),
         units=read_plan(store),
         attempts=[json.loads(store.read(path)) for path in paths],
-        rows=pa.concat_tables([_read_part(store, path) for path in ledger.part_paths(store)]),
+        rows=pa.concat_tables([rows for rows, _ in parts.values()]),
         is_finished=output.is_done,
+        pictures=Pictures(store, {path: rows.num_rows for path, (rows, _) in parts.items()}) if has_pictures else None,
     )
 
 
-def _read_part(store: Store, path: str) -> pa.Table:
+def _read_part(store: Store, path: str) -> tuple[pa.Table, bool]:
+    """Return a part's rows, and whether it has pictures beside them."""
     with store.open(path) as file:
         part = pq.ParquetFile(file)
-        return part.read(columns=[name for name in part.schema_arrow.names if name not in LEFT_OUT])
+        names = part.schema_arrow.names
+        return part.read(columns=[name for name in names if name not in LEFT_OUT]), pictures.COLUMN in names

@@ -1,6 +1,7 @@
 """What a report asks of a job beside what the pipeline asks: how its rows are shown, and which are right."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -8,6 +9,31 @@ import pyarrow as pa
 from pipeline.job import Job
 
 Lines = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a page calls things.
+
+    Attributes:
+        good: A row whose verdict is True.
+        bad: A row whose verdict is False.
+        reasons: What stands in the column `finish_reason`, after a number of answers.
+    """
+
+    good: str
+    bad: str
+    reasons: Mapping[str, str]
+
+
+TEXTS = Words(
+    good="right",
+    bad="wrong",
+    reasons={"stop": "ended by themselves", "length": "were cut off at the token limit", "error": "failed"},
+)
+PICTURES = Words(
+    good="kept", bad="dropped", reasons={"stop": "are whole", "length": "are incomplete", "error": "failed"}
+)
 
 
 class ShownJob(Job, Protocol):
@@ -25,3 +51,8 @@ class ShownJob(Job, Protocol):
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Say of each row whether it is right; None where that is not known."""
         ...
+
+
+def words_of(job: Job) -> Words:
+    """Return what fits a job: it answers in words, right or wrong, or draws pictures, of which a check keeps some."""
+    return TEXTS if job.picture is None else PICTURES

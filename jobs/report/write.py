@@ -9,7 +9,7 @@ from jobs.report.gallery import build_gallery
 from jobs.report.numbers import numbers_of
 from jobs.report.page import render_report
 from jobs.report.results import read_results
-from jobs.report.shown import ShownJob
+from jobs.report.shown import ShownJob, words_of
 from pipeline.storage import Store
 from pipeline.units import ReadSettings
 
@@ -33,7 +33,8 @@ class Report:
 def write_report(store: Store, job: ShownJob, read: ReadSettings) -> Report:
     """Write report.json and report.html of an output, over earlier ones.
 
-    The input is read again for the images of the gallery; if that fails, the page says so in their place.
+    The gallery shows drawn pictures from the parts; for other jobs the input is read again for its images, and if that
+    fails, the page says so in their place.
 
     Raises:
         ReportError: There are no results yet.
@@ -41,7 +42,7 @@ def write_report(store: Store, job: ShownJob, read: ReadSettings) -> Report:
     """
     results = read_results(store)
     numbers = numbers_of(results, job)
-    gallery = build_gallery(results, read, job.verdicts(results.rows))
+    gallery = build_gallery(results, read, job.verdicts(results.rows), words_of(job))
     store.replace(NUMBERS, json.dumps(numbers, indent=2, ensure_ascii=False).encode())
     store.replace(PAGE, render_report(numbers, gallery, job).encode())
     return Report(numbers, store.name(PAGE))

@@ -18,6 +18,7 @@ from jobs.report.gallery import MOST_CARDS, SIDE_PIXELS, build_gallery, thumbnai
 from jobs.report.numbers import failures, numbers_of
 from jobs.report.page import render, render_report
 from jobs.report.results import ReportError, Results, read_results
+from jobs.report.shown import TEXTS, words_of
 from jobs.report.write import write_report
 from jobs.vqa import VqaSettings
 from models.types import BadImage
@@ -106,7 +107,7 @@ def questioned(photos):
 
 
 def page_of(photos, job, results):
-    gallery = build_gallery(results, ReadSettings(uri=str(photos)), job.verdicts(results.rows))
+    gallery = build_gallery(results, ReadSettings(uri=str(photos)), job.verdicts(results.rows), words_of(job))
     return render_report(numbers_of(results, job), gallery, job)
 
 
@@ -167,7 +168,7 @@ def test_a_gallery_shows_the_same_rows_every_time(photos):
     job, results = captioned(photos)
     read = ReadSettings(uri=str(photos))
     verdicts = job.verdicts(results.rows)
-    first, second = (build_gallery(results, read, verdicts) for _ in range(2))
+    first, second = (build_gallery(results, read, verdicts, TEXTS) for _ in range(2))
     assert first == second
     assert len(first.cards) <= MOST_CARDS
     assert len({card.row["key"] for card in first.cards}) == len(first.cards)
@@ -176,7 +177,7 @@ def test_a_gallery_shows_the_same_rows_every_time(photos):
 
 def test_a_gallery_leaves_failed_rows_to_the_table_of_failures(photos):
     job, results = captioned(photos)
-    gallery = build_gallery(results, ReadSettings(uri=str(photos)), [None] * 40)
+    gallery = build_gallery(results, ReadSettings(uri=str(photos)), [None] * 40, TEXTS)
     assert "03.png" not in {card.row["key"] for card in gallery.cards}
     assert gallery.num_right is None
     assert "cannot decode" in page_of(photos, job, results)
@@ -192,7 +193,7 @@ def test_a_run_in_which_every_row_failed_has_a_page(photos):
 
 def test_the_image_beside_a_caption_is_that_rows_image(photos):
     _, results = captioned(photos)
-    gallery = build_gallery(results, ReadSettings(uri=str(photos)), [None] * 40)
+    gallery = build_gallery(results, ReadSettings(uri=str(photos)), [None] * 40, TEXTS)
     for card in gallery.cards:
         number = int(card.row["key"].removesuffix(".png"))
         assert card.images[0] == thumbnail(png((number, 0, 0)))
@@ -201,7 +202,7 @@ def test_the_image_beside_a_caption_is_that_rows_image(photos):
 def test_few_rows_of_one_verdict_leave_their_places_to_the_other(photos):
     _, results = captioned(photos)
     verdicts = [i != 7 for i in range(40)]
-    gallery = build_gallery(results, ReadSettings(uri=str(photos)), verdicts)
+    gallery = build_gallery(results, ReadSettings(uri=str(photos)), verdicts, TEXTS)
     assert len(gallery.cards) == MOST_CARDS
     assert [card.verdict for card in gallery.cards].count("wrong") <= 1
 

@@ -1,11 +1,13 @@
 """Chance comes from seed, place and token alone, follows the distribution, and is filtered as the reference does."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from models.engine.sampler import choose, filtered, gumbel
+from models.engine.sampler import choose, gumbel, kept
 from models.types import Sampling
 
 
@@ -36,7 +38,7 @@ def test_temperature_softens_the_frequencies() -> None:
 
 
 def test_places_of_one_answer_draw_independently() -> None:
-    noise = gumbel(torch.full((2000,), 7), torch.arange(2000), 4)
+    noise = gumbel(torch.full((2000, 1), 7), torch.arange(2000)[:, None], torch.arange(4))
     first = noise.argmax(-1)
     pairs = np.bincount((first[:-1] * 4 + first[1:]).numpy(), minlength=16)
     assert chi_square(pairs, np.full(16, 1999 / 16)) < 37.7  # 15 degrees of freedom
@@ -45,7 +47,7 @@ def test_places_of_one_answer_draw_independently() -> None:
 def test_noise_is_never_infinite() -> None:
     # In float32 the noise of these tokens under these seeds rounds to infinity, and would win against any score.
     for seed, token in ((413, 99_913), (852, 50_494)):
-        assert gumbel(torch.tensor([seed]), torch.tensor([0]), 100_352).isfinite().all()
+        assert gumbel(torch.tensor(seed), torch.tensor(0), torch.arange(100_352)).isfinite().all()
         scores = torch.zeros(1, 100_352)
         scores[0, token] = -30.0
         assert choose(scores, [Sampling(temperature=1.0, seed=seed)], [0]).token_ids != [token]
@@ -87,16 +89,43 @@ def test_filters_equal_the_references(temperature: float, top_k: int, top_p: flo
         expected = TopKLogitsWarper(top_k)(None, expected)
     if top_p < 1:
         expected = TopPLogitsWarper(top_p)(None, expected)
-    B = len(logits)
-    ours = filtered(logits, torch.full((B,), temperature), torch.full((B,), top_k), torch.full((B,), top_p))
+    softened, B = logits / temperature, len(logits)
+    ours = softened.masked_fill(~kept(softened, [top_k] * B, [top_p] * B), -torch.inf)
     if ties:  # which of equal scores stays is the sort's choice; how many stay is not
         ours, expected = ours.sort(-1).values, expected.sort(-1).values
     assert torch.equal(ours, expected)
 
 
 def test_rows_are_filtered_each_by_its_own_settings() -> None:
-    logits = torch.randn(2, 30)
-    both = filtered(logits, torch.tensor([1.0, 0.5]), torch.tensor([4, 0]), torch.tensor([1.0, 0.5]))
-    assert both.isfinite().sum(-1)[0] == 4
-    one = filtered(logits[1:], torch.tensor([0.5]), torch.tensor([0]), torch.tensor([0.5]))
-    assert torch.equal(both[1:], one)
+    scores = torch.randn(3, 30)
+    together = kept(scores, [4, 0, 2], [1.0, 0.5, 0.9])
+    assert together[0].sum() == 4
+    for row, settings in enumerate([([4], [1.0]), ([0], [0.5]), ([2], [0.9])]):
+        assert torch.equal(together[row : row + 1], kept(scores[row : row + 1], *settings))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (300, 1.0), (0, 0.8), (30, 0.5)])
+def test_what_is_drawn_is_the_greatest_of_all_scores_and_their_noise(top_k: int, top_p: float, ties: bool) -> None:
+    logits = torch.randn(7, 1001, generator=torch.Generator().manual_seed(1)) * 2
+    if ties:
+        logits = logits.round()
+    for place in range(40):
+        samplings = [Sampling(temperature=0.7, top_k=top_k, top_p=top_p, seed=seed) for seed in range(7)]
+        scores = logits / 0.7
+        scores = scores.masked_fill(~kept(scores, [top_k] * 7, [top_p] * 7), -torch.inf)
+        noise = gumbel(torch.arange(7)[:, None], torch.tensor(place), torch.arange(1001))
+        assert choose(logits, samplings, [place] * 7).token_ids == (scores + noise).argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (3, 1.0), (0, 0.5), (3, 0.5)])
+def test_a_row_of_no_numbers_says_so_and_spoils_no_other(bad: float, top_k: int, top_p: float) -> None:
+    logits = torch.randn(3, 20)
+    sampling = [Sampling(temperature=1.0, top_k=top_k, top_p=top_p, seed=seed) for seed in range(3)]
+    expected = choose(logits, sampling, [0, 0, 0])
+    logits[2] = bad
+    found = choose(logits, sampling, [0, 0, 0])
+    assert found.token_ids[:2] == expected.token_ids[:2]
+    assert found.logprobs[:2] == expected.logprobs[:2]
+    assert math.isnan(found.logprobs[2])

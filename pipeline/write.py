@@ -19,11 +19,14 @@ from pydantic import Field
 from pipeline.rows import UNIT, count_rows
 from pipeline.settings import Settings
 from pipeline.storage import NotFound, StorageSettings, Store
+from pipeline.tars import has_pictures, picture_tar, tar_path
 from pipeline.units import Unit
 
 UNITS = "_triptych/units"
 PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
 ROW_GROUP_ROWS = 4096
+# Of pictures: who wants to see a few of a part reads the groups they lie in.
+ROW_GROUP_BYTES = 16 * 2**20
 READERS = 8
 
 
@@ -37,16 +40,24 @@ class WriteSettings(Settings):
     unit_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="rows read, answered and committed together"
     )
+    webdataset: bool = Field(default=False, description="write drawn pictures as tar shards too, for training loaders")
     on_existing: Literal["resume", "fail", "replace"] = "resume"
     storage: StorageSettings = StorageSettings()
 
 
 @dataclass(frozen=True)
 class Part:
-    """One output file: its number and the consecutive units that it holds."""
+    """One output file: its number and the consecutive units that it holds.
+
+    Attributes:
+        number: Its place among the parts.
+        units: What it is made of.
+        has_tar: Whether its pictures stand in a tar beside it.
+    """
 
     number: int
     units: tuple[Unit, ...]
+    has_tar: bool = False
 
     @property
     def path(self) -> str:
@@ -54,7 +65,7 @@ class Part:
         return f"part-{self.number:05d}.parquet"
 
 
-def plan_parts(units: Sequence[Unit], rows_per_part: int) -> list[Part]:
+def plan_parts(units: Sequence[Unit], rows_per_part: int, *, have_tars: bool = False) -> list[Part]:
     """Say which units form which part. It depends on the plan alone, so two runs cut alike."""
     groups: list[list[Unit]] = []
     rows = 0
@@ -64,7 +75,7 @@ def plan_parts(units: Sequence[Unit], rows_per_part: int) -> list[Part]:
             rows = 0
         groups[-1].append(unit)
         rows += unit.num_rows
-    return [Part(number, tuple(group)) for number, group in enumerate(groups)]
+    return [Part(number, tuple(group), have_tars) for number, group in enumerate(groups)]
 
 
 def unit_path(name: str) -> str:
@@ -96,8 +107,15 @@ def commit_unit(block: pa.Table, store: Store) -> pa.Table:
 def parquet_bytes(table: pa.Table) -> bytes:
     """Serialise a table so that equal rows give equal bytes."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    pq.write_table(table, sink, compression="zstd", row_group_size=_group_rows(table))
     return sink.getvalue()
+
+
+def _group_rows(table: pa.Table) -> int:
+    if not has_pictures(table.schema):
+        return ROW_GROUP_ROWS
+    num_bytes = int(pc.sum(pc.binary_length(table["image"])).as_py() or 0)
+    return max(1, min(ROW_GROUP_ROWS, int(table.num_rows) * ROW_GROUP_BYTES // max(1, num_bytes)))
 
 
 class Parts:
@@ -136,7 +154,9 @@ class Parts:
 
 
 def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
-    """Publish a part made of its committed units, then remove those.
+    """Publish a part made of its committed units, its tar before it, then remove those.
+
+    Where the part stands, so does the tar; one whose part a crash kept away has the bytes that it would get again.
 
     Raises:
         ValueError: A unit has not the rows that the plan gives it.
@@ -144,7 +164,10 @@ def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
     try:
         with ThreadPoolExecutor(READERS) as readers:
             tables = list(readers.map(lambda unit: _committed(store, unit, schema), part.units))
-        store.publish(part.path, parquet_bytes(pa.concat_tables(tables)))
+        rows = pa.concat_tables(tables)
+        if part.has_tar:
+            store.publish(tar_path(part.number), picture_tar(part.number, rows))
+        store.publish(part.path, parquet_bytes(rows))
     except NotFound:
         # Another driver may have merged the part and removed its units under our hands; anything else is an error.
         if not store.exists(part.path):

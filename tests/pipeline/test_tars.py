@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import ledger
 from pipeline.columns import ERROR
+from pipeline.rows import UNIT
 from pipeline.storage import Store
 from pipeline.tars import has_pictures, picture_tar, tar_path
+from pipeline.write import Part, Parts, commit_unit, merge_part, parquet_bytes, plan_parts
 from tests.pipeline.inputs import read_all, write
+from tests.pipeline.toys import units_of
 
 SCHEMA = pa.schema(
     [
@@ -151,3 +155,80 @@ def test_tars_are_no_strangers_and_go_with_the_run_that_left_them(tmp_path: Path
     assert tar_path(0) in output.paths and not output.strangers
     ledger.clear(store, output)
     assert store.list() == []
+
+
+UNITS = units_of(6, 2)
+COUNTS = (pa.field("prompt_tokens", pa.int32()), pa.field("output_tokens", pa.int32()))
+COUNTED = pa.schema([*SCHEMA, *COUNTS])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "out"))
+
+
+def commit(store: Store, *units: int) -> None:
+    """Commit units of two rows with two pictures each; the first row of unit 1 has failed."""
+    for unit in units:
+        rows = [{"index": unit * 2 + row, "image_index": image} for row in (0, 1) for image in (0, 1)]
+        table = drawn(*([{**rows[0], "error": FAILED}, *rows[2:]] if unit == 1 else rows))
+        for field in COUNTS:
+            table = table.append_column(field, pa.array([1] * table.num_rows, field.type))
+        commit_unit(table.append_column(UNIT, pa.array([UNITS[unit].name] * table.num_rows, pa.string())), store)
+
+
+def test_a_part_has_its_tar_beside_it(store: Store) -> None:
+    merged = Parts(store, plan_parts(UNITS, 4, have_tars=True), [], COUNTED)
+    for unit in (0, 1, 2):
+        commit(store, unit)
+        merged.add(UNITS[unit].name)
+    assert [entry.path for entry in store.list()] == [
+        *["_webdataset/part-00000.tar", "_webdataset/part-00001.tar", "part-00000.parquet", "part-00001.parquet"]
+    ]
+    in_tars = [name for number in (0, 1) for name in members(store.read(tar_path(number))) if name.endswith("png")]
+    assert len(set(in_tars)) == len(in_tars) == 10
+    assert pq.read_table(store.uri).num_rows == 11, "a plain read sees parts only"
+
+
+def test_the_tar_stands_there_before_its_part_does(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(store, 0)
+    publish, order = Store.publish, []
+
+    def noted(self: Store, path: str, data: bytes) -> bool:
+        order.append(path)
+        return publish(self, path, data)
+
+    monkeypatch.setattr(Store, "publish", noted)
+    merge_part(store, Part(0, tuple(UNITS[:1]), True), COUNTED)
+    assert order == ["_webdataset/part-00000.tar", "part-00000.parquet"]
+
+
+def test_a_tar_whose_part_a_crash_kept_away_is_what_it_would_be_again(store: Store) -> None:
+    commit(store, 0, 1)
+    part = Part(0, tuple(UNITS[:2]), True)
+    merge_part(store, part, COUNTED)
+    before = store.read(tar_path(0))
+    store.delete([part.path])
+    commit(store, 0, 1)
+    store.delete([tar_path(0)])
+    merge_part(store, part, COUNTED)
+    assert store.read(tar_path(0)) == before
+
+
+def test_a_run_that_did_not_ask_for_tars_has_none(store: Store) -> None:
+    commit(store, 0)
+    (part, *_) = plan_parts(UNITS, 2)
+    merge_part(store, part, COUNTED)
+    assert [entry.path for entry in store.list()] == [part.path]
+
+
+def test_large_pictures_stand_in_small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = drawn(*[{"image": b"x" * 100} for _ in range(10)])
+    monkeypatch.setattr("pipeline.write.ROW_GROUP_BYTES", 300)
+    written = pq.ParquetFile(io.BytesIO(parquet_bytes(rows)))
+    assert [written.metadata.row_group(group).num_rows for group in range(written.num_row_groups)] == [3, 3, 3, 1]
+    assert written.read().equals(rows)
+    monkeypatch.setattr("pipeline.write.ROW_GROUP_BYTES", 1)
+    assert pq.ParquetFile(io.BytesIO(parquet_bytes(rows))).num_row_groups == 10
+    for few in (rows.slice(0, 0), drawn({"error": FAILED})):
+        assert pq.read_table(io.BytesIO(parquet_bytes(few))).equals(few)

@@ -45,7 +45,13 @@ class Text:
     """A checkpoint's tokenizer and chat template."""
 
     def __init__(
-        self, folder: Path, template: str | None = None, *, default: str | None = None, today: date = TEMPLATE_DATE
+        self,
+        folder: Path,
+        template: str | None = None,
+        *,
+        default: str | None = None,
+        today: date = TEMPLATE_DATE,
+        changes: Mapping[str, Any] | None = None,
     ) -> None:
         """Load both from a checkpoint folder.
 
@@ -54,10 +60,12 @@ class Text:
             template: A plain text with `{image}` and `{question}` that takes the chat template's place.
             default: The same, for a checkpoint without a chat template.
             today: The day it is for the chat template.
+            changes: Fields of tokenizer.json that are taken in place of the file's.
         """
         content = read_json(folder, "tokenizer.json")
         if content is None:
             raise CheckpointError(f"no tokenizer: {folder / 'tokenizer.json'} does not exist")
+        content |= changes or {}
         self._tokenizer = _tokenizer(folder, content)
         control = [token["content"] for token in content.get("added_tokens", [])]
         self._plain = _tokenizer(folder, content | {"added_tokens": [], "post_processor": None})

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,26 @@ END_OF_TEXT = "<|extra_204|>"
 # The reference's limit, longer side to shorter.
 MAX_ASPECT = 200
 
+# How the original authors' tokenizer cuts a text into words, each digit by itself; they trained with it. The released
+# tokenizer.json has another rule and no normaliser, and gives some words other ids.
+AUTHORS_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# What is taken in place of tokenizer.json's own, by the name of the tokenizer.
+TOKENIZERS: Mapping[str, Mapping[str, Any]] = {
+    "checkpoint": {},
+    "baai": {
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": AUTHORS_WORDS}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+    },
+}
+
 
 class Emu3Processor:
     """The CPU half of Emu3; see models.types.Processor."""
@@ -57,12 +78,15 @@ class Emu3Processor:
         *,
         today: date = TEMPLATE_DATE,
         text_only: bool = False,
+        tokenizer: str = "checkpoint",
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
+        if tokenizer not in TOKENIZERS:
+            raise CheckpointError(f"tokenizer: found {tokenizer!r}, expected {' or '.join(map(repr, TOKENIZERS))}")
         self.config = read_config(folder, text_only=text_only)
         self._blind = None if self.config.vq else blindness(text_only)
         refuse_settings(settings, "Emu3", ("min_pixels", "max_pixels"), self._blind)
-        self._text = Text(folder, template, today=today)
+        self._text = Text(folder, template, today=today, changes=TOKENIZERS[tokenizer])
         self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TEXT)
         self._images = None if self._blind else read_images(folder, settings)
         if not self._blind:

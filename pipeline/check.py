@@ -78,7 +78,8 @@ class CheckAnswers:
             requests = self._check.requests(row, replace(self._sampling, seed=row["seed"]))
             answers = await asyncio.gather(*(self._ask(row["key"], request) for request in requests))
             record = self._check.record(row, answers)
-            return {name: fitting(record, self._schema, STAGE)[name].as_py() for name in record}, None
+            fitted = fitting(record, self._schema, STAGE)
+            return {name: fitted[name] for name in record}, None
         except CheckFailed as failure:
             return {}, failure.error
         except EngineDied:  # nobody will answer the other rows either

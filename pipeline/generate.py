@@ -147,7 +147,7 @@ class Generate:
 
 
 def fitting(record: Mapping[str, Any], schema: pa.Schema, who: str) -> dict[str, Any]:
-    """Return a record in the types of a schema; checked now, because inside a column it would cost the whole unit.
+    """Return a record as a schema's columns hold it; checked now, for inside a column it would cost the whole unit.
 
     Raises:
         KeyError: The schema lacks one of its columns.
@@ -156,7 +156,7 @@ def fitting(record: Mapping[str, Any], schema: pa.Schema, who: str) -> dict[str,
     unknown = [name for name in record if name not in schema.names]
     if unknown:
         raise KeyError(f"{who} recorded {', '.join(unknown)}, which its schema does not have")
-    return {field.name: pa.scalar(record.get(field.name), field.type) for field in schema}
+    return {field.name: pa.scalar(record.get(field.name), field.type).as_py() for field in schema}
 
 
 def _answer_columns(model: str, seed: int, model_input: ModelInput | None, answered: Answered) -> dict[str, Any]:

@@ -23,9 +23,10 @@ LEAST_ROWS, MOST_ROWS = 8, 512
 # A small input is still cut into so many units, so that several actors find work and progress can be seen.
 LEAST_UNITS = 16
 SAMPLE_ROWS = 4
-# A drawn picture takes minutes and about a megabyte: few are lost with an actor, and a part is still a pleasant file.
-DRAWN_ROWS = 8
-ROWS_PER_PART, DRAWN_ROWS_PER_PART = 10_000, 256
+ROWS_PER_PART = 10_000
+# A drawn picture takes minutes and about a megabyte: so few are lost with an actor, and a part still fits into memory.
+UNIT_PICTURES = 8
+UNITS_PER_PART = 32
 
 
 def make_plan(
@@ -36,23 +37,23 @@ def make_plan(
     Raises:
         StorageError: The input cannot be read, or holds nothing.
     """
-    if unit_rows == "auto" and job.picture is not None:
-        unit_rows = DRAWN_ROWS
     if isinstance(unit_rows, int) or processor is None:
         return plan_units(read, unit_rows if isinstance(unit_rows, int) else MOST_ROWS)
     first = plan_units(read.model_copy(update={"limit": min(SAMPLE_ROWS, read.limit or SAMPLE_ROWS)}), SAMPLE_ROWS)
-    blocks = [read_unit(unit, read) for unit in first]
-    rows = rows_by_memory([_tile_bytes(Preprocess(processor, job, sampling)(block)) for block in blocks])
+    blocks = [Preprocess(processor, job, sampling)(read_unit(unit, read)) for unit in first]
+    if job.picture is not None:
+        return plan_units(read, max(1, UNIT_PICTURES // max(map(_answers_per_row, blocks))))
+    rows = rows_by_memory([_tile_bytes(block) for block in blocks])
     units = plan_units(read, rows)
     spread = max(LEAST_ROWS, math.ceil(sum(unit.num_rows for unit in units) / LEAST_UNITS))
     return units if spread >= rows else plan_units(read, spread)
 
 
-def rows_per_part(setting: int | str, job: Job) -> int:
-    """Return the most rows of a part; see WriteSettings."""
+def rows_per_part(setting: int | str, units: Sequence[Unit], job: Job) -> int:
+    """Return the most rows of a part; see WriteSettings. It depends on settings and plan alone."""
     if isinstance(setting, int):
         return setting
-    return ROWS_PER_PART if job.picture is None else DRAWN_ROWS_PER_PART
+    return ROWS_PER_PART if job.picture is None else UNITS_PER_PART * max(unit.num_rows for unit in units)
 
 
 def rows_by_memory(bytes_per_row: Sequence[int]) -> int:
@@ -69,6 +70,11 @@ def freeze_plan(store: Store, units: Sequence[Unit]) -> list[Unit]:
 def read_plan(store: Store) -> list[Unit]:
     """Read the frozen plan."""
     return units_from_parquet(store.read(PLAN))
+
+
+def _answers_per_row(block: pa.Table) -> int:
+    """Return how many answers the row with the most wants."""
+    return int(pc.max(block.column("input.answer")).as_py()) + 1
 
 
 def _tile_bytes(block: pa.Table) -> int:

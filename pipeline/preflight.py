@@ -192,9 +192,12 @@ def _looked(
 
 
 def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
-    if job.picture is None or settings.generate.slots > 1:
-        return []
-    return ["generate.slots: found 1, expected at least 2: a picture with guidance takes two"]
+    faults = []
+    if job.picture is None and settings.write.webdataset:
+        faults.append(f"write.webdataset: found true, but job {job.kind} draws no pictures")
+    if job.picture is not None and settings.generate.slots < 2:
+        faults.append("generate.slots: found 1, expected at least 2: a picture with guidance takes two")
+    return faults
 
 
 def _tried(faults: list[str], setting: str, action: Callable[[], T], where: str = "") -> T | None:

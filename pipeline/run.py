@@ -134,7 +134,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     placement, device = place_on_ray(settings, job)
     units = _freeze(settings, job, store, ready, device)
     work = work_of(settings, job, store, replace(ready, units=units), device, check_device(job, placement))
-    num_rows = rows_per_part(settings.write.rows_per_part, job)
+    num_rows = rows_per_part(settings.write.rows_per_part, units, job)
     parts = plan_parts(units, num_rows, have_tars=settings.write.webdataset)
     rounds = Rounds(parts, work, placement, progress)
     reached = rounds.run()

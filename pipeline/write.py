@@ -35,7 +35,7 @@ class WriteSettings(Settings):
 
     uri: str = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
     rows_per_part: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="a part holds whole units up to this many rows; auto: 10,000, or 256 with pictures"
+        default="auto", description="a part holds whole units up to this many rows; auto: 10,000, or about 256 pictures"
     )
     unit_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="rows read, answered and committed together"

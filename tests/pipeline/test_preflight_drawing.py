@@ -1,0 +1,103 @@
+"""What keeps a run from drawing, or from having its pictures looked at, is said before anything starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.synthesize import SynthesizeSettings
+from pipeline import ledger
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.preflight import Ready, check
+from pipeline.settings import ConfigError, check_settings
+from pipeline.storage import Store
+from tests.pipeline.toys import ToyJob
+from tests.tiny import tiny_aria, tiny_emu3
+
+
+@pytest.fixture(scope="module")
+def emu3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_emu3(tmp_path_factory.mktemp("emu3"))
+
+
+@pytest.fixture(scope="module")
+def aria(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_aria(tmp_path_factory.mktemp("aria"))
+
+
+def settings(tmp_path: Path, folder: Path, rows: int = 5, **sections: dict[str, Any]) -> PipelineSettings:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("\n".join(json.dumps({"text": f"number {n}", "num_images": 2}) for n in range(rows)))
+    values: dict[str, Any] = {
+        "read": {"uri": str(prompts)},
+        "model": {"path": str(folder)},
+        "write": {"uri": str(tmp_path / "out")},
+    }
+    return check_settings(
+        PipelineSettings, values | {name: values.get(name, {}) | section for name, section in sections.items()}
+    )
+
+
+def drawing(asked: PipelineSettings, **job: Any) -> Ready:
+    return check(asked, SynthesizeSettings(kind="synthesize", **job).build(), Store(asked.write.uri))
+
+
+def faults(asked: PipelineSettings, **job: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        drawing(asked, **job)
+    return caught.value.faults
+
+
+def test_a_unit_holds_few_pictures_however_many_a_row_asks_for(tmp_path: Path, emu3: Path) -> None:
+    ready = drawing(settings(tmp_path, emu3, rows=10))
+    assert [unit.num_rows for unit in ready.units] == [4, 4, 2]
+
+
+@pytest.mark.parametrize("text_only", [False, True])
+def test_a_model_that_cannot_draw_is_a_fault(tmp_path: Path, emu3: Path, aria: Path, text_only: bool) -> None:
+    folder = emu3 if text_only else aria
+    asked = settings(tmp_path, folder, model={"text_only": text_only})
+    assert faults(asked) == [f"model.path: {folder} draws no pictures, but job synthesize needs one that does"]
+
+
+def test_one_slot_is_too_few(tmp_path: Path, emu3: Path) -> None:
+    assert faults(settings(tmp_path, emu3, generate={"slots": 1})) == [
+        "generate.slots: found 1, expected at least 2: a picture with guidance takes two"
+    ]
+
+
+def test_tars_are_for_pictures(tmp_path: Path, emu3: Path) -> None:
+    asked = settings(tmp_path, emu3, write={"webdataset": True})
+    assert drawing(asked).units
+    with pytest.raises(ConfigError) as caught:
+        check(asked, ToyJob(has_text_only_rows=True), Store(asked.write.uri))
+    assert caught.value.faults == ["write.webdataset: found true, but job toy draws no pictures"]
+
+
+def test_all_that_is_wrong_with_the_model_that_checks_is_said_under_its_own_names(
+    tmp_path: Path, emu3: Path, aria: Path
+) -> None:
+    nowhere = {"model": {"path": str(tmp_path / "nowhere")}}
+    (fault,) = faults(settings(tmp_path, emu3), check=nowhere)
+    assert fault.startswith("job.check.model.path: ") and "nowhere" in fault
+    blind = {"model": {"path": str(aria), "text_only": True}, "preprocess": {"max_image_tiles": 2}}
+    assert faults(settings(tmp_path, emu3), check=blind) == [
+        "job.check.preprocess.max_image_tiles: found 2, but a model loaded with text_only sees no images"
+    ]
+    blind = {"model": {"path": str(aria), "text_only": True}}
+    assert faults(settings(tmp_path, emu3), check=blind) == [
+        f"job.check.model.path: {aria} cannot see the pictures that it is to check"
+    ]
+    unknown = {"model": {"path": str(aria)}, "questions": [{"ask": "Is the {thing} red?"}]}
+    (fault,) = faults(settings(tmp_path, emu3), check=unknown)
+    assert fault.startswith("read.columns: job synthesize needs a column `thing`")
+
+
+def test_both_models_are_in_the_fingerprint(tmp_path: Path, emu3: Path, aria: Path) -> None:
+    alone, both = (
+        drawing(settings(tmp_path, emu3)),
+        drawing(settings(tmp_path, emu3), check={"model": {"path": str(aria)}}),
+    )
+    assert alone.weights == ledger.weights_digest([str(emu3)]) != both.weights
+    assert both.check_path == str(aria) and alone.check_path == ""

@@ -167,7 +167,7 @@ class SynthesizeJob:
             ScoredRow(None if keep is None else float(keep), is_failed, is_truncated=False)
             for keep, is_failed in zip(self.verdicts(results), results["error"].is_valid().to_pylist(), strict=True)
         ]
-        return {"pictures": num_pictures, "scores": {"kept": {"verdict": "kept", **summarize_scores(NAME, rows)}}}
+        return {"pictures": num_pictures, "scores": {"kept": summarize_scores(NAME, rows)}}
 
     @property
     def title(self) -> str:
@@ -176,7 +176,8 @@ class SynthesizeJob:
 
     def shown(self, row: Mapping[str, Any]) -> Lines:
         """Show the text, what the row set for itself, and what the check was told."""
-        changed = [(name, str(row[name])) for name in _SET_BY_ROW if row[name] != getattr(self.settings, name)]
+        names = [name for name in _SET_BY_ROW if name != "num_images"]  # the page numbers the pictures itself
+        changed = [(name, str(row[name])) for name in names if row[name] != getattr(self.settings, name)]
         return [("", row["caption_in"]), *changed, *(self.check.shown(row) if self.check else [])]
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 def say_outcome(outcome: "Outcome") -> list[str]:
     """Say what a run has come to, in a few lines."""
     result, numbers = outcome.result, outcome.report.numbers
+    stand = f"{result.rows:,} rows, {_pictures(numbers)}{result.failed:,} failed"
     if result.answered:
-        head = f"{result.rows:,} rows, {result.failed:,} failed, {result.output_tokens:,} tokens"
-        head += f" in {result.seconds:.0f} s"
+        head = f"{stand}, {result.output_tokens:,} tokens in {result.seconds:.0f} s"
     else:
-        head = f"nothing left to do: {result.rows:,} rows, {result.failed:,} failed, stand in the results"
+        head = f"nothing left to do: {stand}, stand in the results"
     duplicates = result.duplicate_keys or 0
     return [
         head,
@@ -28,19 +28,32 @@ def say_outcome(outcome: "Outcome") -> list[str]:
 
 def say_scores(numbers: Mapping[str, Any]) -> list[str]:
     """Give each score with its interval, and a line for each group."""
+    say = _say_kept if "pictures" in numbers else _say_right
     lines = []
     for name, score in numbers["scores"].items():
-        lines.append(f"{name}: {_say_score(score)}")
-        lines += [f"  {group:<10} {_say_score(part)}" for group, part in score["by"].items()]
+        lines.append(f"{name}: {say(score)}")
+        lines += [f"  {group:<10} {say(part)}" for group, part in score["by"].items()]
     return lines
 
 
-def _say_score(score: Mapping[str, Any]) -> str:
-    verdict = score.get("verdict", "right")
+def _pictures(numbers: Mapping[str, Any]) -> str:
+    return f"{numbers['pictures']:,} pictures, " if "pictures" in numbers else ""
+
+
+def _say_right(score: Mapping[str, Any]) -> str:
     if score["score"] is None:
-        return "no gold answers" if verdict == "right" else f"nothing known to be {verdict}"
-    interval = f"{score['low'] * 100:.1f}–{score['high'] * 100:.1f}"
-    return f"{score['score'] * 100:.1f} % {verdict} (95 % interval {interval}, {score['n']:,} rows)"
+        return "no gold answers"
+    return f"{score['score'] * 100:.1f} % right ({_interval(score)}, {score['n']:,} rows)"
+
+
+def _say_kept(score: Mapping[str, Any]) -> str:
+    if score["score"] is None:
+        return "nothing was asked about any picture"
+    return f"{score['score'] * 100:.1f} % of {score['n']:,} pictures ({_interval(score)})"
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    return f"95 % interval {score['low'] * 100:.1f}–{score['high'] * 100:.1f}"
 
 
 def say_demo(demo: "Demo") -> list[str]:

@@ -2,15 +2,20 @@
 
 import io
 import pickle
+from dataclasses import replace
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 from PIL import Image
 
+from jobs.report.write import Report
+from jobs.start import Outcome
 from jobs.synthesize import NEGATIVE_PROMPT, QUALITY, SCHEMA, SynthesizeSettings
+from jobs.words import say_outcome, say_scores
 from models.types import Answer, BadRequest, PictureFormat, Sampling
 from pipeline.rows import kept_columns, part_schema
+from pipeline.run import RunResult
 
 ROW = {"key": "a", "shard": "s", "index": 0, "images": (), "error": None, "text": "a fox"}
 SAMPLING = Sampling(temperature=1.0, top_k=2048, guidance_scale=3.0, seed=2**63 - 2)
@@ -311,12 +316,22 @@ def test_with_a_check_the_share_of_pictures_kept_is_given():
     kept = summary["scores"]["kept"]
     assert summary["pictures"] == 4
     assert kept["score"] == pytest.approx(2 / 3)
-    assert (kept["n"], kept["unscored"], kept["failed"], kept["verdict"]) == (3, 2, 2, "kept")
+    assert (kept["n"], kept["unscored"], kept["failed"]) == (3, 2, 2)
     assert checked().verdicts(RESULTS) == [True, False, True, None, None]
 
 
+def test_the_command_line_says_how_many_pictures_there_are_and_are_kept():
+    assert say_scores(checked().summarize(RESULTS)) == ["kept: 66.7 % of 3 pictures (95 % interval 20.8–93.9)"]
+    assert say_scores(checked().summarize(RESULTS.slice(3))) == ["kept: nothing was asked about any picture"]
+    result = RunResult("out", 5, 5, 1, 9, 9, 2.0, 5, 0)
+    report = Report({**synthesize().summarize(RESULTS), "scores": {}}, "page")
+    assert say_outcome(Outcome(result, report))[0] == "5 rows, 4 pictures, 1 failed, 9 tokens in 2 s"
+    done = say_outcome(Outcome(replace(result, answered=0), report))
+    assert done[0] == "nothing left to do: 5 rows, 4 pictures, 1 failed, stand in the results"
+
+
 def test_the_page_shows_the_text_what_its_row_changed_and_what_the_check_said():
-    row = {**synthesize().record({**ROW, "ratio": "3:2", "first": "fox"}, drawn(picture()), 0), "first": "fox"}
+    row = {**synthesize().record({**ROW, "ratio": "3:2", "num_images": 2}, drawn(picture()), 0), "first": "fox"}
     assert synthesize().shown(row) == [("", "a fox"), ("ratio", "3:2")]
     job = checked({"ask": "Is it a {first}?"}, {"ask": "A {second}?"})
     told = {**row, "check_answers": ["no"], "keep": False, "second": None}

@@ -13,7 +13,6 @@ from tokenizers.pre_tokenizers import ByteLevel
 from jobs.demo.training.emu3 import folder as emu3
 from models import ImageSettings, Request
 from models.emu3.processor import Emu3Processor
-from models.types import CheckpointError
 from tests.models.reference import picture
 from tests.models.test_emu3_processor import png, user
 
@@ -56,11 +55,11 @@ def teach(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def processor(folder: Path, tokenizer: str) -> Emu3Processor:
+def processor(folder: Path, tokenizer: Any) -> Emu3Processor:
     return Emu3Processor(folder, ImageSettings(), tokenizer=tokenizer)
 
 
-def ids_of(folder: Path, tokenizer: str, text: str) -> list[int]:
+def ids_of(folder: Path, tokenizer: Any, text: str) -> list[int]:
     ids: list[int] = processor(folder, tokenizer).prepare(Request(prompt=text)).token_ids.tolist()
     return ids[1:]
 
@@ -109,8 +108,3 @@ def test_control_tokens_are_what_they_are_to_both(folder: Path) -> None:
     drawn = processor(folder, "baai").prepare(Request(prompt="(red) 2020", grid=(12, 34))).token_ids.tolist()
     size = [known[emu3.IMAGE_START], *(known[sign] for sign in "12*34"), known[emu3.IMAGE_TOKEN]]
     assert drawn == [known[emu3.BEGIN], *as_theirs(folder, "(red) 2020"), *size]
-
-
-def test_a_tokenizer_of_another_name_is_refused(folder: Path) -> None:
-    with pytest.raises(CheckpointError, match="tokenizer: found 'gpt2', expected 'checkpoint' or 'baai'"):
-        processor(folder, "gpt2")

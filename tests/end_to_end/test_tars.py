@@ -1,0 +1,81 @@
+"""From lines of text to tars for training loaders, through a real local Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.report.numbers import numbers_of
+from jobs.report.results import read_results
+from jobs.synthesize import SynthesizeJob, SynthesizeSettings
+from pipeline.run import RunResult, run
+from pipeline.settings import ConfigError
+from pipeline.storage import Store
+from tests.end_to_end.shards import caption_job, digests, results, settings_of
+from tests.pipeline.inputs import read_all
+from tests.tiny import tiny_emu3
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+LINES = [b"a red circle", b"", b"a blue square\r", b"caf\xe9", "ein grünes Dreieck".encode(), b"none"]
+DRAWN = ["a red circle", "a blue square", "ein grünes Dreieck", "none"]
+
+
+@pytest.fixture(scope="module")
+def emu3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_emu3(tmp_path_factory.mktemp("emu3"))
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_bytes(b"\n".join(LINES))
+    return path
+
+
+def job() -> SynthesizeJob:
+    return SynthesizeSettings(kind="synthesize", area=256, num_images=2, image_format="jpeg").build()
+
+
+def draw(prompts: Path, emu3: Path, out: Path) -> RunResult:
+    write: dict[str, Any] = {"uri": str(out), "unit_rows": 2, "rows_per_part": 4, "webdataset": True}
+    return run(settings_of(prompts, emu3, out, generate={"slots": 6, "max_length": 256}, write=write), job())
+
+
+def test_lines_of_text_become_tars_that_hold_what_the_parts_do(tmp_path: Path, prompts: Path, emu3: Path) -> None:
+    out = tmp_path / "out"
+    result = draw(prompts, emu3, out)
+    assert (result.rows, result.answers, result.failed) == (5, 9, 1)
+    well = [row for row in results(out).to_pylist() if row["error"] is None]
+    assert [row["caption_in"] for row in well] == [text for text in DRAWN for _ in range(2)]
+    samples = read_all(out / "_webdataset").to_pylist()
+    assert [sample["key"] for sample in samples] == [
+        *["00000-000000", "00000-000001", "00000-000002", "00000-000003", "00000-000005", "00000-000006"],
+        *["00001-000000", "00001-000001"],
+    ]
+    assert [(sample["text"], sample["images"], sample["seed"]) for sample in samples] == [
+        (row["caption_in"], [row["image"]], row["seed"]) for row in well
+    ]
+    numbers = numbers_of(read_results(Store(str(out))), job())
+    assert (numbers["rows"], numbers["planned_rows"], numbers["pictures"]) == (5, 5, 8)
+
+
+def test_a_part_that_is_made_again_finds_its_tar_as_it_left_it(tmp_path: Path, prompts: Path, emu3: Path) -> None:
+    out = tmp_path / "out"
+    draw(prompts, emu3, out)
+    before, tars = digests(out), {path.name: path.read_bytes() for path in (out / "_webdataset").iterdir()}
+    for name in ("_SUCCESS", "part-00001.parquet"):
+        (out / name).unlink()
+    assert draw(prompts, emu3, out).answered == 1
+    assert digests(out) == before
+    (out / "_SUCCESS").unlink()
+    (out / "part-00001.parquet").unlink()
+    (out / "_webdataset/part-00001.tar").unlink()
+    draw(prompts, emu3, out)
+    assert {path.name: path.read_bytes() for path in (out / "_webdataset").iterdir()} == tars
+
+
+def test_tars_of_a_job_that_draws_nothing_are_refused(tmp_path: Path, prompts: Path, emu3: Path) -> None:
+    settings = settings_of(prompts, emu3, tmp_path / "out", write={"uri": str(tmp_path / "out"), "webdataset": True})
+    with pytest.raises(ConfigError, match=r"write\.webdataset: .*job caption draws no pictures"):
+        run(settings, caption_job())

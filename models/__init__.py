@@ -21,10 +21,12 @@ from models.types import (
     BadRequest,
     CheckpointError,
     ImageSettings,
+    ImageSettingsError,
     PictureFormat,
     Processor,
     Request,
     Sampling,
+    Tokenizer,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def load_processor(
     *,
     today: date = TEMPLATE_DATE,
     text_only: bool = False,
+    tokenizer: Tokenizer = "checkpoint",
 ) -> Processor:
     """Load the CPU half of a checkpoint's family.
 
@@ -67,12 +70,17 @@ def load_processor(
         template: A plain text with `{image}` and `{question}` that takes the chat template's place.
         today: The day it is for chat templates that write one into their prompts.
         text_only: Refuse images, as a model loaded so cannot see them.
+        tokenizer: Emu3: `baai` cuts texts into words as the original authors' tokenizer does, which tokenizer.json of
+            the released checkpoints does not.
 
     Raises:
         CheckpointError: The folder is not a checkpoint of a family we run.
     """
     folder, settings = Path(path), images or ImageSettings()
-    match _model_type(folder):
+    kind = _model_type(folder)
+    if tokenizer != "checkpoint" and kind not in EMU3:
+        raise ImageSettingsError(f"tokenizer: found {tokenizer!r}, expected 'checkpoint': {folder} is no Emu3")
+    match kind:
         case kind if kind in ARIA:
             from models.aria.processor import AriaProcessor
 
@@ -84,7 +92,7 @@ def load_processor(
         case kind if kind in EMU3:
             from models.emu3.processor import Emu3Processor
 
-            return Emu3Processor(folder, settings, template, today=today, text_only=text_only)
+            return Emu3Processor(folder, settings, template, today=today, text_only=text_only, tokenizer=tokenizer)
         case kind:
             raise _unknown(folder, kind)
 
@@ -144,6 +152,7 @@ def ask(
     slots: int = 8,
     preprocess: ImageSettings | None = None,
     today: date = TEMPLATE_DATE,
+    tokenizer: Tokenizer = "checkpoint",
 ) -> list[Answer]:
     """Answer requests in this process, in the order given; pictures that they ask for come as PNG.
 
@@ -158,6 +167,7 @@ def ask(
         slots: Requests answered at once, with guidance or without; the answers do not depend on it.
         preprocess: Image settings that go before the checkpoint's own.
         today: The day it is for chat templates that write one into their prompts.
+        tokenizer: See `load_processor`.
 
     Raises:
         BadRequest: A request cannot be turned into a prompt or does not fit; its place and key are named.
@@ -168,7 +178,8 @@ def ask(
 
     requests = list(requests)
     text_only = not any(request.images or request.grid for request in requests)
-    processor = load_processor(path, None if text_only else preprocess, today=today, text_only=text_only)
+    images = None if text_only else preprocess
+    processor = load_processor(path, images, today=today, text_only=text_only, tokenizer=tokenizer)
     sequences = []
     for place, request in enumerate(requests):
         try:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Message = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
 Finish = Literal["stop", "length"]
+# Which rules cut a text into words: the checkpoint's files', or those of the authors of Emu3.
+Tokenizer = Literal["checkpoint", "baai"]
 
 # What chat templates take for today unless a run says otherwise; Llama 3.2's own falls back on the same day.
 TEMPLATE_DATE = date(2024, 7, 26)

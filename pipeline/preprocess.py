@@ -19,6 +19,7 @@ from models.types import (
     Processor,
     PromptTooLong,
     Sampling,
+    Tokenizer,
     UnseenImage,
 )
 from pipeline.columns import ERROR
@@ -38,6 +39,7 @@ class PreprocessSettings(Settings):
     )
     min_pixels: int | None = Field(default=None, ge=1, description="Emu3: smaller pictures are enlarged to this area")
     max_pixels: int | None = Field(default=None, ge=1, description="Emu3: larger pictures are shrunk to this area")
+    tokenizer: Tokenizer = Field(default="checkpoint", description="Emu3: `baai` cuts words as its authors' own does")
     today: date = Field(default=TEMPLATE_DATE, description="the day it is for chat templates that write one")
 
     @property
@@ -65,7 +67,9 @@ def open_processor(path: str, settings: PreprocessSettings, template: str | None
     """
     from models import load_processor
 
-    return load_processor(path, settings.images, template, today=settings.today, text_only=text_only)
+    return load_processor(
+        path, settings.images, template, today=settings.today, text_only=text_only, tokenizer=settings.tokenizer
+    )
 
 
 class MissingImage(ValueError):

@@ -40,6 +40,7 @@ from models.types import (
     Pixels,
     Request,
     Sampling,
+    Tokenizer,
 )
 
 END_OF_TEXT = "<|extra_204|>"
@@ -52,7 +53,7 @@ AUTHORS_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # What is taken in place of tokenizer.json's own, by the name of the tokenizer.
-TOKENIZERS: Mapping[str, Mapping[str, Any]] = {
+TOKENIZERS: Mapping[Tokenizer, Mapping[str, Any]] = {
     "checkpoint": {},
     "baai": {
         "normalizer": {"type": "NFC"},
@@ -78,11 +79,9 @@ class Emu3Processor:
         *,
         today: date = TEMPLATE_DATE,
         text_only: bool = False,
-        tokenizer: str = "checkpoint",
+        tokenizer: Tokenizer = "checkpoint",
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
-        if tokenizer not in TOKENIZERS:
-            raise CheckpointError(f"tokenizer: found {tokenizer!r}, expected {' or '.join(map(repr, TOKENIZERS))}")
         self.config = read_config(folder, text_only=text_only)
         self._blind = None if self.config.vq else blindness(text_only)
         refuse_settings(settings, "Emu3", ("min_pixels", "max_pixels"), self._blind)

@@ -101,3 +101,9 @@ def test_both_models_are_in_the_fingerprint(tmp_path: Path, emu3: Path, aria: Pa
     )
     assert alone.weights == ledger.weights_digest([str(emu3)]) != both.weights
     assert both.check_path == str(aria) and alone.check_path == ""
+
+
+def test_the_authors_tokenizer_is_emu3s_alone(tmp_path: Path, emu3: Path, aria: Path) -> None:
+    assert drawing(settings(tmp_path, emu3, preprocess={"tokenizer": "baai"})).units
+    asked = settings(tmp_path, aria, preprocess={"tokenizer": "baai"})
+    assert faults(asked) == [f"preprocess.tokenizer: found 'baai', expected 'checkpoint': {aria} is no Emu3"]

@@ -65,7 +65,9 @@ class CaptionJob:
         """Ask the prompt of this row's images."""
         return [ask(self.settings.prompt, row, sampling)]
 
-    def record(self, row: Mapping[str, Any], answer: Answer | None, index: int) -> Mapping[str, Any]:
+    def record(
+        self, row: Mapping[str, Any], answer: Answer | None, index: int, sampling: Sampling
+    ) -> Mapping[str, Any]:
         """Keep the caption, white space around it stripped."""
         return {"caption": None if answer is None else answer.text.strip()}
 

@@ -35,6 +35,9 @@ SCHEMA = pa.schema(
         ("negative_prompt", pa.string()),
         ("guidance_scale", pa.float64()),
         ("num_images", pa.int32()),
+        ("temperature", pa.float64()),
+        ("top_k", pa.int32()),
+        ("top_p", pa.float64()),
         ("check_answers", pa.list_(pa.string())),
         ("keep", pa.bool_()),
     ]
@@ -49,6 +52,8 @@ NEGATIVE_PROMPT = (
 
 # The settings among the columns that a row may set for itself; its seed is the run's affair.
 _SET_BY_ROW = tuple(name for name in pictures.COLUMNS if name in SCHEMA.names)
+# What the run's sampling says of all pictures.
+_SET_BY_RUN = ("temperature", "top_k", "top_p")
 
 
 class SynthesizeSettings(Settings):
@@ -146,10 +151,13 @@ class SynthesizeJob:
         seeds = ((seed + index) % pictures.NUM_SEEDS for index in range(asked["num_images"]))
         return [replace(request, sampling=replace(guided, seed=one)) for one in seeds]
 
-    def record(self, row: Mapping[str, Any], answer: Answer | None, index: int) -> Mapping[str, Any]:
+    def record(
+        self, row: Mapping[str, Any], answer: Answer | None, index: int, sampling: Sampling
+    ) -> Mapping[str, Any]:
         """Keep the picture and what it was drawn with; of a row that failed what can be read of it."""
         record = {"caption_in": row.get("text"), "image_index": index}
         record |= {name: self._setting_or_null(row, name) for name in _SET_BY_ROW}
+        record |= {name: getattr(sampling, name) for name in _SET_BY_RUN}
         if answer is None:
             return record
         if answer.image is None:

@@ -94,7 +94,9 @@ class VqaJob:
             raise BadRequest("found no text in column `question`, expected a question")
         return [ask(self.settings.prompt, row, sampling)]
 
-    def record(self, row: Mapping[str, Any], answer: Answer | None, index: int) -> Mapping[str, Any]:
+    def record(
+        self, row: Mapping[str, Any], answer: Answer | None, index: int, sampling: Sampling
+    ) -> Mapping[str, Any]:
         """Keep the raw response, what was read from it, and its score: 0 for a row that failed.
 
         Without gold answers the score is null.

@@ -109,14 +109,16 @@ class Generate:
     async def _answer(self, row: Mapping[str, Any], model_input: ModelInput | None) -> Answered:
         if model_input is None:
             return Answered(None, row["error"])
-        sampling = replace(self._sampling, seed=row["input.seed"], guidance_scale=row["input.guidance_scale"])
-        return await self._answerer.answer(row["key"], model_input, sampling)
+        return await self._answerer.answer(row["key"], model_input, self._sampling_of(row))
+
+    def _sampling_of(self, row: Mapping[str, Any]) -> Sampling:
+        return replace(self._sampling, seed=row["input.seed"], guidance_scale=row["input.guidance_scale"])
 
     def _record(self, row: Mapping[str, Any], answered: Answered) -> tuple[Answered, dict[str, Any]]:
         """Ask the job what it keeps; a job that cannot say costs the row its answer, never its place."""
         given = {name: value for name, value in row.items() if not name.startswith("input.")}
         try:
-            record = self._job.record(given, answered.answer, row["input.answer"])
+            record = self._job.record(given, answered.answer, row["input.answer"], self._sampling_of(row))
             return answered, fitting(record, self._job.schema, f"job {self._job.kind}")
         except Exception as error:
             failed = Answered(None, answered.error or row_error("record", error))

@@ -82,10 +82,11 @@ class Job(Protocol):
         """
         ...
 
-    def record(self, row: Row, answer: Answer | None, index: int) -> Mapping[str, Any]:
+    def record(self, row: Row, answer: Answer | None, index: int, sampling: Sampling) -> Mapping[str, Any]:
         """Return the values of `schema` for one answer of a row.
 
-        `index` is its place among the row's requests; `answer` is None for a row or an answer that failed.
+        `index` is its place among the row's requests and `sampling` how it was chosen; `answer` is None for a row or an
+        answer that failed.
         """
         ...
 

@@ -5,7 +5,7 @@ import io
 import os
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from jobs.caption import CaptionSettings
-from models.types import Answer, Request
+from jobs.prompt import GREEDY
+from models.types import Answer, Request, Sampling
 from pipeline.job import Job
 from pipeline.run import PipelineSettings, RunResult, run
 from pipeline.settings import check_settings
@@ -92,18 +93,24 @@ class WhereJob:
 
     kind: str = "where"
     required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     has_text_only_rows: bool = False
     needs_unique_keys: bool = False
     template: str | None = None
+    sampling: Sampling = GREEDY
+    picture: None = None
+    check: None = None
 
     @property
     def schema(self) -> pa.Schema:
         return pa.schema([("process", pa.int64()), ("devices", pa.string())])
 
-    def request(self, row: Mapping[str, Any]) -> Request:
-        return caption_job().request(row)
+    def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
+        return caption_job().requests(row, sampling)
 
-    def record(self, row: Mapping[str, Any], answer: Answer | None) -> Mapping[str, Any]:
+    def record(
+        self, row: Mapping[str, Any], answer: Answer | None, index: int, sampling: Sampling
+    ) -> Mapping[str, Any]:
         time.sleep(0.3)  # long enough that one engine cannot have done all before the other has started
         return {"process": os.getpid(), "devices": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
 

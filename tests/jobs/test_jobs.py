@@ -73,8 +73,8 @@ def test_only_plain_column_names_stand_in_braces(prompt):
 
 
 def test_a_caption_is_null_where_the_row_failed():
-    assert caption().record(ROW, answer(" a red circle\n"), 0) == {"caption": "a red circle"}
-    assert caption().record(ROW, None, 0) == {"caption": None}
+    assert caption().record(ROW, answer(" a red circle\n"), 0, SAMPLING) == {"caption": "a red circle"}
+    assert caption().record(ROW, None, 0, SAMPLING) == {"caption": None}
 
 
 def test_captions_are_scored_where_a_reference_is_known():
@@ -113,7 +113,7 @@ def test_a_row_without_a_question_is_an_error_row(question):
 
 
 def test_a_vqa_record_keeps_every_step_of_reading_the_response():
-    record = vqa().record(QUESTION, answer("<think>round</think> Circle. "), 0)
+    record = vqa().record(QUESTION, answer("<think>round</think> Circle. "), 0, SAMPLING)
     assert record == {
         "question": "what shape?",
         "answers": ["circle"],
@@ -127,26 +127,26 @@ def test_a_vqa_record_keeps_every_step_of_reading_the_response():
 
 
 def test_a_failed_row_scores_nought():
-    record = vqa().record(QUESTION, None, 0)
+    record = vqa().record(QUESTION, None, 0, SAMPLING)
     assert record["score"] == 0.0
     assert record.get("response") is None
 
 
 def test_a_row_without_gold_answers_has_no_score():
-    assert vqa().record({**QUESTION, "answers": None}, answer("circle"), 0)["score"] is None
-    assert vqa().record({**QUESTION, "answers": []}, None, 0)["score"] is None
+    assert vqa().record({**QUESTION, "answers": None}, answer("circle"), 0, SAMPLING)["score"] is None
+    assert vqa().record({**QUESTION, "answers": []}, None, 0, SAMPLING)["score"] is None
 
 
 @pytest.mark.parametrize(
     ("text", "finish", "status"), [("yes", "stop", "ok"), (" ", "stop", "empty"), ("yes", "length", "truncated")]
 )
 def test_the_parse_status_says_how_the_answer_ended(text, finish, status):
-    assert vqa().record(QUESTION, answer(text, finish), 0)["parse_status"] == status
+    assert vqa().record(QUESTION, answer(text, finish), 0, SAMPLING)["parse_status"] == status
 
 
 def test_records_fit_the_jobs_schema():
     for job, row in ((caption(), ROW), (vqa(), QUESTION)):
-        records = [job.record(row, answer("circle"), 0), job.record(row, None, 0)]
+        records = [job.record(row, answer("circle"), 0, SAMPLING), job.record(row, None, 0, SAMPLING)]
         assert pa.Table.from_pylist(records, schema=job.schema).num_rows == 2
 
 

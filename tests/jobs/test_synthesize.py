@@ -136,7 +136,7 @@ def test_a_record_holds_the_picture_its_size_and_all_that_it_was_drawn_with(name
     assert job.picture == PictureFormat(name, 80)
     row = {**ROW, "ratio": "3:2", "area": "384", "guidance_scale": "2", "num_images": 2.0, "negative_prompt": ""}
     image = picture(form=form)
-    assert job.record(row, drawn(image), 1) == {
+    assert job.record(row, drawn(image), 1, SAMPLING) == {
         "caption_in": "a fox",
         "image": image,
         "width": 24,
@@ -148,24 +148,27 @@ def test_a_record_holds_the_picture_its_size_and_all_that_it_was_drawn_with(name
         "negative_prompt": "",
         "guidance_scale": 2.0,
         "num_images": 2,
+        "temperature": 1.0,
+        "top_k": 2048,
+        "top_p": 1.0,
     }
 
 
 def test_a_row_that_failed_keeps_what_can_be_read_of_it():
-    record = synthesize().record({**ROW, "ratio": "wide", "area": "none"}, None, 0)
+    record = synthesize().record({**ROW, "ratio": "wide", "area": "none"}, None, 0, SAMPLING)
     assert (record["caption_in"], record["ratio"], record["area"], record["num_images"]) == ("a fox", "wide", None, 1)
     assert "image" not in record
-    assert synthesize().record({**ROW, "text": None}, None, 0)["caption_in"] is None
+    assert synthesize().record({**ROW, "text": None}, None, 0, SAMPLING)["caption_in"] is None
 
 
 def test_an_answer_without_a_picture_is_no_answer():
     with pytest.raises(ValueError, match="no picture"):
-        synthesize().record(ROW, said("a fox"), 0)
+        synthesize().record(ROW, said("a fox"), 0, SAMPLING)
 
 
 def test_records_fit_the_schema():
     job = synthesize()
-    records = [job.record(ROW, drawn(picture()), 0), job.record({**ROW, "seed": "x"}, None, 0)]
+    records = [job.record(ROW, drawn(picture()), 0, SAMPLING), job.record({**ROW, "seed": "x"}, None, 0, SAMPLING)]
     assert pa.Table.from_pylist(records, schema=job.schema).num_rows == 2
 
 
@@ -331,7 +334,10 @@ def test_the_command_line_says_how_many_pictures_there_are_and_are_kept():
 
 
 def test_the_page_shows_the_text_what_its_row_changed_and_what_the_check_said():
-    row = {**synthesize().record({**ROW, "ratio": "3:2", "num_images": 2}, drawn(picture()), 0), "first": "fox"}
+    row = {
+        **synthesize().record({**ROW, "ratio": "3:2", "num_images": 2}, drawn(picture()), 0, SAMPLING),
+        "first": "fox",
+    }
     assert synthesize().shown(row) == [("", "a fox"), ("ratio", "3:2")]
     job = checked({"ask": "Is it a {first}?"}, {"ask": "A {second}?"})
     told = {**row, "check_answers": ["no"], "keep": False, "second": None}
@@ -340,5 +346,5 @@ def test_the_page_shows_the_text_what_its_row_changed_and_what_the_check_said():
 
 
 def test_every_column_is_filled_by_the_job_or_its_check():
-    recorded = {*synthesize().record(ROW, drawn(picture()), 0), *verdict(checked(), "yes")}
+    recorded = {*synthesize().record(ROW, drawn(picture()), 0, SAMPLING), *verdict(checked(), "yes")}
     assert recorded == set(SCHEMA.names)

@@ -158,7 +158,9 @@ class ToyJob:
             for n in range(int(times or 1))
         ]
 
-    def record(self, row: Mapping[str, Any], answer: Answer | None, index: int) -> Mapping[str, Any]:
+    def record(
+        self, row: Mapping[str, Any], answer: Answer | None, index: int, sampling: Sampling
+    ) -> Mapping[str, Any]:
         if row["text"] == "unrecordable" and answer is not None:
             raise LookupError("no place for this answer")
         if row["text"] == "mistyped" and answer is not None:

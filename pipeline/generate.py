@@ -104,7 +104,9 @@ class Generate:
         ended = await asyncio.gather(*(self._answer(rows[place], inputs[place]) for place in order))
         answered = [one for _, one in sorted(zip(order, ended, strict=True), key=lambda pair: pair[0])]
         recorded = [self._record(row, one) for row, one in zip(rows, answered, strict=True)]
-        return self._table(block, rows, inputs, recorded)
+        table = self._table(block, rows, inputs, recorded)
+        standing = _standing(rows, [answered.error is not None for answered, _ in recorded])
+        return table if len(standing) == len(rows) else table.take(pa.array(standing))
 
     async def _answer(self, row: Mapping[str, Any], model_input: ModelInput | None) -> Answered:
         if model_input is None:
@@ -146,6 +148,12 @@ class Generate:
         }
         table = pa.table([columns[name] for name in self._schema.names], schema=self._schema)
         return table.append_column(UNIT, block.column(UNIT))
+
+
+def _standing(rows: Sequence[Mapping[str, Any]], have_failed: Sequence[bool]) -> list[int]:
+    """Return the places of the rows that stay: of a row none of whose answers came to be, the first alone."""
+    well = {(row["shard"], row["index"]) for row, has_failed in zip(rows, have_failed, strict=True) if not has_failed}
+    return [place for place, row in enumerate(rows) if row["input.answer"] == 0 or (row["shard"], row["index"]) in well]
 
 
 def fitting(record: Mapping[str, Any], schema: pa.Schema, who: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Job(Protocol):
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
         """Return what this job adds to report.json, `scores` among it, from the finished parts' columns.
 
-        `results` holds every column of the parts except token ids and log-probabilities.
+        `results` holds every column of the parts except token ids, log-probabilities and drawn pictures.
         """
         ...
 

@@ -23,7 +23,7 @@ ROWS: list[dict[str, Any]] = [
     {"text": "wide", "ratio": "2:1", "guidance_scale": 1.5},
     {"text": "of no shape", "ratio": "none"},
     {"text": "of no size", "area": 0},
-    {"text": "long " * 300},
+    {"text": "long " * 300, "num_images": 4},
     {"text": None},
     {"text": "unlike blue", "negative_prompt": "blue", "num_images": 3},
     *({"text": f"number {n}"} for n in range(8)),

@@ -64,6 +64,13 @@ def test_a_row_that_fails_here_keeps_its_place_and_its_neighbours(text: str, sta
     assert rows[1]["output_token_ids"] == [] and rows[1]["prompt"] == text
 
 
+def test_a_row_of_several_answers_has_one_row_for_each_or_one_if_it_fails() -> None:
+    rows = generated("2 x abc", "3 x " + "x" * 51, "a").to_pylist()
+    assert [(row["index"], row["caption"]) for row in rows] == [(0, "1 2 3"), (0, "1 2 3"), (1, None), (2, "1")]
+    assert rows[1]["seed"] == rows[0]["seed"] + 1
+    assert rows[2]["error"]["type"] == "PromptTooLong" and rows[2]["seed"] == row_seed(3, "00000000/1")
+
+
 def test_a_row_that_failed_before_passes_through_with_its_error() -> None:
     row = generated("abc", "boom").to_pylist()[1]
     assert row["error"]["stage"] == "preprocess" and row["finish_reason"] == "error"

@@ -225,6 +225,11 @@ class Processor(Protocol):
         """Whether a request may ask for a picture."""
         ...
 
+    @property
+    def max_position_embeddings(self) -> int:
+        """The longest sequence that the model was made for, prompt and answer together."""
+        ...
+
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request.
 

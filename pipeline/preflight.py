@@ -143,7 +143,8 @@ class Looked:
 
 
 def _look_at_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
-    looked = _looked(faults, "", settings, settings.model, settings.preprocess, job.template)
+    generate = settings.generate
+    looked = _looked(faults, "", settings, settings.model, settings.preprocess, generate.max_length, job.template)
     if looked is None:
         return None
     processor = looked.processor
@@ -159,8 +160,9 @@ def _look_at_model(faults: list[str], settings: PipelineSettings, job: Job, is_d
 def _look_at_check(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
     if job.check is None:
         return None
-    model = job.check.settings.model
-    looked = _looked(faults, CHECK, settings, model, job.check.settings.preprocess, job.check.template)
+    asked = job.check.settings
+    model, max_length = asked.model, asked.generate.max_length
+    looked = _looked(faults, CHECK, settings, model, asked.preprocess, max_length, job.check.template)
     if looked is None:
         return None
     if not looked.processor.sees_images:
@@ -176,6 +178,7 @@ def _looked(
     settings: PipelineSettings,
     model: ModelSettings,
     preprocess: PreprocessSettings,
+    max_length: int | None,
     template: str | None,
 ) -> Looked | None:
     """Fetch a checkpoint's folder and load its processor; `where` stands before the settings' names."""
@@ -188,7 +191,14 @@ def _looked(
         lambda: open_processor(folder, preprocess, template, text_only=model.text_only),
         where,
     )
-    return Looked(folder, _model_path(model.path, folder), processor) if processor else None
+    if processor is None:
+        return None
+    limit = processor.max_position_embeddings
+    if max_length is not None and max_length > limit:
+        faults.append(
+            f"{where}generate.max_length: found {max_length}, expected at most {limit}, the checkpoint's limit"
+        )
+    return Looked(folder, _model_path(model.path, folder), processor)
 
 
 def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:

@@ -64,6 +64,7 @@ class AriaProcessor:
         self._images = None if self._blind else read_images(folder, settings)
         self._queries = 0 if self._images is None else _queries_per_tile(self.config, self._images, settings)
         self.stop_ids = self._turn.stop_ids
+        self.max_position_embeddings = self.config.text.max_position_embeddings
 
     @property
     def sees_images(self) -> bool:

@@ -91,6 +91,7 @@ class Emu3Processor:
         if not self._blind:
             self._check_files(folder)
         self.stop_ids = self._turn.stop_ids
+        self.max_position_embeddings = self.config.text.max_position_embeddings
 
     @property
     def sees_images(self) -> bool:

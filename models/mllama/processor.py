@@ -69,6 +69,7 @@ class MllamaProcessor:
         if vision is not None and self._text.token_id(IMAGE_TOKEN) is None:
             raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {IMAGE_TOKEN}, the place of an image")
         self.stop_ids = self._turn.stop_ids
+        self.max_position_embeddings = self.config.text.max_position_embeddings
 
     @property
     def sees_images(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.synthesize import SynthesizeSettings
+from models import load_processor
 from pipeline import ledger
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight import Ready, check
@@ -107,3 +108,14 @@ def test_the_authors_tokenizer_is_emu3s_alone(tmp_path: Path, emu3: Path, aria: 
     assert drawing(settings(tmp_path, emu3, preprocess={"tokenizer": "baai"})).units
     asked = settings(tmp_path, aria, preprocess={"tokenizer": "baai"})
     assert faults(asked) == [f"preprocess.tokenizer: found 'baai', expected 'checkpoint': {aria} is no Emu3"]
+
+
+def test_more_tokens_than_the_checkpoints_positions_are_a_fault(tmp_path: Path, emu3: Path, aria: Path) -> None:
+    limits = [load_processor(str(folder)).max_position_embeddings for folder in (emu3, aria)]
+    asked = settings(tmp_path, emu3, generate={"max_length": limits[0]})
+    assert drawing(asked, check={"model": {"path": str(aria)}, "generate": {"max_length": limits[1]}}).units
+    asked = settings(tmp_path, emu3, generate={"max_length": limits[0] + 1})
+    assert faults(asked, check={"model": {"path": str(aria)}, "generate": {"max_length": limits[1] + 1}}) == [
+        f"generate.max_length: found {limits[0] + 1}, expected at most {limits[0]}, the checkpoint's limit",
+        f"job.check.generate.max_length: found {limits[1] + 1}, expected at most {limits[1]}, the checkpoint's limit",
+    ]

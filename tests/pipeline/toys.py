@@ -54,6 +54,7 @@ class ToyProcessor:
     stop_ids = frozenset({0})
     sees_images = True
     draws_pictures = True
+    max_position_embeddings = 100
 
     def prepare(self, request: Request) -> ModelInput:
         if any(image == b"broken" for image in request.images):

@@ -32,8 +32,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         bias: (out,).
     """
     rows = x.shape[:-1].numel()
-    is_settled = weight.is_mkldnn or weight.t().is_contiguous()
-    least = 1 if x.is_cuda else LEAST_ROWS_SETTLED if is_settled else LEAST_ROWS_STORED
+    if rows >= LEAST_ROWS_STORED or x.is_cuda:
+        return _linear(x, weight, bias)
+    least = LEAST_ROWS_SETTLED if weight.is_mkldnn or weight.stride(0) == 1 else LEAST_ROWS_STORED
     if rows >= least:
         return _linear(x, weight, bias)
     padded = F.pad(x.reshape(rows, -1), (0, 0, 0, least - rows))
@@ -42,7 +43,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if weight.is_mkldnn:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
         return out
     return F.linear(x, weight, bias)
 
@@ -77,7 +78,7 @@ def silu(x: Tensor) -> Tensor:
     """
     if _is_free(x):
         return F.silu(x)
-    return x / (1 + (-x).exp())
+    return x / (-x).exp_().add_(1)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Norm the last dimension."""
         y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        y = y * y.square().mean(-1, keepdim=True).add_(self.eps).rsqrt_()
         # Cast back before the weight, not after: the released models do, and in bfloat16
         # the other order changes a quarter of the elements.
         return y.to(x.dtype) * self.weight
@@ -130,7 +131,7 @@ class Rotation:
         """
         angles = positions[:, None, :, None].float() * frequencies.to(positions.device)  # (B, 1, T, C/2)
         self._cos = angles.cos().repeat(1, 1, 1, 2).to(dtype)
-        self._sin = angles.sin().repeat(1, 1, 1, 2).to(dtype)
+        self._sin = torch.cat((-angles.sin(), angles.sin()), dim=-1).to(dtype)
 
     def to(self, device: torch.device) -> "Rotation":
         """Return the same for layers on another device."""
@@ -146,8 +147,7 @@ class Rotation:
         Args:
             x: (B, H, T, C).
         """
-        left, right = x.chunk(2, dim=-1)
-        return x * self._cos + torch.cat((-right, left), dim=-1) * self._sin
+        return x * self._cos + x.roll(x.shape[-1] // 2, -1) * self._sin
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -71,11 +71,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotate: Rotation, window: Window | None) -> Tensor:
         """Return (B, T, D); without a window the tokens see each other alone, causally."""
-        q, k, v = (
-            proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )  # (B, H or K, T, C)
-        q, k = rotate(q), rotate(k)
+        both = torch.cat((self.q_proj(x), self.k_proj(x)), dim=-1)  # rotated together: half as many small steps
+        rotated = rotate(_heads(both, self.head_dim))  # (B, H + K, T, C)
+        v = _heads(self.v_proj(x), self.head_dim)
+        q, k = rotated[:, : -v.shape[1]], rotated[:, -v.shape[1] :]
         if window is not None:
             k, v = window.extend(self.place, k, v)
         out: Tensor = self.o_proj(attend(q, k, v, None if window is None else window.mask))
@@ -242,6 +241,11 @@ class FamilyModel(nn.Module):
             part.settle()
             self._laid_out[choices] = part.weight
         return self._laid_out[choices]
+
+
+def _heads(x: Tensor, head_dim: int) -> Tensor:
+    """Map (B, T, H * C) to (B, H, T, C)."""
+    return x.view(*x.shape[:-1], -1, head_dim).transpose(1, 2)
 
 
 def _device(layer: nn.Module) -> torch.device:

@@ -68,11 +68,14 @@ class Window:
         extent: int,
         mask: Tensor | None,
         memory: MemoryView | None,
-        *,
-        is_scattered: bool,
+        rows: Tensor | None = None,
     ) -> None:
-        """Keep what one forward needs; `is_scattered` says that each sequence writes at places of its own."""
-        self._is_scattered = is_scattered
+        """Keep what one forward needs.
+
+        Where sequences write at places of their own, `rows` int (B * K * T) says where, in a layer's store seen as
+        (slots * K * length, C); elsewhere all write just before `extent`.
+        """
+        self._rows = rows
         self._cache = cache
         self._slots = slots
         self._extent = extent
@@ -86,24 +89,24 @@ class Window:
             return self
         moved = copy(self)
         moved.positions = self.positions.to(device)
+        moved._rows = None if self._rows is None else self._rows.to(device)
         moved.mask = None if self.mask is None else self.mask.to(device)
         moved.memory = None if self.memory is None else self.memory.to(device)
         return moved
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new keys and values (B, K, T, C) of one layer; return those to attend to (B, K, S, C)."""
-        all_keys, all_values = self._cache.keys[layer][self._slots], self._cache.values[layer][self._slots]
-        if self._is_scattered:
-            rows = torch.arange(len(keys), device=keys.device)[:, None]
-            all_keys[rows, :, self.positions] = keys.transpose(1, 2)
-            all_values[rows, :, self.positions] = values.transpose(1, 2)
-        else:
-            new = slice(self._extent - keys.shape[2], self._extent)
-            all_keys[:, :, new] = keys
-            all_values[:, :, new] = values
+        stores = self._cache.keys[layer], self._cache.values[layer]
+        for store, new in zip(stores, (keys, values), strict=True):
+            if self._rows is None:
+                store[self._slots, :, self._extent - new.shape[2] : self._extent] = new
+            else:
+                C = new.shape[-1]
+                store.view(-1, C).index_copy_(0, self._rows, new.reshape(-1, C))
         if self.mask is None:
             return keys, values
-        return all_keys[:, :, : self._extent], all_values[:, :, : self._extent]
+        all_keys, all_values = (store[self._slots, :, : self._extent] for store in stores)
+        return all_keys, all_values
 
 
 def prefill_window(
@@ -126,7 +129,7 @@ def prefill_window(
     if places.start > 0 or len(places) == 1:
         mask = (torch.arange(places.stop, device=device) <= positions[:, None])[None, None]
     rows = slots.stop - slots.start
-    return Window(cache, slots, positions.expand(rows, len(places)), places.stop, mask, memory, is_scattered=False)
+    return Window(cache, slots, positions.expand(rows, len(places)), places.stop, mask, memory)
 
 
 def decode_window(
@@ -144,7 +147,11 @@ def decode_window(
         memory: What the tokens see beside.
     """
     extent = -(-(longest + num_tokens) // EXTENT) * EXTENT
+    _, K, length, _ = cache.keys[0].shape
+    assert extent <= length
     positions = lengths[:, None] + torch.arange(num_tokens, device=lengths.device)
     places = torch.arange(extent, device=lengths.device)
     mask = (places <= positions[..., None])[:, None]  # (B, 1, T, S)
-    return Window(cache, slice(0, len(lengths)), positions, extent, mask, memory, is_scattered=True)
+    heads = torch.arange(len(lengths) * K, device=lengths.device).view(-1, K, 1)
+    rows = (heads * length + positions[:, None]).flatten()
+    return Window(cache, slice(0, len(lengths)), positions, extent, mask, memory, rows)

@@ -255,7 +255,10 @@ def _guided(logits: Tensor, lanes: Ordered[Lane]) -> tuple[Tensor, list[Sequence
     places = [place for place, sequence in enumerate(sequences) if sequence in negative]
     other = logits[[negative[sequences[place]] for place in places]]
     scale = torch.tensor([[sequences[place].sampling.guidance_scale] for place in places], device=logits.device)
-    scores[places] = other + scale * (scores[places] - other)
+    guided = scores if len(places) == len(sequences) else scores[places]
+    guided.sub_(other).mul_(scale).add_(other)
+    if guided is not scores:
+        scores[places] = guided
     return scores, sequences
 
 

@@ -216,8 +216,9 @@ def _their_caches() -> AbstractContextManager[list[tuple[tuple[int, int], int]]]
 def _sequences(what: Drawing, *, greedy: bool = False) -> list[Sequence]:
     def sequence(seed: int, ids: Any) -> Sequence:
         given = ModelInput("", ids, layout=what.grid, negative=what.negative, num_new_tokens=what.num_tokens)
-        chance = Sampling(seed=seed, guidance_scale=recipe.SCALE, temperature=not greedy, top_k=recipe.TOP_K)
-        return Sequence("", given, chance)
+        temperature = 0.0 if greedy else 1.0
+        sampling = Sampling(temperature=temperature, top_k=recipe.TOP_K, seed=seed, guidance_scale=recipe.SCALE)
+        return Sequence("", given, sampling)
 
     return [sequence(seed, ids) for seed, ids in enumerate(what.prompts)]
 

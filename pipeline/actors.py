@@ -6,6 +6,7 @@ they get a process each.
 
 import math
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,6 +21,8 @@ from pipeline.model_folder import local_copy
 from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
 from pipeline.storage import StorageSettings, Store
 from pipeline.units import ReadSettings
+
+Step = Callable[[pa.Table], Awaitable[pa.Table]]
 
 # A prompt and its answer, where neither the settings nor the checkpoint say less; pictures may take all there is.
 MAX_LENGTH = 4096
@@ -56,68 +59,47 @@ class PreprocessActor(Preprocess):
         super().__init__(processor, work.job, sampling_of(work.generate, work.job.sampling))
 
 
-class GenerateActor:
-    """Generate in a process of its own, with its engine."""
+class EngineActor:
+    """A step with an engine, Generate or CheckAnswers, in a process of its own."""
 
-    def __init__(self, work: Work, cpus: float) -> None:
-        _use_threads(cpus)
-        self._generate: Generate | None = None
+    def __init__(self, load: Callable[[Work], Step], work: Work, cpus: float) -> None:
+        # Before torch is imported, because it reads this once; several engines on one machine must not fight.
+        os.environ["OMP_NUM_THREADS"] = str(max(1, math.floor(cpus)))
+        self._step: Step | None = None
         self._fault: Exception | None = None
         try:
-            self._generate = _load(work)
+            self._step = load(work)
         except Exception as error:
             # Raised from here, Ray would print it several times over, and in pages; the first unit raises it instead.
             self._fault = error
 
     async def __call__(self, block: pa.Table) -> pa.Table:
-        """Answer one unit."""
-        if self._generate is None:
+        """Do one unit."""
+        if self._step is None:
             raise RuntimeError(f"the model cannot be loaded: {self._fault}") from self._fault
-        return await self._generate(block)
+        return await self._step(block)
 
 
-class CheckActor:
-    """CheckAnswers in a process of its own, with an engine and a processor."""
-
-    def __init__(self, work: Work, cpus: float) -> None:
-        _use_threads(cpus)
-        self._check: CheckAnswers | None = None
-        self._fault: Exception | None = None
-        try:
-            self._check = _load_check(work)
-        except Exception as error:  # see GenerateActor
-            self._fault = error
-
-    async def __call__(self, block: pa.Table) -> pa.Table:
-        """Check one answered unit."""
-        if self._check is None:
-            raise RuntimeError(f"the model that checks cannot be loaded: {self._fault}") from self._fault
-        return await self._check(block)
-
-
-def devices(device: str, gpus: float | None) -> str | list[str]:
-    """Name the devices of one engine: all of its GPUs. Ray shows an actor no others, and numbers them from 0."""
-    return [f"cuda:{number}" for number in range(int(gpus))] if device == "cuda" and gpus and gpus > 1 else device
-
-
-def _use_threads(cpus: float) -> None:
-    # Before torch is imported, because it reads this once; several engines on one machine must not fight.
-    os.environ["OMP_NUM_THREADS"] = str(max(1, math.floor(cpus)))
-
-
-def _load(work: Work) -> Generate:
+def load_generate(work: Work) -> Generate:
+    """Load the model that answers, with all that stands around it."""
     processor = _processor(work.model, work.preprocess, work.job.template, work.read.storage)
     answerer = _answerer(work.model, work.generate, processor, work.read.storage, work.job.picture)
     sampling = sampling_of(work.generate, work.job.sampling)
     return Generate(answerer, work.job, sampling, work.model_name, work.schema)
 
 
-def _load_check(work: Work) -> CheckAnswers:
+def load_check(work: Work) -> CheckAnswers:
+    """Load the model that checks, with all that stands around it."""
     check, model = work.job.check, work.check_model
     assert check is not None and model is not None
     processor = _processor(model, check.settings.preprocess, check.template, work.read.storage)
     answerer = _answerer(model, check.settings.generate, processor, work.read.storage, picture=None)
     return CheckAnswers(answerer, check, sampling_of(check.settings.generate, Sampling()), work.job.schema)
+
+
+def devices(device: str, gpus: float | None) -> str | list[str]:
+    """Name the devices of one engine: all of its GPUs. Ray shows an actor no others, and numbers them from 0."""
+    return [f"cuda:{number}" for number in range(int(gpus))] if device == "cuda" and gpus and gpus > 1 else device
 
 
 def _answerer(

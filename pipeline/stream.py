@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.actors import CheckActor, GenerateActor, PreprocessActor, Work
+from pipeline.actors import EngineActor, PreprocessActor, Work, load_check, load_generate
 from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement
 from pipeline.read import read_unit
 from pipeline.rows import UNIT
@@ -66,8 +66,8 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
         **mortal,
     )
     answers = inputs.map_batches_internal(
-        GenerateActor,
-        fn_constructor_kwargs={"work": work, "cpus": placement.generate_cpus},
+        EngineActor,
+        fn_constructor_kwargs={"load": load_generate, "work": work, "cpus": placement.generate_cpus},
         compute=_pool(placement.generate_actors, work.generate.slots, work.unit_rows),
         num_cpus=placement.generate_cpus,
         num_gpus=placement.generate_gpus,
@@ -76,8 +76,8 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     )
     if work.job.check is not None:
         answers = answers.map_batches_internal(
-            CheckActor,
-            fn_constructor_kwargs={"work": work, "cpus": placement.check_cpus},
+            EngineActor,
+            fn_constructor_kwargs={"load": load_check, "work": work, "cpus": placement.check_cpus},
             compute=_pool(placement.check_actors, work.job.check.settings.generate.slots, work.unit_rows),
             num_cpus=placement.check_cpus,
             num_gpus=placement.check_gpus,

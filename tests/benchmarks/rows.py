@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from jobs.config import RunSettings
 from jobs.demo.data import write_question_shards
+from pipeline.actors import EngineActor, PreprocessActor, Work, load_generate
 from pipeline.cluster import RaySettings, start_ray
 from pipeline.plan import read_plan
 from pipeline.run import run
 from pipeline.storage import Store
-from pipeline.actors import GenerateActor, PreprocessActor, Work
 from pipeline.stream import read_block
 from pipeline.units import units_to_parquet
 from pipeline.write import commit_unit
@@ -80,12 +80,12 @@ def _loop(folder: Path, number: int) -> float:
         unit_rows=units[0].num_rows,
     )
     started = time.monotonic()
-    prepare, generate = PreprocessActor(work), GenerateActor(work, cpus=1)
+    prepare, generate = PreprocessActor(work), EngineActor(load_generate, work, cpus=1)
     rows = sum(asyncio.run(_unit(unit, work, prepare, generate)) for unit in units)
     return rows / (time.monotonic() - started)
 
 
-async def _unit(unit: Any, work: Work, prepare: PreprocessActor, generate: GenerateActor) -> int:
+async def _unit(unit: Any, work: Work, prepare: PreprocessActor, generate: EngineActor) -> int:
     block = read_block(pa.table({"unit": [units_to_parquet([unit])]}), work.read)
     committed = commit_unit(await generate(prepare(block)), work.store)
     return int(committed["rows"][0].as_py())

@@ -70,18 +70,29 @@ class Scene:
 def draw_scene(rng: random.Random, num_shapes: int) -> Scene:
     """Draw one or two shapes on a pale background; two lie clearly beside or above each other."""
     width, height = _size(rng)
-    shapes = _shapes(rng, _boxes(rng, num_shapes, width, height))
-    fine = (width * _FINE, height * _FINE)
-    picture = Image.new("RGB", fine, tuple(rng.randint(225, 255) for _ in range(3)))
-    owner = Image.new("L", fine)
+    shapes = shapes_in(rng, _boxes(rng, num_shapes, width, height))
+    red, green, blue = (rng.randint(225, 255) for _ in range(3))
+    return paint(shapes, (width, height), (red, green, blue))
+
+
+def shapes_in(rng: random.Random, boxes: list[Box]) -> tuple[Shape, ...]:
+    """Put a shape into each of one or two boxes; their names differ, and first is the one that lies left or above."""
+    shapes = [_shape(rng, box) for box in boxes]
+    while len({shape.name for shape in shapes}) < len(shapes):
+        shapes = [_shape(rng, box) for box in boxes]
+    if len(shapes) == 2 and relation(*shapes) in ("right of", "below"):
+        shapes = shapes[::-1]
+    return tuple(shapes)
+
+
+def paint(shapes: tuple[Shape, ...], size: tuple[int, int], ground: tuple[int, int, int]) -> Scene:
+    """Paint shapes, later ones over earlier ones, on a ground of one colour; `size` is width and height."""
+    fine = (size[0] * _FINE, size[1] * _FINE)
+    picture, owner = Image.new("RGB", fine, ground), Image.new("L", fine)
     for place, shape in enumerate(shapes, start=1):
         _paint(ImageDraw.Draw(picture), shape, COLORS[shape.color])
         _paint(ImageDraw.Draw(owner), shape, place)
-    return Scene(
-        picture.reduce(_FINE),
-        shapes,
-        np.asarray(owner.resize((width, height), Image.Resampling.NEAREST)),
-    )
+    return Scene(picture.reduce(_FINE), shapes, np.asarray(owner.resize(size, Image.Resampling.NEAREST)))
 
 
 def relation(first: Shape, second: Shape) -> str:
@@ -129,16 +140,6 @@ def _shape(rng: random.Random, box: Box) -> Shape:
         wide = min(right - left, (bottom - top) / ratio)
         right, bottom = left + wide, top + wide * ratio
     return Shape(kind, rng.choice(list(COLORS)), (left, top, right, bottom))
-
-
-def _shapes(rng: random.Random, boxes: list[Box]) -> tuple[Shape, ...]:
-    """Return shapes of different names, the one first that lies left of or above the other."""
-    shapes = [_shape(rng, box) for box in boxes]
-    while len({shape.name for shape in shapes}) < len(shapes):
-        shapes = [_shape(rng, box) for box in boxes]
-    if len(shapes) == 2 and relation(*shapes) in ("right of", "below"):
-        shapes = shapes[::-1]
-    return tuple(shapes)
 
 
 def _paint(draw: ImageDraw.ImageDraw, shape: Shape, ink: int | tuple[int, int, int]) -> None:

@@ -18,6 +18,7 @@ from models.types import Request
 pytest.importorskip("easy_vqa", reason="the training data are in the extra `train`")
 data = pytest.importorskip("jobs.demo.training.data")
 lines = pytest.importorskip("jobs.demo.training.lines")
+descent = pytest.importorskip("jobs.demo.training.descent")
 train = pytest.importorskip("jobs.demo.training.train")
 command = pytest.importorskip("jobs.demo.training.__main__")
 
@@ -174,7 +175,7 @@ def test_negation_is_learnt_after_presence() -> None:
 
 
 def test_the_learning_rate_warms_up_and_ends_low() -> None:
-    rates = [train.rate_at(step, 1_000) for step in range(1_000)]
+    rates = [descent.rate_at(step, 1_000) for step in range(1_000)]
     assert rates[0] < 0.05
     assert rates[100] == rates[399] == 1.0
     assert rates[-1] < 0.03

@@ -8,11 +8,9 @@ Shapes: N pictures, P patches, D width.
 """
 
 import logging
-import math
 import random
-import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from jobs.demo.questions import Pair, ask, caption, vocabulary
 from jobs.demo.scenes import draw_scene
 from jobs.demo.training import data
 from jobs.demo.training.data import Example
+from jobs.demo.training.descent import RATE, descend
 from jobs.demo.training.lines import Lines
 from jobs.demo.training.pupil import Pupil, Recipe
 from jobs.demo.training.score import score_captions, score_questions, tally
@@ -38,7 +37,6 @@ LOOK_SHARE = 0.13  # of the minutes
 PICTURES = 8  # per step; 16 learn less in the same time, 4 are too noisy for the rate
 QUESTIONS = 4  # per picture and step
 CAPTION_SHARE = 0.6
-RATE = 2e-3
 EYE_RATE = 0.3  # of RATE, once the eye has learnt to look
 NEGATION_RAMP = 0.4  # of the answering stage
 PATCH_WEIGHT = 0.5
@@ -161,29 +159,3 @@ def questions(example: Example, rng: random.Random, negated: float) -> list[Pair
     if rng.random() < CAPTION_SHARE:
         pairs[0] = caption(example.scene)
     return pairs
-
-
-def descend(groups: list[dict[str, Any]], loss: Callable[[float], Tensor], steps: int, name: str) -> None:
-    """Take optimizer steps: a short warm-up, constant to 40 %, then half a cosine down to 2 %."""
-    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    started, average = time.process_time(), 0.0
-    for step in range(1, steps + 1):
-        value = loss(step / steps)
-        optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        average += (value.item() - average) / min(step, 100)
-        if step % 200 == 0 or step == steps:
-            log.info("%s %d/%d: loss %.3f, %.0f CPU-s", name, step, steps, average, time.process_time() - started)
-
-
-def rate_at(step: int, steps: int) -> float:
-    """Return the share of the full learning rate at a step."""
-    if step < 60:
-        return (step + 1) / 60
-    done = max(0.0, (step / steps - 0.4) / 0.6)
-    return 0.02 + 0.98 * (1 + math.cos(math.pi * min(done, 1.0))) / 2

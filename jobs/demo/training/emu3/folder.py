@@ -50,11 +50,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 
-CODES = 256
+CODES = 321  # the bare ground and 40 patterns of cover in 8 colours, see jobs/demo/training/emu3/book.py
 VQ: dict[str, Any] = {
     "model_type": "emu3_vqgan",
-    "embed_dim": 8,
-    "latent_channels": 8,
+    "embed_dim": 16,
+    "latent_channels": 16,
     "double_latent": False,
     "in_channels": 3,
     "out_channels": 3,
@@ -77,14 +77,14 @@ TEXT: dict[str, Any] = {
     "hidden_act": "silu",
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
-    "rope_theta": 1000000.0,
+    "rope_theta": 1000.0,
     "rope_scaling": {"rope_type": "default"},
     "attention_dropout": 0.1,
     "attention_bias": False,
     "mlp_bias": False,
     "tie_word_embeddings": False,
 }
-SIDE = 48
+SIDE = 64
 IMAGES: dict[str, Any] = {
     "image_processor_type": "Emu3ImageProcessor",
     "do_convert_rgb": True,

@@ -1,0 +1,157 @@
+"""Say by rule whether a drawn picture shows what its caption says. Knows no model, and looks at nothing but pixels.
+
+Shapes are found by colour: a pixel has the colour it is nearest to, of the demo's eight and the picture's own ground.
+Where a shape's edge is soft, its pixels may come nearest to a third colour; such rims are too thin to count.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.demo.scenes import COLORS, KINDS, Box, Shape, relation
+
+CAPTION = re.compile(r"a (\w+) (\w+)(?: (left of|right of|above|below) a (\w+) (\w+))?")
+# Pixels of a shape that have only their like around them; a rim has none, the smallest shapes of the demo 13 or more.
+LEAST_INSIDE = 12
+# Share of its box that a shape covers: ideally 1, pi / 4 and 1 / 2.
+LEAST_OF_RECTANGLE, OF_CIRCLE, OF_TRIANGLE = 0.92, (0.68, 0.86), (0.38, 0.63)
+# Share of its upper half in a shape: ideally 1 / 2, of a triangle 1 / 4.
+EVEN, UNEVEN = (0.42, 0.58), (0.15, 0.36)
+ROUND = 1.25  # longer side to shorter
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is right about a picture.
+
+    Attributes:
+        colors_right: Whether it shows shapes of the named colours, each once, and no others.
+        relation_right: Whether they also lie as the caption says, along the axis on which they are further apart; None
+            where it says nothing.
+        kinds_right: Whether their outlines are also those of the named kinds; None where an outline is none of them.
+    """
+
+    colors_right: bool
+    relation_right: bool | None
+    kinds_right: bool | None
+
+
+def check_picture(pixels: NDArray[np.uint8], caption: str) -> Drawn:
+    """Compare a picture (height, width, 3) with its caption.
+
+    Args:
+        pixels: RGB.
+        caption: As jobs.demo.questions words them: one shape, or two and how they lie.
+
+    Raises:
+        ValueError: The caption is worded otherwise.
+    """
+    names, place = read_caption(caption)
+    orders = [order for order in permutations(find_shapes(pixels)) if _has_colors(order, names)]
+    if not orders:
+        return Drawn(False, None if place is None else False, False)
+    # Of two shapes of one colour, the kinds tell which is meant.
+    shapes = max(orders, key=lambda order: _num_right_kinds(order, names))
+    is_told = all(shape.kind for shape in shapes)
+    return Drawn(
+        colors_right=True,
+        relation_right=None if place is None else relation(*shapes) == place,
+        kinds_right=_num_right_kinds(shapes, names) == len(names) if is_told else None,
+    )
+
+
+def read_caption(caption: str) -> tuple[list[tuple[str, str]], str | None]:
+    """Return the (colour, kind) of each shape that a caption names, and how the first lies to the second.
+
+    Raises:
+        ValueError: It is no caption of the demo.
+    """
+    match = CAPTION.fullmatch(caption)
+    first, kind, place, second, other = match.groups() if match else ("", "", None, None, None)
+    names = [(first, kind)] if second is None else [(first, kind), (second, other)]
+    if not all(color in COLORS and kind in KINDS for color, kind in names):
+        raise ValueError(f"found caption {caption!r}, expected such as 'a red circle left of a blue rectangle'")
+    return names, place
+
+
+def find_shapes(pixels: NDArray[np.uint8]) -> list[Shape]:
+    """Return the shapes of a picture; the kind of one that looks like none of them is empty."""
+    nearest = _nearest(pixels)
+    shapes = []
+    for number, color in enumerate(COLORS):
+        for mask in _pieces(nearest == number):
+            if _inside(mask).sum() >= LEAST_INSIDE:
+                box = _box(mask)
+                shapes.append(Shape(kind_of(mask), color, box))
+    return shapes
+
+
+def kind_of(mask: Mask) -> str:
+    """Say what a shape's outline looks like, if it can be said."""
+    left, top, right, bottom = map(int, _box(mask))
+    piece = mask[top:bottom, left:right]
+    rows = piece.sum(1)
+    half, middle = divmod(len(rows), 2)
+    upper = (rows[:half].sum() + middle * rows[half] / 2) / rows.sum()
+    fill, longer = float(piece.mean()), max(piece.shape) / min(piece.shape)
+    if fill >= LEAST_OF_RECTANGLE:
+        return "rectangle"
+    if _within(fill, OF_CIRCLE) and _within(upper, EVEN) and longer <= ROUND:
+        return "circle"
+    return "triangle" if _within(fill, OF_TRIANGLE) and _within(upper, UNEVEN) else ""
+
+
+def _nearest(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the place in COLORS of what each pixel is nearest to; behind them all is the ground."""
+    rim = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+    colors = np.vstack([*COLORS.values(), np.median(rim, axis=0)])
+    return np.square(pixels[:, :, None].astype(float) - colors).sum(-1).argmin(-1)
+
+
+def _pieces(mask: Mask) -> Iterator[Mask]:
+    """Yield the parts of a mask whose pixels touch along their sides."""
+    left = mask.copy()
+    while left.any():
+        piece = np.zeros_like(mask)
+        piece.flat[left.argmax()] = True
+        size = 0
+        while size < (size := int(piece.sum())):
+            grown = piece.copy()
+            grown[1:] |= piece[:-1]
+            grown[:-1] |= piece[1:]
+            grown[:, 1:] |= piece[:, :-1]
+            grown[:, :-1] |= piece[:, 1:]
+            piece = grown & mask
+        left &= ~piece
+        yield piece
+
+
+def _inside(mask: Mask) -> Mask:
+    """Return the pixels of a mask whose eight neighbours all belong to it."""
+    padded = np.pad(mask, 1)
+    height, width = mask.shape
+    around = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return np.logical_and.reduce(around)
+
+
+def _box(mask: Mask) -> Box:
+    rows, columns = mask.nonzero()
+    return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
+
+
+def _has_colors(shapes: tuple[Shape, ...], names: list[tuple[str, str]]) -> bool:
+    return [shape.color for shape in shapes] == [color for color, _ in names]
+
+
+def _num_right_kinds(shapes: tuple[Shape, ...], names: list[tuple[str, str]]) -> int:
+    return sum(shape.kind == kind for shape, (_, kind) in zip(shapes, names, strict=True))
+
+
+def _within(number: float, limits: tuple[float, float]) -> bool:
+    return limits[0] <= number <= limits[1]

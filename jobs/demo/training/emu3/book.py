@@ -1,0 +1,101 @@
+"""What each code of a toy Emu3 stands for, laid down before anything is taught: a colour and a pattern of cover.
+
+On a ground of one colour, 8 x 8 pixels of a picture are how much of each pixel a shape covers, and the shape's colour.
+The patterns are those of many drawn scenes; each goes with each colour. Code 0 is the bare ground. So what the VQ-VAE
+encodes and paints, and what the decoder writes, can be taught apart, each from pictures without end.
+
+Shapes: N pictures, H x W codes of a picture, K patterns, Q pixels of a code, E width of a code.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.demo.scenes import COLORS, Scene
+from jobs.demo.training.emu3.pictures import CELLS, GROUND, PATCH, SIDE, draw_large_scene
+
+WIDTH = 16  # of a code: the colour, then its pattern's main directions
+COLOR_WEIGHT = 2.0
+SCENES = 1_500
+# Patterns that differ by less, in whole pixels squared, are one: colours round a little differently.
+LEAST_DISTANCE = 0.1
+
+Cover = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Book:
+    """The meaning of all codes.
+
+    Attributes:
+        patterns: (K + 1, Q), from 0 to 1; the first is empty.
+    """
+
+    patterns: Cover
+
+    @property
+    def num_codes(self) -> int:
+        """Patterns in all colours, and the bare ground."""
+        return 1 + (len(self.patterns) - 1) * len(COLORS)
+
+    def parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the patterns and the places of the colours in COLORS of codes."""
+        count = len(self.patterns) - 1
+        return np.where(codes == 0, 0, (codes - 1) % count + 1), np.where(codes == 0, 0, (codes - 1) // count)
+
+    def codes(self, scenes: Sequence[Scene]) -> NDArray[np.int64]:
+        """Return the codes (N, H, W) that say best what scenes show."""
+        covers, colors = zip(*map(cover_of, scenes), strict=True)
+        color = np.stack(colors)
+        flat = np.stack(covers).reshape(-1, PATCH**2)
+        distances = (self.patterns**2).sum(1) - 2 * flat @ self.patterns.T
+        pattern = distances.argmin(1).reshape(color.shape)
+        return np.where(pattern == 0, 0, color * (len(self.patterns) - 1) + pattern)
+
+    def vectors(self) -> NDArray[np.float32]:
+        """Return the vector of each code (codes, E): near vectors look alike."""
+        centred = self.patterns - self.patterns.mean(0)
+        _, _, directions = np.linalg.svd(centred, full_matrices=False)
+        along = centred @ directions[: WIDTH - 3].T
+        along /= along.std(0) ** 0.5  # fine differences count more than their size says
+        along /= along.std()
+        colors = (np.array(list(COLORS.values())) / 127.5 - 1) * COLOR_WEIGHT
+        bare = np.append(np.array(GROUND) / 127.5 - 1, along[0])
+        rows = [np.append(color, one) for color in colors for one in along[1:]]
+        return np.stack([bare, *rows]).astype(np.float32)
+
+    def pictures(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return what codes (N, H, W) stand for, (N, SIDE, SIDE, 3)."""
+        pattern, color = self.parts(codes)
+        full = np.array(list(COLORS.values()), np.float32)[color][..., None, :]
+        pixels = np.array(GROUND) + self.patterns[pattern][..., None] * (full - np.array(GROUND))
+        grid = pixels.reshape(len(codes), CELLS, CELLS, PATCH, PATCH, 3)
+        return grid.transpose(0, 1, 3, 2, 4, 5).reshape(len(codes), SIDE, SIDE, 3).astype(np.float32)
+
+
+def lay_book(rng: random.Random) -> Book:
+    """Collect the patterns of drawn scenes."""
+    covers = np.concatenate([cover_of(draw_large_scene(rng))[0].reshape(-1, PATCH**2) for _ in range(SCENES)])
+    patterns = np.zeros((1, PATCH**2), np.float32)
+    for found in np.unique(covers, axis=0):
+        if ((patterns - found) ** 2).sum(1).min() > LEAST_DISTANCE:
+            patterns = np.vstack([patterns, found])
+    return Book(patterns)
+
+
+def cover_of(scene: Scene) -> tuple[Cover, NDArray[np.int64]]:
+    """Return how much of each pixel a shape covers (H, W, Q), and the place of its colour in COLORS (H, W)."""
+    pixels = np.asarray(scene.picture).astype(np.float32) - GROUND
+    cover, color = np.zeros((SIDE, SIDE), np.float32), np.zeros((CELLS, CELLS), np.int64)
+    for shape in scene.shapes:
+        left, top, right, bottom = (int(edge) for edge in shape.box)
+        cells = slice(top // PATCH, -(-bottom // PATCH)), slice(left // PATCH, -(-right // PATCH))
+        its = tuple(slice(cut.start * PATCH, cut.stop * PATCH) for cut in cells)
+        full = np.array(COLORS[shape.color], np.float32) - GROUND
+        cover[its] = (pixels[its] @ full / (full @ full)).clip(0, 1)
+        color[cells] = list(COLORS).index(shape.color)
+    grid = cover.reshape(CELLS, PATCH, CELLS, PATCH).transpose(0, 2, 1, 3)
+    return grid.reshape(CELLS, CELLS, PATCH**2), color

@@ -1,0 +1,108 @@
+"""Teach a toy Emu3's VQ-VAE what the book says: its decoder to paint codes, its encoder to name them.
+
+The model's own layers are used one picture and one frame at a time, as it encodes and paints. The code book itself is
+laid down (jobs/demo/training/emu3/book.py), so neither half waits for the other.
+
+Shapes: N pictures, E width of a code, H x W codes of a picture, K codes.
+"""
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jobs.demo.training.descent import descend
+from jobs.demo.training.emu3.book import Book
+from jobs.demo.training.emu3.pictures import draw_large_scene, pixels_of
+from jobs.demo.training.weights import Start, fill_weights, usual_start
+from models.emu3.vqvae import VqVae
+
+PICTURES = 8  # per step
+SHAPE_WEIGHT, EDGE_WEIGHT = 2.0, 6.0
+# Where neighbours differ by more than this in any channel, of 2, there is an edge.
+EDGE = 0.1
+BARE_WEIGHT = 0.2
+SHARPNESS = 4.0
+
+
+def new_codec(codec: VqVae, book: Book, generator: torch.Generator) -> None:
+    """Give a VQ-VAE the weights that it starts from, and its code book for good."""
+    fill_weights(codec, _start, generator)
+    with torch.no_grad():
+        # As the file will hold it: what is nearest must not change when it is saved.
+        codec.quantize.embedding.weight.copy_(torch.from_numpy(book.vectors()).half().float())
+    for module in codec.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # as it multiplies: a tenth of a step
+
+
+def _start(name: str, parameter: Tensor) -> Start:
+    if name.endswith("running_mean"):
+        return Start(0.0, 0.0)
+    if name.endswith("conv_y.bias"):
+        return Start(1.0, 0.0)  # scales nothing to begin with
+    return usual_start(name, parameter)
+
+
+def teach_to_paint(codec: VqVae, book: Book, rng: random.Random, steps: int) -> None:
+    """Teach the decoder to paint pictures from the book's codes."""
+
+    def loss(_: float) -> Tensor:
+        pixels, codes = lesson(book, rng)
+        return difference(painted(codec, codes), pixels)
+
+    descend([{"params": [*_learning(codec.decoder), *codec.post_quant_conv.parameters()]}], loss, steps, "paint")
+
+
+def teach_to_name(codec: VqVae, book: Book, rng: random.Random, steps: int) -> None:
+    """Teach the encoder to come nearest to the book's codes."""
+    weight = torch.ones(codec.config.codebook_size)
+    weight[0] = BARE_WEIGHT
+    known = codec.quantize.embedding.weight.detach()
+
+    def loss(_: float) -> Tensor:
+        pixels, codes = lesson(book, rng)
+        found = encoded(codec, pixels).movedim(1, -1).flatten(0, -2)
+        distances = found.square().sum(1, keepdim=True) + known.square().sum(1) - 2 * found @ known.t()
+        named = F.cross_entropy(-SHARPNESS * distances, codes.flatten(), weight)
+        return named + F.mse_loss(found, known[codes.flatten()])
+
+    descend([{"params": [*_learning(codec.encoder), *codec.quant_conv.parameters()]}], loss, steps, "name")
+
+
+def lesson(book: Book, rng: random.Random, number: int = PICTURES) -> tuple[Tensor, Tensor]:
+    """Draw pictures; return them normalised (N, 3, h, w), and their codes int64 (N, H, W)."""
+    scenes = [draw_large_scene(rng) for _ in range(number)]
+    pixels = torch.from_numpy(pixels_of(scenes).astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
+    return pixels.contiguous(memory_format=torch.channels_last), torch.from_numpy(book.codes(scenes))
+
+
+def encoded(codec: VqVae, pixels: Tensor) -> Tensor:
+    """Return what of pictures (N, 3, h, w) is to become codes, (N, E, 1, H, W); as VqVae.encode, with gradients."""
+    frames = codec.encoder.frames(pixels)[:, :, None]
+    frames = frames.expand(-1, -1, codec.config.temporal_downsample_factor, -1, -1)
+    out: Tensor = codec.quant_conv(codec.encoder.over_time(frames))
+    return out
+
+
+def painted(codec: VqVae, codes: Tensor) -> Tensor:
+    """Return pictures (N, 3, h, w) of codes (N, H, W); as VqVae.decode, with gradients."""
+    vectors = codec.quantize.vectors(codes[:, None]).detach()
+    return codec.decoder.picture(codec.post_quant_conv(vectors), vectors)
+
+
+def difference(drawn: Tensor, pixels: Tensor) -> Tensor:
+    """Return how far pictures are from what they should be; shapes count more, and outlines most."""
+    lightest, darkest = F.max_pool2d(pixels, 3, 1, 1), -F.max_pool2d(-pixels, 3, 1, 1)
+    is_edge = (lightest - darkest).amax(1, keepdim=True) > EDGE
+    ground = pixels[:, :, :1, :1]  # no shape reaches a corner
+    is_shape = (pixels - ground).abs().amax(1, keepdim=True) > EDGE
+    weight = 1 + SHAPE_WEIGHT * is_shape + EDGE_WEIGHT * is_edge
+    error = drawn - pixels
+    return (weight * (error.abs() + error.square())).mean() / weight.mean()
+
+
+def _learning(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -1,0 +1,114 @@
+"""Teach a toy Emu3's decoder to write the codes of a picture behind its description.
+
+The prompt is the processor's own, so what is learnt is what the jobs will ask. Some prompts are empty: what is written
+then is what guidance moves away from.
+
+Shapes: N pictures, T tokens, V vocabulary, D width, K codes.
+"""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from jobs.demo.scenes import COLORS, KINDS, Scene
+from jobs.demo.training.descent import descend
+from jobs.demo.training.emu3.book import Book
+from jobs.demo.training.emu3.pictures import CELLS, describe, draw_large_scene
+from jobs.demo.training.weights import fill_weights, usual_start
+from models.emu3.model import Emu3Model
+from models.types import Processor, Request
+
+PICTURES = 8  # per step
+EMPTY_SHARE = 0.1
+HELD_OUT = 10  # one of so many pairs of shapes is never described to the pupil
+_NOTHING = -100
+
+
+class Copybook:
+    """Puts pictures behind their descriptions, in tokens; each prompt is made once, by the processor."""
+
+    def __init__(self, processor: Processor, model: Emu3Model, book: Book) -> None:
+        """Keep what spells, and the ids of the model's picture tokens."""
+        assert model.config.vocabulary is not None
+        self.book = book
+        self._processor = processor
+        self._vocabulary = model.config.vocabulary
+        self._end = min(model.config.eos_token_ids)
+        self._prompts: dict[str, list[int]] = {}
+
+    def batch(self, texts: Sequence[str], scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
+        """Return ids and what comes next (N, T), the latter below 0 where it is not to be learnt."""
+        rows = [self.prompt(text) for text in texts]
+        pictures = self._pictures(self.book.codes(scenes))
+        longest = max(map(len, rows)) + pictures.shape[1]
+        ids = np.zeros((len(rows), longest), np.int64)
+        targets = np.full((len(rows), longest), _NOTHING, np.int64)
+        for n, (prompt, picture) in enumerate(zip(rows, pictures, strict=True)):
+            start, stop = len(prompt), len(prompt) + len(picture)
+            ids[n, :stop] = [*prompt, *picture]
+            targets[n, start - 1 : stop - 1] = picture
+        return torch.from_numpy(ids), torch.from_numpy(targets)
+
+    def prompt(self, text: str) -> list[int]:
+        """Return the ids of the prompt that asks for a picture of a text."""
+        if text not in self._prompts:
+            request = Request(prompt=text, grid=(CELLS, CELLS))
+            self._prompts[text] = self._processor.prepare(request).token_ids.tolist()
+        return self._prompts[text]
+
+    def _pictures(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        names = self._vocabulary
+        lines = np.pad(codes + names.first_visual, ((0, 0), (0, 0), (0, 1)), constant_values=names.end_of_line)
+        closing = np.tile([names.end_of_frame, names.image_end, self._end], (len(codes), 1))
+        return np.hstack([lines.reshape(len(codes), -1), closing])
+
+
+def new_writer(model: Emu3Model, book: Book, generator: torch.Generator) -> None:
+    """Give the decoder the weights that it starts from: codes of one colour or one pattern begin alike."""
+    decoder, vocabulary = model.decoder, model.config.vocabulary
+    assert vocabulary is not None
+    fill_weights(decoder, usual_start, generator)
+    pattern, color = book.parts(np.arange(book.num_codes))
+    color[0] = len(COLORS)  # bare ground is like no colour
+    parts = torch.from_numpy(pattern), torch.from_numpy(color)
+    codes = slice(vocabulary.first_visual, vocabulary.first_visual + vocabulary.num_visual)
+    with torch.no_grad():
+        for table in (decoder.model.embed_tokens.weight, decoder.lm_head.weight):
+            spread = (2 * table.shape[1]) ** -0.5
+            known = [torch.randn(int(part.max()) + 1, table.shape[1], generator=generator) for part in parts]
+            table[codes] = spread * sum(one[part] for one, part in zip(known, parts, strict=True))
+
+
+def teach_to_write(model: Emu3Model, copybook: Copybook, rng: random.Random, steps: int) -> None:
+    """Teach the decoder to write pictures."""
+
+    def loss(_: float) -> Tensor:
+        scenes = [_shown_scene(rng) for _ in range(PICTURES)]
+        texts = ["" if rng.random() < EMPTY_SHARE else describe(scene, rng) for scene in scenes]
+        return writing_loss(model, *copybook.batch(texts, scenes))
+
+    descend([{"params": list(model.decoder.parameters())}], loss, steps, "write")
+
+
+def writing_loss(model: Emu3Model, ids: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of writing pictures; padding stands behind them, where no token sees it."""
+    hidden = model.decode(model.embed(ids))
+    is_told = targets >= 0
+    return F.cross_entropy(model.logits(hidden[is_told]), targets[is_told])
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether a scene shows two shapes that are kept for measuring, in whatever order and place."""
+    places = [KINDS.index(shape.kind) + len(KINDS) * list(COLORS).index(shape.color) for shape in scene.shapes]
+    return len(places) == 2 and sum(places) % HELD_OUT == 0
+
+
+def _shown_scene(rng: random.Random) -> Scene:
+    while is_held_out(scene := draw_large_scene(rng)):
+        pass
+    return scene

@@ -73,11 +73,11 @@ def read_caption(caption: str) -> tuple[list[tuple[str, str]], str | None]:
         ValueError: It is no caption of the demo.
     """
     match = CAPTION.fullmatch(caption)
-    first, kind, place, second, other = match.groups() if match else ("", "", None, None, None)
-    names = [(first, kind)] if second is None else [(first, kind), (second, other)]
-    if not all(color in COLORS and kind in KINDS for color, kind in names):
+    first, second = (match.group(1, 2), match.group(4, 5)) if match else (("", ""), (None, None))
+    names = [(str(color), str(kind)) for color, kind in (first, second) if color is not None]
+    if match is None or not all(color in COLORS and kind in KINDS for color, kind in names):
         raise ValueError(f"found caption {caption!r}, expected such as 'a red circle left of a blue rectangle'")
-    return names, place
+    return names, match.group(3)
 
 
 def find_shapes(pixels: NDArray[np.uint8]) -> list[Shape]:
@@ -111,7 +111,8 @@ def _nearest(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the place in COLORS of what each pixel is nearest to; behind them all is the ground."""
     rim = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
     colors = np.vstack([*COLORS.values(), np.median(rim, axis=0)])
-    return np.square(pixels[:, :, None].astype(float) - colors).sum(-1).argmin(-1)
+    nearest: NDArray[np.int64] = np.square(pixels[:, :, None].astype(float) - colors).sum(-1).argmin(-1)
+    return nearest
 
 
 def _pieces(mask: Mask) -> Iterator[Mask]:
@@ -134,10 +135,12 @@ def _pieces(mask: Mask) -> Iterator[Mask]:
 
 def _inside(mask: Mask) -> Mask:
     """Return the pixels of a mask whose eight neighbours all belong to it."""
-    padded = np.pad(mask, 1)
+    padded, inside = np.pad(mask, 1), mask.copy()
     height, width = mask.shape
-    around = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
-    return np.logical_and.reduce(around)
+    for y in range(3):
+        for x in range(3):
+            inside &= padded[y : y + height, x : x + width]
+    return inside
 
 
 def _box(mask: Mask) -> Box:

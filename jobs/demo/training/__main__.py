@@ -4,15 +4,17 @@ import argparse
 import logging
 from pathlib import Path
 
+from jobs.demo.training.emu3 import train as drawing
 from jobs.demo.training.pupil import Recipe
 from jobs.demo.training.train import train
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
-FAMILIES = ("aria", "mllama")
+FAMILIES = ("aria", "mllama")  # answer questions
+DRAWS = "emu3"
 
 
 def load_recipe(family: str) -> Recipe:
-    """Return how a family's checkpoint is made."""
+    """Return how the checkpoint of a family that answers questions is made."""
     match family:
         case "aria":
             from jobs.demo.training.aria.pupil import RECIPE
@@ -26,14 +28,17 @@ def load_recipe(family: str) -> Recipe:
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(prog="python -m jobs.demo.training", description=__doc__.splitlines()[0])
-    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("family", choices=(*FAMILIES, DRAWS))
     parser.add_argument("--minutes", type=float, help="of one 2.5 GHz core; sets the number of steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="checkpoint folder to write")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    recipe = load_recipe(arguments.family)
     folder = arguments.out or CHECKPOINTS / arguments.family
+    if arguments.family == DRAWS:
+        drawing.train(folder, arguments.minutes or drawing.MINUTES, arguments.seed)
+        return
+    recipe = load_recipe(arguments.family)
     train(recipe, folder, arguments.minutes or recipe.minutes, arguments.seed)
 
 

@@ -1,1 +1,1 @@
-"""Emu3: its files."""
+"""Emu3: its files and how it learns to draw."""

@@ -67,20 +67,12 @@ class Book:
         rows = [np.append(color, one) for color in colors for one in along[1:]]
         return np.stack([bare, *rows]).astype(np.float32)
 
-    def pictures(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return what codes (N, H, W) stand for, (N, SIDE, SIDE, 3)."""
-        pattern, color = self.parts(codes)
-        full = np.array(list(COLORS.values()), np.float32)[color][..., None, :]
-        pixels = np.array(GROUND) + self.patterns[pattern][..., None] * (full - np.array(GROUND))
-        grid = pixels.reshape(len(codes), CELLS, CELLS, PATCH, PATCH, 3)
-        return grid.transpose(0, 1, 3, 2, 4, 5).reshape(len(codes), SIDE, SIDE, 3).astype(np.float32)
-
 
 def lay_book(rng: random.Random) -> Book:
     """Collect the patterns of drawn scenes."""
     covers = np.concatenate([cover_of(draw_large_scene(rng))[0].reshape(-1, PATCH**2) for _ in range(SCENES)])
     patterns = np.zeros((1, PATCH**2), np.float32)
-    for found in np.unique(covers, axis=0):
+    for found in np.unique(covers[covers.any(1)], axis=0):
         if ((patterns - found) ** 2).sum(1).min() > LEAST_DISTANCE:
             patterns = np.vstack([patterns, found])
     return Book(patterns)

@@ -3,7 +3,7 @@
 import io
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ from models.emu3.vqvae import VqVae
 from models.types import Request, Sampling
 
 # What draws best of what was tried, see the model card.
-GUIDANCE, TEMPERATURE, TOP_K = 2.0, 0.8, 64
-_COPIED = 64
+SAMPLING = Sampling(guidance_scale=1.3, temperature=0.7, top_k=64)
+_COPIED = 32
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def new_captions(rng: random.Random, number: int) -> list[str]:
 def draw(folder: Path, captions: Sequence[str], sampling: Sampling, slots: int = 64) -> list[NDArray[np.uint8]]:
     """Draw a picture (h, w, 3) for each caption; the n-th has the n-th seed."""
     requests = [
-        Request(prompt=caption, grid=(CELLS, CELLS), sampling=Sampling(**(vars(sampling) | {"seed": n})))
+        Request(prompt=caption, grid=(CELLS, CELLS), sampling=replace(sampling, seed=n))
         for n, caption in enumerate(captions)
     ]
     answers = ask(str(folder), requests, slots=slots)

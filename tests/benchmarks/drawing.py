@@ -2,9 +2,8 @@
 
 An Emu3 of random weights draws the same prompts on both sides, in turn, in one process on one thread: with guidance and
 a negative prompt, each code drawn among the 2048 likeliest. In the case `share` the head is as large a part of the work
-as the released model's, in `real` the vocabulary is the released one. Times are CPU times, of the batch size that was
-drawn before too; a ratio above 1 says that ours is faster. Greedy pictures are compared first, and nothing is printed
-where they differ.
+as the released model's, in `real` the vocabulary is the released one. Greedy pictures are compared first, which warms
+both sides up, and nothing is printed where they differ. Times are CPU times; a ratio above 1 says that ours is faster.
 
 Prints JSON lines for each batch: the median ratios and seconds, where each side's time goes, what each side computed.
 Ends with an error where drawing is below its floor.

@@ -11,6 +11,7 @@ from jobs.report.shown import Lines
 from jobs.scoring import exact
 from jobs.scoring.summary import ScoredRow, summarize_scores
 from models.types import Answer, Request, Sampling
+from pipeline.rows import kept_name
 from pipeline.settings import Settings
 
 
@@ -98,12 +99,16 @@ class CaptionJob:
     def shown(self, row: Mapping[str, Any]) -> Lines:
         """Show the caption, and the reference where it is known."""
         lines = [("", row["caption"] or "(nothing)")]
-        reference = self.settings.reference and row[self.settings.reference]
+        reference = self.settings.reference and row[kept_name(row, self.settings.reference)]
         return [*lines, ("gold", str(reference))] if reference else lines
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Compare each caption with its reference, case and punctuation apart."""
         if self.settings.reference is None:
             return [None] * results.num_rows
-        pairs = zip(results["caption"].to_pylist(), results[self.settings.reference].to_pylist(), strict=True)
+        pairs = zip(
+            results["caption"].to_pylist(),
+            results[kept_name(results.column_names, self.settings.reference)].to_pylist(),
+            strict=True,
+        )
         return [None if gold is None else exact.score(caption or "", [str(gold)]) == 1.0 for caption, gold in pairs]

@@ -15,6 +15,7 @@ from jobs.scoring import exact
 from jobs.scoring.clean import clean
 from jobs.scoring.summary import ScoredRow, summarize_scores
 from models.types import Answer, BadRequest, Request, Sampling
+from pipeline.rows import kept_name
 from pipeline.settings import Settings
 
 SCHEMA = pa.schema(
@@ -123,7 +124,9 @@ class VqaJob:
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
         """Return the benchmark's score with its interval, and by group."""
         group_by = self.settings.group_by
-        groups = results[group_by].to_pylist() if group_by else [None] * results.num_rows
+        groups = (
+            results[kept_name(results.column_names, group_by)].to_pylist() if group_by else [None] * results.num_rows
+        )
         rows = [
             ScoredRow(score, is_failed, finish == "length", None if group is None else str(group))
             for score, is_failed, finish, group in zip(

@@ -4,6 +4,7 @@ Which ids stand for which pixels is the model's business. Pictures are painted o
 bits of their pixels would depend on their company.
 """
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -12,6 +13,8 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from models.types import Pixels
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -47,4 +50,10 @@ class Painter:
 
     def _paint(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:
         with self._stream or nullcontext():
+            try:
+                return self._model.paint(layout, token_ids)
+            except torch.OutOfMemoryError:
+                # What took minutes to draw is not thrown away for what other threads held for a moment.
+                log.warning("no memory to paint a picture of %s codes; trying once more", "x".join(map(str, layout)))
+            torch.cuda.empty_cache()
             return self._model.paint(layout, token_ids)

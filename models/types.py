@@ -221,8 +221,8 @@ class Processor(Protocol):
         ...
 
     @property
-    def draws_pictures(self) -> bool:
-        """Whether a request may ask for a picture."""
+    def pixels_per_code(self) -> int | None:
+        """Side of what a code of a drawn picture stands for; None where a request may not ask for a picture."""
         ...
 
     @property

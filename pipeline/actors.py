@@ -15,7 +15,7 @@ from models.types import PictureFormat, Processor, Sampling
 from pipeline.answerer import Answerer
 from pipeline.check import CheckAnswers
 from pipeline.engine_thread import EngineThread
-from pipeline.generate import Generate, GenerateSettings, ModelSettings, sampling_of
+from pipeline.generate import Generate, GenerateSettings, ModelSettings, max_length_of, sampling_of
 from pipeline.job import Job
 from pipeline.model_folder import local_copy
 from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
@@ -23,9 +23,6 @@ from pipeline.storage import StorageSettings, Store
 from pipeline.units import ReadSettings
 
 Step = Callable[[pa.Table], Awaitable[pa.Table]]
-
-# A prompt and its answer, where neither the settings nor the checkpoint say less; pictures may take all there is.
-MAX_LENGTH = 4096
 
 
 @dataclass(frozen=True)
@@ -117,8 +114,7 @@ def _answerer(
     path = local_copy(settings.path, storage)
     device = devices(settings.device, generate.gpus)
     model = load_model(path, device=device, dtype=settings.dtype, text_only=settings.text_only)
-    longest = model.max_position_embeddings
-    max_length = generate.max_length or (longest if picture else min(MAX_LENGTH, longest))
+    max_length = max_length_of(generate, model.max_position_embeddings, draws=picture is not None)
     engine = EngineThread(Engine(model, slots=generate.slots, max_length=max_length), EngineSequence)
     painter = Painter(model) if picture and isinstance(model, Paints) else None
     return Answerer(engine, processor, painter, picture)

@@ -59,6 +59,7 @@ class CheckAnswers:
         self._check = check
         self._sampling = sampling
         self._schema = schema
+        self._preparing = asyncio.Lock()  # one at a time: decoding an image changes Python's warnings for a moment
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         """Return an answered unit with the columns that the check fills; rows with an error pass through."""
@@ -88,7 +89,8 @@ class CheckAnswers:
             return {}, row_error(STAGE, failure)
 
     async def _ask(self, key: str, request: Request) -> Answer:
-        model_input = await asyncio.to_thread(self._answerer.processor.prepare, replace(request, key=key))
+        async with self._preparing:
+            model_input = await asyncio.to_thread(self._answerer.processor.prepare, replace(request, key=key))
         answered = await self._answerer.answer(key, model_input, request.sampling)
         if answered.answer is None:
             assert answered.error is not None

@@ -19,6 +19,9 @@ from pipeline.job import Job
 from pipeline.rows import ANSWER, IDENTITY, UNIT, kept_columns, model_inputs, part_schema, row_error
 from pipeline.settings import Settings
 
+# A prompt and its answer in text, where neither the settings nor the checkpoint say less.
+MAX_LENGTH = 4096
+
 
 class ModelSettings(Settings):
     """Which checkpoint, and how it lies on the device."""
@@ -58,7 +61,9 @@ class GenerateSettings(Settings):
     gpus: float | None = Field(default=None, ge=0, description="GPUs of each engine; null means 1 if there are any")
     slots: int = Field(default=32, ge=1, description="sequences answered at once by each engine")
     max_length: int | None = Field(
-        default=None, ge=2, description="longest prompt and answer together; null means 4096 or the checkpoint's limit"
+        default=None,
+        ge=2,
+        description="longest prompt and answer together; null: 4096, for pictures what the model has",
     )
     sampling: SamplingSettings = SamplingSettings()
 
@@ -68,6 +73,11 @@ class GenerateSettings(Settings):
         if gpus is not None and gpus > 1 and gpus != int(gpus):
             raise ValueError(f"found {gpus:g}, expected a part of one GPU or a whole number of them")
         return gpus
+
+
+def max_length_of(settings: GenerateSettings, limit: int, *, draws: bool) -> int:
+    """Return the longest sequence, prompt and answer together, of a model whose positions end at `limit`."""
+    return settings.max_length or (limit if draws else min(MAX_LENGTH, limit))
 
 
 def sampling_of(settings: GenerateSettings, usual: Sampling) -> Sampling:
@@ -105,8 +115,8 @@ class Generate:
         answered = [one for _, one in sorted(zip(order, ended, strict=True), key=lambda pair: pair[0])]
         recorded = [self._record(row, one) for row, one in zip(rows, answered, strict=True)]
         table = self._table(block, rows, inputs, recorded)
-        standing = _standing(rows, [answered.error is not None for answered, _ in recorded])
-        return table if len(standing) == len(rows) else table.take(pa.array(standing))
+        # Filtered and not taken: Arrow joins what it takes, and refuses to with more than 2 GiB of pictures.
+        return table.filter(pa.array(_standing(rows, [answered.error is not None for answered, _ in recorded])))
 
     async def _answer(self, row: Mapping[str, Any], model_input: ModelInput | None) -> Answered:
         if model_input is None:
@@ -150,10 +160,10 @@ class Generate:
         return table.append_column(UNIT, block.column(UNIT))
 
 
-def _standing(rows: Sequence[Mapping[str, Any]], have_failed: Sequence[bool]) -> list[int]:
-    """Return the places of the rows that stay: of a row none of whose answers came to be, the first alone."""
+def _standing(rows: Sequence[Mapping[str, Any]], have_failed: Sequence[bool]) -> list[bool]:
+    """Say which rows stay: of a row none of whose answers came to be, the first alone."""
     well = {(row["shard"], row["index"]) for row, has_failed in zip(rows, have_failed, strict=True) if not has_failed}
-    return [place for place, row in enumerate(rows) if row["input.answer"] == 0 or (row["shard"], row["index"]) in well]
+    return [row["input.answer"] == 0 or (row["shard"], row["index"]) in well for row in rows]
 
 
 def fitting(record: Mapping[str, Any], schema: pa.Schema, who: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ SUCCESS = "_SUCCESS"
 OURS = ("_triptych/", "_report/", f"{TARS}/")
 
 # Settings that say how and where a run works, not what it answers: they may change between two starts of one run.
-# (`model.device` is compared once it is known what `auto` means.)
+# (The models' devices are compared once it is known what `auto` means.)
 FREE = (
     "note",
     "limits",
@@ -36,6 +36,7 @@ FREE = (
     "generate.actors",
     "generate.gpus",
     "generate.slots",
+    "job.check.model.device",
     "job.check.preprocess.actors",
     "job.check.generate.actors",
     "job.check.generate.gpus",
@@ -137,15 +138,25 @@ def refuse_other_answers(frozen: Mapping[str, Any], settings: Mapping[str, Any],
         raise ConfigError(f"{uri} holds a run with other settings", [*lines, advice])
 
 
-def refuse_other_device(frozen: Mapping[str, Any], device: str, uri: str) -> None:
-    """Refuse to go on where `model.device: auto` means another device than before, and so another arithmetic.
+def refuse_other_device(frozen: Mapping[str, Any], devices: Mapping[str, str], uri: str) -> None:
+    """Refuse to go on where `device: auto` means another device than before, and so another arithmetic.
+
+    Args:
+        frozen: What the run has frozen.
+        devices: `device` and `check_device`, that of the model that checks; empty without one.
+        uri: The output.
 
     Raises:
-        ConfigError: The device differs.
+        ConfigError: A device differs.
     """
-    if frozen["device"] != device:
-        fault = f"model.device: the run began on {frozen['device']}, here it would go on on {device}"
-        raise ConfigError(f"{uri} holds a run on another device", [fault])
+    names = {"device": "model.device", "check_device": "job.check.model.device"}
+    faults = [
+        f"{names[name]}: the run began on {frozen[name]}, here it would go on on {device}"
+        for name, device in devices.items()
+        if frozen[name] != device
+    ]
+    if faults:
+        raise ConfigError(f"{uri} holds a run on another device", faults)
 
 
 def part_paths(store: Store) -> list[str]:

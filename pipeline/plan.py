@@ -9,11 +9,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.types import Processor, Sampling
 from pipeline.job import Job
 from pipeline.ledger import PLAN
-from pipeline.preprocess import Preprocess
-from pipeline.read import read_unit
 from pipeline.storage import Store
 from pipeline.units import ReadSettings, Unit, plan_units, units_from_parquet, units_to_parquet
 
@@ -22,28 +19,23 @@ UNIT_BYTES = 120 * 10**6
 LEAST_ROWS, MOST_ROWS = 8, 512
 # A small input is still cut into so many units, so that several actors find work and progress can be seen.
 LEAST_UNITS = 16
-SAMPLE_ROWS = 4
 ROWS_PER_PART = 10_000
 # A drawn picture takes minutes and about a megabyte: so few are lost with an actor, and a part still fits into memory.
 UNIT_PICTURES = 8
 UNITS_PER_PART = 32
 
 
-def make_plan(
-    read: ReadSettings, unit_rows: int | str, processor: Processor | None, job: Job, sampling: Sampling
-) -> list[Unit]:
-    """Cut the input into units of `unit_rows`; `auto` measures the first rows, for which it needs the processor.
+def make_plan(read: ReadSettings, unit_rows: int | str, sample: Sequence[pa.Table], job: Job) -> list[Unit]:
+    """Cut the input into units of `unit_rows`; `auto` measures the first rows, made ready.
 
     Raises:
-        StorageError: The input cannot be read, or holds nothing.
+        ReadError: The input cannot be read, or holds nothing.
     """
-    if isinstance(unit_rows, int) or processor is None:
-        return plan_units(read, unit_rows if isinstance(unit_rows, int) else MOST_ROWS)
-    first = plan_units(read.model_copy(update={"limit": min(SAMPLE_ROWS, read.limit or SAMPLE_ROWS)}), SAMPLE_ROWS)
-    blocks = [Preprocess(processor, job, sampling)(read_unit(unit, read)) for unit in first]
+    if isinstance(unit_rows, int):
+        return plan_units(read, unit_rows)
     if job.picture is not None:
-        return plan_units(read, max(1, UNIT_PICTURES // max(map(_answers_per_row, blocks))))
-    rows = rows_by_memory([_tile_bytes(block) for block in blocks])
+        return plan_units(read, max(1, UNIT_PICTURES // max(map(_answers_per_row, sample))))
+    rows = rows_by_memory([_tile_bytes(block) for block in sample])
     units = plan_units(read, rows)
     spread = max(LEAST_ROWS, math.ceil(sum(unit.num_rows for unit in units) / LEAST_UNITS))
     return units if spread >= rows else plan_units(read, spread)

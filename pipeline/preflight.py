@@ -5,14 +5,12 @@ can be written, the actors fit. This file starts no work.
 """
 
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import pyarrow as pa
 
-from models.types import CheckpointError, ImageSettingsError, Processor
+from models.types import Processor, Sampling
 from pipeline import ledger
 from pipeline.cluster import (
     ClusterError,
@@ -23,24 +21,19 @@ from pipeline.cluster import (
     resources,
     start_ray,
 )
-from pipeline.generate import ModelSettings, sampling_of
+from pipeline.generate import max_length_of, sampling_of
 from pipeline.job import Job
 from pipeline.keys import duplicate_keys
-from pipeline.model_folder import local_copy
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import make_plan, read_plan
-from pipeline.preprocess import PreprocessSettings, open_processor
+from pipeline.preflight_models import CHECK, Looked, look_at_check, look_at_model, tried
 from pipeline.rows import READ, part_schema
+from pipeline.sample import check_length_fault, length_fault, take_sample
 from pipeline.settings import ConfigError, dump_settings
-from pipeline.storage import StorageError, Store, conditional_writes
+from pipeline.storage import Store, conditional_writes
 from pipeline.units import Unit
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-# What stands before the names of the settings of the model that checks.
-CHECK = "job.check."
 
 
 @dataclass(frozen=True)
@@ -71,21 +64,23 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         ConfigError: All that is wrong with them, listed.
     """
     faults: list[str] = []
-    output = _tried(faults, "write.uri", lambda: ledger.look(store))
+    output = tried(faults, "write.uri", lambda: ledger.look(store))
     if output and (fault := ledger.existing_fault(output, settings.write.on_existing, store.uri)):
         faults.append(fault)
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     is_done = output is not None and output.is_done
-    asked = _look_at_model(faults, settings, job, is_done)
-    checking = _look_at_check(faults, settings, job, is_done)
+    asked = look_at_model(faults, settings, job, is_done)
+    checking = look_at_check(faults, settings, job, is_done)
     faults += _drawing_faults(settings, job)
     processor = asked.processor if asked else None
-    units = _tried(faults, "read", lambda: read_plan(store) if goes_on else _planned(settings, job, processor))
+    planned = tried(faults, "read", lambda: Plan(read_plan(store)) if goes_on else _planned(settings, job, processor))
+    units = planned.units if planned else []
+    faults += _length_faults(settings, job, planned.sample, asked, checking) if planned else []
     faults += _column_faults(units[0].table_schema, job) if units else []
     if units and job.needs_unique_keys and not goes_on:
-        _tried(faults, "read", lambda: _refuse_duplicates(units, settings, job))
+        tried(faults, "read", lambda: _refuse_duplicates(units, settings, job))
     if not faults and output and not output.is_done:  # last, because it is the one check that writes
-        _tried(faults, "write.uri", lambda: _probe(store))
+        tried(faults, "write.uri", lambda: _probe(store))
     if faults or not (output and asked and units):
         raise ConfigError("the run cannot start", faults)
     weights = ledger.weights_digest([one.folder for one in (asked, checking) if one])
@@ -109,7 +104,7 @@ def place_on_ray(settings: PipelineSettings, job: Job) -> tuple[Placement, str]:
         raise ConfigError("the run cannot start", [str(error)]) from error
     there = resources()
     engines, checking = Engines(settings.generate, asked), _checking(job)
-    placement = _tried(faults, "", lambda: place(there, engines, settings.preprocess.actors, checking))
+    placement = tried(faults, "", lambda: place(there, engines, settings.preprocess.actors, checking))
     if fault := check_code_arrives(job):
         faults.append(fault)
     if faults or placement is None:
@@ -133,118 +128,47 @@ def _checking(job: Job) -> Engines | None:
     return Engines(job.check.settings.generate, job.check.settings.model.device, CHECK)
 
 
-@dataclass(frozen=True)
-class Looked:
-    """A checkpoint that has been looked at: its local folder, what actors call it, and its processor."""
-
-    folder: str
-    path: str
-    processor: Processor
-
-
-def _look_at_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
-    generate = settings.generate
-    looked = _looked(faults, "", settings, settings.model, settings.preprocess, generate.max_length, job.template)
-    if looked is None:
-        return None
-    processor = looked.processor
-    if not processor.sees_images and not job.has_text_only_rows:
-        faults.append(_blind_fault(settings, job))
-    if job.picture is not None and not processor.draws_pictures:
-        faults.append(f"model.path: {settings.model.path} draws no pictures, but job {job.kind} needs one that does")
-    if not is_done:
-        _tried(faults, "model.path", lambda: _check_weights(looked.folder, settings.model.text_only))
-    return looked
-
-
-def _look_at_check(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
-    if job.check is None:
-        return None
-    asked = job.check.settings
-    model, max_length = asked.model, asked.generate.max_length
-    looked = _looked(faults, CHECK, settings, model, asked.preprocess, max_length, job.check.template)
-    if looked is None:
-        return None
-    if not looked.processor.sees_images:
-        faults.append(f"{CHECK}model.path: {model.path} cannot see the pictures that it is to check")
-    if not is_done:
-        _tried(faults, f"{CHECK}model.path", lambda: _check_weights(looked.folder, model.text_only))
-    return looked
-
-
-def _looked(
-    faults: list[str],
-    where: str,
-    settings: PipelineSettings,
-    model: ModelSettings,
-    preprocess: PreprocessSettings,
-    max_length: int | None,
-    template: str | None,
-) -> Looked | None:
-    """Fetch a checkpoint's folder and load its processor; `where` stands before the settings' names."""
-    folder = _tried(faults, f"{where}model.path", lambda: local_copy(model.path, settings.read.storage))
-    if folder is None:
-        return None
-    processor = _tried(
-        faults,
-        f"{where}model.path",
-        lambda: open_processor(folder, preprocess, template, text_only=model.text_only),
-        where,
-    )
-    if processor is None:
-        return None
-    limit = processor.max_position_embeddings
-    if max_length is not None and max_length > limit:
-        faults.append(
-            f"{where}generate.max_length: found {max_length}, expected at most {limit}, the checkpoint's limit"
-        )
-    return Looked(folder, _model_path(model.path, folder), processor)
-
-
 def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
     faults = []
     if job.picture is None and settings.write.webdataset:
         faults.append(f"write.webdataset: found true, but job {job.kind} draws no pictures")
+    ignored = sorted({"max_new_tokens", "stop"} & settings.generate.sampling.model_fields_set) if job.picture else []
+    faults += [f"generate.sampling.{name}: a picture ends by its size, expected nothing here" for name in ignored]
     if job.picture is not None and settings.generate.slots < 2:
         faults.append("generate.slots: found 1, expected at least 2: a picture with guidance takes two")
     return faults
 
 
-def _tried(faults: list[str], setting: str, action: Callable[[], T], where: str = "") -> T | None:
-    """Run one check; what it raises is a fault under the setting's name, and the next check follows."""
-    try:
-        return action()
-    except ImageSettingsError as error:  # it knows its settings by name
-        faults += [f"{where}preprocess.{fault}" for fault in error.faults]
-        return None
-    except (StorageError, CheckpointError, ValueError, OSError) as error:
-        faults.append(f"{setting}: {error}" if setting else str(error))
-        return None
+@dataclass(frozen=True)
+class Plan:
+    """The units of a run and, where they were cut just now, the first rows made ready."""
+
+    units: list[Unit]
+    sample: Sequence[pa.Table] = ()
 
 
-def _model_path(path: str, folder: str) -> str:
-    """Return a local folder as it is called everywhere; a remote one keeps its name, so that each node copies it."""
-    return folder if os.path.isdir(os.path.expanduser(path)) else path
-
-
-def _blind_fault(settings: PipelineSettings, job: Job) -> str:
-    needs = f"job {job.kind} needs an image in every row"
-    if settings.model.text_only:
-        return f"model.text_only: found true, expected false: {needs}"
-    return f"model.path: {settings.model.path} has no vision encoder, but {needs}"
-
-
-def _check_weights(folder: str, text_only: bool) -> None:
-    from models import check_weights
-
-    check_weights(folder, text_only=text_only)
-
-
-def _planned(settings: PipelineSettings, job: Job, processor: Processor | None) -> list[Unit]:
+def _planned(settings: PipelineSettings, job: Job, processor: Processor | None) -> Plan:
     if processor is None:  # there is a fault already; look only whether the input has one too
-        return make_plan(settings.read.model_copy(update={"limit": 1}), 1, None, job, job.sampling)
-    sampling = sampling_of(settings.generate, job.sampling)
-    return make_plan(settings.read, settings.write.unit_rows, processor, job, sampling)
+        return Plan(make_plan(settings.read.model_copy(update={"limit": 1}), 1, [], job))
+    sample = take_sample(settings.read, processor, job, sampling_of(settings.generate, job.sampling))
+    return Plan(make_plan(settings.read, settings.write.unit_rows, sample, job), sample)
+
+
+def _length_faults(
+    settings: PipelineSettings, job: Job, sample: Sequence[pa.Table], asked: Looked | None, checking: Looked | None
+) -> list[str]:
+    """Say whether even the first rows are too long, for the model that answers or for the one that checks."""
+    if asked is None:
+        return []
+    limit = asked.processor.max_position_embeddings
+    max_length = max_length_of(settings.generate, limit, draws=job.picture is not None)
+    found = [length_fault(sample, max_length, sampling_of(settings.generate, job.sampling))]
+    if checking and job.check:
+        generate = job.check.settings.generate
+        max_length = max_length_of(generate, checking.processor.max_position_embeddings, draws=False)
+        sampling = sampling_of(generate, Sampling())
+        found.append(check_length_fault(sample, job, asked.processor, checking.processor, max_length, sampling))
+    return [fault for fault in found if fault]
 
 
 def _probe(store: Store) -> None:

@@ -6,7 +6,7 @@ floats. This file knows names and types; it knows neither storage nor Ray.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,8 @@ def row_error(stage: str, error: Exception) -> RowError:
 def row_seed(run_seed: int, key: str) -> int:
     """Derive a row's own seed: the same on every machine, in every order, in any company.
 
-    It is the first 63 bits (so never negative) of the BLAKE2b hash of `<run seed>/0/<key>`.
+    It is the first 63 bits (so never negative) of the BLAKE2b hash of `<run seed>/0/<key>`, where the 0 is the place of
+    the row's first answer; what its other answers have, the job says.
 
     Args:
         run_seed: `generate.sampling.seed`.
@@ -90,15 +91,21 @@ def count_rows(results: pa.Table) -> int:
 def kept_columns(input_schema: pa.Schema, job: Job) -> list[tuple[str, str]]:
     """Say under which name each of the input's other columns stands in a part, as (name there, name in the input).
 
-    A column that the job reads and that stands in the part under the same name anyway (vqa's `question`, a row's own
-    `seed`) is not kept twice. Any other clash of names is resolved for the input's column, as `input_<name>`, so that
-    nothing is lost.
+    A column that the job reads and writes out under the same name (vqa's `question`) is not kept twice, nor is one that
+    sets what stands there anyway (a row's own `seed`). Any other clash of names is resolved for the input's column, as
+    `input_<name>`, so that nothing is lost.
     """
     ours = {*IDENTITY, *ANSWER.names, *job.schema.names}
     others = [name for name in input_schema.names if name not in READ]
-    written = {name for name in (*job.required, *job.optional) if name in ours}
+    written = {name for name in job.required if name in job.schema.names}
+    written |= {name for name in job.optional if name in ours}
     kept = [name for name in others if name not in written]
     return [(f"input_{name}" if name in ours else name, name) for name in kept]
+
+
+def kept_name(columns: Container[str], name: str) -> str:
+    """Return what a column of the input is called among the parts' columns; see `kept_columns`."""
+    return f"input_{name}" if f"input_{name}" in columns else name
 
 
 def part_schema(input_schema: pa.Schema, job: Job) -> pa.Schema:

@@ -132,8 +132,9 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         log.info("%s holds this run, finished; nothing to do", store.uri)
         return _result(store, time.monotonic() - started, Progress(0, 0))
     placement, device = place_on_ray(settings, job)
-    units = _freeze(settings, job, store, ready, device)
-    work = work_of(settings, job, store, replace(ready, units=units), device, check_device(job, placement))
+    devices = {"device": device, "check_device": check_device(job, placement)}
+    units = _freeze(settings, store, ready, devices)
+    work = work_of(settings, job, store, replace(ready, units=units), **devices)
     num_rows = rows_per_part(settings.write.rows_per_part, units, job)
     parts = plan_parts(units, num_rows, have_tars=settings.write.webdataset)
     rounds = Rounds(parts, work, placement, progress)
@@ -243,19 +244,19 @@ class Rounds:
         ledger.write_attempt(self._work.store, name, numbers)
 
 
-def _freeze(settings: PipelineSettings, job: Job, store: Store, ready: Ready, device: str) -> list[Unit]:
+def _freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Mapping[str, str]) -> list[Unit]:
     """Write settings and plan down before the first unit, or go on with those that stand there."""
     if ready.is_started:
-        ledger.refuse_other_device(ledger.read_settings(store), device, store.uri)
+        ledger.refuse_other_device(ledger.read_settings(store), devices, store.uri)
         return ready.units
     if settings.write.on_existing == "replace":
         ledger.clear(store, ledger.look(store))
     dumped = dump_settings(settings)
-    frozen = {"settings": dumped, "device": device, "weights": ready.weights, "versions": ledger.versions()}
+    frozen = {"settings": dumped, **devices, "weights": ready.weights, "versions": ledger.versions()}
     standing = ledger.freeze_settings(store, frozen)
     # Another driver may have been faster: then its settings and its plan hold, or ours are refused.
     ledger.refuse_other_answers(standing, dumped, ready.weights, store.uri)
-    ledger.refuse_other_device(standing, device, store.uri)
+    ledger.refuse_other_device(standing, devices, store.uri)
     return freeze_plan(store, ready.units)
 
 

@@ -44,7 +44,7 @@ SPLIT_RATIOS = (
 class AriaProcessor:
     """The CPU half of Aria; see models.types.Processor."""
 
-    draws_pictures = False
+    pixels_per_code = None
 
     def __init__(
         self,

@@ -99,9 +99,9 @@ class Emu3Processor:
         return self._blind is None
 
     @property
-    def draws_pictures(self) -> bool:
-        """Whether a request may ask for a picture; see models.types.Processor."""
-        return self._blind is None
+    def pixels_per_code(self) -> int | None:
+        """Side of what a code of a drawn picture stands for; see models.types.Processor."""
+        return None if self.config.vq is None else self.config.vq.spatial_factor
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""

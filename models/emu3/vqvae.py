@@ -11,8 +11,7 @@ attention all others.
 Shapes: N pictures or videos, T frames, h x w pixels, H x W codes of a frame, C channels, E width of a code.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +53,7 @@ class VqVae(nn.Module):
         Args:
             pixels: Normalised, float32 (N, C, h, w); h and w are multiples of the spatial factor.
         """
-        with full_precision():
+        with full_precision:
             frames = self.encoder.frames(pixels)[:, :, None]  # (N, E, 1, H, W)
             frames = frames.expand(-1, -1, self.config.temporal_downsample_factor, -1, -1)
             return self._codes(frames)[:, 0]
@@ -65,7 +64,7 @@ class VqVae(nn.Module):
         Args:
             pixels: Normalised, float32 (N, T, C, h, w); T is a multiple of the temporal factor.
         """
-        with full_precision():
+        with full_precision:
             frames = self.encoder.frames(pixels.flatten(0, 1))
             return self._codes(torch.unflatten(frames, 0, pixels.shape[:2]).transpose(1, 2))
 
@@ -75,7 +74,7 @@ class VqVae(nn.Module):
         Args:
             codes: int64 (N, H, W).
         """
-        with full_precision():
+        with full_precision:
             vectors = self.quantize.vectors(codes[:, None])
             return self.decoder.picture(self.post_quant_conv(vectors), vectors)
 
@@ -85,7 +84,7 @@ class VqVae(nn.Module):
         Args:
             codes: int64 (N, T, H, W).
         """
-        with full_precision():
+        with full_precision:
             vectors = self.quantize.vectors(codes)
             return self.decoder.video(self.post_quant_conv(vectors), vectors)
 
@@ -248,13 +247,28 @@ def num_time_steps(config: VqConfig) -> int:
     return config.temporal_downsample_factor.bit_length() - 1
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep a GPU from TF32, which torch allows convolutions by default: its ten bits give other codes."""
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    allowed = convolutions.allow_tf32, products.allow_tf32
-    convolutions.allow_tf32 = products.allow_tf32 = False
-    try:
-        yield
-    finally:
-        convolutions.allow_tf32, products.allow_tf32 = allowed
+class _WithoutTf32:
+    """torch's switches of the whole process: the first thread that enters turns them off, the last one back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._allowed = (False, False)
+
+    def __enter__(self) -> None:
+        convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+        with self._lock:
+            if self._inside == 0:
+                self._allowed = convolutions.allow_tf32, products.allow_tf32
+                convolutions.allow_tf32 = products.allow_tf32 = False
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = self._allowed
+
+
+# Keeps a GPU from TF32, which torch allows convolutions by default: its ten bits give other codes.
+full_precision = _WithoutTf32()

@@ -89,8 +89,6 @@ class Engine:
         self._start(self._encoded(self._scheduler.admit()))
         if self._scheduler.running:
             self._decode()
-        else:
-            self._negatives.clear()
         ended, self._ended = self._ended, []
         return ended
 
@@ -111,7 +109,9 @@ class Engine:
         hidden: dict[Lane, Tensor] = {}
         for length, pack in _packs([*own, *negative.values()]):
             hidden |= zip((lane for lane, _ in pack), self._prefill(length, pack), strict=True)
-        self._negatives |= {name: hidden[lane] for name, (lane, _) in negative.items()}
+        # Not more than are in the cache; and by itself, or each would keep its whole pack.
+        self._negatives = {name: last for name, last in self._negatives.items() if self._slot_of(name) is not None}
+        self._negatives |= {name: hidden[lane].clone() for name, (lane, _) in negative.items()}
         hidden |= {lane: self._copy(lane) for lane in shared}
         if hidden:
             self._answer(torch.stack(list(hidden.values())), list(hidden))

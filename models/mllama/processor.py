@@ -45,7 +45,7 @@ Grid = tuple[int, int]  # rows, columns
 class MllamaProcessor:
     """The CPU half of Mllama; see models.types.Processor."""
 
-    draws_pictures = False
+    pixels_per_code = None
 
     def __init__(
         self,

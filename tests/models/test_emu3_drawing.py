@@ -108,9 +108,9 @@ def test_a_request_that_contradicts_itself_is_refused(processor: Processor, requ
 
 def test_pictures_need_the_vq_vae_and_the_error_says_who_has_none(tmp_path: Path, folder: Path) -> None:
     told = "found a grid of 3 x 4 codes, but a model loaded with text_only draws no pictures"
-    assert load_processor(str(folder)).draws_pictures
+    assert load_processor(str(folder)).pixels_per_code
     blind = load_processor(str(folder), text_only=True)
-    assert not blind.draws_pictures
+    assert blind.pixels_per_code is None
     with pytest.raises(BadRequest, match=told):
         blind.prepare(drawing())
     decoder = write_checkpoint(tmp_path)

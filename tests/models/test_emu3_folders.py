@@ -74,7 +74,7 @@ def test_a_folder_of_each_shape_is_whole(tmp_path: Path, shape: Callable[[Path],
     check_weights(str(folder))
     check_weights(str(folder), text_only=True)
     processor = load_processor(str(folder))
-    assert processor.sees_images and processor.draws_pictures
+    assert processor.sees_images and processor.pixels_per_code
     vocabulary = json.loads((folder / "config.json").read_text())["vocabulary_map"]
     assert processor.stop_ids == {vocabulary[emu3.END_OF_TEXT]}
     side = 64 if shape is stage1 else 128

@@ -1,6 +1,7 @@
 """The VQ-VAE makes the reference's codes of a picture and its picture of codes, at a quarter of the work."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ from transformers.models.emu3.configuration_emu3 import Emu3VQVAEConfig
 
 from models.emu3 import vqvae
 from models.emu3.config import VqConfig
-from models.emu3.vqvae import CodeBook, VqVae
+from models.emu3.vqvae import CodeBook, VqVae, full_precision
 from models.emu3.vqvae_blocks import BATCH_EPS, GROUP_EPS
 from models.weights import Place, load_weights
 from tests.models.emu3_reference import SMALL_VQ, VQ_SIZES, codes, vq_config, write_vq_reference
@@ -206,6 +207,17 @@ def test_of_equally_near_codes_the_first_is_taken() -> None:
     places = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1, 1)
     assert book(places).item() == 9
     assert torch.equal(book.vectors(torch.tensor([[[[21]]]])), places)
+
+
+def test_one_thread_that_is_done_does_not_turn_tf32_on_for_another() -> None:
+    convolutions = torch.backends.cudnn
+    assert convolutions.allow_tf32
+    with full_precision:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(full_precision.__enter__).result()
+            other.submit(full_precision.__exit__).result()
+        assert not convolutions.allow_tf32
+    assert convolutions.allow_tf32
 
 
 @torch.inference_mode()

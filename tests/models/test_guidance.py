@@ -204,3 +204,15 @@ def test_a_picture_whose_scores_are_no_numbers_ends_alone(toy: Painter) -> None:
     run_all(Engine(toy, slots=4, max_length=64), [bad, good])
     assert isinstance(bad.error, ArithmeticError)
     assert good.completion is not None and list(good.completion.token_ids) == expected
+
+
+def test_what_is_kept_of_negative_prompts_does_not_grow_with_the_rows(toy: Painter) -> None:
+    engine = Engine(toy, slots=4, max_length=64)
+    for n in range(24):
+        engine.submit(picture([1, 2], (1 + n % 2, 2), [3, n % 30 + 1, n]))
+    most = 0
+    while not engine.is_idle:
+        engine.step()
+        most = max(most, len(engine._negatives))
+        assert all(last.untyped_storage().nbytes() == last.nbytes for last in engine._negatives.values())
+    assert 0 < most <= 4

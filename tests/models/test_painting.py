@@ -1,6 +1,7 @@
 """Pictures come out of `ask` painted, the same in any company."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from models import Request, Sampling, ask, load_model, load_processor
 from models.emu3.model import Emu3Model
 from models.images import decode_image, encode_image
 from models.painting import Painter, Paints
-from models.types import PictureFormat
+from models.types import PictureFormat, Pixels
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
 SAMPLING = Sampling(temperature=1.0, top_k=12, guidance_scale=3.0)
@@ -74,7 +75,7 @@ def test_paint_is_the_checkpoints_decoder_cut_off_to_whole_levels(checkpoint: st
         picture = model.vqmodel.decode(torch.from_numpy(codes)[None])[0]
     levels = np.trunc(((picture.permute(1, 2, 0).numpy() * 0.5 + 0.5) * 255).clip(0, 255))
     assert np.array_equal(np.asarray(decode_image(answer.image or b"")), levels.astype(np.uint8))
-    assert processor.draws_pictures
+    assert processor.pixels_per_code == model.config.vq.spatial_factor  # type: ignore[union-attr]
 
 
 def test_a_painter_gives_what_the_model_paints(checkpoint: str) -> None:
@@ -85,11 +86,29 @@ def test_a_painter_gives_what_the_model_paints(checkpoint: str) -> None:
     assert encode_image(pixels, PictureFormat()) == answer.image
 
 
+def test_a_picture_that_finds_no_memory_is_painted_again() -> None:
+    class Crowded:
+        device = torch.device("cpu")
+        times = 0
+
+        def paint(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:
+            self.times += 1
+            if self.times != 2:
+                raise torch.OutOfMemoryError("out of memory")
+            return np.zeros((8, 8, 3), np.uint8)
+
+    crowded = Crowded()
+    assert Painter(crowded).paint((1, 1), (1,)).result().shape == (8, 8, 3) and crowded.times == 2
+    crowded.times = 2
+    with pytest.raises(torch.OutOfMemoryError):
+        Painter(crowded).paint((1, 1), (1,)).result()
+
+
 @pytest.mark.parametrize("tiny", [tiny_aria, tiny_mllama])
 def test_families_that_draw_nothing_have_no_brush_and_say_so(tmp_path: Path, tiny: object) -> None:
     folder = str(tiny(tmp_path))  # type: ignore[operator]
     assert not isinstance(load_model(folder, device="cpu"), Paints)
-    assert not load_processor(folder).draws_pictures
+    assert load_processor(folder).pixels_per_code is None
 
 
 @pytest.mark.parametrize(("name", "quality", "largest"), [("png", 1, 0), ("jpeg", 95, 30), ("webp", 95, 30)])

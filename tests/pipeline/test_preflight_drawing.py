@@ -40,8 +40,8 @@ def settings(tmp_path: Path, folder: Path, rows: int = 5, **sections: dict[str, 
     )
 
 
-def drawing(asked: PipelineSettings, **job: Any) -> Ready:
-    return check(asked, SynthesizeSettings(kind="synthesize", **job).build(), Store(asked.write.uri))
+def drawing(asked: PipelineSettings, area: int = 256, **job: Any) -> Ready:
+    return check(asked, SynthesizeSettings(kind="synthesize", area=area, **job).build(), Store(asked.write.uri))
 
 
 def faults(asked: PipelineSettings, **job: Any) -> list[str]:
@@ -59,7 +59,11 @@ def test_a_unit_holds_few_pictures_however_many_a_row_asks_for(tmp_path: Path, e
 def test_a_model_that_cannot_draw_is_a_fault(tmp_path: Path, emu3: Path, aria: Path, text_only: bool) -> None:
     folder = emu3 if text_only else aria
     asked = settings(tmp_path, folder, model={"text_only": text_only})
-    assert faults(asked) == [f"model.path: {folder} draws no pictures, but job synthesize needs one that does"]
+    assert faults(asked) == [
+        "model.text_only: found true, expected false: job synthesize draws pictures"
+        if text_only
+        else f"model.path: {folder} draws no pictures, but job synthesize needs one that does"
+    ]
 
 
 def test_one_slot_is_too_few(tmp_path: Path, emu3: Path) -> None:
@@ -119,3 +123,37 @@ def test_more_tokens_than_the_checkpoints_positions_are_a_fault(tmp_path: Path, 
         f"generate.max_length: found {limits[0] + 1}, expected at most {limits[0]}, the checkpoint's limit",
         f"job.check.generate.max_length: found {limits[1] + 1}, expected at most {limits[1]}, the checkpoint's limit",
     ]
+
+
+def test_pictures_that_can_never_fit_are_a_fault(tmp_path: Path, emu3: Path) -> None:
+    asked = settings(tmp_path, emu3, generate={"max_length": 40})
+    (fault,) = faults(asked, area=64 * 64)
+    assert fault.startswith("generate.max_length: 40 tokens hold none of the first 10 prompts with their answers")
+    least = int(fault.rsplit(" ", 1)[1])
+    assert least > 8 * 9 + 3
+    assert drawing(settings(tmp_path, emu3, generate={"max_length": least}), area=64 * 64).units
+
+
+def test_a_check_whose_questions_can_never_fit_is_a_fault(tmp_path: Path, emu3: Path, aria: Path) -> None:
+    check = {"model": {"path": str(aria)}, "generate": {"max_length": 20, "sampling": {"max_new_tokens": 4}}}
+    (fault,) = faults(settings(tmp_path, emu3), check=check, area=64 * 64)
+    assert fault.startswith(
+        "job.check.generate.max_length: 20 tokens hold no question about a picture of 32 x 32 pixels"
+    )
+    check["generate"]["max_length"] = int(fault.rsplit(" ", 1)[1])  # type: ignore[index]
+    assert drawing(settings(tmp_path, emu3), check=check, area=64 * 64).units
+
+
+def test_what_ends_a_text_does_not_end_a_picture(tmp_path: Path, emu3: Path) -> None:
+    asked = settings(tmp_path, emu3, generate={"sampling": {"max_new_tokens": 9, "stop": ["."], "seed": 1}})
+    assert faults(asked) == [
+        "generate.sampling.max_new_tokens: a picture ends by its size, expected nothing here",
+        "generate.sampling.stop: a picture ends by its size, expected nothing here",
+    ]
+
+
+def test_a_run_does_not_go_on_where_the_model_that_checks_means_another_device() -> None:
+    frozen = {"device": "cuda", "check_device": "cuda"}
+    ledger.refuse_other_device(frozen, {"device": "cuda", "check_device": "cuda"}, "out")
+    with pytest.raises(ConfigError, match=r"job.check.model.device: the run began on cuda, here it would go on on cpu"):
+        ledger.refuse_other_device(frozen, {"device": "cuda", "check_device": "cpu"}, "out")

@@ -10,6 +10,7 @@ from pipeline.rows import (
     count_rows,
     input_columns,
     kept_columns,
+    kept_name,
     model_inputs,
     part_schema,
     row_error,
@@ -137,6 +138,19 @@ def test_no_column_of_the_input_is_lost_to_one_of_ours() -> None:
     names = part_schema(schema, ToyJob()).names
     assert names[:4] == ["key", "shard", "index", "model"]
     assert names[-4:] == ["text", "input_caption", "input_model", "caption"]
+
+
+def test_a_column_that_a_prompt_names_is_kept_beside_ours_of_that_name() -> None:
+    schema = READ_SCHEMA.append(pa.field("model", pa.string())).append(pa.field("seed", pa.int64()))
+    job = ToyJob(required=("text", "model", "seed"))
+    assert kept_columns(schema, job) == [("text", "text"), ("input_model", "model"), ("input_seed", "seed")]
+    names = part_schema(schema, job).names
+    assert [kept_name(names, name) for name in ("text", "model", "seed")] == ["text", "input_model", "input_seed"]
+    # But a row that sets its own seed has it in the part's.
+    assert kept_columns(schema, ToyJob(required=("text",), optional=("seed",))) == [
+        ("text", "text"),
+        ("input_model", "model"),
+    ]
 
 
 def test_columns_that_would_stand_twice_are_named() -> None:

@@ -53,7 +53,7 @@ class ToyProcessor:
 
     stop_ids = frozenset({0})
     sees_images = True
-    draws_pictures = True
+    pixels_per_code = 1
     max_position_embeddings = 100
 
     def prepare(self, request: Request) -> ModelInput:

@@ -1,0 +1,128 @@
+"""Look at a run's checkpoints before it starts: they are there, can do what the job asks, and suit the settings.
+
+First part of the preflight. It loads no weights and starts no work.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from models.types import CheckpointError, ImageSettingsError, Processor
+from pipeline.generate import ModelSettings
+from pipeline.job import Job
+from pipeline.model_folder import local_copy
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.preprocess import PreprocessSettings, open_processor
+from pipeline.storage import StorageError
+
+T = TypeVar("T")
+
+# What stands before the names of the settings of the model that checks.
+CHECK = "job.check."
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A checkpoint that has been looked at: its local folder, what actors call it, and its processor."""
+
+    folder: str
+    path: str
+    processor: Processor
+
+
+def look_at_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
+    """Look at the model that answers; what is wrong with it is added to the faults. None if it cannot be looked at."""
+    generate = settings.generate
+    looked = _looked(faults, "", settings, settings.model, settings.preprocess, generate.max_length, job.template)
+    if looked is None:
+        return None
+    processor = looked.processor
+    if not processor.sees_images and not job.has_text_only_rows:
+        faults.append(_blind_fault(settings, job))
+    if job.picture is not None and processor.pixels_per_code is None:
+        faults.append(_brushless_fault(settings, job))
+    if not is_done:
+        tried(faults, "model.path", lambda: _check_weights(looked.folder, settings.model.text_only))
+    return looked
+
+
+def look_at_check(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
+    """Look at the model that checks, if one does, in the same way."""
+    if job.check is None:
+        return None
+    asked = job.check.settings
+    model, max_length = asked.model, asked.generate.max_length
+    looked = _looked(faults, CHECK, settings, model, asked.preprocess, max_length, job.check.template)
+    if looked is None:
+        return None
+    if not looked.processor.sees_images:
+        faults.append(f"{CHECK}model.path: {model.path} cannot see the pictures that it is to check")
+    if not is_done:
+        tried(faults, f"{CHECK}model.path", lambda: _check_weights(looked.folder, model.text_only))
+    return looked
+
+
+def _looked(
+    faults: list[str],
+    where: str,
+    settings: PipelineSettings,
+    model: ModelSettings,
+    preprocess: PreprocessSettings,
+    max_length: int | None,
+    template: str | None,
+) -> Looked | None:
+    """Fetch a checkpoint's folder and load its processor; `where` stands before the settings' names."""
+    folder = tried(faults, f"{where}model.path", lambda: local_copy(model.path, settings.read.storage))
+    if folder is None:
+        return None
+    processor = tried(
+        faults,
+        f"{where}model.path",
+        lambda: open_processor(folder, preprocess, template, text_only=model.text_only),
+        where,
+    )
+    if processor is None:
+        return None
+    limit = processor.max_position_embeddings
+    if max_length is not None and max_length > limit:
+        faults.append(
+            f"{where}generate.max_length: found {max_length}, expected at most {limit}, the checkpoint's limit"
+        )
+    return Looked(folder, _model_path(model.path, folder), processor)
+
+
+def tried(faults: list[str], setting: str, action: Callable[[], T], where: str = "") -> T | None:
+    """Run one check; what it raises is a fault under the setting's name, and the next check follows."""
+    try:
+        return action()
+    except ImageSettingsError as error:  # it knows its settings by name
+        faults += [f"{where}preprocess.{fault}" for fault in error.faults]
+        return None
+    except (StorageError, CheckpointError, ValueError, OSError) as error:
+        faults.append(f"{setting}: {error}" if setting else str(error))
+        return None
+
+
+def _model_path(path: str, folder: str) -> str:
+    """Return a local folder as it is called everywhere; a remote one keeps its name, so that each node copies it."""
+    return folder if os.path.isdir(os.path.expanduser(path)) else path
+
+
+def _blind_fault(settings: PipelineSettings, job: Job) -> str:
+    needs = f"job {job.kind} needs an image in every row"
+    if settings.model.text_only:
+        return f"model.text_only: found true, expected false: {needs}"
+    return f"model.path: {settings.model.path} has no vision encoder, but {needs}"
+
+
+def _brushless_fault(settings: PipelineSettings, job: Job) -> str:
+    if settings.model.text_only:
+        return f"model.text_only: found true, expected false: job {job.kind} draws pictures"
+    return f"model.path: {settings.model.path} draws no pictures, but job {job.kind} needs one that does"
+
+
+def _check_weights(folder: str, text_only: bool) -> None:
+    from models import check_weights
+
+    check_weights(folder, text_only=text_only)

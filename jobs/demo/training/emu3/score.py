@@ -21,7 +21,7 @@ from models.emu3.vqvae import VqVae
 from models.types import Request, Sampling
 
 # What draws best of what was tried, see the model card.
-SAMPLING = Sampling(guidance_scale=1.3, temperature=0.7, top_k=64)
+SAMPLING = Sampling(guidance_scale=1.2, temperature=0.5, top_k=64)
 _COPIED = 32
 
 

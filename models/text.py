@@ -228,6 +228,10 @@ def _check_answered_in_text(request: Request) -> None:
         raise BadRequest(f"found a grid of {rows} x {columns} codes, but this family draws no pictures")
     if request.negative_prompt is not None:
         raise BadRequest(f"found the negative prompt {request.negative_prompt!r} without a grid: it is for pictures")
+    if request.sampling.guidance_scale != 1:
+        raise BadRequest(
+            f"found guidance_scale {request.sampling.guidance_scale:g} without a grid, expected 1: it is for pictures"
+        )
 
 
 def _checked(message: Any) -> Message:

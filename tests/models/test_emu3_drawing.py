@@ -99,6 +99,11 @@ def test_a_control_token_in_what_shall_be_drawn_stays_text(
         (Request(prompt="a cat", images=[b"", b""], grid=(2, 2)), "found 2 images, expected none"),
         (Request(prompt="a cat", grid=(0, 2)), "a picture of 0 x 2 codes: expected at least 1 x 1"),
         (Request(prompt="a cat", negative_prompt="lowres"), "found the negative prompt 'lowres' without a grid"),
+        (
+            Request(prompt="a cat", sampling=Sampling(guidance_scale=3.0)),
+            "found guidance_scale 3 without a grid, expected 1",
+        ),
+        (Request(messages=user("a cat"), sampling=Sampling(guidance_scale=0.0)), "found guidance_scale 0 without"),
     ],
 )
 def test_a_request_that_contradicts_itself_is_refused(processor: Processor, request_: Request, told: str) -> None:
@@ -125,6 +130,14 @@ def test_pictures_need_the_vq_vae_and_the_error_says_who_has_none(tmp_path: Path
 def test_families_that_draw_nothing_refuse_a_grid(tmp_path: Path, write: Any, text_only: bool) -> None:
     with pytest.raises(BadRequest, match="found a grid of 3 x 4 codes, but this family draws no pictures"):
         load_processor(str(write(tmp_path)), text_only=text_only).prepare(drawing())
+
+
+@pytest.mark.parametrize("write", [tiny_aria, tiny_mllama])
+def test_families_that_draw_nothing_refuse_guidance(tmp_path: Path, write: Any) -> None:
+    processor = load_processor(str(write(tmp_path)))
+    processor.prepare(Request(prompt="a cat"))
+    with pytest.raises(BadRequest, match=r"found guidance_scale 1\.5 without a grid, expected 1"):
+        processor.prepare(Request(prompt="a cat", sampling=Sampling(guidance_scale=1.5)))
 
 
 def test_a_picture_ends_with_its_grid_whatever_the_run_says_of_ends(tmp_path: Path) -> None:

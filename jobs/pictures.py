@@ -3,19 +3,26 @@
 Values may be numbers or, from CSV, texts; it knows nothing of where they were read and how pictures are drawn.
 """
 
-import math
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from models.emu3.grid import PIXELS_PER_CODE, Grid
 from models.images import LIMIT_PIXELS
 from models.types import BadRequest
 
 # Columns by which a row says something of its own.
 COLUMNS = ("ratio", "area", "negative_prompt", "guidance_scale", "num_images", "seed")
 
-MOST_IMAGES = 1024
+# All pictures of a row travel together, at least as one unit and one part, and a process holds a few units at once: at
+# 0.7 MB a PNG of 720 x 720 these are 45 MB.
+MOST_IMAGES = 64
+# Far beyond what shows anything but noise, and far below what scores can be multiplied with and stay numbers.
+MOST_GUIDANCE = 1000
 NUM_SEEDS = 2**63
+
+# Pixels of a side that a file format holds, as far as its encoder goes; PNG has no such limit.
+MOST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 
 
 def read_column(row: Mapping[str, Any], name: str, usual: Any) -> Any:
@@ -31,7 +38,7 @@ def read_column(row: Mapping[str, Any], name: str, usual: Any) -> Any:
         return usual
     match name:
         case "guidance_scale":
-            return _number(value, name)
+            return _number(value, name, -MOST_GUIDANCE, MOST_GUIDANCE)
         case "area":
             return _whole(value, name, 1, LIMIT_PIXELS)
         case "num_images":
@@ -42,16 +49,30 @@ def read_column(row: Mapping[str, Any], name: str, usual: Any) -> Any:
             return _text(value, name)
 
 
+def check_fits(grid: Grid, image_format: str) -> None:
+    """Check that a picture can be encoded, before it is drawn.
+
+    Raises:
+        BadRequest: A side has more pixels than a file of that format.
+    """
+    width, height = grid.columns * PIXELS_PER_CODE, grid.rows * PIXELS_PER_CODE
+    most = MOST_SIDE.get(image_format)
+    if most is not None and max(width, height) > most:
+        raise BadRequest(
+            f"found a picture of {width} x {height} pixels, expected at most {most} on a side in {image_format}"
+        )
+
+
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise _bad(name, value, "text")
     return value
 
 
-def _number(value: Any, name: str) -> float:
+def _number(value: Any, name: str, least: int, most: int) -> float:
     number = _decimal(value)
-    if number is None or not math.isfinite(float(number)):
-        raise _bad(name, value, "a finite number")
+    if number is None or not least <= number <= most:
+        raise _bad(name, value, f"a number from {least} to {most}")
     return float(number)
 
 

@@ -61,7 +61,7 @@ class SynthesizeSettings(Settings):
 
     Attributes:
         ratio: Width to height, such as `16:9`; a row's column `ratio` comes first, and so on for the next four.
-        area: Pixels of a picture, about.
+        area: Pixels of a picture, about, where a code stands for 8 x 8 of them, as it does in the released checkpoints.
         negative_prompt: What pictures are moved away from.
         guidance_scale: How far; 1 leaves it out and takes half the work.
         num_images: Pictures from each row, seeds counted up from the row's own.
@@ -75,7 +75,7 @@ class SynthesizeSettings(Settings):
     ratio: str = "1:1"
     area: int = Field(default=518_400, ge=1, le=LIMIT_PIXELS)
     negative_prompt: str = NEGATIVE_PROMPT
-    guidance_scale: float = Field(default=3.0, allow_inf_nan=False)
+    guidance_scale: float = Field(default=3.0, ge=-pictures.MOST_GUIDANCE, le=pictures.MOST_GUIDANCE)
     num_images: int = Field(default=1, ge=1, le=pictures.MOST_IMAGES)
     quality: str = QUALITY
     image_format: Literal["png", "jpeg", "webp"] = "png"
@@ -84,7 +84,7 @@ class SynthesizeSettings(Settings):
 
     @model_validator(mode="after")
     def _is_a_size(self) -> Self:
-        grid_for(self.ratio, self.area)
+        pictures.check_fits(grid_for(self.ratio, self.area), self.image_format)
         return self
 
     def build(self) -> "SynthesizeJob":
@@ -140,6 +140,7 @@ class SynthesizeJob:
             raise BadRequest("found no text in column `text`, expected what the picture shows")
         asked = {name: self._setting(row, name) for name in _SET_BY_ROW}
         grid = grid_for(asked["ratio"], asked["area"])
+        pictures.check_fits(grid, self.settings.image_format)
         seed = pictures.read_column(row, "seed", sampling.seed)
         request = Request(
             key=row["key"],

@@ -18,6 +18,8 @@ _SIDE = r"(\d{1,9}(?:\.\d{1,9})?)"
 _RATIO = re.compile(f"{_SIDE}:{_SIDE}", re.ASCII)
 # Of larger numbers a float does not know them all.
 _MOST_PIXELS = 2**53
+# In the released checkpoints.
+PIXELS_PER_CODE = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class Grid:
-    """How many codes a picture has, in rows and columns; a code stands for 8 x 8 pixels."""
+    """How many codes a picture has, in rows and columns; what a code stands for is the VQ-VAE's affair."""
 
     rows: int
     columns: int
@@ -67,7 +69,7 @@ class Grid:
         return lines[:, : self.columns]
 
 
-def grid_for(ratio: str, area: int, pixels_per_code: int = 8) -> Grid:
+def grid_for(ratio: str, area: int, pixels_per_code: int = PIXELS_PER_CODE) -> Grid:
     """Return the grid of a picture.
 
     The sides are those of the authors' script: f = sqrt(area / (w h)), and each side times f in whole codes.

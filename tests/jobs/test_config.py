@@ -70,6 +70,13 @@ def test_a_prompt_with_more_than_column_names_is_a_wrong_setting():
         ({"area": 0}, r"job\.area: found 0"),
         ({"num_images": 0}, r"job\.num_images: found 0"),
         ({"guidance_scale": float("nan")}, r"job\.guidance_scale: found nan"),
+        ({"guidance_scale": 1000.5}, r"job\.guidance_scale: found 1000.5"),
+        ({"guidance_scale": -1e300}, r"job\.guidance_scale: found -1e\+300"),
+        ({"num_images": 65}, r"job\.num_images: found 65"),
+        (
+            {"image_format": "webp", "ratio": "2048:1", "area": 2048 * 64},
+            r"job: found a picture of 16384 x 8 pixels, expected at most 16383 on a side in webp",
+        ),
         ({"image_format": "gif"}, r"job\.image_format: found 'gif', expected 'png', 'jpeg' or 'webp'"),
         ({"image_quality": 101}, r"job\.image_quality: found 101"),
         ({"check": {}}, r"job\.check\.model: missing"),

@@ -5,6 +5,7 @@ import pickle
 from dataclasses import replace
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from jobs.report.write import Report
 from jobs.start import Outcome
 from jobs.synthesize import NEGATIVE_PROMPT, QUALITY, SCHEMA, SynthesizeSettings
 from jobs.words import say_outcome, say_scores
+from models.images import encode_image
 from models.types import Answer, BadRequest, PictureFormat, Sampling
 from pipeline.rows import kept_columns, part_schema
 from pipeline.run import RunResult
@@ -108,15 +110,17 @@ def test_the_seeds_of_a_rows_pictures_count_up_and_around():
         ("area", "720x720", "column `area`: found '720x720'"),
         ("area", 0.5, "column `area`: found 0.5"),
         ("area", 1, "a picture of 0 x 0 codes"),
-        ("num_images", 0, "column `num_images`: found 0, expected a whole number from 1 to 1024"),
-        ("num_images", 1025, "column `num_images`: found 1025"),
+        ("num_images", 0, "column `num_images`: found 0, expected a whole number from 1 to 64"),
+        ("num_images", 65, "column `num_images`: found 65"),
         ("num_images", 1.5, "column `num_images`: found 1.5"),
         ("num_images", True, "column `num_images`: found True"),
         ("num_images", [1], r"column `num_images`: found \[1\]"),
         ("num_images", "1_0", "column `num_images`: found '1_0'"),
-        ("guidance_scale", float("nan"), "column `guidance_scale`: found nan, expected a finite number"),
+        ("guidance_scale", float("nan"), "column `guidance_scale`: found nan, expected a number from -1000 to 1000"),
         ("guidance_scale", "inf", "column `guidance_scale`: found 'inf'"),
         ("guidance_scale", "1e999", "column `guidance_scale`: found '1e999'"),
+        ("guidance_scale", "1000.5", "column `guidance_scale`: found '1000.5'"),
+        ("guidance_scale", -1001, "column `guidance_scale`: found -1001"),
         ("guidance_scale", "strong", "column `guidance_scale`: found 'strong'"),
         ("seed", -1, "column `seed`: found -1, expected a whole number from 0 to 9223372036854775807"),
         ("seed", 2**63, "column `seed`: found 9223372036854775808"),
@@ -128,6 +132,30 @@ def test_the_seeds_of_a_rows_pictures_count_up_and_around():
 def test_what_a_row_cannot_mean_is_an_error_of_that_row(column, value, words):
     with pytest.raises(BadRequest, match=words):
         asked({column: value})
+
+
+@pytest.mark.parametrize(("row", "found"), [({"guidance_scale": 1000}, 1000.0), ({"guidance_scale": "-1e3"}, -1000.0)])
+def test_guidance_may_be_as_strong_as_numbers_bear(row, found):
+    assert asked(row)[0].sampling.guidance_scale == found
+
+
+@pytest.mark.parametrize(("image_format", "most"), [("webp", 16_383), ("jpeg", 65_500)], ids=["webp", "jpeg"])
+def test_a_picture_longer_than_its_file_can_be_is_refused_before_it_is_drawn(image_format, most):
+    most_codes = most // 8
+    longest = {"ratio": f"{most_codes}:1", "area": most_codes * 64}
+    longer = {"ratio": f"{most_codes + 1}:1", "area": (most_codes + 1) * 64}
+    upright = {**longer, "ratio": f"1:{most_codes + 1}"}
+    assert asked(longest, image_format=image_format)[0].grid == (1, most_codes)
+    assert asked(longer, image_format="png")[0].grid == (1, most_codes + 1)
+    wide = f"found a picture of {(most_codes + 1) * 8} x 8 pixels, expected at most {most} on a side in {image_format}"
+    with pytest.raises(BadRequest, match=wide):
+        asked(longer, image_format=image_format)
+    with pytest.raises(BadRequest, match=f"found a picture of 8 x {(most_codes + 1) * 8} pixels"):
+        asked(upright, image_format=image_format)
+    # The limits are those of the encoders, no more and no less.
+    encode_image(np.zeros((1, most, 3), np.uint8), PictureFormat(image_format))
+    with pytest.raises((OSError, ValueError)):
+        encode_image(np.zeros((1, most + 1, 3), np.uint8), PictureFormat(image_format))
 
 
 @pytest.mark.parametrize(("name", "form"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])

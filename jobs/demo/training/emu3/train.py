@@ -23,7 +23,7 @@ from models.types import ImageSettings
 
 log = logging.getLogger(__name__)
 
-MINUTES = 20.0  # of one 2.5 GHz core, for this many steps
+MINUTES = 21.0  # of one 2.5 GHz core, for this many steps
 PAINT_STEPS, NAME_STEPS, WRITE_STEPS = 1_200, 600, 4_500
 NEW_CAPTIONS = 400  # drawn to measure
 

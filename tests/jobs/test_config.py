@@ -92,6 +92,16 @@ def test_a_picture_that_cannot_be_is_a_wrong_setting(settings, words):
         check_settings(RunSettings, {**LEAST, "job": {"kind": "synthesize", **settings}})
 
 
+def test_what_is_drawn_with_the_released_weights_fits_the_gpu_that_its_config_names():
+    generate = load_settings(RunSettings, ROOT / "configs" / "synthesize_emu3.yaml").generate
+    # Keys and values: 32 layers of 8 heads of 128 numbers of 2 bytes, each twice.
+    cache_gib = generate.slots * generate.max_length * 2 * 32 * 8 * 128 * 2 / 2**30
+    others_gib = 17e9 / 2**30 + 1 + 11 + 1
+    assert 0.9 * 139 < cache_gib + others_gib < 0.95 * 139
+    assert generate.slots % 2 == 0
+    assert 90 * 91 + 3 + 500 < generate.max_length <= 9216  # 720 x 720 and a long text
+
+
 def test_a_ratio_needs_no_quotes_and_a_commented_check_is_one(tmp_path):
     text = (ROOT / "configs" / "synthesize_emu3.yaml").read_text()
     start = text.index("  # check:")

@@ -96,7 +96,9 @@ class PictureCheck:
         return {"check_answers": [answer.text.strip() for answer in answers], "keep": all(agreed)}
 
     def shown(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Show each question with its answer."""
+        """Show each question with its answer, or why none could be asked."""
+        if row["error"] is not None:
+            return [("not checked", row["error"]["message"])]
         if row["check_answers"] is None:
             return []
         given = _as_given(row)

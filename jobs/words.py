@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobs.demo.run import Demo
     from jobs.start import Outcome
+    from pipeline.run import RunResult
 
 
 def say_outcome(outcome: "Outcome") -> list[str]:
     """Say what a run has come to, in a few lines."""
     result, numbers = outcome.result, outcome.report.numbers
-    stand = f"{result.rows:,} rows, {_pictures(numbers)}{result.failed:,} failed"
+    stand = f"{result.rows:,} rows, {_failed(result, numbers)}"
     if result.answered:
         head = f"{stand}, {result.output_tokens:,} tokens in {result.seconds:.0f} s"
     else:
@@ -36,8 +37,11 @@ def say_scores(numbers: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _pictures(numbers: Mapping[str, Any]) -> str:
-    return f"{numbers['pictures']:,} pictures, " if "pictures" in numbers else ""
+def _failed(result: "RunResult", numbers: Mapping[str, Any]) -> str:
+    """Say what failed out of what: a row can have several pictures, some of them well."""
+    if "pictures" not in numbers:
+        return f"{result.failed:,} failed"
+    return f"{numbers['pictures']:,} pictures, {result.failed:,} of {result.answers:,} results failed"
 
 
 def _say_right(score: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from jobs.report.results import Results
 from jobs.report.shown import Words
 from models.images import decode_image
 from models.types import BadImage
+from pipeline.check import STAGE
 from pipeline.formats.rows import ReadError
 from pipeline.read import read_unit
 from pipeline.storage import StorageError
@@ -76,7 +77,7 @@ def build_gallery(results: Results, read: ReadSettings, verdicts: Sequence[bool 
     """Choose rows and fetch their images.
 
     Args:
-        results: The finished parts; rows that failed are not shown here.
+        results: The finished parts; rows that failed are not shown here, but pictures that could not be checked are.
         read: How to reach the input.
         verdicts: For each row of the results whether it is right; None where nothing is known.
         words: What verdicts are called.
@@ -126,13 +127,14 @@ def _halves(one: Sequence[int], other: Sequence[int], total: int) -> list[int]:
 
 
 def _rows_of(rows: pa.Table, unit: Unit) -> list[int]:
-    """Find the rows of a unit that did not fail."""
+    """Find the rows of a unit that did not fail, or whose picture is there and only its check failed."""
     inside = pc.and_(pc.greater_equal(rows["index"], unit.start), pc.less(rows["index"], unit.stop))
     if unit.shard:
         inside = pc.and_(inside, pc.equal(rows["shard"], unit.shard))
     else:  # an image folder: every file is a shard
         inside = pc.is_in(rows["shard"], pa.array(unit.paths))
-    found = pc.and_(inside, rows["error"].is_null())
+    is_unchecked = pc.fill_null(pc.equal(pc.struct_field(rows["error"], "stage"), STAGE), False)
+    found = pc.and_(inside, pc.or_(rows["error"].is_null(), is_unchecked))
     numbers: list[int] = pc.indices_nonzero(found.combine_chunks()).to_pylist()
     return numbers
 

@@ -17,6 +17,7 @@ from pipeline import ledger
 from pipeline.plan import read_plan
 from pipeline.rows import count_rows
 from pipeline.storage import Store
+from pipeline.tars import has_pictures
 from pipeline.units import Unit
 
 # They are as large as all answers together, and no number of the report needs them.
@@ -74,7 +75,7 @@ def read_results(store: Store) -> Results:
         raise ReportError(f"found no finished part in {store.uri} yet; run it on, then report")
     paths = sorted(path for path in output.paths if path.startswith(f"{ledger.ATTEMPTS}/"))
     parts = {path: _read_part(store, path) for path in ledger.part_paths(store)}
-    has_pictures = any(has_them for _, has_them in parts.values())
+    are_drawn = any(has_them for _, has_them in parts.values())
     return Results(
         uri=store.uri,
         frozen=ledger.read_settings(store),
@@ -82,7 +83,7 @@ def read_results(store: Store) -> Results:
         attempts=[json.loads(store.read(path)) for path in paths],
         rows=pa.concat_tables([rows for rows, _ in parts.values()]),
         is_finished=output.is_done,
-        pictures=Pictures(store, {path: rows.num_rows for path, (rows, _) in parts.items()}) if has_pictures else None,
+        pictures=Pictures(store, {path: rows.num_rows for path, (rows, _) in parts.items()}) if are_drawn else None,
     )
 
 
@@ -90,5 +91,5 @@ def _read_part(store: Store, path: str) -> tuple[pa.Table, bool]:
     """Return a part's rows, and whether it has pictures beside them."""
     with store.open(path) as file:
         part = pq.ParquetFile(file)
-        names = part.schema_arrow.names
-        return part.read(columns=[name for name in names if name not in LEFT_OUT]), pictures.COLUMN in names
+        schema = part.schema_arrow
+        return part.read(columns=[name for name in schema.names if name not in LEFT_OUT]), has_pictures(schema)

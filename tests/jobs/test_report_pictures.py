@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,38 @@ def test_the_page_of_pictures_that_nobody_checked_has_no_verdicts(tmp_path: Path
     assert "✓ kept" not in page and "Score" not in page
     assert "20 of 20 rows have a result; 57 pictures" in page
     assert "Pictures: 57 are whole, 1 failed." in page
+    assert "1 <small>1.7\u202f% of 58 results</small>" in page
+
+
+def rewrite(store: Store, path: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change a part that stands."""
+    sink = io.BytesIO()
+    pq.write_table(change(pq.read_table(io.BytesIO(store.read(path)), schema=COLUMNS)), sink)
+    store.replace(path, sink.getvalue())
+
+
+def unchecked(rows: pa.Table) -> pa.Table:
+    """The same rows when no picture could be asked about."""
+    error = {"stage": "check", "type": "PromptTooLong", "message": "too long to be asked about"}
+    changed = {"check_answers": None, "keep": None}
+    return pa.Table.from_pylist(
+        [{**row, **changed, "error": row["error"] or error} for row in rows.to_pylist()], schema=COLUMNS
+    )
+
+
+def test_a_picture_whose_check_failed_is_shown_without_a_verdict(tmp_path: Path) -> None:
+    store, job, read = output(tmp_path, {"check": CHECKED})
+    for part in range(2):
+        rewrite(store, f"part-{part:05d}.parquet", unchecked)
+    numbers = write_report(store, job, read).numbers
+    assert (numbers["pictures"], numbers["failed"], numbers["answers"]) == (57, 58, 58)
+    page = store.read("_report/report.html").decode()
+    assert page.count("<img") == MOST_CARDS and page.count("<span>too long to be asked about</span>") == MOST_CARDS
+    assert "✓ kept" not in page and "✗ dropped" not in page
+    assert "the picture is there all the same" in page and "unknown ratio</span>" not in page
+
+
+def test_an_input_column_called_image_makes_no_pictures(tmp_path: Path) -> None:
+    store, *_ = output(tmp_path, {}, parts=1)
+    rewrite(store, "part-00000.parquet", lambda rows: rows.drop_columns(["image_format", "caption_in"]))
+    assert read_results(store).pictures is None

@@ -354,11 +354,11 @@ def test_with_a_check_the_share_of_pictures_kept_is_given():
 def test_the_command_line_says_how_many_pictures_there_are_and_are_kept():
     assert say_scores(checked().summarize(RESULTS)) == ["kept: 66.7 % of 3 pictures (95 % interval 20.8–93.9)"]
     assert say_scores(checked().summarize(RESULTS.slice(3))) == ["kept: nothing was asked about any picture"]
-    result = RunResult("out", 5, 5, 1, 9, 9, 2.0, 5, 0)
+    result = RunResult("out", 5, 8, 4, 9, 9, 2.0, 5, 0)
     report = Report({**synthesize().summarize(RESULTS), "scores": {}}, "page")
-    assert say_outcome(Outcome(result, report))[0] == "5 rows, 4 pictures, 1 failed, 9 tokens in 2 s"
+    assert say_outcome(Outcome(result, report))[0] == "5 rows, 4 pictures, 4 of 8 results failed, 9 tokens in 2 s"
     done = say_outcome(Outcome(replace(result, answered=0), report))
-    assert done[0] == "nothing left to do: 5 rows, 4 pictures, 1 failed, stand in the results"
+    assert done[0] == "nothing left to do: 5 rows, 4 pictures, 4 of 8 results failed, stand in the results"
 
 
 def test_the_page_shows_the_text_what_its_row_changed_and_what_the_check_said():
@@ -368,9 +368,11 @@ def test_the_page_shows_the_text_what_its_row_changed_and_what_the_check_said():
     }
     assert synthesize().shown(row) == [("", "a fox"), ("ratio", "3:2")]
     job = checked({"ask": "Is it a {first}?"}, {"ask": "A {second}?"})
-    told = {**row, "check_answers": ["no"], "keep": False, "second": None}
+    told = {**row, "check_answers": ["no"], "keep": False, "second": None, "error": None}
     assert job.shown(told) == [("", "a fox"), ("ratio", "3:2"), ("Is it a fox?", "no")]
     assert job.shown({**told, "check_answers": None}) == [("", "a fox"), ("ratio", "3:2")]
+    failed = {**told, "check_answers": None, "error": {"stage": "check", "type": "TooLong", "message": "too long"}}
+    assert job.shown(failed) == [("", "a fox"), ("ratio", "3:2"), ("not checked", "too long")]
 
 
 def test_every_column_is_filled_by_the_job_or_its_check():

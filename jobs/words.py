@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobs.demo.drawing import Drawings
     from jobs.demo.run import Demo
     from jobs.start import Outcome
     from pipeline.run import RunResult
@@ -68,9 +69,22 @@ def say_demo(demo: "Demo") -> list[str]:
     return [
         *lines,
         "",
+        *_say_drawings(demo.drawings),
+        "",
         f"Open {demo.index}",
         "",
         "The small checkpoints are toys: they know coloured shapes and nothing else, so what stands under the",
         "photographs is nonsense. They show that real files go all the way. The same command runs real weights:",
         "  triptych run configs/caption_aria.yaml model.path=/path/to/Aria read.uri=... write.uri=...",
+    ]
+
+
+def _say_drawings(drawings: "Drawings") -> list[str]:
+    scores = drawings.scores
+    return [
+        "What was drawn, looked at by rule:",
+        f"  both colours right   {_say_kept(scores['colours'])}",
+        f"  place right          {_say_kept(scores['places'])}",
+        f"  both outlines right  {_say_kept(scores['outlines'])}",
+        f"The toy that looked and the rule agree whether both shapes are there in {_say_kept(scores['agreement'])}.",
     ]

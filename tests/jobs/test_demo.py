@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.demo.data import write_question_shards
+from jobs.demo.drawing import look_at_drawings
+from jobs.demo.pieces import FAMILIES, PIECES
 
 ROOT = Path(__file__).parent.parent.parent
 CHECKPOINT = ROOT / "jobs/demo/checkpoints/aria"
@@ -57,6 +59,28 @@ def test_the_demo_captions_what_it_can_know(demo):
     assert numbers["scores"]["caption"]["score"] >= 0.9
 
 
+def test_the_demo_draws_what_its_texts_say(demo):
+    folder, _ = demo
+    numbers = json.loads((folder / "demo_output/synthesize/_report/report.json").read_text())
+    assert (numbers["rows"], numbers["pictures"], numbers["failed"]) == (50, 50, 0)
+    scores = look_at_drawings(str(folder / "demo_output/synthesize")).scores
+    assert scores["colours"]["n"] == scores["places"]["n"] == scores["agreement"]["n"] == 50
+    assert scores["colours"]["score"] >= 0.85
+    assert scores["places"]["score"] >= 0.8
+    assert scores["agreement"]["score"] >= 0.85
+
+
+def test_the_index_shows_every_drawn_picture_with_both_verdicts(demo):
+    folder, (_, out, _) = demo
+    drawings = look_at_drawings(str(folder / "demo_output/synthesize"))
+    sheet = (folder / "demo_output/index.html").read_text().split("Drawn from text")[1].split("</section>")[0]
+    assert [sheet.count(one.picture) >= 1 and one.text in sheet for one in drawings.drawings] == [True] * 50
+    assert sheet.count("rule <span") == sheet.count("toy <span") == 50
+    for name, score in drawings.scores.items():
+        assert f"{score['score'] * 100:.1f} % of 50 pictures" in out
+        assert name == "agreement" or f"{score['score'] * 100:.1f}\u202f%" in sheet
+
+
 def test_the_demo_says_its_numbers_and_what_it_is_not(demo):
     _, (_, out, err) = demo
     assert "easy-vqa: " in out and "95 % interval" in out and "yes/no" in out
@@ -67,12 +91,12 @@ def test_the_demo_says_its_numbers_and_what_it_is_not(demo):
 def test_the_demo_leaves_parts_and_pages(demo):
     folder, _ = demo
     output = folder / "demo_output"
-    rows_of = {"caption": 50, "vqa": 50, "vqa_mllama": 50, "photographs": 12}
+    rows_of = {"caption": 50, "vqa": 50, "vqa_mllama": 50, "synthesize": 50, "photographs": 12}
     assert {path.name for path in output.iterdir()} == {*rows_of, "shards", "index.html"}
     for name, rows in rows_of.items():
         assert pq.read_table(output / name).num_rows == rows
         page = (output / name / "_report/report.html").read_text()
-        assert f"is a toy {'Mllama' if name == 'vqa_mllama' else 'Aria'}" in page
+        assert f"is a toy {FAMILIES[PIECES[name].family]}" in page
         assert page.count("<img") == min(24, rows)
         assert f'href="{name}/_report/report.html"' in (output / "index.html").read_text()
 

@@ -277,10 +277,16 @@ def test_a_run_without_a_part_has_no_report_yet(photos, tmp_path):
 def test_the_demos_index_links_its_pages():
     score = {"score": 0.5, "low": 0.4, "high": 0.6, "n": 12345}
     numbers = {"rows": 1, "failed": 0, "seconds": 3700.0}
-    page = {"name": "vqa", "family": "Aria", "about": "x", "numbers": numbers, "score": score}
+    page = {"name": "vqa", "family": "Aria", "about": "x", "numbers": numbers, "score": score, "good": "kept"}
     both = [score, {**score, "score": 0.7}]
     benchmark = {"name": "easy-vqa", "families": ["Aria", "Mllama"], "rows": [("all questions", both)]}
-    text = render("index.html", pages=[page], toy="a toy", benchmark=benchmark)
+    kept = {True: (3, 4), False: (0, 0)}
+    picture = {"picture": None, "text": "a <red> circle", "faults": ["place"], "is_kept": None}
+    shares = {"colours": score, "places": score, "outlines": score}
+    drawn = {"name": "synthesize", "judge": "Mllama", "drawings": [picture], "scores": shares, "kept": kept}
+    text = render("index.html", pages=[page], toy="a toy", benchmark=benchmark, drawn=drawn)
     assert 'href="vqa/_report/report.html"' in text
     assert "50.0\u202f%" in text and "12\u202f345" in text and "1 h 01 min" in text
     assert "Mllama" in text and "70.0\u202f%" in text
+    assert "kept, 40.0" in text and "a &lt;red&gt; circle" in text and "no picture" in text
+    assert "keeps 3 of the 4 pictures in which the rule finds both shapes." in text

@@ -1,0 +1,151 @@
+"""What the demo runs: each piece's shards, job and toy, and what the pages say of it. It runs nothing itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.config import RunSettings
+from jobs.demo.training.emu3.pictures import SIDE
+from pipeline.settings import check_settings
+
+NUM_QUICK = 50
+BENCHMARK = "easy-vqa"
+
+# The folder of a family's toy checkpoint, and what people call the family.
+FAMILIES = {"aria": "Aria", "mllama": "Mllama (Llama 3.2 Vision)", "emu3": "Emu3"}
+TOYS = (
+    "The checkpoints behind these pages are toys of one to three million parameters each, trained in minutes on two "
+    "CPU cores. They know coloured shapes on a plain ground and nothing else."
+)
+NONSENSE = (
+    "What stands under these photographs is nonsense, as expected; they are here to show that real files of real "
+    "sizes go all the way."
+)
+LOOKED_AT = (
+    "Kept is what another toy, a Mllama, takes for right: it is asked whether each named shape is there. It cannot "
+    "tell how they lie or that there is a third, and is not asked; a rule looks at that, on the page linking here."
+)
+
+# All that the toys which answer are asked and say fits in easily.
+ANSWERS: Mapping[str, Any] = {"slots": 64, "max_length": 256, "sampling": {"max_new_tokens": 24}}
+# The toy Emu3 draws best so (its card has the numbers); with guidance a picture takes two slots.
+DRAWS: Mapping[str, Any] = {"slots": 128, "max_length": 256, "sampling": {"temperature": 0.5, "top_k": 64}}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One of the demo's runs.
+
+    Attributes:
+        shards: The folder of its input below `shards`.
+        family: Whose toy answers, a key of FAMILIES.
+        config: The file in configs/ that does the same with real weights.
+        job: The run's settings under `job`.
+        about: What the index says of it.
+        note: What its own page says besides what the checkpoint is.
+        generate: The run's settings under `generate`.
+        judge: Whose toy looks at what was drawn and is asked `questions` about it; None for a job that draws nothing.
+        questions: The check's.
+    """
+
+    shards: str
+    family: str
+    config: str
+    job: Mapping[str, Any]
+    about: str
+    note: str = ""
+    generate: Mapping[str, Any] = field(default_factory=lambda: ANSWERS)
+    judge: str | None = None
+    questions: tuple[Mapping[str, str], ...] = ()
+
+
+VQA = {"kind": "vqa", "benchmark": BENCHMARK, "group_by": "answer_type"}
+PIECES: Mapping[str, Piece] = {
+    "caption": Piece(
+        shards="caption",
+        family="aria",
+        config="caption_aria",
+        job={"kind": "caption", "prompt": "Describe this image.", "reference": "gold"},
+        about="Images of the easy-VQA test split as WebDataset tars, each described in a sentence; right or wrong is "
+        "marked where the benchmark tells both colour and shape.",
+    ),
+    "vqa": Piece(
+        shards="vqa",
+        family="aria",
+        config="vqa_aria",
+        job=VQA,
+        about="Questions of the easy-VQA test split as Parquet shards, answered and scored.",
+    ),
+    "vqa_mllama": Piece(
+        shards="vqa",
+        family="mllama",
+        config="vqa_mllama",
+        job=VQA,
+        about="The same questions from the same shards, answered by the other family.",
+    ),
+    "synthesize": Piece(
+        shards="prompts",
+        family="emu3",
+        config="synthesize_emu3",
+        # Pictures as the toy knows them; it was taught no words of quality, and the empty text to move away from.
+        job={"kind": "synthesize", "area": SIDE**2, "guidance_scale": 1.2, "quality": "", "negative_prompt": ""},
+        about="Descriptions of two shapes, drawn with guidance. Another family's toy looks at every picture and says "
+        "whether both shapes are there; what a rule says of them stands below.",
+        note=LOOKED_AT,
+        generate=DRAWS,
+        judge="mllama",
+        # In the words that the toy was taught (jobs/demo/questions.py).
+        questions=({"ask": "is there a {first}?"}, {"ask": "is there a {second}?"}),
+    ),
+    "photographs": Piece(
+        shards="photographs",
+        family="aria",
+        config="caption_aria",
+        job={"kind": "caption", "prompt": "Describe this image."},
+        about="Real photographs as a folder of files. A toy cannot know what they show.",
+        note=NONSENSE,
+    ),
+}
+
+
+def settings_of(folder: Path, name: str, checkpoints: Mapping[str, Path], *, is_quick: bool) -> RunSettings:
+    """Return the settings of a piece's run.
+
+    Args:
+        folder: Where shards and results go.
+        name: A key of PIECES.
+        checkpoints: The toys' folders by family.
+        is_quick: Take its first few rows.
+    """
+    piece = PIECES[name]
+    values = {
+        "read": {"uri": str(folder / "shards" / piece.shards), "limit": NUM_QUICK if is_quick else None},
+        "model": _model(checkpoints[piece.family]),
+        "generate": piece.generate,
+        "write": {"uri": str(folder / name), "on_existing": "replace"},
+        "job": {**piece.job, **_check(piece, checkpoints)},
+        "note": _note(piece),
+    }
+    return check_settings(RunSettings, values, f"demo {name}")
+
+
+def _model(checkpoint: Path) -> Mapping[str, Any]:
+    # The toys are so small that a GPU would only wait for the CPU.
+    return {"path": str(checkpoint), "device": "cpu"}
+
+
+def _check(piece: Piece, checkpoints: Mapping[str, Path]) -> Mapping[str, Any]:
+    if piece.judge is None:
+        return {}
+    return {"check": {"model": _model(checkpoints[piece.judge]), "generate": ANSWERS, "questions": piece.questions}}
+
+
+def _note(piece: Piece) -> str:
+    toy = (
+        f"The checkpoint behind this page is a toy {FAMILIES[piece.family]} of a few million parameters at most, "
+        "trained in minutes on two CPU cores. It knows coloured shapes on a plain ground and nothing else. The same "
+        f"way runs real weights: triptych run configs/{piece.config}.yaml model.path=/path/to/weights read.uri=… "
+        "write.uri=…"
+    )
+    return f"{piece.note} {toy}".strip()

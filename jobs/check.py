@@ -22,7 +22,9 @@ NAME = "check/all_as_expected"
 
 # Columns of a part that say nothing about the picture to be asked for; a column of the input by such a name stands in
 # the part as `input_<name>`.
-CLASHES = (*(name for name in ANSWER.names if name != "seed"), "image", "check_answers", "keep")
+CLASHES = tuple(name for name in ANSWER.names if name != "seed")
+# The picture itself, and what is only known when everything is asked.
+UNASKABLE = ("image", "check_answers", "keep")
 
 _FIRST_WORD = re.compile(r"\W*(\w+)")
 
@@ -38,6 +40,14 @@ class Question(Settings):
 
     ask: Prompt
     expect: Prompt = "yes"
+
+    @field_validator("ask", "expect")
+    @classmethod
+    def _about_what_is_known(cls, text: str) -> str:
+        named = [name for name in columns_of(text) if name in UNASKABLE]
+        if named:
+            raise ValueError(f"found {{{named[0]}}}, which the job writes itself, expected another column of the input")
+        return text
 
     @field_validator("expect", mode="before")
     @classmethod

@@ -86,10 +86,10 @@ def _whole(value: Any, name: str, least: int, most: int) -> int:
 
 def _decimal(value: Any) -> Decimal | None:
     """Read a number exactly, which a float cannot do for large seeds; None for what is none, NaN and infinity."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+    if not isinstance(value, int | float | Decimal | str):
         return None
     try:
-        number = Decimal(str(value))
+        number = Decimal(str(value))  # of a truth value it is a word, and no number
     except InvalidOperation:
         return None
     return number if number.is_finite() and "_" not in str(value) else None

@@ -111,7 +111,7 @@ class SynthesizeJob:
     @property
     def required(self) -> Sequence[str]:
         """The text, and the columns named in the check's questions that are not the job's own."""
-        own = {"text", *SCHEMA.names} - {"image", "check_answers", "keep"}
+        own = {"text", *SCHEMA.names}
         return ["text", *(name for name in (self.check.columns if self.check else ()) if name not in own)]
 
     @property

@@ -133,8 +133,8 @@ def _rows_of(rows: pa.Table, unit: Unit) -> list[int]:
         inside = pc.and_(inside, pc.equal(rows["shard"], unit.shard))
     else:  # an image folder: every file is a shard
         inside = pc.is_in(rows["shard"], pa.array(unit.paths))
-    is_unchecked = pc.fill_null(pc.equal(pc.struct_field(rows["error"], "stage"), STAGE), False)
-    found = pc.and_(inside, pc.or_(rows["error"].is_null(), is_unchecked))
+    is_unchecked = pc.equal(pc.struct_field(rows["error"], "stage"), STAGE)
+    found = pc.and_(inside, pc.or_kleene(rows["error"].is_null(), is_unchecked))  # without an error, null is no stage
     numbers: list[int] = pc.indices_nonzero(found.combine_chunks()).to_pylist()
     return numbers
 

@@ -53,6 +53,10 @@ def test_a_text_is_asked_as_the_authors_ask_it():
     assert synthesize(guidance_scale=2).sampling == Sampling(temperature=1.0, top_k=2048, guidance_scale=2.0)
 
 
+def test_a_text_is_taken_to_the_last_blank():
+    assert asked({"text": " a fox\n"}, quality=", sharp")[0].prompt == " a fox\n, sharp"
+
+
 def test_the_words_for_quality_can_be_left_out():
     assert asked(quality="")[0].prompt == "a fox"
 
@@ -137,6 +141,7 @@ def test_what_a_row_cannot_mean_is_an_error_of_that_row(column, value, words):
 @pytest.mark.parametrize(("row", "found"), [({"guidance_scale": 1000}, 1000.0), ({"guidance_scale": "-1e3"}, -1000.0)])
 def test_guidance_may_be_as_strong_as_numbers_bear(row, found):
     assert asked(row)[0].sampling.guidance_scale == found
+    assert synthesize(guidance_scale=found).sampling.guidance_scale == found
 
 
 @pytest.mark.parametrize(("image_format", "most"), [("webp", 16_383), ("jpeg", 65_500)], ids=["webp", "jpeg"])
@@ -313,12 +318,22 @@ def test_columns_of_questions_that_are_not_the_jobs_own_must_be_there():
     assert list(synthesize().required) == ["text"]
     assert list(checked(*COLOURS).required) == ["text", "first", "colour", "second"]
     assert list(checked({"ask": "Is {text} {width} wide, {ratio}, {caption_in}?"}).required) == ["text"]
-    assert list(checked({"ask": "Is it {keep} {image} {prompt}?"}).required) == ["text", "keep", "image", "prompt"]
+    assert list(checked({"ask": "Is it {prompt}, {model}?"}).required) == ["text", "prompt", "model"]
+
+
+@pytest.mark.parametrize("name", ["image", "check_answers", "keep"])
+def test_no_question_is_about_what_the_job_writes_itself(name):
+    found = f"found {{{name}}}, which the job writes itself, expected another column of the input"
+    for question in ({"ask": f"Is it {{{name}}}?"}, {"ask": "Is it?", "expect": f"{{{name}}}"}):
+        with pytest.raises(ValueError, match=found):
+            checked(question)
 
 
 def test_a_column_of_the_input_that_had_to_be_renamed_goes_by_its_own_name():
-    row = {"input_prompt": "mine", "input_keep": "this", "input_first": "other"}
-    job = checked({"ask": "{prompt} {keep} {first}"})
+    row = {"input_prompt": "mine", "input_model": "this", "input_first": "other"}
+    job = checked({"ask": "{prompt} {model} {first}"})
+    columns = pa.schema([("text", pa.string()), ("prompt", pa.string()), ("model", pa.string())])
+    assert kept_columns(columns, job)[1:] == [("input_prompt", "prompt"), ("input_model", "model")]
     assert questions(job, row) == ["mine this fox"]
 
 

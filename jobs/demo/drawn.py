@@ -53,11 +53,14 @@ def check_picture(pixels: NDArray[np.uint8], caption: str) -> Drawn:
         ValueError: The caption is worded otherwise.
     """
     names, place = read_caption(caption)
-    orders = [order for order in permutations(find_shapes(pixels)) if _has_colors(order, names)]
-    if not orders:
+    found = find_shapes(pixels)
+    # Of a spoilt picture with a dozen pieces there would be millions of orders.
+    orders = permutations(found) if len(found) == len(names) else ()
+    fitting = [order for order in orders if _has_colors(order, names)]
+    if not fitting:
         return Drawn(False, None if place is None else False, False)
     # Of two shapes of one colour, the kinds tell which is meant.
-    shapes = max(orders, key=lambda order: _num_right_kinds(order, names))
+    shapes = max(fitting, key=lambda order: _num_right_kinds(order, names))
     is_told = all(shape.kind for shape in shapes)
     return Drawn(
         colors_right=True,

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.demo.drawn import read_caption
-from jobs.demo.training.emu3.pictures import describe, draw_large_scene
-from jobs.demo.training.emu3.writer import is_held_out
+from jobs.demo.training.emu3.pictures import describe, draw_large_scene, is_held_out
 
 NUM_PROMPTS = 64
 _SEED = 20_000

@@ -106,3 +106,13 @@ def test_opposites_are_both_known() -> None:
     drawn = picture(CIRCLE, SQUARE)
     right = [place for place in OPPOSITE if check_picture(drawn, f"a red circle {place} a blue rectangle") == RIGHT]
     assert right == ["left of"]
+
+
+@pytest.mark.timeout(20)
+def test_a_picture_in_pieces_is_wrong_at_once():
+    pixels = np.full((64, 64, 3), 244, np.uint8)
+    for number in range(16):
+        y, x = divmod(number, 4)
+        pixels[y * 16 : y * 16 + 8, x * 16 : x * 16 + 8] = (255, 0, 0)
+    assert len(find_shapes(pixels)) == 16
+    assert check_picture(pixels, "a red circle above a red rectangle") == Drawn(False, False, False)

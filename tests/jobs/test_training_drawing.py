@@ -18,7 +18,7 @@ from jobs.demo.training.emu3 import codec as codecs
 from jobs.demo.training.emu3 import score, train, writer
 from jobs.demo.training.emu3.book import Book, lay_book
 from jobs.demo.training.emu3.folder import write_files
-from jobs.demo.training.emu3.pictures import CELLS, GROUND, describe, draw_large_scene
+from jobs.demo.training.emu3.pictures import CELLS, GROUND, describe, draw_large_scene, is_held_out
 from models import load_model, load_processor
 from models.emu3.config import read_config, read_images
 from models.emu3.model import Emu3Model
@@ -137,8 +137,8 @@ def test_outlines_weigh_most() -> None:
 
 def test_pairs_kept_for_measuring_are_never_shown() -> None:
     rng = random.Random(9)
-    assert not any(writer.is_held_out(writer._shown_scene(rng)) for _ in range(200))
-    kept = sum(writer.is_held_out(draw_large_scene(rng, 2)) for _ in range(500))
+    assert not any(is_held_out(writer._shown_scene(rng)) for _ in range(200))
+    kept = sum(is_held_out(draw_large_scene(rng, 2)) for _ in range(500))
     assert 20 < kept < 100
     assert all(" a " in caption[2:] for caption in score.new_captions(rng, 5))
 

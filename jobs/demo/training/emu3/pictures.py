@@ -26,6 +26,7 @@ PAIR_SHARE = 0.75
 # Two shapes lie so much further apart along one axis than along the other that nobody argues which it is.
 PLAIN = 1.6
 SWAP_SHARE = 0.5
+HELD_OUT = 10  # one of so many pairs of shapes is never shown to the pupil
 
 
 def draw_large_scene(rng: random.Random, num_shapes: int | None = None) -> Scene:
@@ -76,3 +77,9 @@ def _are_plain(first: Shape, second: Shape) -> bool:
     apart = [abs(one - other) for one, other in zip(first.center, second.center, strict=True)]
     far, near = (0, 1) if apart[0] >= apart[1] else (1, 0)
     return gaps[far] >= PATCH and apart[far] >= PLAIN * apart[near]
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether a scene shows two shapes that are kept for measuring, in whatever order and place."""
+    places = [KINDS.index(shape.kind) + len(KINDS) * list(COLORS).index(shape.color) for shape in scene.shapes]
+    return len(places) == 2 and sum(places) % HELD_OUT == 0

@@ -14,8 +14,7 @@ from PIL import Image
 from jobs.demo.drawn import check_picture
 from jobs.demo.training.emu3.book import Book
 from jobs.demo.training.emu3.codec import lesson
-from jobs.demo.training.emu3.pictures import CELLS, describe, draw_large_scene
-from jobs.demo.training.emu3.writer import is_held_out
+from jobs.demo.training.emu3.pictures import CELLS, describe, draw_large_scene, is_held_out
 from models import ask
 from models.emu3.vqvae import VqVae
 from models.types import Request, Sampling

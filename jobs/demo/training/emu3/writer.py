@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.demo.scenes import COLORS, KINDS, Scene
+from jobs.demo.scenes import COLORS, Scene
 from jobs.demo.training.descent import descend
 from jobs.demo.training.emu3.book import Book
-from jobs.demo.training.emu3.pictures import CELLS, describe, draw_large_scene
+from jobs.demo.training.emu3.pictures import CELLS, describe, draw_large_scene, is_held_out
 from jobs.demo.training.weights import fill_weights, usual_start
 from models.emu3.model import Emu3Model
 from models.types import Processor, Request
 
 PICTURES = 8  # per step
 EMPTY_SHARE = 0.1
-HELD_OUT = 10  # one of so many pairs of shapes is never described to the pupil
 _NOTHING = -100
 
 
@@ -100,12 +99,6 @@ def writing_loss(model: Emu3Model, ids: Tensor, targets: Tensor) -> Tensor:
     hidden = model.decode(model.embed(ids))
     is_told = targets >= 0
     return F.cross_entropy(model.logits(hidden[is_told]), targets[is_told])
-
-
-def is_held_out(scene: Scene) -> bool:
-    """Whether a scene shows two shapes that are kept for measuring, in whatever order and place."""
-    places = [KINDS.index(shape.kind) + len(KINDS) * list(COLORS).index(shape.color) for shape in scene.shapes]
-    return len(places) == 2 and sum(places) % HELD_OUT == 0
 
 
 def _shown_scene(rng: random.Random) -> Scene:

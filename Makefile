@@ -16,7 +16,8 @@ help:  ## list the targets
 
 .venv/.tests: .venv/.runs tests/oracles.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,train]'
-	$(BIN)/pip install --quiet --no-deps -r tests/oracles.txt
+	# Beside the packages and not among them: one of these brings a top-level package `models`, which would hide ours.
+	$(BIN)/pip install --quiet --no-deps --upgrade --target .venv/oracles -r tests/oracles.txt
 	touch $@
 
 setup: .venv/.tests  ## make .venv with everything that demo, test and lint need

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,13 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
     assert len(README.splitlines()) <= 300
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert [link for link in links if not os.path.exists(ROOT / link)] == []
+
+
+def test_our_packages_are_found_before_any_other_of_their_names(tmp_path):
+    if not any(found.name == "triptych" for found in distributions()):
+        pytest.skip("triptych is not installed in this environment: pip install -e .")
+    code = "import jobs, models.types, pipeline; print(jobs.__file__, models.__file__, pipeline.__file__)"
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=bare, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == [str(ROOT / room / "__init__.py") for room in ("jobs", "models", "pipeline")]

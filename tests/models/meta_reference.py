@@ -4,9 +4,11 @@ It is the code that Mllama was trained with and so decides where transformers di
 here: three of its classes hard-code the released sizes and are given others.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +22,10 @@ from tests.models.meta_weights import as_meta_names
 from tests.models.mllama_reference import Picture, Row, Size
 
 MAX_LENGTH = 160
+# Where the Makefile puts it: among the packages its own top-level `models` would hide ours.
+ORACLES = Path(sys.prefix) / "oracles"
 
-
+sys.path.append(str(ORACLES))
 with torchvision_by_name():
     from fairscale.nn.model_parallel import initialize as parallel
     from llama_models.llama3.multimodal import model as meta

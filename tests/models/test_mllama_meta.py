@@ -33,7 +33,7 @@ def code() -> Iterator[ModuleType]:
     except ModuleNotFoundError:
         if os.environ.get("TRIPTYCH_ORACLES") == "required":
             raise
-        pytest.skip("Meta's code is not installed: pip install --no-deps -r tests/oracles.txt")
+        pytest.skip("Meta's code is not installed: make setup")
     with meta_reference.one_process():
         yield meta_reference
 

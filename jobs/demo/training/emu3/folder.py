@@ -112,7 +112,8 @@ def write_files(folder: Path, texts: Iterable[str], codes: int = CODES) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(texts, codes)
-    vocabulary = tokenizer.get_vocab()
+    # By id: the tokenizer lists them in another order each time, and a checkpoint made again shall be the same.
+    vocabulary = dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
     # The released file lists the special tokens among the learnt ones too.
     stored = json.loads(tokenizer.to_str())
     stored["model"]["vocab"] = dict(sorted(vocabulary.items(), key=lambda entry: entry[1]))

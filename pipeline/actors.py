@@ -21,6 +21,7 @@ from pipeline.model_folder import local_copy
 from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
 from pipeline.storage import StorageSettings, Store
 from pipeline.units import ReadSettings
+from pipeline.write import UNITS
 
 Step = Callable[[pa.Table], Awaitable[pa.Table]]
 
@@ -34,6 +35,8 @@ class Work:
         model_name: What the parts call it: what the user said.
         check_model: The same of the model that checks, if any.
         unit_rows: Of the largest unit.
+        load: Makes the step that answers, in the actor that it will work in.
+        units: Where committed units stand below the store.
     """
 
     read: ReadSettings
@@ -45,7 +48,9 @@ class Work:
     schema: pa.Schema
     store: Store
     unit_rows: int
+    load: Callable[["Work"], Step]
     check_model: ModelSettings | None = None
+    units: str = UNITS
 
 
 class PreprocessActor(Preprocess):

@@ -7,6 +7,7 @@ read raises. It decodes no image and knows neither models nor Ray.
 import logging
 import posixpath
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -40,6 +41,9 @@ def read_unit(unit: Unit, settings: ReadSettings) -> pa.Table:
         ReadError: The shard is another than the one that was planned.
         StorageError: The shard is gone, or the store refuses or does not answer.
     """
+    if unit.only:
+        whole = read_unit(replace(unit, only=()), settings)
+        return whole.take(pa.array(unit.only, pa.int64()))
     store = Store(unit.root, settings.storage)
     block = _raw_block(unit, settings, store)
     if len(block.rows) != unit.num_rows:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import ledger
-from pipeline.actors import Work
+from pipeline.actors import Work, load_generate
 from pipeline.cluster import Placement
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
@@ -159,6 +159,7 @@ def work_of(
         schema=ready.units[0].table_schema,
         store=store,
         unit_rows=max(unit.num_rows for unit in ready.units),
+        load=load_generate,
         check_model=checking and checking.model_copy(update={"device": check_device, "path": ready.check_path}),
     )
 

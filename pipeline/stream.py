@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.actors import EngineActor, PreprocessActor, Work, load_check, load_generate
+from pipeline.actors import EngineActor, PreprocessActor, Work, load_check
 from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement
 from pipeline.read import read_unit
 from pipeline.rows import UNIT
@@ -67,7 +67,7 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     )
     answers = inputs.map_batches_internal(
         EngineActor,
-        fn_constructor_kwargs={"load": load_generate, "work": work, "cpus": placement.generate_cpus},
+        fn_constructor_kwargs={"load": work.load, "work": work, "cpus": placement.generate_cpus},
         compute=_pool(placement.generate_actors, work.generate.slots, work.unit_rows),
         num_cpus=placement.generate_cpus,
         num_gpus=placement.generate_gpus,
@@ -84,7 +84,7 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
             **whole,
             **mortal,
         )
-    return answers.map_batches(commit_unit, fn_kwargs={"store": work.store}, num_cpus=WRITE_CPUS, **whole)
+    return answers.map_batches(commit_unit, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole)
 
 
 def _pool(actors: int, slots: int, unit_rows: int) -> Any:

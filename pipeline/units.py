@@ -66,6 +66,7 @@ class Unit:
         etag: The store's tag of the shard's content then, if it has one.
         paths: The files of an image folder's unit.
         header: The cells' names in a CSV shard.
+        only: Which of these rows are wanted, counted from `start`; empty means all.
     """
 
     seq: int
@@ -81,6 +82,7 @@ class Unit:
     etag: str | None = None
     paths: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
+    only: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -90,7 +92,7 @@ class Unit:
     @property
     def num_rows(self) -> int:
         """How many rows reading the unit gives."""
-        return self.stop - self.start
+        return len(self.only) or self.stop - self.start
 
     @property
     def table_schema(self) -> pa.Schema:
@@ -112,6 +114,7 @@ UNIT_COLUMNS = pa.schema(
         ("etag", pa.string()),
         ("paths", pa.list_(pa.string())),
         ("header", pa.list_(pa.string())),
+        ("only", pa.list_(pa.int64())),
         ("schema", pa.binary()),
     ]
 )
@@ -167,7 +170,7 @@ def units_from_parquet(data: bytes) -> list[Unit]:
     shared: dict[bytes, bytes] = {}  # one copy of the schema, however many units there are
     units = []
     for row in table.to_pylist():
-        row["paths"], row["header"] = tuple(row["paths"]), tuple(row["header"])
+        row |= {name: tuple(row[name]) for name in ("paths", "header", "only")}
         row["schema"] = shared.setdefault(row["schema"], row["schema"])
         units.append(Unit(**row))
     return units

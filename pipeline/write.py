@@ -78,13 +78,13 @@ def plan_parts(units: Sequence[Unit], rows_per_part: int, *, have_tars: bool = F
     return [Part(number, tuple(group), have_tars) for number, group in enumerate(groups)]
 
 
-def unit_path(name: str) -> str:
+def unit_path(name: str, folder: str = UNITS) -> str:
     """Where a committed unit stands below the output."""
-    return f"{UNITS}/{name}.parquet"
+    return f"{folder}/{name}.parquet"
 
 
-def commit_unit(block: pa.Table, store: Store) -> pa.Table:
-    """Write one answered unit as one object, and return a line of numbers about it.
+def commit_unit(block: pa.Table, store: Store, folder: str = UNITS) -> pa.Table:
+    """Write one answered unit as one object into `folder`, and return a line of numbers about it.
 
     Raises:
         ValueError: The block is not one whole unit; writing it would lose or double rows.
@@ -93,7 +93,7 @@ def commit_unit(block: pa.Table, store: Store) -> pa.Table:
     if len(names) != 1:
         raise ValueError(f"a block holds rows of {len(names)} units {names[:3]}, expected exactly one")
     data = parquet_bytes(block.drop_columns([UNIT]))
-    store.publish(unit_path(names[0]), data)
+    store.publish(unit_path(names[0], folder), data)
     numbers = {
         "unit": names,
         "rows": [count_rows(block)],

@@ -78,6 +78,7 @@ def _loop(folder: Path, number: int) -> float:
         schema=units[0].table_schema,
         store=store,
         unit_rows=units[0].num_rows,
+        load=load_generate,
     )
     started = time.monotonic()
     prepare, generate = PreprocessActor(work), EngineActor(load_generate, work, cpus=1)

@@ -4,13 +4,15 @@ Everything a file can do to a model is settled here, once and for all families: 
 palettes, bit depths, colour spaces, frames, size. What a family does with the picture is not known here.
 """
 
+import contextlib
 import hashlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from models.types import BadImage, PictureFormat, Pixels
 
@@ -19,6 +21,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
 
 # Pillow's own threshold (a quarter gibibyte of RGB), made an error here instead of a warning.
 LIMIT_PIXELS = 89_478_485
+# Converted at once; more would only need more memory.
+STRIP_PIXELS = 2**22
+# Formats whose second picture is no frame of a film.
+SEVERAL = ("TIFF", "MPO")
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -26,27 +32,50 @@ def decode_image(data: bytes) -> Image.Image:
 
     EXIF orientation is applied (the reference processors do so only when they open the file themselves),
     transparency is composited on white as `transformers` 5 does, 16-bit samples keep their high byte, and
-    of an animation the first frame is taken.
+    of an animation the first frame is taken. At most the picture as its file has it, the RGB picture and what the
+    format's own decoder needs are in memory at once.
 
     Raises:
         BadImage: Not an image, cut short, of a refused format, or more than LIMIT_PIXELS pixels.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about odd metadata that does no harm to pixels; only its bomb warning matters.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > LIMIT_PIXELS:  # Pillow's warning may be off, its limit another
-                raise BadImage(f"refused {image.width} x {image.height} pixels: the limit is {LIMIT_PIXELS}")
+        with _quiet():
+            image = _open(data)
             image.load()
-            return _on_white(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # which spares a copy of all that stand upright
+            return _on_white(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImage(f"refused a decompression bomb: {error}; the limit is {LIMIT_PIXELS} pixels") from error
     except BadImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly every type there is
         raise BadImage(f"cannot decode {_described(data)}: {error or type(error).__name__}") from error
+
+
+def oddities(data: bytes) -> tuple[str, ...]:
+    """Name what decoding a picture settles silently, from its header alone; nothing for what cannot be opened.
+
+    The words: exif_turned, cmyk, palette, gray, transparent, sixteen_bit, color_profile (one that is not sRGB; colours
+    are taken as they stand), animated (only the first frame is seen), several_pictures (of a TIFF or a stereo
+    photograph; likewise).
+    """
+    try:
+        with _quiet():
+            image = _open(data)
+            found = {
+                "exif_turned": _orientation(image, data) != 1,
+                "cmyk": image.mode == "CMYK",
+                "palette": image.mode.startswith("P"),
+                "gray": image.getbands()[0] in ("1", "L", "I"),
+                "transparent": _is_transparent(image),
+                "sixteen_bit": image.mode.startswith("I") or any(";16" in str(tile.args) for tile in image.tile),
+                "color_profile": _has_other_profile(image.info.get("icc_profile")),
+                "animated": _has_more(image) and image.format not in SEVERAL,
+                "several_pictures": _has_more(image) and image.format in SEVERAL,
+            }
+    except Exception:  # decoding will say why, as this row's error
+        return ()
+    return tuple(name for name, is_so in found.items() if is_so)
 
 
 def encode_image(pixels: Pixels, picture: PictureFormat) -> bytes:
@@ -90,23 +119,73 @@ def image_major(names: Sequence[Sequence[str]]) -> list[int]:
     return sorted(range(len(leaders)), key=leaders.__getitem__)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Pillow warns about odd metadata that does no harm to pixels; only its bomb warning matters.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Read a picture's header."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > LIMIT_PIXELS:  # Pillow's warning may be off, its limit another
+        raise BadImage(f"refused {image.width} x {image.height} pixels: the limit is {LIMIT_PIXELS}")
+    return image
+
+
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return _from_16_bit(image)
+    if image.mode == "RGB" and not _is_transparent(image):
+        return image
     if image.mode == "F":
         raise BadImage("cannot decode float pixels: their range is not defined; expected 8 or 16 bits a sample")
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    if image.mode.startswith("I"):
+        _check_16_bit(image)
+    upright = Image.new("RGB", image.size)
+    step = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        upright.paste(_strip_on_white(strip), (0, top))
+    return upright
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    samples = np.asarray(image).astype(np.int64)
-    if samples.min() < 0 or samples.max() > 0xFFFF:
-        raise BadImage(f"cannot decode samples from {samples.min()} to {samples.max()}: expected 16 bits, 0 to 65535")
-    return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
+def _strip_on_white(strip: Image.Image) -> Image.Image:
+    if strip.mode.startswith("I"):
+        return Image.fromarray((np.asarray(strip) >> 8).astype(np.uint8)).convert("RGB")
+    if _is_transparent(strip):
+        strip = strip.convert("RGBA")
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        strip = Image.alpha_composite(white, strip)
+    return strip.convert("RGB")
+
+
+def _check_16_bit(image: Image.Image) -> None:
+    low, high = cast("tuple[float, float]", image.getextrema())  # of one band
+    if low < 0 or high > 0xFFFF:
+        raise BadImage(f"cannot decode samples from {low} to {high}: expected 16 bits, 0 to 65535")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return "A" in image.getbands() or image.info.get("transparency") is not None
+
+
+def _orientation(image: ImageFile.ImageFile, data: bytes) -> int:
+    # Asked for its EXIF, a PNG that has none before its pixels is decoded whole, to look behind them.
+    is_in_sight = image.format != "PNG" or "exif" in image.info or b"eXIf" in data[-(2**16) :]
+    exif = image.getexif() if is_in_sight else Image.Image.getexif(image)
+    found = exif.get(ExifTags.Base.Orientation, 1)
+    return found if found in range(1, 9) else 1
+
+
+def _has_more(image: Image.Image) -> bool:
+    return bool(getattr(image, "is_animated", False))
+
+
+def _has_other_profile(profile: bytes | None) -> bool:
+    # A profile names itself in ASCII or in UTF-16, depending on its version.
+    return profile is not None and not any(name in profile for name in (b"sRGB", "sRGB".encode("utf-16-be")))
 
 
 def _described(data: bytes) -> str:

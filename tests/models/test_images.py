@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images import LIMIT_PIXELS, decode_image, image_major, image_name
+from models.images import LIMIT_PIXELS, decode_image, image_major, image_name, oddities
 from models.types import BadImage
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -213,6 +213,72 @@ def test_postscript_is_refused_without_starting_an_interpreter() -> None:
 def test_formats_not_on_the_list_are_refused(kind: str) -> None:
     with pytest.raises(BadImage, match="cannot decode"):
         decode_image(encoded(quarters(), kind))
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def film(kind: str) -> bytes:
+    return encoded(quarters(), kind, save_all=True, append_images=[Image.new("RGB", (32, 16), BLUE)])
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (encoded(quarters(), "JPEG"), ()),
+        (encoded(quarters()), ()),
+        (encoded(quarters(), "JPEG", exif=exif_of(1)), ()),
+        (encoded(quarters(), "JPEG", exif=exif_of(6)), ("exif_turned",)),
+        (encoded(quarters(), "PNG", exif=exif_of(3)), ("exif_turned",)),
+        (encoded(quarters(), "WEBP", exif=exif_of(8)), ("exif_turned",)),
+        (encoded(quarters().convert("CMYK"), "JPEG"), ("cmyk",)),
+        (encoded(quarters().convert("CMYK"), "TIFF"), ("cmyk",)),
+        (encoded(quarters().convert("P")), ("palette",)),
+        (encoded(quarters().convert("P"), transparency=1), ("palette", "transparent")),
+        (encoded(quarters().convert("L"), "JPEG"), ("gray",)),
+        (encoded(quarters().convert("1"), "TIFF"), ("gray",)),
+        (encoded(quarters().convert("LA")), ("gray", "transparent")),
+        (encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 128)), "WEBP"), ("transparent",)),
+        (encoded(Image.fromarray(np.full((3, 16), 9, np.uint16))), ("gray", "sixteen_bit")),
+        (encoded(Image.fromarray(np.full((3, 16), 9, np.uint16)), "TIFF"), ("gray", "sixteen_bit")),
+        (encoded(quarters(), "JPEG", icc_profile=b"desc sRGB built-in"), ()),
+        (encoded(quarters(), "JPEG", icc_profile=b"desc Display P3"), ("color_profile",)),
+        (film("GIF"), ("palette", "animated")),
+        (film("WEBP"), ("transparent", "animated")),
+        (film("PNG"), ("animated",)),
+        (film("AVIF"), ("animated",)),
+        (film("TIFF"), ("several_pictures",)),
+        (film("MPO"), ("several_pictures",)),
+        (b"", ()),
+        (b"<html>", ()),
+    ],
+)
+def test_what_decoding_settles_silently_has_a_name(data: bytes, names: tuple[str, ...]) -> None:
+    assert oddities(data) == names
+
+
+def test_16_bit_colour_is_named_although_pillow_opens_it_as_8() -> None:
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    assert oddities(_png(header, zlib.compress(bytes(13)))) == ("sixteen_bit",)
+
+
+def test_oddities_of_what_cannot_be_decoded_are_its_headers_or_none() -> None:
+    data = encoded(quarters().convert("CMYK"), "JPEG")
+    assert oddities(data[:-20]) == ("cmyk",)
+    assert oddities(_png(struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0), b"")) == ()
+
+
+def test_a_large_picture_is_laid_on_white_in_strips_as_if_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (37, 23, 4), dtype=np.uint8), "RGBA")
+    for data in (encoded(image), encoded(image.convert("P"), transparency=3), encoded(image.convert("LA"))):
+        at_once = pixels(data)
+        monkeypatch.setattr("models.images.STRIP_PIXELS", 100)
+        assert np.array_equal(pixels(data), at_once)
+        monkeypatch.undo()
 
 
 def _png(header: bytes, compressed: bytes) -> bytes:

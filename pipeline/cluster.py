@@ -1,23 +1,20 @@
-"""Start or join Ray, bring the code there, and say which step gets which share of it.
+"""Start or join Ray, bring the code there, and say what its nodes have.
 
-Ray Data waits for ever, without a word, when its actors leave no CPU for the other steps; so the arithmetic is done
-here, before anything starts. This file knows nothing of rows.
+Who gets which share of them is pipeline/placement.py's business. This file knows nothing of rows.
 """
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.generate import GenerateSettings
+from pipeline.placement import READ_CPUS, Node
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -25,12 +22,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("models", "pipeline", "jobs")
 
-# Reading and writing wait for storage more than they compute, so a tenth of a CPU lets ten of them wait at once.
-READ_CPUS = WRITE_CPUS = 0.1
-# Less than this for each actor and the machine does nothing but switch between them.
-LEAST_ACTOR_CPUS = 0.25
 OBJECT_STORE_BYTES = 2 * 2**30
-TAKEN = " beside those of the model that checks; with few, give each a part (generate.gpus=0.8)"
 
 
 class RaySettings(Settings):
@@ -48,120 +40,8 @@ class RaySettings(Settings):
         return self
 
 
-@dataclass(frozen=True)
-class Resources:
-    """CPUs and GPUs in all, and GPUs node by node.
-
-    Attributes:
-        is_shared: Whether some GPUs are left out already, for the engines that check.
-    """
-
-    cpus: float
-    gpus: tuple[float, ...]
-    is_shared: bool = False
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How many actors each step has, and the share of each."""
-
-    preprocess_actors: int
-    preprocess_cpus: float
-    generate_actors: int
-    generate_cpus: float
-    generate_gpus: float
-    check_actors: int = 0
-    check_cpus: float = 0.0
-    check_gpus: float = 0.0
-
-
-@dataclass(frozen=True)
-class Engines:
-    """What the settings ask for one step's engines: `where` is how the settings call that step."""
-
-    generate: GenerateSettings
-    device: str
-    where: str = ""
-
-
 class ClusterError(ValueError):
-    """There is no such Ray, or it has not what the settings ask for."""
-
-
-def place(
-    resources: Resources, engines: Engines, preprocess_actors: int | None = None, check: Engines | None = None
-) -> Placement:
-    """Share the CPUs and GPUs out among the steps, so that every actor and a task of each other step fit at once.
-
-    Args:
-        resources: What there is.
-        engines: Those that answer; without a number they take every GPU that the checking ones leave.
-        preprocess_actors: None takes what the engines leave.
-        check: Those that check; without a number, one.
-
-    Raises:
-        ClusterError: They do not fit, or a device is not there.
-    """
-    checking, check_gpus = (0, 0.0) if check is None else _engines(resources, resources, check, 1)
-    actors, gpus = _engines(resources, _without(resources, checking, check_gpus), engines, None)
-    left = resources.cpus - READ_CPUS - WRITE_CPUS
-    # A GPU keeps many CPUs busy with tiles; on the CPU it is generation that is slow.
-    makers = preprocess_actors or (max(1, math.floor(left - actors - checking)) if gpus else 1)
-    if left < LEAST_ACTOR_CPUS * (makers + actors + checking):
-        counted = f"{makers} + {actors}" + (f" + {checking} checking" if checking else "")
-        raise ClusterError(
-            f"preprocess.actors + generate.actors: {counted} actors do not fit; Ray has {resources.cpus:g} "
-            f"CPUs, each actor needs at least {LEAST_ACTOR_CPUS} and reading and writing {READ_CPUS + WRITE_CPUS}"
-        )
-    placement = _shares(left, makers, actors + checking, gpus)
-    check_cpus = placement.generate_cpus if checking else 0.0
-    return replace(
-        placement, generate_actors=actors, check_actors=checking, check_cpus=check_cpus, check_gpus=check_gpus
-    )
-
-
-def _engines(there: Resources, left: Resources, engines: Engines, usual: int | None) -> tuple[int, float]:
-    """Return how many engines a step has, and the GPUs of each.
-
-    Args:
-        there: What there is; it says whether `auto` means a GPU.
-        left: What may be taken.
-        engines: What is asked for.
-        usual: How many engines without a number; None for as many as fit.
-    """
-    generate, device, where = engines.generate, engines.device, engines.where
-    gpus = gpus_each(there, generate, device)
-    if device == "cpu" and gpus:
-        raise ClusterError(f"{where}generate.gpus: found {gpus:g} with {where}model.device='cpu', expected 0 or null")
-    if device == "cuda" and not gpus:
-        raise ClusterError(
-            f"{where}model.device: found 'cuda' with {where}generate.gpus=0, expected at least part of a GPU"
-        )
-    actors = generate.actors or (usual or _fitting(left, gpus) if gpus else 1)
-    if gpus and _fitting(left, gpus) < max(actors, 1):
-        raise ClusterError(
-            f"{where}generate: {max(actors, 1)} actors with {gpus:g} GPU each do not fit; "
-            f"Ray has {_list(left.gpus)} GPUs{TAKEN if left.is_shared else ''}"
-        )
-    return actors, gpus
-
-
-def _without(resources: Resources, actors: int, gpus: float) -> Resources:
-    """Return what is left when so many engines have their GPUs."""
-    if not actors or not gpus:
-        return resources
-    nodes = list(resources.gpus)
-    for _ in range(actors):
-        place = next(place for place, node in enumerate(nodes) if node + 1e-9 >= gpus)
-        nodes[place] -= gpus
-    return Resources(resources.cpus, tuple(nodes), is_shared=True)
-
-
-def gpus_each(resources: Resources, generate: GenerateSettings, device: str) -> float:
-    """Return the GPUs of each engine."""
-    if generate.gpus is not None:
-        return generate.gpus
-    return 1.0 if device == "cuda" or (device == "auto" and any(resources.gpus)) else 0.0
+    """There is no such Ray, or it cannot run this code."""
 
 
 def start_ray(settings: RaySettings, **local: float) -> None:
@@ -203,13 +83,22 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         ) from error
 
 
-def resources() -> Resources:
-    """Return what the running Ray has."""
+def nodes() -> list[Node]:
+    """Return what each node of the running Ray has."""
     import ray
 
     api: Any = ray  # its own annotations stop short of this function
-    nodes = [node["Resources"] for node in api.nodes() if node["Alive"]]
-    return Resources(sum(node.get("CPU", 0.0) for node in nodes), tuple(node.get("GPU", 0.0) for node in nodes))
+    return [
+        Node(
+            name=node["NodeManagerAddress"],
+            cpus=node["Resources"].get("CPU", 0.0),
+            gpus=node["Resources"].get("GPU", 0.0),
+            memory_bytes=int(node["Resources"].get("memory", 0)),
+            object_store_bytes=int(node["Resources"].get("object_store_memory", 0)),
+        )
+        for node in api.nodes()
+        if node["Alive"]
+    ]
 
 
 def check_code_arrives(job: Any) -> str | None:
@@ -245,28 +134,6 @@ def _kind(job: Any) -> str:
     return str(job.kind)
 
 
-def _fitting(resources: Resources, gpus: float) -> int:
-    """Count the engines that the nodes' GPUs hold; several that ask for a part may share one."""
-    if gpus >= 1:
-        return sum(math.floor(node / gpus + 1e-9) for node in resources.gpus)
-    sharing = math.floor(1 / gpus + 1e-9)
-    return sum(math.floor(node) * sharing + math.floor(node % 1 / gpus + 1e-9) for node in resources.gpus)
-
-
-def _shares(left: float, makers: int, actors: int, gpus: float) -> Placement:
-    # Preprocessing gets a CPU per actor where there are plenty, and at most its part by heads where there are few.
-    part = left / (makers + actors)
-    preprocess_cpus = _floor(min(1.0, part))
-    rest = (left - makers * preprocess_cpus) / actors
-    generate_cpus = _floor(min(1.0, rest) if gpus else rest)
-    return Placement(makers, preprocess_cpus, actors, generate_cpus, gpus)
-
-
-def _floor(cpus: float) -> float:
-    """Round down to what Ray can count; above one CPU it wants whole ones."""
-    return float(math.floor(cpus)) if cpus >= 1 else math.floor(cpus * 100) / 100
-
-
 def _object_store_bytes(settings: RaySettings) -> int:
     if settings.object_store_bytes is not None:
         return settings.object_store_bytes
@@ -278,7 +145,3 @@ def _object_store_bytes(settings: RaySettings) -> int:
 
 def _python_path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
-
-
-def _list(gpus: tuple[float, ...]) -> str:
-    return " + ".join(f"{node:g}" for node in gpus) or "0"

@@ -16,6 +16,7 @@ from models.images import image_major
 from models.types import ModelInput, Sampling
 from pipeline.answerer import Answered, Answerer
 from pipeline.job import Job
+from pipeline.pools import ActorCount
 from pipeline.rows import ANSWER, IDENTITY, UNIT, kept_columns, model_inputs, part_schema, row_error
 from pipeline.settings import Settings
 
@@ -57,7 +58,9 @@ class SamplingSettings(Settings):
 class GenerateSettings(Settings):
     """How many engines answer, on what, and how."""
 
-    actors: int | None = Field(default=None, ge=1, description="engines; null means one per GPU, or one on the CPU")
+    actors: ActorCount = Field(
+        default=None, description="engines, or [min, max] of them; null means one per GPU, or one on the CPU"
+    )
     gpus: float | None = Field(default=None, ge=0, description="GPUs of each engine; null means 1 if there are any")
     slots: int = Field(default=32, ge=1, description="sequences answered at once by each engine")
     max_length: int | None = Field(

@@ -12,19 +12,12 @@ import pyarrow as pa
 
 from models.types import Processor, Sampling
 from pipeline import ledger
-from pipeline.cluster import (
-    ClusterError,
-    Engines,
-    Placement,
-    check_code_arrives,
-    place,
-    resources,
-    start_ray,
-)
+from pipeline.cluster import ClusterError, check_code_arrives, nodes, start_ray
 from pipeline.generate import max_length_of, sampling_of
 from pipeline.job import Job
 from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
+from pipeline.placement import Engines, Placement, place
 from pipeline.plan import make_plan, read_plan
 from pipeline.preflight_models import CHECK, Looked, look_at_check, look_at_model, tried
 from pipeline.rows import READ, part_schema
@@ -102,7 +95,7 @@ def place_on_ray(settings: PipelineSettings, job: Job) -> tuple[Placement, str]:
         start_ray(settings.ray)
     except ClusterError as error:
         raise ConfigError("the run cannot start", [str(error)]) from error
-    there = resources()
+    there = nodes()
     engines, checking = Engines(settings.generate, asked), _checking(job)
     placement = tried(faults, "", lambda: place(there, engines, settings.preprocess.actors, checking))
     if fault := check_code_arrives(job):

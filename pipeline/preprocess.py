@@ -24,6 +24,7 @@ from models.types import (
 )
 from pipeline.columns import ERROR
 from pipeline.job import Job
+from pipeline.pools import ActorCount
 from pipeline.rows import MODEL_INPUT, Prepared, input_columns, row_error, row_seed
 from pipeline.settings import Settings
 
@@ -31,7 +32,9 @@ from pipeline.settings import Settings
 class PreprocessSettings(Settings):
     """How prompts and images are made ready, and by how many actors."""
 
-    actors: int | None = Field(default=None, ge=1, description="CPU actors; null takes what generation leaves free")
+    actors: ActorCount = Field(
+        default=None, description="CPU actors, or [min, max] of them; null takes what generation leaves free"
+    )
     split_image: bool | None = Field(default=None, description="Aria: cut large images into crops beside the overview")
     max_image_size: int | None = Field(default=None, ge=1, description="Aria: side of the canvas, 490 or 980")
     max_image_tiles: int | None = Field(

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from pipeline import ledger
 from pipeline.actors import Work, load_generate
-from pipeline.cluster import Placement
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
+from pipeline.placement import Placement
 from pipeline.plan import freeze_plan, rows_per_part
 from pipeline.preflight import Ready, check, check_device, place_on_ray
 from pipeline.rows import count_rows, part_schema

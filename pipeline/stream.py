@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.actors import EngineActor, PreprocessActor, Work, load_check
-from pipeline.cluster import READ_CPUS, WRITE_CPUS, Placement
+from pipeline.actors import StepActor, Work, load_check, load_preprocess
+from pipeline.placement import READ_CPUS, WRITE_CPUS, Placement
 from pipeline.read import read_unit
 from pipeline.rows import UNIT
 from pipeline.units import ReadSettings, Unit, units_from_parquet, units_to_parquet
@@ -21,14 +21,22 @@ from pipeline.write import commit_unit
 
 log = logging.getLogger(__name__)
 
-# Of one actor, in one round. Ray's own default is to start it again for ever, also where a row kills it every time.
-DEATHS = 3
+# An actor is started again, and what it had in hand given to it again, as often as it dies: the crash ledger sees to
+# it that this comes to an end. Tasks that read are begun again as often, too.
+FOR_EVER = {"max_restarts": -1, "max_task_retries": -1}
+# Ray Data keeps a second block waiting at each actor.
+WAITING_AT_AN_ACTOR = 2
+READ_AHEAD = 4
 
 
-def read_block(block: pa.Table, settings: ReadSettings) -> pa.Table:
+def read_block(block: pa.Table, settings: ReadSettings, crashes: str | None) -> pa.Table:
     """Read the one unit that a block names."""
     (unit,) = units_from_parquet(block.column("unit")[0].as_py())
-    table = read_unit(unit, settings)
+    table = (
+        asyncio.run(read_guarded(unit, settings, RemoteCrashes(crashes, "fetch")))
+        if crashes
+        else read_unit(unit, settings)
+    )
     return table.append_column(UNIT, pa.array([unit.name] * table.num_rows, pa.string()))
 
 
@@ -37,9 +45,24 @@ def units_in_flight(slots: int, unit_rows: int) -> int:
     return max(2, math.ceil(2 * slots / unit_rows))
 
 
+def units_on_their_way(placement: Placement, slots: int, unit_rows: int, check_slots: int = 0) -> int:
+    """Say how many units are between being read and being committed at most: enough for no actor to wait for work.
+
+    Args:
+        placement: How many actors there are.
+        slots: Of each engine that answers.
+        unit_rows: Of the largest unit.
+        check_slots: Of each engine that checks.
+    """
+    answering = placement.generate_most * (units_in_flight(slots, unit_rows) + 1)
+    checking = placement.check_most * (units_in_flight(check_slots, unit_rows) + 1)
+    return answering + checking + placement.preprocess_most * WAITING_AT_AN_ACTOR + READ_AHEAD
+
+
 def stream(units: Sequence[Unit], work: Work, placement: Placement) -> Generator[dict[str, Any], None, None]:
     """Run units through all steps; yield the numbers of each as soon as it is committed, in any order."""
-    with _settled():
+    check_slots = work.job.check.settings.generate.slots if work.job.check else 0
+    with _settled(units_on_their_way(placement, work.generate.slots, work.unit_rows, check_slots)):
         committed = _plan(units, work, placement)
         for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
@@ -50,56 +73,65 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     from ray.data import ActorPoolStrategy
 
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    mortal = {"max_restarts": DEATHS, "max_task_retries": DEATHS}
     source: Any = ray.data.from_items(
         [{"unit": units_to_parquet([unit])} for unit in units], override_num_blocks=len(units)
     )
-    rows = source.map_batches(read_block, fn_kwargs={"settings": work.read}, num_cpus=READ_CPUS, **whole)
+    reading = {"settings": work.read, "crashes": work.crashes}
+    rows = source.map_batches(read_block, fn_kwargs=reading, num_cpus=READ_CPUS, max_retries=-1, **whole)
     # Not the public method: that one insists on a number for batch_size where GPUs are asked for, and would cut or
     # join units by it; and it has no word for how often an actor may die before the run hears of it.
     inputs = rows.map_batches_internal(
-        PreprocessActor,
-        fn_constructor_kwargs={"work": work},
-        compute=ActorPoolStrategy(size=placement.preprocess_actors),
+        StepActor,
+        fn_constructor_kwargs={
+            "load": load_preprocess,
+            "work": work,
+            "stage": "preprocess",
+            "cpus": placement.preprocess_cpus,
+        },
+        compute=ActorPoolStrategy(min_size=placement.preprocess_actors, max_size=placement.preprocess_most),
         num_cpus=placement.preprocess_cpus,
         **whole,
-        **mortal,
+        **FOR_EVER,
     )
     answers = inputs.map_batches_internal(
-        EngineActor,
-        fn_constructor_kwargs={"load": work.load, "work": work, "cpus": placement.generate_cpus},
-        compute=_pool(placement.generate_actors, work.generate.slots, work.unit_rows),
+        StepActor,
+        fn_constructor_kwargs={"load": work.load, "work": work, "stage": "generate", "cpus": placement.generate_cpus},
+        compute=_pool(placement.generate_actors, placement.generate_most, work.generate.slots, work.unit_rows),
         num_cpus=placement.generate_cpus,
         num_gpus=placement.generate_gpus,
         **whole,
-        **mortal,
+        **FOR_EVER,
     )
     if work.job.check is not None:
         answers = answers.map_batches_internal(
-            EngineActor,
-            fn_constructor_kwargs={"load": load_check, "work": work, "cpus": placement.check_cpus},
-            compute=_pool(placement.check_actors, work.job.check.settings.generate.slots, work.unit_rows),
+            StepActor,
+            fn_constructor_kwargs={"load": load_check, "work": work, "stage": "check", "cpus": placement.check_cpus},
+            compute=_pool(
+                placement.check_actors, placement.check_most, work.job.check.settings.generate.slots, work.unit_rows
+            ),
             num_cpus=placement.check_cpus,
             num_gpus=placement.check_gpus,
             **whole,
-            **mortal,
+            **FOR_EVER,
         )
-    return answers.map_batches(commit_unit, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole)
+    return answers.map_batches(
+        commit_unit, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole
+    )
 
 
-def _pool(actors: int, slots: int, unit_rows: int) -> Any:
+def _pool(least: int, most: int, slots: int, unit_rows: int) -> Any:
     """Return a pool of actors with an engine each, of which each works on several units at once."""
     from ray.data import ActorPoolStrategy
 
     flight = units_in_flight(slots, unit_rows)
     return ActorPoolStrategy(
-        size=actors, max_concurrent_calls_per_actor=flight, max_tasks_in_flight_per_actor=flight + 1
+        min_size=least, max_size=most, max_concurrent_calls_per_actor=flight, max_tasks_in_flight_per_actor=flight + 1
     )
 
 
 @contextlib.contextmanager
-def _settled() -> Iterator[None]:
-    """Set Ray Data so that a unit stays one block and its own reports stay away; afterwards set it back."""
+def _settled(most_units: int) -> Iterator[None]:
+    """Set Ray Data so that a unit stays one block, only so many are on their way, and its own reports stay away."""
     from ray.data import DataContext
 
     if not log.isEnabledFor(logging.DEBUG):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import Placement
+from pipeline.placement import Placement
 from pipeline.preflight import check
 from pipeline.run import Rounds, run, work_of
 from pipeline.settings import ConfigError

@@ -50,7 +50,7 @@ def test_every_fault_is_listed_with_its_path_what_was_found_and_what_would_fit()
     assert found[0] == (
         "model.dtype: found 'bfloat', expected 'auto', 'float32', 'bfloat16' or 'float16'; did you mean `bfloat16`?"
     )
-    assert "generate.actors: found 0, expected greater than or equal to 1" in found
+    assert "generate.actors: found 0, expected a whole number from 1 on, or two of them: [min, max]" in found
     assert "generate.slot: unknown setting (found 8); did you mean `slots`?" in "\n".join(found)
     assert "generate.sampling.top_p: found 1.5, expected less than or equal to 1" in found
     assert any(

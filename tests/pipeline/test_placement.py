@@ -1,0 +1,136 @@
+import pytest
+
+from pipeline.generate import GenerateSettings
+from pipeline.placement import (
+    LEAST_ACTOR_CPUS,
+    READ_CPUS,
+    WRITE_CPUS,
+    Engines,
+    Node,
+    Placement,
+    PlacementError,
+    place,
+)
+from pipeline.stream import units_in_flight
+
+Actors = int | tuple[int, int] | None
+
+
+def alike(cpus: float, *gpus: float) -> list[Node]:
+    """Nodes with these GPUs, or one without any, that have so many CPUs together."""
+    return [Node(f"node {place}", cpus / max(1, len(gpus)), each) for place, each in enumerate(gpus or (0.0,))]
+
+
+def placed(
+    cpus: float, *gpus: float, preprocess: Actors = None, device: str = "auto", **generate: float | tuple[int, int]
+) -> Placement:
+    return placed_on(alike(cpus, *gpus), preprocess, device, **generate)
+
+
+def placed_on(
+    nodes: list[Node], preprocess: Actors = None, device: str = "auto", **generate: float | tuple[int, int]
+) -> Placement:
+    settings = GenerateSettings.model_validate(generate)
+    placement = place(nodes, Engines(settings, device), preprocess)
+    used = placement.preprocess_actors * placement.preprocess_cpus + placement.generate_actors * placement.generate_cpus
+    cpus = sum(node.cpus - READ_CPUS - WRITE_CPUS for node in nodes)
+    assert used <= cpus + 1e-9, "a task of each other step must fit beside all actors"
+    return placement
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 16, 64])
+@pytest.mark.parametrize("gpus", [(), (1.0,), (2.0, 2.0)])
+def test_whatever_there_is_the_default_leaves_room_for_every_step(cpus: int, gpus: tuple[float, ...]) -> None:
+    if cpus < 2 and len(gpus) > 1:
+        pytest.skip("four engines on one CPU are refused, see below")
+    placement = placed(cpus, *gpus)
+    assert placement.generate_actors == max(1, int(sum(gpus)))
+
+
+def test_two_engines_share_a_small_machine() -> None:
+    placement = placed(2, actors=2)
+    assert placement.preprocess_actors == 1 and placement.generate_cpus >= 0.5 and placement.generate_gpus == 0
+
+
+def test_an_engine_on_the_cpu_gets_the_cpus_that_are_left() -> None:
+    assert placed(16).generate_cpus == 14
+
+
+def test_a_gpu_is_fed_by_many_cpus() -> None:
+    placement = placed(16, 1.0)
+    assert placement.preprocess_actors == 14 and placement.generate_gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "generate", "message"),
+    [
+        ((2.0,), {"actors": 3, "gpus": 1}, r"3 actors with 1 GPU each do not fit; Ray has 2 GPUs"),
+        ((1.0, 1.0), {"actors": 1, "gpus": 2}, r"1 actors with 2 GPU each do not fit; Ray has 1 \+ 1 GPUs"),
+        ((), {"gpus": 1}, r"do not fit; Ray has 0 GPUs"),
+        ((), {"actors": 9}, r"1 \+ 9 actors do not fit; Ray has 2 CPUs"),
+    ],
+)
+def test_more_than_there_is_is_refused(gpus: tuple[float, ...], generate: dict[str, float], message: str) -> None:
+    with pytest.raises(PlacementError, match=message):
+        placed(2, *gpus, **generate)
+
+
+def test_a_wanted_gpu_is_never_replaced_by_the_cpu() -> None:
+    with pytest.raises(PlacementError, match="Ray has 0 GPUs"):
+        placed(8, device="cuda")
+    with pytest.raises(PlacementError, match=r"found 'cuda' with generate.gpus=0"):
+        placed(8, 1.0, device="cuda", gpus=0)
+
+
+def test_gpus_that_nothing_would_run_on_are_refused() -> None:
+    with pytest.raises(PlacementError, match=r"generate.gpus: found 4 with model.device='cpu', expected 0 or null"):
+        placed(16, 4.0, device="cpu", gpus=4)
+    assert placed(16, 4.0, device="cpu").generate_gpus == placed(16, 4.0, device="cpu", gpus=0).generate_gpus == 0
+
+
+def test_parts_of_a_gpu_are_shared() -> None:
+    assert placed(8, 1.0, gpus=0.5).generate_actors == 2
+    assert placed(8, 1.0, gpus=0.4, actors=2).generate_actors == 2
+    with pytest.raises(PlacementError):
+        placed(8, 1.0, gpus=0.4, actors=3)
+
+
+def test_each_actor_has_at_least_a_share_that_lets_it_work() -> None:
+    assert placed(8, preprocess=20).preprocess_cpus >= LEAST_ACTOR_CPUS
+
+
+def test_units_in_flight_hold_twice_the_slots() -> None:
+    assert units_in_flight(slots=32, unit_rows=32) == 2
+    assert units_in_flight(slots=64, unit_rows=16) == 8
+    assert units_in_flight(slots=8, unit_rows=512) == 2
+
+
+def checking(cpus: float, *gpus: float, generate: dict[str, float] | None = None, **check: float) -> Placement:
+    engines = Engines(GenerateSettings.model_validate(generate or {}), "auto")
+    return place(alike(cpus, *gpus), engines, None, Engines(GenerateSettings.model_validate(check), "auto", "check."))
+
+
+def test_a_model_that_checks_gets_one_engine_and_leaves_the_other_gpus() -> None:
+    placement = checking(16, 4.0, 4.0)
+    assert (placement.generate_actors, placement.generate_gpus) == (7, 1.0)
+    assert (placement.check_actors, placement.check_gpus) == (1, 1.0)
+    assert placement.generate_actors + placement.check_actors + placement.preprocess_actors <= 16
+
+
+def test_two_models_may_share_one_gpu() -> None:
+    placement = checking(8, 1.0, generate={"gpus": 0.75}, gpus=0.25)
+    assert (placement.generate_actors, placement.check_actors) == (1, 1)
+
+
+def test_without_gpus_two_models_share_the_cpus() -> None:
+    placement = checking(2)
+    used = placement.preprocess_cpus + placement.generate_cpus + placement.check_cpus
+    assert placement.check_actors == 1 and used <= 2 - READ_CPUS - WRITE_CPUS + 1e-9
+    assert min(placement.preprocess_cpus, placement.generate_cpus, placement.check_cpus) >= LEAST_ACTOR_CPUS
+
+
+def test_a_single_gpu_is_too_few_for_two_whole_engines_and_the_message_says_what_to_do() -> None:
+    with pytest.raises(PlacementError, match=r"beside those of the model that checks; .*generate.gpus=0.8"):
+        checking(8, 1.0)
+    with pytest.raises(PlacementError, match=r"check.generate: 2 actors with 1 GPU each do not fit"):
+        checking(8, 1.0, actors=2)

@@ -34,22 +34,22 @@ def plan_schema(units: Sequence[Unit], settings: ReadSettings) -> pa.Schema:
     return units[0].table_schema
 
 
-def read_unit(unit: Unit, settings: ReadSettings) -> pa.Table:
-    """Read a unit's rows, in order; bad rows have an `error` and no images.
+def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None) -> pa.Table:
+    """Read a unit's rows, in order; bad rows have an `error` and no images. With a fault, nothing is opened.
 
     Raises:
         ReadError: The shard is another than the one that was planned.
         StorageError: The shard is gone, or the store refuses or does not answer.
     """
     if unit.only:
-        whole = read_unit(replace(unit, only=()), settings)
+        whole = read_unit(replace(unit, only=()), settings, fault)
         return whole.take(pa.array(unit.only, pa.int64()))
     store = Store(unit.root, settings.storage)
-    block = _raw_block(unit, settings, store)
+    block = _faulty(unit, fault) if fault else _raw_block(unit, settings, store)
     if len(block.rows) != unit.num_rows:
         found = f"found {len(block.rows)} rows, planned {unit.num_rows}"
         raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
-    folder = Store(posixpath.dirname(store.name(unit.shard)) if unit.shard else store.uri, settings.storage)
+    folder = Store(posixpath.dirname(f"{store.uri}/{unit.shard}") if unit.shard else store.uri, settings.storage)
     images = fetch_images(block.rows, folder)
     keys = [_key(row, unit, place, settings) for place, row in enumerate(block.rows)]
     others = _other_columns(block, unit, settings)
@@ -62,7 +62,7 @@ def read_unit(unit: Unit, settings: ReadSettings) -> pa.Table:
 def _raw_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
     if unit.format == "images":
         return RawBlock([RawRow(key=path, image=path) for path in unit.paths])
-    _check_unchanged(unit, store)
+    check_unchanged(unit, store)
     if unit.format == "parquet":
         return _parquet_block(unit, settings, store)
     if unit.format == "webdataset":
@@ -77,7 +77,13 @@ def _raw_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
     return RawBlock(rows[: unit.num_rows])  # a limit may end the run within the bytes of a unit
 
 
-def _check_unchanged(unit: Unit, store: Store) -> None:
+def check_unchanged(unit: Unit, store: Store) -> None:
+    """Refuse a shard that is another than the one that was planned, as far as its size and the store's tag tell.
+
+    Raises:
+        ReadError: It is.
+        StorageError: It is gone, or the store refuses or does not answer.
+    """
     entry = store.entry(unit.shard)
     if (entry.size, entry.etag) != (unit.size, unit.etag):
         found = f"found {entry.size} bytes (tag {entry.etag}), planned {unit.size} bytes (tag {unit.etag})"
@@ -101,7 +107,12 @@ def _parquet_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock
         # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
         if not isinstance(error.__cause__, pa.ArrowException) and not _is_arrow_oserror(error.__cause__):
             raise
-        return RawBlock([RawRow(fault=Fault("Unreadable", str(error))) for _ in range(unit.num_rows)], {})
+        return _faulty(unit, Fault("Unreadable", str(error)))
+
+
+def _faulty(unit: Unit, fault: Fault) -> RawBlock:
+    """Return a unit's rows of which nothing is known but where they stand."""
+    return RawBlock([RawRow(fault=fault) for _ in range(unit.num_rows)], {})
 
 
 def _is_arrow_oserror(error: BaseException | None) -> bool:

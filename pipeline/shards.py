@@ -27,11 +27,19 @@ PATIENCE_S = 10.0
 
 @dataclass(frozen=True)
 class Shards:
-    """The input's files, sorted by their path below `store.uri`, all of one format."""
+    """The input's files, sorted by their path below `store.uri`, all of one format.
+
+    Attributes:
+        store: Where they lie.
+        format: What they are.
+        entries: Each file.
+        warnings: Which files of the folder are none of them.
+    """
 
     store: Store
     format: Format
     entries: Sequence[Entry]
+    warnings: Sequence[str] = ()
 
 
 def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSettings) -> Shards:
@@ -43,22 +51,27 @@ def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSett
     Raises:
         ReadError: Nothing is there, nothing matches, or several formats lie together.
     """
-    store, entries, is_folder = _listed(uri, storage)
+    store, listed, is_folder = _listed(uri, storage)
+    entries = [entry for entry in listed if not _is_hidden(entry.path)]
     if not entries:
         raise ReadError(f"found no files at {uri}")
-    by_format = {entry.path: _format(entry.path) for entry in entries}
     found: Format = _only_format(uri, entries) if format == "auto" else format
-    if is_folder:
-        entries = [entry for entry in entries if by_format[entry.path] == found]
-    if not entries:
-        raise ReadError(f"found no files for format {format!r} at {uri}: {_counted(by_format)}")
-    return Shards(store, found, entries)
+    shards = [entry for entry in entries if _format(entry.path) == found] if is_folder else entries
+    if not shards:
+        raise ReadError(f"found no files for format {format!r} at {uri}: found {_counted(entries)}")
+    return Shards(store, found, shards, _passed_over(uri, listed, shards))
+
+
+def _passed_over(uri: str, listed: Sequence[Entry], shards: Sequence[Entry]) -> list[str]:
+    taken = {entry.path for entry in shards}
+    others = [entry for entry in listed if entry.path not in taken]
+    return [f"passed over {len(others)} files at {uri}: {_counted(others)}"] if others else []
 
 
 def _listed(uri: str, storage: StorageSettings) -> tuple[Store, list[Entry], bool]:
     root, pattern = _split_glob(Store(uri, storage, PATIENCE_S))
     if pattern:
-        return root, [entry for entry in root.glob(pattern) if not _is_hidden(entry.path)], False
+        return root, root.glob(pattern), False
     parent, name = posixpath.split(root.uri.rstrip("/"))
     if parent and not parent.endswith(":") and name:
         folder = Store(parent, storage, PATIENCE_S)
@@ -66,7 +79,7 @@ def _listed(uri: str, storage: StorageSettings) -> tuple[Store, list[Entry], boo
             return folder, [folder.entry(name)], False
         except NotFound:
             pass
-    return root, [entry for entry in root.list() if not _is_hidden(entry.path)], True
+    return root, root.list(), True
 
 
 def _split_glob(store: Store) -> tuple[Store, str]:
@@ -86,16 +99,21 @@ def _only_format(uri: str, entries: Sequence[Entry]) -> Format:
         known.remove("text")  # beside other data it is captions of pictures, or a note
     if len(known) == 1:
         return known[0]
-    described = _counted({entry.path: _format(entry.path) for entry in entries})
+    described = f"found {_counted(entries)}"
     if known:
         raise ReadError(f"found several formats at {uri}: {described}; set read.format, or name the files by a glob")
     extensions = ", ".join(f".{extension}" for names in EXTENSIONS.values() for extension in names)
     raise ReadError(f"cannot tell the format at {uri}: {described}; expected {extensions} (not compressed)")
 
 
-def _counted(by_path: dict[str, Format | None]) -> str:
-    counts = Counter(_extension(path) or "no extension" for path in by_path)
-    return "found " + ", ".join(f"{count} with {name}" for name, count in sorted(counts.items()))
+def _counted(entries: Sequence[Entry]) -> str:
+    return ", ".join(
+        f"{count} {kind}" for kind, count in sorted(Counter(_kind(entry.path) for entry in entries).items())
+    )
+
+
+def _kind(path: str) -> str:
+    return "hidden" if _is_hidden(path) else f"with {_extension(path) or 'no extension'}"
 
 
 def _format(path: str) -> Format | None:

@@ -6,36 +6,31 @@ only its own bytes. It knows nothing of models, parts or Ray.
 
 from __future__ import annotations
 
-import functools
 import io
+import json
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import BinaryIO, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt, field_validator
 
 from pipeline.columns import Word, input_schema
-from pipeline.formats import manifest, parquet, tar
-from pipeline.formats.fields import wider
 from pipeline.formats.rows import Index, ReadError
-from pipeline.settings import Settings
+from pipeline.look import look_through, merged, warnings_of
+from pipeline.settings import Address, Settings
 from pipeline.shards import Format, Shards, find_shards
 from pipeline.storage import Entry, StorageSettings, absolute
 
 log = logging.getLogger(__name__)
 
-# Shards looked through at once; each holds one open file and its read-ahead buffer.
-NUM_READERS = 8
-
 
 class ReadSettings(Settings):
     """Which rows a run reads, and what its input calls the columns that we have words for."""
 
-    uri: str = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
+    uri: Address = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
     format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv", "text"] = "auto"
     columns: dict[Word, str] = Field(default={}, description="our word: the input's column; default: the same name")
     limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
@@ -100,6 +95,7 @@ class Unit:
         return pa.ipc.read_schema(pa.py_buffer(self.schema))
 
 
+WARNINGS = b"triptych.warnings"  # where they stand in the footer
 UNIT_COLUMNS = pa.schema(
     [
         ("seq", pa.int64()),
@@ -145,23 +141,31 @@ def plan_input(settings: ReadSettings, unit_rows: int) -> InputPlan:
     """List the shards, look through each, and cut its rows into units of at most `unit_rows` rows."""
     shards = find_shards(settings.uri, settings.format, settings.storage)
     if shards.format == "images":
-        return InputPlan(_image_units(shards, settings, unit_rows), [])
-    indexed = list(_indexed(shards, settings, unit_rows))
-    warnings = [f"{shards.store.name(entry.path)}: {text}" for entry, index in indexed for text in index.warnings]
-    where = next((shards.store.name(entry.path) for entry, index in indexed if index.slices), None)
+        return InputPlan(_image_units(shards, settings, unit_rows), [*shards.warnings])
+    looked = look_through(shards, unit_rows, settings.limit)
+    warnings = [*shards.warnings, *warnings_of(shards, looked, settings.columns)]
+    where = next((shards.store.name(entry.path) for entry, index in looked if index.slices), None)
     if where is None:
-        raise ReadError("; ".join([f"found no rows in the {len(indexed)} shards of {settings.uri}", *warnings[:5]]))
-    fields, extensions = _merged(shards.format, [index for _, index in indexed if index.slices])
+        raise ReadError("; ".join([f"found no rows in the {len(looked)} shards of {settings.uri}", *warnings[:5]]))
+    fields, extensions = merged(shards.format, [index for _, index in looked if index.slices])
     schema = input_schema(fields, settings.columns, shards.format, where, extensions)
-    warnings += _columns_missing(shards, indexed, set(fields), settings)
-    return InputPlan(_row_units(shards, indexed, schema.serialize().to_pybytes(), settings.limit), warnings)
+    return InputPlan(_row_units(shards, looked, schema.serialize().to_pybytes(), settings.limit), warnings)
 
 
-def units_to_parquet(units: Sequence[Unit]) -> bytes:
-    """Return units as the bytes of a Parquet file; equal units give equal bytes."""
+def units_to_parquet(units: Sequence[Unit], warnings: Sequence[str] = ()) -> bytes:
+    """Return units, and what their input's plan warned of, as a Parquet file; what is equal gives equal bytes."""
+    names = UNIT_COLUMNS.names
+    columns = {name: [getattr(unit, name) for unit in units] for name in names}
+    table = pa.table(columns, UNIT_COLUMNS.with_metadata({WARNINGS: json.dumps(list(warnings))}))
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(unit) for unit in units], schema=UNIT_COLUMNS), sink)
+    pq.write_table(table, sink)
     return sink.getvalue()
+
+
+def warnings_from_parquet(data: bytes) -> list[str]:
+    """Read the plan's warnings back from such bytes; plans of older versions have none."""
+    found = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    return [str(warning) for warning in json.loads(found.get(WARNINGS, b"[]"))]
 
 
 def units_from_parquet(data: bytes) -> list[Unit]:
@@ -174,75 +178,6 @@ def units_from_parquet(data: bytes) -> list[Unit]:
         row["schema"] = shared.setdefault(row["schema"], row["schema"])
         units.append(Unit(**row))
     return units
-
-
-def _indexed(shards: Shards, settings: ReadSettings, unit_rows: int) -> Iterator[tuple[Entry, Index]]:
-    """Look through the shards in order; with a limit, only until it is reached."""
-    look = functools.partial(_index, shards, unit_rows)
-    if settings.limit is None:
-        with ThreadPoolExecutor(NUM_READERS) as pool:
-            yield from zip(shards.entries, pool.map(look, shards.entries), strict=True)
-        return
-    missing = settings.limit
-    for entry in shards.entries:
-        index = look(entry)
-        yield entry, index
-        missing -= index.num_rows
-        if missing <= 0:
-            return
-
-
-def _index(shards: Shards, unit_rows: int, entry: Entry) -> Index:
-    def look(file: BinaryIO) -> Index:
-        match shards.format:
-            case "webdataset":
-                return tar.index(file, entry.size, unit_rows)
-            case "parquet":
-                return parquet.index(file, unit_rows)
-            case "jsonl":
-                return manifest.index_jsonl(file, entry.size, unit_rows)
-            case "csv":
-                return manifest.index_csv(file, entry.size, unit_rows)
-            case "text":
-                return manifest.index_text(file, entry.size, unit_rows)
-            case "images":
-                raise AssertionError("an image folder is planned from its listing")
-
-    try:
-        return shards.store.use(entry.path, look)
-    except ReadError as error:
-        raise ReadError(f"cannot read {shards.store.name(entry.path)} as {shards.format}: {error}") from error
-
-
-def _merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataType], frozenset[str]]:
-    """Merge what the shards hold; Parquet says its types itself, so there the first shard that has a column decides."""
-    fields: dict[str, pa.DataType] = {}
-    extensions: frozenset[str] = frozenset()
-    for index in indexes:
-        extensions |= index.extensions
-        for name, kind in index.fields.items():
-            is_settled = format == "parquet" and not pa.types.is_null(fields.get(name, pa.null()))
-            fields[name] = fields[name] if is_settled else wider(fields.get(name, pa.null()), kind)
-    return fields, extensions
-
-
-def _columns_missing(
-    shards: Shards, indexed: Sequence[tuple[Entry, Index]], columns: set[str], settings: ReadSettings
-) -> list[str]:
-    """Tell which tables lack columns that others have; lacking one that was named stops the run."""
-    if shards.format not in ("parquet", "csv"):
-        return []
-    warnings: list[str] = []
-    for entry, index in indexed:
-        missing = columns - set(index.fields)
-        named = missing & set(settings.columns.values())
-        listed = ", ".join(map(repr, sorted(named or missing)))
-        text = f"{shards.store.name(entry.path)}: has no column {listed}, which other shards have"
-        if named and index.slices:
-            raise ReadError(text)
-        if missing and index.slices:
-            warnings.append(f"{text}; there it is null")
-    return warnings
 
 
 def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: bytes, limit: int | None) -> list[Unit]:

@@ -82,6 +82,7 @@ class Index:
         warnings: What is wrong with the shard although its rows can be read.
         header: The names of a CSV file's columns, in order.
         extensions: The members' extensions in a tar, in lower case.
+        passed_over: What belongs to no row: how many of each kind.
     """
 
     slices: Sequence[Slice]
@@ -89,6 +90,7 @@ class Index:
     warnings: Sequence[str] = ()
     header: Sequence[str] = ()
     extensions: frozenset[str] = frozenset()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -101,33 +103,28 @@ class Cutter:
 
     def __init__(self, unit_rows: int) -> None:
         self.unit_rows = unit_rows
-        self.slices: list[Slice] = []
-        self._open: Slice | None = None
+        self.num_rows = 0
+        self._slices: list[Slice] = []
+        # Of the slice that is being filled. Plain numbers: this is the inner loop over every row of a run.
+        self._start = self._first_byte = self._end_byte = 0
 
     def add(self, first_byte: int, end_byte: int) -> None:
         """Add the next row."""
-        last = self._open
-        if last and (last.stop - last.start >= self.unit_rows or end_byte - last.first_byte > LIMIT_BYTES):
-            self.slices.append(last)
-            last = None
-        if last:
-            self._open = Slice(last.start, last.stop + 1, last.first_byte, end_byte)
-        else:
-            start = self.num_rows
-            self._open = Slice(start, start + 1, first_byte, end_byte)
-
-    @property
-    def num_rows(self) -> int:
-        """How many rows were added."""
-        last = self._open or (self.slices[-1] if self.slices else None)
-        return last.stop if last else 0
+        count = self.num_rows - self._start
+        if count >= self.unit_rows or (count and end_byte - self._first_byte > LIMIT_BYTES):
+            self.close()
+            count = 0
+        if not count:
+            self._first_byte = first_byte
+        self._end_byte = end_byte
+        self.num_rows += 1
 
     def close(self) -> list[Slice]:
-        """Return all slices."""
-        if self._open:
-            self.slices.append(self._open)
-            self._open = None
-        return self.slices
+        """End the slice that is being filled; return all."""
+        if self.num_rows > self._start:
+            self._slices.append(Slice(self._start, self.num_rows, self._first_byte, self._end_byte))
+            self._start = self.num_rows
+        return self._slices
 
 
 def parse_object(text: bytes, what: str) -> dict[str, Any]:

@@ -13,7 +13,15 @@ import pytest
 from pipeline.formats.rows import ReadError
 from pipeline.read import plan_schema, read_unit
 from pipeline.storage import StorageError, Store
-from pipeline.units import ReadSettings, Unit, plan_input, plan_units, units_from_parquet, units_to_parquet
+from pipeline.units import (
+    ReadSettings,
+    Unit,
+    plan_input,
+    plan_units,
+    units_from_parquet,
+    units_to_parquet,
+    warnings_from_parquet,
+)
 from tests.pipeline.inputs import rows_as_members, rows_of, tar_bytes, write
 
 
@@ -44,6 +52,14 @@ def test_a_plan_is_the_same_every_time_and_survives_being_written_down(tmp_path:
         units = plan(folder)
         assert units_to_parquet(units) == units_to_parquet(plan(folder))
         assert units_from_parquet(units_to_parquet(units)) == units
+
+
+def test_what_a_plan_warned_of_is_written_down_with_it(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", shard(5))
+    units = plan(tmp_path)
+    data = units_to_parquet(units, ["a.tar: café"])
+    assert (units_from_parquet(data), warnings_from_parquet(data)) == (units, ["a.tar: café"])
+    assert warnings_from_parquet(units_to_parquet(units)) == []
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 5, 6, 100])
@@ -85,7 +101,10 @@ def test_hidden_files_and_other_files_in_a_folder_are_passed_over(tmp_path: Path
     write(tmp_path / "a.tar", shard(1))
     for name in ("_SUCCESS", ".DS_Store", "._a.tar", "_triptych/b.tar", "README.md"):
         write(tmp_path / name, b"nothing of ours")
-    assert [unit.shard for unit in plan(tmp_path)] == ["a.tar"]
+    planned = plan_input(ReadSettings(uri=str(tmp_path)), 3)
+    assert [unit.shard for unit in planned.units] == ["a.tar"]
+    listed = "1 with .md, 1 with .tar, 1 with no extension, 2 hidden"
+    assert planned.warnings == [f"passed over 5 files at {tmp_path}: {listed}"]
 
 
 def test_texts_beside_other_data_are_no_rows_unless_asked_for(tmp_path: Path) -> None:

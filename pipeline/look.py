@@ -1,0 +1,118 @@
+"""Look through the shards once, when a run is planned: where their rows lie, what they hold and what is odd about them.
+
+It opens every shard and reads headers, footers or lines; which rows become which unit it does not know.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline.columns import Word
+from pipeline.formats import manifest, parquet, tar
+from pipeline.formats.fields import wider
+from pipeline.formats.rows import Index, ReadError
+from pipeline.shards import Format, Shards
+from pipeline.storage import Entry
+
+# Shards looked through at once; each holds one open file and its read-ahead buffer.
+NUM_READERS = 8
+
+Looked = Sequence[tuple[Entry, Index]]
+
+
+def look_through(shards: Shards, unit_rows: int, limit: int | None) -> Looked:
+    """Look through the shards in order; with a limit, only until so many rows are found.
+
+    Raises:
+        ReadError: A shard is not what its format says.
+        StorageError: The store refuses or does not answer.
+    """
+    look = functools.partial(_look, shards, unit_rows)
+    if limit is None:
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            return list(zip(shards.entries, pool.map(look, shards.entries), strict=True))
+    looked: list[tuple[Entry, Index]] = []
+    for entry in shards.entries:
+        looked.append((entry, look(entry)))
+        if sum(index.num_rows for _, index in looked) >= limit:
+            break
+    return looked
+
+
+def merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataType], frozenset[str]]:
+    """Merge what the shards hold; Parquet says its types itself, so there the first shard that has a column decides."""
+    fields: dict[str, pa.DataType] = {}
+    extensions: frozenset[str] = frozenset()
+    for index in indexes:
+        extensions |= index.extensions
+        for name, kind in index.fields.items():
+            is_settled = format == "parquet" and not pa.types.is_null(fields.get(name, pa.null()))
+            fields[name] = fields[name] if is_settled else wider(fields.get(name, pa.null()), kind)
+    return fields, extensions
+
+
+def warnings_of(shards: Shards, looked: Looked, columns: Mapping[Word, str]) -> list[str]:
+    """Tell what is odd about shards whose rows can be read all the same.
+
+    Raises:
+        ReadError: A table lacks a column that was named.
+    """
+    warnings = [f"{shards.store.name(entry.path)}: {text}" for entry, index in looked for text in index.warnings]
+    warnings += _passed_over(looked)
+    return warnings + _columns_missing(shards, looked, columns)
+
+
+def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
+    def look(file: BinaryIO) -> Index:
+        match shards.format:
+            case "webdataset":
+                return tar.index(file, entry.size, unit_rows)
+            case "parquet":
+                return parquet.index(file, unit_rows)
+            case "jsonl":
+                return manifest.index_jsonl(file, entry.size, unit_rows)
+            case "csv":
+                return manifest.index_csv(file, entry.size, unit_rows)
+            case "text":
+                return manifest.index_text(file, entry.size, unit_rows)
+            case "images":
+                raise AssertionError("an image folder is planned from its listing")
+
+    try:
+        return shards.store.use(entry.path, look)
+    except ReadError as error:
+        raise ReadError(f"cannot read {shards.store.name(entry.path)} as {shards.format}: {error}") from error
+
+
+def _passed_over(looked: Looked) -> list[str]:
+    """Sum up over all shards what belongs to no row, kind by kind."""
+    members: Counter[str] = Counter()
+    found_in: Counter[str] = Counter()
+    for _, index in looked:
+        members.update(index.passed_over)
+        found_in.update(index.passed_over.keys())
+    return [
+        f"passed over {count} {kind} in {found_in[kind]} of {len(looked)} shards" for kind, count in members.items()
+    ]
+
+
+def _columns_missing(shards: Shards, looked: Looked, columns: Mapping[Word, str]) -> list[str]:
+    """Tell which tables lack columns that others have; lacking one that was named stops the run."""
+    if shards.format not in ("parquet", "csv"):
+        return []
+    names = {name for _, index in looked if index.slices for name in index.fields}
+    warnings: list[str] = []
+    for entry, index in looked:
+        missing = names - set(index.fields)
+        named = missing & set(columns.values())
+        listed = ", ".join(map(repr, sorted(named or missing)))
+        text = f"{shards.store.name(entry.path)}: has no column {listed}, which other shards have"
+        if named and index.slices:
+            raise ReadError(text)
+        if missing and index.slices:
+            warnings.append(f"{text}; there it is null")
+    return warnings

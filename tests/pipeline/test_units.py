@@ -103,7 +103,7 @@ def test_hidden_files_and_other_files_in_a_folder_are_passed_over(tmp_path: Path
         write(tmp_path / name, b"nothing of ours")
     planned = plan_input(ReadSettings(uri=str(tmp_path)), 3)
     assert [unit.shard for unit in planned.units] == ["a.tar"]
-    listed = "1 with .md, 1 with .tar, 1 with no extension, 2 hidden"
+    listed = "2 hidden, 1 with .md, 1 with .tar, 1 with no extension"
     assert planned.warnings == [f"passed over 5 files at {tmp_path}: {listed}"]
 
 

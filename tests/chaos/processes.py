@@ -1,0 +1,102 @@
+"""Find the processes of one run, and those of one step among them, and kill them. It knows titles, not rows.
+
+Everything that a run starts stays in the session of its first process, whoever its parent is in the end; so no process
+of anybody else is ever touched.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+
+# What Ray calls a process that is busy with a step at this moment; one that waits for work has a shorter title.
+BUSY = {
+    "read": "read_block",
+    "preprocess": "PreprocessActor)).submit",
+    "generate": "EngineActor)).submit",
+    "write": "commit_unit",
+}
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a session.
+
+    Attributes:
+        pid: Its number.
+        title: What it calls itself.
+    """
+
+    pid: int
+    title: str
+
+
+def session(leader: int) -> list[Process]:
+    """List the living processes that `leader`, or one of its own, has started, itself included."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [Process(pid, _title(pid)) for pid in pids if _session_of(pid) == leader]
+
+
+def kill_busy(leader: int, step: str, moments: random.Random, limit_s: float) -> Process:
+    """Kill -9 a process of the session while it works on a step.
+
+    Raises:
+        LookupError: None was met at work.
+    """
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        busy = [one for one in session(leader) if is_busy(one.title, step)]
+        if busy:
+            chosen = moments.choice(busy)
+            if _kill_if_still_busy(chosen.pid, step):
+                return chosen
+        if not _is_alive(leader):
+            break
+        time.sleep(0.02)
+    titles = sorted({one.title[:80] for one in session(leader) if "ray::" in one.title})
+    raise LookupError(f"met no process at work on {step!r} within {limit_s:g} s; there were {titles}")
+
+
+def is_busy(title: str, step: str) -> bool:
+    """Say whether a process of this title works on a step."""
+    return title.startswith("ray::") and BUSY[step] in title
+
+
+def end(leader: int) -> int:
+    """Kill what is left of a session; return how many processes that were."""
+    left = session(leader)
+    for one in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
+    return len(left)
+
+
+def _kill_if_still_busy(pid: int, step: str) -> bool:
+    # Held still first: between the look and the kill it might have gone on to something else.
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        is_hit = is_busy(_title(pid), step)
+        os.kill(pid, signal.SIGKILL if is_hit else signal.SIGCONT)
+    except ProcessLookupError:
+        return False
+    return is_hit
+
+
+def _is_alive(pid: int) -> bool:
+    return _session_of(pid) == pid
+
+
+def _title(pid: int) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
+def _session_of(pid: int) -> int:
+    """Return the session of a process; 0 for one that is gone or only waits to be forgotten."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        state, _, _, number = file.read().rsplit(")", 1)[1].split()[:4]
+        return 0 if state in "ZX" else int(number)
+    return 0

@@ -1,0 +1,53 @@
+"""Kill the processes that do the work: at random while they are at it, or by a row that no process survives."""
+
+import contextlib
+import random
+from collections.abc import Sequence
+
+from tests.chaos import processes
+from tests.chaos.outcome import Outcome
+from tests.chaos.runs import moment, rows_done, starter, wait_for_rows
+from tests.chaos.scene import Scene
+from tests.chaos.trials import ends, new_output, outcome_of
+
+POISONED = ("-m", "tests.chaos.poison")
+# How much a row may take, beside what the machine uses already, until Ray's memory monitor ends its process.
+SPARE_BYTES = 3 * 2**30
+
+
+def workers(scene: Scene, steps: Sequence[str], moments: random.Random) -> Outcome:
+    """Kill -9 a worker of each of some steps, one after the other, while it is at work."""
+    output = new_output(scene, "worker")
+    with starter(scene, output, scene.settings(output)) as starts:
+        run = starts.start()
+        killed = 0
+        for step in steps:
+            wait_for_rows(run, moment(moments, scene, max(0, rows_done(output)), 0.6 / len(steps)))
+            with contextlib.suppress(LookupError):
+                killed += bool(processes.kill_busy(run.pid, step, moments, 60.0))
+        faults = [] if killed == len(steps) else [f"only {killed} of {len(steps)} workers were met at work"]
+        faults += ends(run, 0)
+        return outcome_of(f"kill -9: {', '.join(steps)} worker", len(steps), scene, starts, faults)
+
+
+def poisoned(scene: Scene, ways: Sequence[tuple[str, str]], moments: random.Random) -> Outcome:
+    """Let some rows kill the process that works on them; `ways` are pairs of a step and a way to die."""
+    output = new_output(scene, "poison")
+    keys = moments.sample(scene.keys[40:], len(ways))
+    settings = scene.settings(output) | {"poison": dict(zip(keys, ways, strict=True))}
+    is_hungry = any(way == "hunger" for _, way in ways)
+    with starter(scene, output, settings) as starts:
+        run = starts.start(POISONED, little_memory() if is_hungry else None)
+        faults = ends(run, 0)
+        words = ", ".join(f"{step} ({way})" for step, way in ways)
+        stages = {key: step for key, (step, _) in zip(keys, ways, strict=True)}
+        return outcome_of(f"a row that kills: {words}", len(ways), scene, starts, faults, stages)
+
+
+def little_memory() -> dict[str, str]:
+    """Return an environment in which Ray takes the machine to be full when `SPARE_BYTES` more are taken."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
+    total, available = found["MemTotal"], found["MemAvailable"]
+    share = (total - available + SPARE_BYTES) / total
+    return {"RAY_memory_usage_threshold": f"{share:.4f}", "RAY_memory_monitor_refresh_ms": "100"}

@@ -18,7 +18,7 @@ from pipeline.answerer import Answered, Answerer
 from pipeline.job import Job
 from pipeline.pools import ActorCount
 from pipeline.rows import ANSWER, IDENTITY, UNIT, kept_columns, model_inputs, part_schema, row_error
-from pipeline.settings import Settings
+from pipeline.settings import Address, Settings
 
 # A prompt and its answer in text, where neither the settings nor the checkpoint say less.
 MAX_LENGTH = 4096
@@ -27,7 +27,7 @@ MAX_LENGTH = 4096
 class ModelSettings(Settings):
     """Which checkpoint, and how it lies on the device."""
 
-    path: str = Field(min_length=1, description="local folder, fsspec URL or hub name")
+    path: Address = Field(min_length=1, description="local folder, fsspec URL or hub name")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     text_only: bool = Field(

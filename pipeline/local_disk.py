@@ -4,27 +4,54 @@ A file is never seen half written. It knows paths, not uris.
 """
 
 import contextlib
+import errno
+import functools
+import hashlib
 import os
 import re
+import socket
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-UNFINISHED = re.compile(r"\.[^/]+\.[0-9a-f]{32}\.unfinished")
+UNFINISHED = re.compile(r"\.[^/]+\.(?P<machine>[0-9a-f]{12})-(?P<process>\d+)-[0-9a-f]{8}\.unfinished")
+# What disks answer that know no hard links: FAT, SMB shares, some mounted buckets.
+LINKLESS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 def link_new(path: str, data: bytes) -> bool:
     """Make a file unless there is one of this name; say whether it was made.
 
+    On a disk without hard links the last of several simultaneous writers wins; see `has_links`.
+
     Raises:
-        OSError: The disk has no room, no rights, or no hard links.
+        OSError: The disk has no room or no rights.
     """
     with _written(Path(path), data) as unfinished:
         try:
             os.link(unfinished, path)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in LINKLESS:
+                raise
+            if os.path.exists(path):
+                return False
+            os.replace(unfinished, path)
+    return True
+
+
+def has_links(path: str) -> bool:
+    """Say whether the disk that holds this file knows hard links, and so lets the first writer win."""
+    other = f"{path}.{uuid.uuid4().hex}"
+    try:
+        os.link(path, other)
+    except OSError as error:
+        if error.errno not in LINKLESS:
+            raise
+        return False
+    os.unlink(other)
     return True
 
 
@@ -39,19 +66,67 @@ def is_unfinished(name: str) -> bool:
     return UNFINISHED.fullmatch(name) is not None
 
 
+def unfinished_name(name: str) -> str:
+    """Return a hidden name for a file that this process is about to write; it says whose it is."""
+    return f".{name}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.unfinished"
+
+
+def is_left_behind(name: str) -> bool:
+    """Say whether an unfinished file's writer was a process of this machine that lives no more."""
+    found = UNFINISHED.fullmatch(name)
+    return found is not None and found["machine"] == machine() and not _lives(int(found["process"]))
+
+
 def sweep(folder: str, older_than_s: float) -> int:
-    """Remove what crashed writers left; return how many files. Younger ones stay: their writer may be alive."""
-    leftovers = [path for path in Path(folder).rglob(".*.unfinished") if is_unfinished(path.name)]
-    old = [path for path in leftovers if time.time() - path.stat().st_mtime >= older_than_s]
-    for path in old:
-        path.unlink(missing_ok=True)
-    return len(old)
+    """Remove what writers left that crashed: those of this machine, and any that is so old; return how many files."""
+    num_removed = 0
+    for path in Path(folder).rglob(".*.unfinished"):
+        with contextlib.suppress(FileNotFoundError):  # its writer has ended meanwhile, well
+            if is_left_behind(path.name) or (is_unfinished(path.name) and _age(path) >= older_than_s):
+                path.unlink()
+                num_removed += 1
+    return num_removed
+
+
+@functools.cache
+def machine() -> str:
+    """Return a name of what numbers the processes here: this machine since it started, or a container on it."""
+    return hashlib.sha256(f"{socket.gethostname()} {_boot()} {_process_space()}".encode()).hexdigest()[:12]
+
+
+def _boot() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""  # no Linux
+
+
+def _process_space() -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z"  # killed, but its parent has not looked yet
+    return True
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
 @contextlib.contextmanager
 def _written(path: Path, data: bytes) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
+    unfinished = path.with_name(unfinished_name(path.name))
     try:
         with unfinished.open("wb") as file:
             file.write(data)

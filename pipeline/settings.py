@@ -11,19 +11,25 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from pipeline.redaction import refuse_credentials, without_secrets
 
 
 class Settings(BaseModel):
     """The base of every settings class: unknown keys are faults, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A traceback must not show a value that is refused for its password.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 S = TypeVar("S", bound=BaseModel)
+
+# A path or a uri; one that carries credentials is refused.
+Address = Annotated[str, AfterValidator(refuse_credentials)]
 
 # In place of a value where there is none; null is a value.
 _ABSENT = object()
@@ -92,7 +98,7 @@ def check_settings(
 
 def dump_settings(settings: BaseModel) -> dict[str, Any]:
     """Return settings as plain JSON values, with passwords and signatures inside addresses blanked out."""
-    dumped = _without_secrets(settings.model_dump(mode="json"))
+    dumped = without_secrets(settings.model_dump(mode="json"))
     assert isinstance(dumped, dict)
     return dumped
 
@@ -246,16 +252,4 @@ def _short(value: Any) -> str:
     """Write a value for a message: never long, never with a password."""
     brief = reprlib.Repr()
     brief.maxstring = brief.maxother = 80
-    return "nothing" if value is None else brief.repr(_without_secrets(value))
-
-
-_USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
-_SIGNED = re.compile(r"(?i)([?&][^=&\s]*(?:signature|token|secret|password|credential|key)[^=&\s]*=)[^&\s'\"]+")
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_secrets(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets(one) for one in value]
-    return _SIGNED.sub(r"\1***", _USER.sub("***@", value)) if isinstance(value, str) else value
+    return "nothing" if value is None else brief.repr(without_secrets(value))

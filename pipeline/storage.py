@@ -6,44 +6,30 @@ listing in memory, and takes credentials only from the environment or the provid
 
 import contextlib
 import functools
-import os
-import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeVar, cast
 
-import fsspec
-from pydantic import Field
-
 from pipeline import local_disk
-from pipeline.settings import Settings
-from pipeline.storage_faults import describe, is_beyond_end, is_refused, is_transient
+from pipeline.file_systems import BLOCK_BYTES, S3_SCHEMES, open_file_system, scheme_of
+from pipeline.file_systems import StorageSettings as StorageSettings
+from pipeline.file_systems import absolute as absolute
+from pipeline.patience import patiently
+from pipeline.ranged_file import ranged_file
+from pipeline.redaction import redacted
+from pipeline.storage_faults import NotFound as NotFound
+from pipeline.storage_faults import StorageError as StorageError
+from pipeline.storage_faults import Unreachable as Unreachable
+from pipeline.storage_faults import code_of, is_beyond_end, is_refused
 
 T = TypeVar("T")
 
 UNFINISHED_AGE_S = 3600.0
-
-
-class StorageError(Exception):
-    """Something cannot be read or written; the message names the uri and the cause."""
-
-
-class NotFound(StorageError):
-    """There is nothing under this uri."""
-
-
-class Unreachable(StorageError):
-    """The store did not answer within a Store's patience; later it may."""
-
-
-class StorageSettings(Settings):
-    """How to reach an S3 store; other kinds of uri need none of it. There is no place for credentials here."""
-
-    endpoint_url: str | None = Field(default=None, description="an S3 server other than Amazon's")
-    anon: bool = Field(default=False, description="read a public bucket without credentials")
-    region: str | None = Field(default=None, description="region of the bucket, where the server insists on it")
+PROBES = "_triptych/probes"
+# Servers of these may answer a range with the whole file.
+WITHOUT_RANGES = ("http", "https")
 
 
 @dataclass(frozen=True)
@@ -65,12 +51,13 @@ class Store:
     Attributes:
         uri: A local folder (made absolute, so that workers elsewhere find it) or an fsspec URL.
         settings: How to reach it.
-        patience_s: How long a store that does not answer is asked again before `Unreachable`.
+        patience_s: How long a store that does not answer is asked again before `Unreachable`, where not as
+            the settings say.
     """
 
     uri: str
     settings: StorageSettings = field(default_factory=StorageSettings)
-    patience_s: float = 300.0
+    patience_s: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", absolute(self.uri))
@@ -84,7 +71,9 @@ class Store:
         """List every file below the folder `prefix`, sorted by path; an absent folder has none."""
         try:
             found = self._steadily("list", prefix, lambda: self._fs.find(self._full(prefix), detail=True))
-        except NotFound:
+        except NotFound as error:
+            if error.__cause__ and code_of(error.__cause__) == "NoSuchBucket":
+                raise
             return []
         return self._entries(found.values())
 
@@ -123,14 +112,19 @@ class Store:
         return self._steadily("read", path, lambda: self._bytes(path, start, stop))
 
     def open(self, path: str) -> BinaryIO:
-        """Open a file for reading and seeking; small reads are served from a read-ahead buffer."""
-        return self._steadily("open", path, lambda: cast(BinaryIO, self._fs.open(self._full(path), "rb")))
+        """Open a file for reading and seeking; small reads are served from a read-ahead buffer.
+
+        Of a store in a network, each range is asked for again while the store stumbles, at any time of the reading.
+        """
+        if self.is_local or scheme_of(self.uri) in WITHOUT_RANGES:
+            return self._steadily("open", path, lambda: cast(BinaryIO, self._fs.open(self._full(path), "rb")))
+        return ranged_file(lambda start, stop: self.read(path, start, stop), self.size(path), BLOCK_BYTES)
 
     def use(self, path: str, operation: Callable[[BinaryIO], T]) -> T:
         """Open a file and hand it to `operation`, all over again if the store stumbles meanwhile."""
 
         def read() -> T:
-            with self._fs.open(self._full(path), "rb") as file:
+            with self.open(path) as file:
                 return operation(file)
 
         return self._steadily("read", path, read)
@@ -160,34 +154,22 @@ class Store:
                 self._steadily("delete", path, functools.partial(self._fs.rm_file, self._full(path)))
 
     def sweep(self, older_than_s: float = UNFINISHED_AGE_S) -> int:
-        """Remove what crashed writers left unfinished on a local disk; return how many files that were.
+        """Remove what crashed writers left unfinished; return how many files that were.
 
-        Younger ones stay: another process may still be writing them.
+        On a local disk, what dead processes of this machine left goes at once. What other machines write is left alone
+        until it is so old: its writer may be alive.
         """
-        if not self.is_local:
-            return 0
-        return local_disk.sweep(self.uri, older_than_s)
+        probes = [entry.path for entry in self.list(PROBES) if _age_of_probe(entry.path) >= older_than_s]
+        self.delete(probes)
+        return len(probes) + (local_disk.sweep(self.uri, older_than_s) if self.is_local else 0)
 
     def name(self, path: str) -> str:
-        """Return the full uri of a path, for people."""
-        return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
+        """Return the full uri of a path, for people: credentials are blanked out."""
+        return redacted(f"{self.uri.rstrip('/')}/{path}" if path else self.uri)
 
     @property
     def _fs(self) -> Any:
-        # fsspec hands out one instance per process, thread and set of options, so this opens nothing twice.
-        scheme = "file" if self.is_local else self.uri.split("://")[0]
-        if scheme not in ("s3", "s3a"):
-            return fsspec.filesystem(scheme)
-        client = {"region_name": self.settings.region} if self.settings.region else {}
-        return fsspec.filesystem(
-            scheme,
-            endpoint_url=self.settings.endpoint_url,
-            anon=self.settings.anon,
-            client_kwargs=client,
-            use_listings_cache=False,
-            default_block_size=8 * 2**20,  # what one small read of an open file fetches ahead
-            config_kwargs={"retries": {"mode": "standard", "max_attempts": 3}, "connect_timeout": 5},
-        )
+        return open_file_system(self.uri, self.settings)
 
     @property
     def _root(self) -> str:
@@ -204,24 +186,9 @@ class Store:
         return sorted(shown, key=lambda entry: entry.path)
 
     def _steadily(self, verb: str, path: str, operation: Callable[[], T]) -> T:
-        """Run an operation that may be repeated; ask a store that stumbles again until patience ends."""
-        deadline = time.monotonic() + self.patience_s
-        pause = 0.2
-        while True:
-            try:
-                return operation()
-            except StorageError:
-                raise
-            except Exception as error:  # every fsspec back end has its own family of errors
-                where = f"cannot {verb} {self.name(path)}: {describe(error)}"
-                if isinstance(error, FileNotFoundError):
-                    raise NotFound(where) from error
-                if self.is_local or not is_transient(error):
-                    raise StorageError(where) from error
-                if time.monotonic() + pause > deadline:
-                    raise Unreachable(f"{where} (gave up after {self.patience_s:g} s)") from error
-            time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, 10.0)
+        patience_s = self.settings.patience_s if self.patience_s is None else self.patience_s
+        store = "/".join(self.name("").split("/")[:3])  # s3://bucket: what is away is away for all that is below
+        return patiently(operation, f"cannot {verb} {self.name(path)}", store, patience_s)
 
     def _bytes(self, path: str, start: int | None, stop: int | None) -> bytes:
         try:
@@ -233,7 +200,7 @@ class Store:
 
     def _put_new(self, path: str, data: bytes, writer: str) -> bool:
         try:
-            if self.uri.startswith("s3"):
+            if scheme_of(self.uri) in S3_SCHEMES:
                 # One PUT whatever the size: the condition on a multipart upload is not atomic on every server.
                 options = {"chunksize": len(data) + 1, "Metadata": {"writer": writer}}
                 self._fs.pipe_file(self._full(path), data, mode="create", **options)
@@ -243,22 +210,15 @@ class Store:
             if not is_refused(error):
                 raise
             # A PUT whose reply was lost is sent again by the client, and then refused because of itself.
-            return self.uri.startswith("s3") and self._writer(path) == writer
+            return scheme_of(self.uri) in S3_SCHEMES and self._writer(path) == writer
         return True
 
     def _writer(self, path: str) -> str | None:
         return cast("str | None", self._fs.metadata(self._full(path), refresh=True).get("writer"))
 
     def _put(self, path: str, data: bytes) -> None:
-        options = {"chunksize": len(data) + 1} if self.uri.startswith("s3") else {}
+        options = {"chunksize": len(data) + 1} if scheme_of(self.uri) in S3_SCHEMES else {}
         self._fs.pipe_file(self._full(path), data, **options)
-
-
-def absolute(uri: str) -> str:
-    """Return a local path as an absolute one, and any other uri as it is."""
-    if uri.startswith("file://"):
-        uri = uri.removeprefix("file://")
-    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
 
 def conditional_writes(store: Store) -> bool:
@@ -267,14 +227,22 @@ def conditional_writes(store: Store) -> bool:
     Raises:
         StorageError: Nothing can be written there at all.
     """
-    probe = f"_triptych/.probe-{uuid.uuid4().hex}"
+    probe = f"{PROBES}/{time.time():.0f}-{uuid.uuid4().hex}"
     try:
-        return store.publish(probe, b"first") and not store.publish(probe, b"second")
+        wins = store.publish(probe, b"first") and not store.publish(probe, b"second")
+        return wins and (not store.is_local or local_disk.has_links(f"{store.uri}/{probe}"))
     finally:
         store.delete([probe])
 
 
+def _age_of_probe(path: str) -> float:
+    begun = path.rsplit("/", 1)[-1].split("-")[0]
+    return time.time() - int(begun) if begun.isdigit() else 0.0
+
+
 def _below(root: str, name: str) -> str:
+    if not name.startswith(root):
+        raise StorageError(f"found {redacted(name)} in a listing, expected names that begin with {redacted(root)}")
     return name.removeprefix(root).lstrip("/")
 
 

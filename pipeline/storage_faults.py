@@ -1,51 +1,163 @@
 """Say what an error of a storage client means: gone for good, refused by a condition, or worth another try.
 
 The clients do not agree on their exceptions, so this looks at classes, their names, and the server's own words. It
-reads nothing and writes nothing.
+reads nothing and writes nothing, and what it says is free of credentials.
 """
 
 import errno
+from collections.abc import Iterator
 from typing import Any
 
+from pipeline.redaction import redacted
+
 PERMANENT = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+# Names of the clients' connection errors: not all of them are OSErrors, and their modules cost a second to import.
+PASSING = {
+    "ConnectionError",  # Python's, botocore's, requests'
+    "HTTPClientError",  # botocore: time-outs, connections closed in the middle
+    "ClientPayloadError",  # aiohttp: a body ended early
+    "ClientConnectionError",  # aiohttp
+    "ResponseParserError",  # botocore: a proxy's error page in place of XML
+    "TransportError",  # httpx
+    "ServiceRequestError",  # Azure
+    "ServiceResponseError",
+    "IncompleteRead",
+    "IncompleteReadError",
+}
+PASSING_NUMBERS = {errno.EBUSY, errno.ESTALE, errno.EAGAIN}
+FULL_NUMBERS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota of the disk is used up"}
+
+_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+_REMEDIES = {
+    "InvalidAccessKeyId": f"the server does not know this access key; check {_KEYS}",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key; check AWS_SECRET_ACCESS_KEY",
+    "AccessDenied": f"access is refused; check {_KEYS}, and what these credentials may do there",
+    "Forbidden": f"access is refused; check {_KEYS}, and what these credentials may do there",
+    "ExpiredToken": "the credentials have expired; fetch new ones",
+    "InvalidToken": "the session token is wrong; check AWS_SESSION_TOKEN",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
+    "NoSuchBucket": "there is no such bucket; check the address, or make the bucket",
+    "InvalidBucketName": "this is no name of a bucket; check the address",
+    "PermanentRedirect": "the bucket is in another region; set storage.region",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; set storage.region",
+    "IllegalLocationConstraintException": "the bucket is in another region; set storage.region",
+    "NoCredentialsError": f"found no credentials; set {_KEYS}, or storage.anon: true for a public bucket",
+    "PartialCredentialsError": f"found only half of the credentials; set {_KEYS}",
+    "ProfileNotFound": "check AWS_PROFILE",
+    "EndpointConnectionError": "check storage.endpoint_url, the server and the network",
+    "ConnectTimeoutError": "check storage.endpoint_url, the server and the network",
+    "CertificateError": "the server's certificate is not trusted; check storage.endpoint_url and AWS_CA_BUNDLE",
+    "HeaderError": "the credentials hold a line break or another character that no header may have",
+}
+_SAME_AS = {"403": "AccessDenied", "301": "PermanentRedirect", "AllAccessDisabled": "AccessDenied"}
 
 
-def is_refused(error: OSError) -> bool:
-    """Say whether a conditional write met an object; servers differ in how much they say, and so does s3fs."""
-    code = _response(error).get("Error", {}).get("Code")
-    return isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412")
+class StorageError(Exception):
+    """Something cannot be read or written; the message names the uri and the cause."""
 
 
-def is_beyond_end(error: OSError) -> bool:
-    """Say whether a range was asked for that begins where the object has ended already."""
-    return _response(error).get("Error", {}).get("Code") in ("InvalidRange", "416")
+class NotFound(StorageError):
+    """There is nothing under this uri."""
 
 
-def is_transient(error: Exception) -> bool:
-    """Say whether the same request may succeed later. A conflict (409) is: two conditional writes met in mid-air."""
-    if isinstance(error, PERMANENT):
-        return False
-    if isinstance(error, TimeoutError):  # among them S3's RequestTimeout, whose status is 400
-        return True
-    status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if status:
-        return status in (408, 409, 429) or status >= 500
-    # Connection errors of the S3 client are not OSErrors, and their module costs a second to import.
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return (
-        bool(names & {"ConnectionError", "HTTPClientError", "ClientPayloadError"})
-        or getattr(error, "errno", None) == errno.EBUSY
-    )
+class Unreachable(StorageError):
+    """The store did not answer within a Store's patience; later it may."""
+
+
+def storage_error(what: str, error: BaseException) -> StorageError:
+    """Return an error that is final, as `what` failed with it: one sentence with the cause and the remedy."""
+    kind = NotFound if isinstance(error, FileNotFoundError) else StorageError
+    return kind(redacted(f"{what}: {_explained(error)}"))
+
+
+def unreachable(what: str, error: BaseException, waited_s: float) -> Unreachable:
+    """Return the error of giving up on a store that did not answer for so long."""
+    return Unreachable(redacted(f"{what}: {_explained(error)} (gave up after {waited_s:.0f} s)"))
 
 
 def describe(error: BaseException) -> str:
     """Return an error as one line for people."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = " ".join(str(error).split())
+    return redacted(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def harmless(error: BaseException) -> BaseException | None:
+    """Return an error for a traceback, or None where it quotes credentials."""
+    texts = [str(link) for link in _links(error)]
+    return error if all(redacted(text) == text for text in texts) else None
+
+
+def is_refused(error: OSError) -> bool:
+    """Say whether a conditional write met an object; servers differ in how much they say, and so does s3fs."""
+    return isinstance(error, FileExistsError) or code_of(error) in ("PreconditionFailed", "412")
+
+
+def is_beyond_end(error: OSError) -> bool:
+    """Say whether a range was asked for that begins where the object has ended already."""
+    return code_of(error) in ("InvalidRange", "416")
+
+
+def is_transient(error: Exception) -> bool:
+    """Say whether the same request may succeed later. A conflict (409) is: two conditional writes met in mid-air."""
+    if isinstance(error, PERMANENT) or code_of(error) in ("CertificateError", "HeaderError"):
+        return False
+    if isinstance(error, TimeoutError):  # among them S3's RequestTimeout, whose status is 400
+        return True
+    if status := _status(error):
+        return status in (408, 409, 425, 429) or (status >= 500 and status != 501)
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & PASSING) or getattr(error, "errno", None) in PASSING_NUMBERS
+
+
+def code_of(error: BaseException) -> str:
+    """Return the server's word for an error, or else the client's; empty where neither is known here."""
+    for link in _links(error):
+        if code := _response(link).get("Error", {}).get("Code"):
+            return _SAME_AS.get(str(code), str(code))
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "CertificateError"
+    # The client sees a header that cannot be sent only on the way out, and calls it an error of the connection.
+    if any(isinstance(link, ValueError) and "header" in str(link).lower() for link in _links(error)):
+        return "HeaderError"
+    return next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in _REMEDIES), "")
+
+
+def _explained(error: BaseException) -> str:
+    number = getattr(error, "errno", None)
+    remedy = FULL_NUMBERS.get(number) if number else None
+    remedy = remedy or _REMEDIES.get(code_of(error))
+    return f"{remedy} ({describe(error)})" if remedy else describe(error)
+
+
+def _status(error: BaseException) -> int:
+    for link in _links(error):
+        metadata = _response(link).get("ResponseMetadata", {})
+        answer = getattr(link, "response", None)
+        found = (
+            metadata.get("HTTPStatusCode"),
+            getattr(link, "status", None),  # aiohttp, whose `code` is deprecated and must not be asked
+            getattr(link, "status_code", None),  # Azure
+            getattr(answer, "status_code", None),  # requests, httpx
+            getattr(link, "code", None) if type(link).__name__ == "HttpError" else None,  # gcsfs
+        )
+        for status in found:
+            if isinstance(status, int) and status:
+                return status
+    return 0
 
 
 def _response(error: BaseException) -> dict[str, Any]:
-    for link in (error, error.__cause__):
-        response = getattr(link, "response", None)
-        if isinstance(response, dict):
-            return response
-    return {}
+    response = getattr(error, "response", None)
+    return response if isinstance(response, dict) else {}
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what it was made from, and what botocore keeps of an error inside one of its own."""
+    seen: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting:
+        link = waiting.pop(0)
+        if isinstance(link, BaseException) and not any(link is one for one in seen):
+            seen.append(link)
+            waiting += [link.__cause__, (getattr(link, "kwargs", None) or {}).get("error")]
+    yield from seen

@@ -6,7 +6,7 @@ units into a part in one atomic step and then removes them. This file knows noth
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipeline.rows import UNIT, count_rows
-from pipeline.settings import Settings
+from pipeline.settings import Address, Settings
 from pipeline.storage import NotFound, StorageSettings, Store
 from pipeline.tars import has_pictures, picture_tar, tar_path
 from pipeline.units import Unit
@@ -33,7 +33,7 @@ READERS = 8
 class WriteSettings(Settings):
     """Where the results go and in what pieces."""
 
-    uri: str = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
+    uri: Address = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
     rows_per_part: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="a part holds whole units up to this many rows; auto: 10,000, or about 256 pictures"
     )
@@ -105,9 +105,13 @@ def commit_unit(block: pa.Table, store: Store, folder: str = UNITS) -> pa.Table:
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """Serialise a table so that equal rows give equal bytes."""
+    """Serialise a table so that equal rows give equal bytes, however the table was put together."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=_group_rows(table))
+    group_rows = _group_rows(table)
+    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+        for start in range(0, table.num_rows, group_rows):
+            # Where one chunk ends and the next begins shows in the file, as the ends of pages.
+            writer.write_table(table.slice(start, group_rows).combine_chunks(), row_group_size=group_rows)
     return sink.getvalue()
 
 
@@ -121,7 +125,14 @@ def _group_rows(table: pa.Table) -> int:
 class Parts:
     """The driver's view of the parts: it merges each as soon as the last of its units is committed."""
 
-    def __init__(self, store: Store, parts: Iterable[Part], committed: Iterable[str], schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        store: Store,
+        parts: Iterable[Part],
+        committed: Iterable[str],
+        schema: pa.Schema,
+        merge: "Callable[[Store, Part, pa.Schema], None] | None" = None,
+    ) -> None:
         """Start from what is there.
 
         Args:
@@ -129,8 +140,10 @@ class Parts:
             parts: Those that do not stand there yet.
             committed: Names of committed units.
             schema: Every part has it.
+            merge: Makes a part; `merge_part` if it is not said.
         """
         self._store = store
+        self._merge = merge or merge_part
         self._schema = schema
         self._part_of = {unit.name: part for part in parts for unit in part.units}
         self._missing = {part.number: {unit.name for unit in part.units} for part in self._part_of.values()}
@@ -149,7 +162,7 @@ class Parts:
             return
         self._missing[part.number].discard(name)
         if not self._missing[part.number]:
-            merge_part(self._store, part, self._schema)
+            self._merge(self._store, part, self._schema)
             del self._missing[part.number]
 
 
@@ -163,7 +176,7 @@ def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
     """
     try:
         with ThreadPoolExecutor(READERS) as readers:
-            tables = list(readers.map(lambda unit: _committed(store, unit, schema), part.units))
+            tables = list(readers.map(lambda unit: read_unit_rows(store, unit, schema), part.units))
         rows = pa.concat_tables(tables)
         if part.has_tar:
             store.publish(tar_path(part.number), picture_tar(part.number, rows))
@@ -175,9 +188,15 @@ def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
     store.delete([unit_path(unit.name) for unit in part.units])
 
 
-def _committed(store: Store, unit: Unit, schema: pa.Schema) -> pa.Table:
-    table = pq.read_table(io.BytesIO(store.read(unit_path(unit.name))))
+def read_unit_rows(store: Store, unit: Unit, schema: pa.Schema, folder: str = UNITS) -> pa.Table:
+    """Read a committed unit.
+
+    Raises:
+        ValueError: It has not the rows that the plan gives it.
+    """
+    path = unit_path(unit.name, folder)
+    table = pq.read_table(io.BytesIO(store.read(path)))
     found = count_rows(table)
     if found != unit.num_rows:
-        raise ValueError(f"{store.name(unit_path(unit.name))} has {found} rows, the plan says {unit.num_rows}")
+        raise ValueError(f"{store.name(path)} has {found} rows, the plan says {unit.num_rows}")
     return table.cast(schema)

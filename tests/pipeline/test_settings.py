@@ -1,6 +1,7 @@
+import traceback
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -9,7 +10,7 @@ from models import ImageSettings
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.settings import ConfigError, Settings, check_settings, differences, dump_settings, load_settings
 
-GOOD = {"read": {"uri": "shards"}, "model": {"path": "weights"}, "write": {"uri": "out"}}
+GOOD: dict[str, Any] = {"read": {"uri": "shards"}, "model": {"path": "weights"}, "write": {"uri": "out"}}
 
 
 class Circle(Settings):
@@ -123,10 +124,25 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_written_settings_hold_no_secrets() -> None:
-    values = GOOD | {"read": {"uri": "ftp://me:hunter2@host/x?X-Amz-Signature=abcd&part=1"}}
+    # A link to the data's home page in the columns, say: what is no address of ours is not refused.
+    values = GOOD | {"read": {"uri": "in", "columns": {"image": "ftp://me:hunter2@host/x?X-Amz-Signature=abcd&part=1"}}}
     dumped = dump_settings(check_settings(PipelineSettings, values))
-    assert dumped["read"]["uri"] == "ftp://***@host/x?X-Amz-Signature=***&part=1"
+    assert dumped["read"]["columns"]["image"] == "ftp://***@host/x?X-Amz-Signature=***&part=1"
     assert dumped["generate"]["sampling"]["max_new_tokens"] == 128
+
+
+@pytest.mark.parametrize("setting", ["read.uri", "write.uri", "model.path", "read.storage.endpoint_url"])
+@pytest.mark.parametrize("address", ["https://me:hunter2@host/x", "https://host/x?X-Amz-Signature=hunter2"])
+def test_credentials_in_an_address_are_refused_and_not_shown(setting: str, address: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_settings(PipelineSettings, _with(GOOD, setting, address))
+    assert caught.value.faults == [f"{setting}: found credentials in the address, expected them in the environment"]
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def _with(values: dict[str, Any], setting: str, value: Any) -> dict[str, Any]:
+    first, _, rest = setting.partition(".")
+    return values | {first: _with(values.get(first, {}), rest, value) if rest else value}
 
 
 def test_a_secret_in_a_faulty_value_is_not_printed() -> None:

@@ -1,5 +1,7 @@
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import local_disk
 from pipeline.model_folder import local_copy
 from pipeline.storage import (
     NotFound,
@@ -143,8 +146,8 @@ def test_writing_on_a_local_disk_leaves_no_other_files(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_what_a_crashed_writer_left_is_hidden_and_swept_once_old(tmp_path: Path) -> None:
-    leftover = tmp_path / f".part.{uuid.uuid4().hex}.unfinished"
+def test_what_another_machine_left_is_hidden_and_swept_once_old(tmp_path: Path) -> None:
+    leftover = tmp_path / f".part.{'0' * 12}-1-{uuid.uuid4().hex[:8]}.unfinished"
     leftover.write_bytes(b"half")
     store = Store(str(tmp_path))
     assert store.list() == []
@@ -152,6 +155,31 @@ def test_what_a_crashed_writer_left_is_hidden_and_swept_once_old(tmp_path: Path)
     os.utime(leftover, (time.time() - 7200,) * 2)
     assert store.sweep() == 1
     assert not leftover.exists()
+
+
+KILLED_WHILE_WRITING = """
+import os, pathlib, signal, sys
+from pipeline import local_disk
+with local_disk._written(pathlib.Path(sys.argv[1]), b"half"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_swept_at_once_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / "sub" / "part")], check=False)
+    mine = tmp_path / local_disk.unfinished_name("mine")
+    mine.write_bytes(b"half")
+    store = Store(str(tmp_path))
+    assert len(list((tmp_path / "sub").iterdir())) == 1 and store.list() == []
+    assert store.sweep() == 1
+    assert list((tmp_path / "sub").iterdir()) == [] and mine.exists()
+
+
+def test_probes_that_were_left_are_swept_once_old(store: Store) -> None:
+    store.publish(f"_triptych/probes/{time.time() - 7200:.0f}-a", b"first")
+    store.publish(f"_triptych/probes/{time.time():.0f}-b", b"first")
+    assert store.sweep() == 1
+    assert [entry.path[-1] for entry in store.list()] == ["b"]
 
 
 def test_a_folder_without_rights_is_an_error_with_its_name(tmp_path: Path) -> None:

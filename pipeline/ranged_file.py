@@ -1,0 +1,65 @@
+"""A remote file that is read by ranges, each of which is asked for until it comes.
+
+A reader in the middle of a shard does not notice that the store was away. It knows no store, only how to get bytes.
+"""
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+class _Ranges(io.RawIOBase):
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__()
+        self._fetch = fetch
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"cannot seek to {base + offset}, expected 0 or more")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._take(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return self._take(self._size)
+
+    def _take(self, num_bytes: int) -> bytes:
+        stop = min(self._position + num_bytes, self._size)
+        if stop <= self._position:
+            return b""
+        data = self._fetch(self._position, stop)
+        if len(data) != stop - self._position:
+            raise OSError(f"found {len(data)} bytes from {self._position} on, expected {stop - self._position}")
+        self._position = stop
+        return data
+
+
+def ranged_file(fetch: Callable[[int, int], bytes], size: int, block_bytes: int) -> BinaryIO:
+    """Return a file of `size` bytes for reading and seeking; small reads fetch `block_bytes` ahead.
+
+    Args:
+        fetch: Returns the bytes from a start up to a stop, both within the file.
+        size: Of the file, in bytes.
+        block_bytes: What is fetched at once at least, and kept.
+    """
+    return cast(BinaryIO, io.BufferedReader(_Ranges(fetch, size), block_bytes))

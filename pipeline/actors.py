@@ -4,26 +4,32 @@ The steps themselves are plain callables that know nothing of Ray (pipeline/prep
 they get a process each.
 """
 
+import asyncio
 import math
 import os
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from models.types import PictureFormat, Processor, Sampling
 from pipeline.answerer import Answerer
 from pipeline.check import CheckAnswers
-from pipeline.engine_thread import EngineThread
+from pipeline.crashes import FAILED_LOADS, CrashLedger, Verdict
+from pipeline.engine_thread import EngineDied, EngineThread
 from pipeline.generate import Generate, GenerateSettings, ModelSettings, max_length_of, sampling_of
+from pipeline.guard import Guard, Step, read_guarded
 from pipeline.job import Job
 from pipeline.model_folder import local_copy
 from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
+from pipeline.read import read_unit
+from pipeline.rows import UNIT
 from pipeline.storage import StorageSettings, Store
-from pipeline.units import ReadSettings
+from pipeline.units import ReadSettings, units_from_parquet
 from pipeline.write import UNITS
-
-Step = Callable[[pa.Table], Awaitable[pa.Table]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Work:
         unit_rows: Of the largest unit.
         load: Makes the step that answers, in the actor that it will work in.
         units: Where committed units stand below the store.
+        crashes: Name of the actor that keeps the crash ledger; without one, whatever kills an actor ends the run.
     """
 
     read: ReadSettings
@@ -51,26 +58,31 @@ class Work:
     load: Callable[["Work"], Step]
     check_model: ModelSettings | None = None
     units: str = UNITS
+    crashes: str | None = None
 
 
-class PreprocessActor(Preprocess):
-    """Preprocess in a process of its own."""
+def read_block(block: pa.Table, settings: ReadSettings, crashes: str | None) -> pa.Table:
+    """Read the one unit that a block names, in a task of its own."""
+    (unit,) = units_from_parquet(block.column("unit")[0].as_py())
+    if crashes is None:
+        table = read_unit(unit, settings)
+    else:
+        table = asyncio.run(read_guarded(unit, settings, RemoteCrashes(crashes, "fetch")))
+    return table.append_column(UNIT, pa.array([unit.name] * table.num_rows, pa.string()))
 
-    def __init__(self, work: Work) -> None:
-        processor = _processor(work.model, work.preprocess, work.job.template, work.read.storage)
-        super().__init__(processor, work.job, sampling_of(work.generate, work.job.sampling))
 
+class StepActor:
+    """A step, such as Generate, in a process of its own that may die and start again."""
 
-class EngineActor:
-    """A step with an engine, Generate or CheckAnswers, in a process of its own."""
-
-    def __init__(self, load: Callable[[Work], Step], work: Work, cpus: float) -> None:
+    def __init__(self, load: Callable[[Work], Step], work: Work, stage: str, cpus: float) -> None:
         # Before torch is imported, because it reads this once; several engines on one machine must not fight.
         os.environ["OMP_NUM_THREADS"] = str(max(1, math.floor(cpus)))
+        self._crashes = RemoteCrashes(work.crashes, stage) if work.crashes else None
+        self._guard = Guard(stage, self._crashes) if self._crashes else None
         self._step: Step | None = None
         self._fault: Exception | None = None
         try:
-            self._step = load(work)
+            self._load(load, work)
         except Exception as error:
             # Raised from here, Ray would print it several times over, and in pages; the first unit raises it instead.
             self._fault = error
@@ -79,7 +91,91 @@ class EngineActor:
         """Do one unit."""
         if self._step is None:
             raise RuntimeError(f"the model cannot be loaded: {self._fault}") from self._fault
-        return await self._step(block)
+        if self._guard is None or self._crashes is None:
+            return await self._step(block)
+        try:
+            return await self._guard.run(self._step, block.column(UNIT)[0].as_py(), block)
+        except EngineDied as error:
+            # An engine that has died (a fault on the device, say) lives on in no process but a new one.
+            await self._crashes.dying(str(error))
+            os._exit(1)
+
+    def _load(self, load: Callable[[Work], Step], work: Work) -> None:
+        died = self._crashes.starting() if self._crashes else 0
+        if died >= FAILED_LOADS:
+            raise RuntimeError(f"the process died {died} times meanwhile; is there memory enough for it?")
+        self._step = load(work)
+        if self._crashes:
+            self._crashes.ready()
+
+
+class RemoteCrashes:
+    """One actor's way to the crash ledger, which is an actor too; see pipeline.guard.Crashes."""
+
+    def __init__(self, name: str, step: str) -> None:
+        import ray
+
+        self._ray: Any = ray
+        self._ledger: Any = ray.get_actor(name)
+        self._step = step
+        self._actor = str(ray.get_runtime_context().get_actor_id())
+
+    def starting(self) -> int:
+        """Note that this process starts; return how many before it died without being ready."""
+        return int(self._ray.get(self._ledger.starting.remote(self._actor)))
+
+    def ready(self) -> None:
+        """Note that this process is ready to work."""
+        self._ray.get(self._ledger.ready.remote(self._actor))
+
+    async def dying(self, words: str) -> None:
+        """Note why this process is about to end itself."""
+        await self._ledger.dying.remote(self._actor, words)
+
+    async def begin(self, unit: str) -> Verdict:
+        """Note that work on a unit begins, and hear how to go about it."""
+        verdict = await self._ledger.begin.remote(self._step, unit, self._actor)
+        assert isinstance(verdict, Verdict)
+        return verdict
+
+    async def begin_row(self, unit: str, row: int) -> None:
+        """Note that a row is begun alone."""
+        await self._ledger.begin_row.remote(self._step, unit, row)
+
+    async def end_row(self, unit: str, row: int) -> None:
+        """Note that a row was done alone."""
+        await self._ledger.end_row.remote(self._step, unit, row, self._actor)
+
+    async def end(self, unit: str) -> None:
+        """Note that a unit is done."""
+        await self._ledger.end.remote(self._step, unit, self._actor)
+
+
+@contextmanager
+def crash_ledger(attempts: int) -> Iterator[str]:
+    """Start the actor that keeps the crash ledger, beside the driver; give its name."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    name = f"triptych-crashes-{uuid.uuid4().hex}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"name": name, "num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    ledger: Any = ray.remote(CrashLedger).options(**options).remote(attempts)
+    try:
+        yield name
+    finally:
+        ray.kill(ledger)
+
+
+def load_preprocess(work: Work) -> Step:
+    """Load the processor of the model that answers."""
+    processor = _processor(work.model, work.preprocess, work.job.template, work.read.storage)
+    preprocess = Preprocess(processor, work.job, sampling_of(work.generate, work.job.sampling))
+
+    async def step(block: pa.Table) -> pa.Table:
+        return preprocess(block)
+
+    return step
 
 
 def load_generate(work: Work) -> Generate:

@@ -14,9 +14,14 @@ from pipeline.write import WriteSettings
 
 
 class LimitsSettings(Settings):
-    """How much may go wrong before a finished run counts as failed."""
+    """How much may go wrong: in a finished run that does not count as failed, and with one row that kills processes."""
 
     max_failed_share: float = Field(default=0.05, ge=0, le=1, description="failed rows / rows")
+    attempts: int = Field(
+        default=4,
+        ge=3,
+        description="tries of a row whose process dies, the last two on it alone; then it is an error row",
+    )
 
 
 class PipelineSettings(Settings):

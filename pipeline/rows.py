@@ -58,6 +58,9 @@ MODEL_INPUT = pa.schema(
     ]
 )
 
+IS_INPUT = "input.token_ids"  # null where there is nothing to answer
+ODDITIES = "input.oddities"  # what is odd about a row's images and was settled while they were decoded
+
 MESSAGE_CHARACTERS = 2000
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -162,7 +165,7 @@ def model_inputs(block: pa.Table) -> list[ModelInput | None]:
 
 
 def _model_input(row: Mapping[str, Any]) -> ModelInput | None:
-    if not row["input.token_ids"].is_valid:
+    if not row[IS_INPUT].is_valid:
         return None
     sides = row["input.tile_shapes"].as_py()
     tiles = row["input.tiles"].values

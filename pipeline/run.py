@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import ledger
-from pipeline.actors import Work, load_generate
+from pipeline.actors import Work, crash_ledger, load_generate
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.placement import Placement
@@ -30,7 +30,7 @@ from pipeline.settings import dump_settings
 from pipeline.storage import Store
 from pipeline.stream import stream
 from pipeline.units import Unit
-from pipeline.write import Part, Parts, plan_parts, unit_path
+from pipeline.write import Part, Parts, merge_part, plan_parts, unit_path
 
 __all__ = ["PipelineSettings", "Progress", "RunError", "RunResult", "run"]
 
@@ -130,17 +130,17 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     ready = check(settings, job, store)
     if ready.is_done:
         log.info("%s holds this run, finished; nothing to do", store.uri)
-        return _result(store, time.monotonic() - started, Progress(0, 0))
+        return count_results(store, time.monotonic() - started, 0)
     placement, device = place_on_ray(settings, job)
     devices = {"device": device, "check_device": check_device(job, placement)}
     units = _freeze(settings, store, ready, devices)
-    work = work_of(settings, job, store, replace(ready, units=units), **devices)
     num_rows = rows_per_part(settings.write.rows_per_part, units, job)
     parts = plan_parts(units, num_rows, have_tars=settings.write.webdataset)
-    rounds = Rounds(parts, work, placement, progress)
-    reached = rounds.run()
+    work = work_of(settings, job, store, replace(ready, units=units), **devices)
+    with crash_ledger(settings.limits.attempts) as crashes:
+        reached = Rounds(parts, replace(work, crashes=crashes), placement, progress).run()
     store.publish(ledger.SUCCESS, b"")
-    return _result(store, time.monotonic() - started, reached)
+    return count_results(store, time.monotonic() - started, reached.answered)
 
 
 def work_of(
@@ -164,13 +164,37 @@ def work_of(
     )
 
 
+@dataclass(frozen=True)
+class Books:
+    """How rounds are kept account of; a run and a retry do it differently.
+
+    Attributes:
+        look: Says which parts stand there and which units are committed.
+        merge: Makes a part of its committed units and removes these.
+        note: What an attempt says beside its numbers.
+    """
+
+    look: Callable[[Store], ledger.Output] = ledger.look
+    merge: Callable[[Store, Part, pa.Schema], None] = merge_part
+    note: Mapping[str, Any] = field(default_factory=dict)
+
+
+RUN = Books()
+
+
 class Rounds:
     """The rounds of one start: each streams what is missing; they end when nothing is, or when one brings nothing."""
 
     def __init__(
-        self, parts: list[Part], work: Work, placement: Placement, progress: Callable[[Progress], None] | None
+        self,
+        parts: list[Part],
+        work: Work,
+        placement: Placement,
+        progress: Callable[[Progress], None] | None,
+        books: Books = RUN,
     ) -> None:
         self._parts = parts
+        self._books = books
         self._work = work
         self._placement = placement
         self._tell = progress or (lambda _: None)
@@ -203,13 +227,14 @@ class Rounds:
     def _look(self) -> Parts:
         """Compare plan and output; merge what is ready to be merged, and clear away what parts hold already."""
         store = self._work.store
-        output = ledger.look(store)
+        output = self._books.look(store)
         standing = [part for part in self._parts if part.number in output.parts]
         leftover = [unit.name for part in standing for unit in part.units if unit.name in output.units]
-        store.delete([unit_path(name) for name in leftover])
+        store.delete([unit_path(name, self._work.units) for name in leftover])
         open_parts = [part for part in self._parts if part.number not in output.parts]
         committed = output.units - set(leftover)
-        parts = Parts(store, open_parts, sorted(committed), part_schema(self._work.schema, self._work.job))
+        schema = part_schema(self._work.schema, self._work.job)
+        parts = Parts(store, open_parts, sorted(committed), schema, self._books.merge)
         done = self._reached.rows - sum(self._rows[name] for name in parts.missing_units)
         self._reached = replace(self._reached, done=done)
         return parts
@@ -236,6 +261,7 @@ class Rounds:
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{uuid.uuid4().hex[:8]}"
         numbers = {
             "outcome": outcome,
+            **self._books.note,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             **asdict(replace(self._reached, seconds=time.monotonic() - self._started)),
             "host": platform.node(),
@@ -261,7 +287,7 @@ def _freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Map
     return freeze_plan(store, ready.units)
 
 
-def _result(store: Store, seconds: float, reached: Progress) -> RunResult:
+def count_results(store: Store, seconds: float, answered: int) -> RunResult:
     """Count what stands in the parts, so that the numbers hold whoever wrote them."""
     rows = answers = failed = prompt_tokens = output_tokens = 0
     keys: list[pa.Array] = []
@@ -275,7 +301,7 @@ def _result(store: Store, seconds: float, reached: Progress) -> RunResult:
         prompt_tokens += pc.sum(table["prompt_tokens"]).as_py() or 0
         output_tokens += pc.sum(table["output_tokens"]).as_py() or 0
     doubled = rows - pc.count_distinct(pa.chunked_array(keys, pa.string())).as_py()
-    return RunResult(store.uri, rows, answers, failed, prompt_tokens, output_tokens, seconds, reached.answered, doubled)
+    return RunResult(store.uri, rows, answers, failed, prompt_tokens, output_tokens, seconds, answered, doubled)
 
 
 # One line of a traceback that names an exception which is not Ray's wrapping around another.

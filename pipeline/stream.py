@@ -4,19 +4,14 @@ One unit is one block from end to end: nothing splits, merges or reorders it, so
 together. What each actor is, pipeline/actors.py knows; here they are put in a row.
 """
 
-import contextlib
 import logging
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
-import pyarrow as pa
-
-from pipeline.actors import StepActor, Work, load_check, load_preprocess
+from pipeline.actors import StepActor, Work, load_check, load_preprocess, read_block
 from pipeline.placement import READ_CPUS, WRITE_CPUS, Placement
-from pipeline.read import read_unit
-from pipeline.rows import UNIT
-from pipeline.units import ReadSettings, Unit, units_from_parquet, units_to_parquet
+from pipeline.units import Unit, units_to_parquet
 from pipeline.write import commit_unit
 
 log = logging.getLogger(__name__)
@@ -27,17 +22,8 @@ FOR_EVER = {"max_restarts": -1, "max_task_retries": -1}
 # Ray Data keeps a second block waiting at each actor.
 WAITING_AT_AN_ACTOR = 2
 READ_AHEAD = 4
-
-
-def read_block(block: pa.Table, settings: ReadSettings, crashes: str | None) -> pa.Table:
-    """Read the one unit that a block names."""
-    (unit,) = units_from_parquet(block.column("unit")[0].as_py())
-    table = (
-        asyncio.run(read_guarded(unit, settings, RemoteCrashes(crashes, "fetch")))
-        if crashes
-        else read_unit(unit, settings)
-    )
-    return table.append_column(UNIT, pa.array([unit.name] * table.num_rows, pa.string()))
+# What moves nothing for so long stands still for good; loading a large model over a slow line takes its time, too.
+NO_PROGRESS_S = 6 * 3600
 
 
 def units_in_flight(slots: int, unit_rows: int) -> int:
@@ -61,8 +47,11 @@ def units_on_their_way(placement: Placement, slots: int, unit_rows: int, check_s
 
 def stream(units: Sequence[Unit], work: Work, placement: Placement) -> Generator[dict[str, Any], None, None]:
     """Run units through all steps; yield the numbers of each as soon as it is committed, in any order."""
+    from ray.data import DataContext
+
     check_slots = work.job.check.settings.generate.slots if work.job.check else 0
-    with _settled(units_on_their_way(placement, work.generate.slots, work.unit_rows, check_slots)):
+    most = units_on_their_way(placement, work.generate.slots, work.unit_rows, check_slots)
+    with DataContext.current(_context(most)):
         committed = _plan(units, work, placement)
         for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
@@ -77,7 +66,7 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
         [{"unit": units_to_parquet([unit])} for unit in units], override_num_blocks=len(units)
     )
     reading = {"settings": work.read, "crashes": work.crashes}
-    rows = source.map_batches(read_block, fn_kwargs=reading, num_cpus=READ_CPUS, max_retries=-1, **whole)
+    rows = source.map_batches_internal(read_block, fn_kwargs=reading, num_cpus=READ_CPUS, max_retries=-1, **whole)
     # Not the public method: that one insists on a number for batch_size where GPUs are asked for, and would cut or
     # join units by it; and it has no word for how often an actor may die before the run hears of it.
     inputs = rows.map_batches_internal(
@@ -129,20 +118,22 @@ def _pool(least: int, most: int, slots: int, unit_rows: int) -> Any:
     )
 
 
-@contextlib.contextmanager
-def _settled(most_units: int) -> Iterator[None]:
-    """Set Ray Data so that a unit stays one block, only so many are on their way, and its own reports stay away."""
+def _context(most_units: int) -> Any:
+    """Return Ray Data's context so set that a unit stays one block, and few are on their way; its reports stay away."""
     from ray.data import DataContext
+
+    from pipeline.admission import limit_units
 
     if not log.isEnabledFor(logging.DEBUG):
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised to us as well
-    context = DataContext.get_current()
-    ours = {"target_max_block_size": None, "enable_progress_bars": False, "print_on_execution_start": False}
-    theirs = {name: getattr(context, name) for name in ours}
-    for name, value in ours.items():
-        setattr(context, name, value)
-    try:
-        yield
-    finally:
-        for name, value in theirs.items():
-            setattr(context, name, value)
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = None
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    # A pool grows when all its actors have what they can work on at once: its bound of units keeps it from Ray's own
+    # mark of 1.75 times that. And half of all CPUs, set aside in equal parts, would leave nothing to grow with.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    context.op_resource_reservation_ratio = 0.1
+    limit_units(context, most_units)
+    return context

@@ -19,12 +19,11 @@ import pyarrow.parquet as pq
 
 from jobs.config import RunSettings
 from jobs.demo.data import write_question_shards
-from pipeline.actors import EngineActor, PreprocessActor, Work, load_generate
+from pipeline.actors import StepActor, Work, load_generate, load_preprocess, read_block
 from pipeline.cluster import RaySettings, start_ray
 from pipeline.plan import read_plan
 from pipeline.run import run
 from pipeline.storage import Store
-from pipeline.stream import read_block
 from pipeline.units import units_to_parquet
 from pipeline.write import commit_unit
 
@@ -81,14 +80,14 @@ def _loop(folder: Path, number: int) -> float:
         load=load_generate,
     )
     started = time.monotonic()
-    prepare, generate = PreprocessActor(work), EngineActor(load_generate, work, cpus=1)
+    prepare, generate = (StepActor(load, work, "", cpus=1) for load in (load_preprocess, load_generate))
     rows = sum(asyncio.run(_unit(unit, work, prepare, generate)) for unit in units)
     return rows / (time.monotonic() - started)
 
 
-async def _unit(unit: Any, work: Work, prepare: PreprocessActor, generate: EngineActor) -> int:
-    block = read_block(pa.table({"unit": [units_to_parquet([unit])]}), work.read)
-    committed = commit_unit(await generate(prepare(block)), work.store)
+async def _unit(unit: Any, work: Work, prepare: StepActor, generate: StepActor) -> int:
+    block = read_block(pa.table({"unit": [units_to_parquet([unit])]}), work.read, None)
+    committed = commit_unit(await generate(await prepare(block)), work.store)
     return int(committed["rows"][0].as_py())
 
 

@@ -82,7 +82,7 @@ def die(way: str) -> None:
 
 def eat() -> None:
     """Take memory until somebody puts an end to it."""
-    taken = []
+    taken: list[bytes] = []
     while len(taken) * BITE_BYTES < HUNGER_BYTES:
         taken.append(b"x" * BITE_BYTES)
     time.sleep(60)

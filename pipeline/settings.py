@@ -67,8 +67,12 @@ def load_settings(settings_class: type[S], path: str | Path, overrides: Sequence
         raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from error
     if not isinstance(values, dict):
         raise ConfigError(str(path), [f"found {_short(values)}, expected sections such as `read:` and `model:`"])
-    faults = [fault for override in overrides if (fault := _override(values, override))]
-    return check_settings(settings_class, values, str(path), faults)
+    return check_settings(settings_class, values, str(path), lay_over(values, overrides))
+
+
+def lay_over(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Lay overrides, `dotted.key=value` each, over plain values; return what is wrong with them."""
+    return [fault for override in overrides if (fault := _override(values, override))]
 
 
 def check_settings(

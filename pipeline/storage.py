@@ -72,14 +72,18 @@ class Store:
         try:
             found = self._steadily("list", prefix, lambda: self._fs.find(self._full(prefix), detail=True))
         except NotFound as error:
-            if error.__cause__ and code_of(error.__cause__) == "NoSuchBucket":
-                raise
+            _refuse_missing_bucket(error)
             return []
         return self._entries(found.values())
 
     def glob(self, pattern: str) -> Entries:
         """List the files whose path below the uri matches `pattern`; `*` stays within a folder, `**` does not."""
         found = self._steadily("list", pattern, lambda: self._fs.glob(self._full(pattern), detail=True))
+        if not found:  # for fsspec's glob a missing bucket is an empty one
+            try:
+                self._steadily("list", pattern, lambda: self._fs.info(self._full("")))
+            except NotFound as error:
+                _refuse_missing_bucket(error)
         return self._entries(found.values())
 
     def entry(self, path: str) -> Entry:
@@ -238,6 +242,12 @@ def conditional_writes(store: Store) -> bool:
 def _age_of_probe(path: str) -> float:
     begun = path.rsplit("/", 1)[-1].split("-")[0]
     return time.time() - int(begun) if begun.isdigit() else 0.0
+
+
+def _refuse_missing_bucket(error: NotFound) -> None:
+    """Raise the error again if it says that the whole bucket is missing; a missing folder is an empty one."""
+    if error.__cause__ and code_of(error.__cause__) == "NoSuchBucket":
+        raise error
 
 
 def _below(root: str, name: str) -> str:

@@ -76,9 +76,13 @@ def unreachable(what: str, error: BaseException, waited_s: float) -> Unreachable
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as one line for people."""
-    text = " ".join(str(error).split())
-    return redacted(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    """Return an error as one line for people: in the server's words where there are any, else in the client's."""
+    answers = [answer for link in _links(error) if (answer := _response(link).get("Error", {})).get("Code")]
+    kind, text = type(error).__name__, str(error)
+    if answers:
+        kind, text = str(answers[0]["Code"]), str(answers[0].get("Message", ""))
+    text = " ".join(text.split())
+    return redacted(f"{kind}: {text}" if text else kind)
 
 
 def harmless(error: BaseException) -> BaseException | None:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from pipeline.formats.fields import kept_type
 from pipeline.formats.parquet import image_type_fault
 from pipeline.formats.rows import IMAGE_EXTENSIONS, ReadError
-from pipeline.shards import Format
+from pipeline.formats.samples import is_image, wanted_image
+from pipeline.shards import FILE_FORMATS, Format
 
 Word = Literal["key", "image", "text", "question", "answers"]
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
@@ -78,13 +79,14 @@ def _check_named(
     extensions: frozenset[str],
 ) -> None:
     for word, name in columns.items():
-        if format == "images":
-            raise ReadError(f"{where}: read.columns.{word} names {name!r}, but an image folder has no columns")
+        if format in FILE_FORMATS:
+            raise ReadError(f"{where}: read.columns.{word} names {name!r}, but a folder of {format} has no columns")
         if format == "webdataset" and word == "key":
             raise ReadError(f"{where}: read.columns.key names {name!r}, but a tar's keys are its members' base names")
         if format == "webdataset" and word == "image":
-            if name.lower().removeprefix(".") not in extensions:
-                found = ", ".join(sorted(extensions & set(IMAGE_EXTENSIONS))) or "no image members"
+            if not any(is_image(extension, wanted_image(name)) for extension in extensions):
+                images = [extension for extension in extensions if extension.split(".")[-1] in IMAGE_EXTENSIONS]
+                found = ", ".join(sorted(images)) or "no image members"
                 raise ReadError(f"{where}: read.columns.image names extension {name!r}; found {found}")
         elif name not in fields:
             listed = ", ".join(fields) or "none"

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pipeline.columns import Word
-from pipeline.formats import manifest, parquet, tar
+from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.fields import wider
 from pipeline.formats.rows import Index, ReadError
 from pipeline.shards import Format, Shards
@@ -20,6 +20,8 @@ from pipeline.storage import Entry
 
 # Shards looked through at once; each holds one open file and its read-ahead buffer.
 NUM_READERS = 8
+# Told apart in the warnings about what is passed over.
+MOST_KINDS = 20
 
 Looked = Sequence[tuple[Entry, Index]]
 
@@ -48,7 +50,7 @@ def merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataT
     fields: dict[str, pa.DataType] = {}
     extensions: frozenset[str] = frozenset()
     for index in indexes:
-        extensions |= index.extensions
+        extensions |= index.extensions.keys()
         for name, kind in index.fields.items():
             is_settled = format == "parquet" and not pa.types.is_null(fields.get(name, pa.null()))
             fields[name] = fields[name] if is_settled else wider(fields.get(name, pa.null()), kind)
@@ -62,7 +64,7 @@ def warnings_of(shards: Shards, looked: Looked, columns: Mapping[Word, str]) -> 
         ReadError: A table lacks a column that was named.
     """
     warnings = [f"{shards.store.name(entry.path)}: {text}" for entry, index in looked for text in index.warnings]
-    warnings += _passed_over(looked)
+    warnings += _passed_over(looked, samples.wanted_image(columns.get("image")))
     return warnings + _columns_missing(shards, looked, columns)
 
 
@@ -70,7 +72,7 @@ def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
     def look(file: BinaryIO) -> Index:
         match shards.format:
             case "webdataset":
-                return tar.index(file, entry.size, unit_rows)
+                return samples.index(file, entry.size, unit_rows)
             case "parquet":
                 return parquet.index(file, unit_rows)
             case "jsonl":
@@ -79,8 +81,8 @@ def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
                 return manifest.index_csv(file, entry.size, unit_rows)
             case "text":
                 return manifest.index_text(file, entry.size, unit_rows)
-            case "images":
-                raise AssertionError("an image folder is planned from its listing")
+            case "images" | "video":
+                raise AssertionError("files that are rows are planned from their listing")
 
     try:
         return shards.store.use(entry.path, look)
@@ -88,16 +90,24 @@ def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
         raise ReadError(f"cannot read {shards.store.name(entry.path)} as {shards.format}: {error}") from error
 
 
-def _passed_over(looked: Looked) -> list[str]:
-    """Sum up over all shards what belongs to no row, kind by kind."""
-    members: Counter[str] = Counter()
-    found_in: Counter[str] = Counter()
+def _passed_over(looked: Looked, image: str | None) -> list[str]:
+    """Sum up over all shards what becomes no column and no image of a row, kind by kind."""
+    counts: Counter[str] = Counter()
+    num_shards: Counter[str] = Counter()
     for _, index in looked:
-        members.update(index.passed_over)
-        found_in.update(index.passed_over.keys())
-    return [
-        f"passed over {count} {kind} in {found_in[kind]} of {len(looked)} shards" for kind, count in members.items()
-    ]
+        extensions = {name: count for name, count in index.extensions.items() if not _is_read(name, image)}
+        found = Counter({f"members with extension {name!r}": count for name, count in extensions.items()})
+        found.update(index.passed_over)
+        counts.update(found)
+        num_shards.update(found.keys())
+    shown = counts.most_common(MOST_KINDS)
+    rest = len(counts) - len(shown)
+    warnings = [f"passed over {count} {kind} in {num_shards[kind]} of {len(looked)} shards" for kind, count in shown]
+    return warnings + ([f"passed over members of {rest} more kinds"] if rest else [])
+
+
+def _is_read(extension: str, image: str | None) -> bool:
+    return samples.is_field(extension) or samples.is_image(extension, image)
 
 
 def _columns_missing(shards: Shards, looked: Looked, columns: Mapping[Word, str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Read one unit: from a shard's bytes to a table of keys, compressed images and the input's other columns.
 
 First step of the way. A row that cannot be read becomes an error row of stage `fetch`; only a shard that cannot be
-read raises. It decodes no image and knows neither models nor Ray.
+read raises. It decodes no image (of a video, the frames that are taken) and knows neither models nor Ray.
 """
 
 import logging
@@ -13,10 +13,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.columns import ERROR, OUR_COLUMNS, output_name, source_column
-from pipeline.fetch import fetch_images
-from pipeline.formats import manifest, parquet, tar
+from pipeline.fetch import fetch_images, video_row
+from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.fields import fit_column, fit_values
+from pipeline.formats.packed import Unpacked
 from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
+from pipeline.formats.tar import ReadAt
+from pipeline.shards import FILE_FORMATS
 from pipeline.storage import StorageError, Store
 from pipeline.units import ReadSettings, Unit
 
@@ -62,13 +65,14 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None) ->
 def _raw_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
     if unit.format == "images":
         return RawBlock([RawRow(key=path, image=path) for path in unit.paths])
+    if unit.format == "video":
+        return RawBlock([video_row(path, store, settings.num_frames, settings.frame_size) for path in unit.paths])
     check_unchanged(unit, store)
     if unit.format == "parquet":
         return _parquet_block(unit, settings, store)
     if unit.format == "webdataset":
-        image = settings.columns.get("image")
-        extension = image.lower().removeprefix(".") if image else None
-        rows = tar.read(_reader(unit, store), unit.first_byte, unit.end_byte, extension)
+        image = samples.wanted_image(settings.columns.get("image"))
+        rows = samples.read(_reader(unit, store), unit.first_byte, unit.end_byte, image)
     else:
         rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
         for row in rows:
@@ -90,13 +94,19 @@ def check_unchanged(unit: Unit, store: Store) -> None:
         raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
 
 
-def _reader(unit: Unit, store: Store) -> tar.ReadAt:
+def _reader(unit: Unit, store: Store) -> ReadAt:
     """Return a way to read at places of a tar: from one request, or, around a member too large, from many."""
     first = unit.first_byte
     if unit.end_byte - first > LIMIT_BYTES:
-        return lambda position, count: store.read(unit.shard, position, position + count)
-    data = store.read(unit.shard, first, unit.end_byte)
+        return lambda position, count: _bytes(unit, store, position, position + count)
+    data = _bytes(unit, store, first, unit.end_byte)
     return lambda position, count: data[position - first : position - first + count]
+
+
+def _bytes(unit: Unit, store: Store, start: int, stop: int) -> bytes:
+    if not unit.is_packed:
+        return store.read(unit.shard, start, stop)
+    return store.use(unit.shard, lambda file: Unpacked(file).read_at(start, stop - start))
 
 
 def _parquet_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
@@ -132,7 +142,7 @@ def _key(row: RawRow, unit: Unit, place: int, settings: ReadSettings) -> str:
 
 def _places(unit: Unit) -> tuple[pa.Array, pa.Array]:
     """Return the columns `shard` and `index`."""
-    if unit.format == "images":
+    if unit.format in FILE_FORMATS:
         return pa.array(unit.paths, pa.string()), pa.array([0] * unit.num_rows, pa.int64())
     return pa.array([unit.shard] * unit.num_rows, pa.string()), pa.array(range(unit.start, unit.stop), pa.int64())
 
@@ -175,4 +185,4 @@ def _error(fault: Fault | None) -> dict[str, Any] | None:
     if fault is None:
         return None
     message = fault.message.encode("utf-8", "backslashreplace").decode()
-    return {"stage": "fetch", "type": fault.type, "message": message}
+    return {"stage": fault.stage, "type": fault.type, "message": message}

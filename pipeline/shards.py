@@ -12,15 +12,18 @@ from typing import Literal
 from pipeline.formats.rows import IMAGE_EXTENSIONS, ReadError
 from pipeline.storage import Entry, NotFound, StorageSettings, Store
 
-Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "text"]
+Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "text", "video"]
 EXTENSIONS: dict[Format, tuple[str, ...]] = {
-    "webdataset": ("tar",),
+    "webdataset": ("tar", "tar.gz", "tgz"),
     "parquet": ("parquet",),
     "images": IMAGE_EXTENSIONS,
     "jsonl": ("jsonl", "ndjson"),
     "csv": ("csv",),
     "text": ("txt",),
+    "video": ("mp4", "m4v", "mov", "mkv", "webm", "avi"),
 }
+# There every file is a shard of one row; they are planned from the listing alone.
+FILE_FORMATS: tuple[Format, ...] = ("images", "video")
 # A wrong address should fail while the user still looks; later, when hours are at stake, patience is longer.
 PATIENCE_S = 10.0
 
@@ -45,7 +48,7 @@ class Shards:
 def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSettings) -> Shards:
     """Resolve a file, a folder or a glob.
 
-    Hidden files (`.name`) are passed over, and in folders also `_name` where it is not an image and whatever has
+    Hidden files (`.name`) are passed over, and in folders also `_name` where it is no image or video and whatever has
     another extension than the format's.
 
     Raises:
@@ -103,7 +106,9 @@ def _only_format(uri: str, entries: Sequence[Entry]) -> Format:
     if known:
         raise ReadError(f"found several formats at {uri}: {described}; set read.format, or name the files by a glob")
     extensions = ", ".join(f".{extension}" for names in EXTENSIONS.values() for extension in names)
-    raise ReadError(f"cannot tell the format at {uri}: {described}; expected {extensions} (not compressed)")
+    raise ReadError(
+        f"cannot tell the format at {uri}: {described}; expected {extensions} (only tars may be compressed)"
+    )
 
 
 def _counted(entries: Sequence[Entry]) -> str:
@@ -120,13 +125,14 @@ def _format(path: str) -> Format | None:
     extension = _extension(path).removeprefix(".")
     found = next((format for format, names in EXTENSIONS.items() if extension in names), None)
     # Cameras write _MG_1234.jpg; elsewhere a leading underscore marks what is not data (_SUCCESS, _metadata).
-    if found != "images" and any(part.startswith("_") for part in path.split("/")):
+    if found not in FILE_FORMATS and any(part.startswith("_") for part in path.split("/")):
         return None
     return found
 
 
 def _extension(path: str) -> str:
-    return posixpath.splitext(path)[1].lower()
+    stem, extension = posixpath.splitext(path.lower())
+    return f".tar{extension}" if stem.endswith(".tar") else extension
 
 
 def _is_hidden(path: str) -> bool:

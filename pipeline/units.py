@@ -21,19 +21,24 @@ from pipeline.columns import Word, input_schema
 from pipeline.formats.rows import Index, ReadError
 from pipeline.look import look_through, merged, warnings_of
 from pipeline.settings import Address, Settings
-from pipeline.shards import Format, Shards, find_shards
+from pipeline.shards import FILE_FORMATS, Format, Shards, find_shards
 from pipeline.storage import Entry, StorageSettings, absolute
 
 log = logging.getLogger(__name__)
+
+# Aria was trained on videos at this side, and sees a frame as 128 tokens: 8,192 for so many.
+NUM_FRAMES, FRAME_SIZE = 64, 490
 
 
 class ReadSettings(Settings):
     """Which rows a run reads, and what its input calls the columns that we have words for."""
 
     uri: Address = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
-    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv", "text"] = "auto"
+    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv", "text", "video"] = "auto"
     columns: dict[Word, str] = Field(default={}, description="our word: the input's column; default: the same name")
     limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
+    num_frames: int = Field(default=NUM_FRAMES, ge=1, le=256, description="video: frames taken, evenly over its time")
+    frame_size: int = Field(default=FRAME_SIZE, ge=1, le=1120, description="video: the longer side of a frame, at most")
     storage: StorageSettings = StorageSettings()
 
     @field_validator("uri")
@@ -50,17 +55,18 @@ class Unit:
     Attributes:
         seq: Place in the run.
         root: The uri below which `shard` and `paths` lie.
-        shard: Path of the shard; empty for an image folder, where every file is a shard of one row.
+        shard: Path of the shard; empty where every file is a shard of one row.
         format: How the shard is read.
-        start: First row in the shard (for an image folder: in its sorted listing).
+        start: First row in the shard (or in the sorted listing).
         stop: One more than the last row.
         schema: The run's input columns, serialized; the same in every unit.
         first_byte: Where the rows begin in a tar or a file of lines.
         end_byte: Where they end.
         size: Bytes of the shard when it was planned.
         etag: The store's tag of the shard's content then, if it has one.
-        paths: The files of an image folder's unit.
+        paths: The files, where each is a row.
         header: The cells' names in a CSV shard.
+        is_packed: Whether the shard is a gzip stream; its bytes are counted in its content.
         only: Which of these rows are wanted, counted from `start`; empty means all.
     """
 
@@ -77,6 +83,7 @@ class Unit:
     etag: str | None = None
     paths: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
+    is_packed: bool = False
     only: tuple[int, ...] = ()
 
     @property
@@ -110,6 +117,7 @@ UNIT_COLUMNS = pa.schema(
         ("etag", pa.string()),
         ("paths", pa.list_(pa.string())),
         ("header", pa.list_(pa.string())),
+        ("is_packed", pa.bool_()),
         ("only", pa.list_(pa.int64())),
         ("schema", pa.binary()),
     ]
@@ -140,8 +148,9 @@ def plan_units(settings: ReadSettings, unit_rows: int) -> list[Unit]:
 def plan_input(settings: ReadSettings, unit_rows: int) -> InputPlan:
     """List the shards, look through each, and cut its rows into units of at most `unit_rows` rows."""
     shards = find_shards(settings.uri, settings.format, settings.storage)
-    if shards.format == "images":
-        return InputPlan(_image_units(shards, settings, unit_rows), [*shards.warnings])
+    fields = _fields_of_files(shards, settings)
+    if shards.format in FILE_FORMATS:
+        return InputPlan(_file_units(shards, settings, unit_rows, fields), [*shards.warnings])
     looked = look_through(shards, unit_rows, settings.limit)
     warnings = [*shards.warnings, *warnings_of(shards, looked, settings.columns)]
     where = next((shards.store.name(entry.path) for entry, index in looked if index.slices), None)
@@ -201,14 +210,30 @@ def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: b
                 size=entry.size,
                 etag=entry.etag,
                 header=tuple(index.header),
+                is_packed=index.is_packed,
                 schema=schema,
             )
             units.append(unit)
     return units
 
 
-def _image_units(shards: Shards, settings: ReadSettings, unit_rows: int) -> list[Unit]:
-    schema = input_schema({}, settings.columns, "images", shards.store.uri).serialize().to_pybytes()
+def _fields_of_files(shards: Shards, settings: ReadSettings) -> dict[str, pa.DataType]:
+    """Return the columns that files bring which are rows by themselves.
+
+    Raises:
+        ReadError: They are videos and nothing here decodes videos, or they are none and frames were asked for.
+    """
+    if shards.format == "video":
+        from pipeline.formats import video
+
+        return video.FIELDS
+    if (settings.num_frames, settings.frame_size) != (NUM_FRAMES, FRAME_SIZE):
+        raise ReadError(f"read.num_frames and read.frame_size are for videos; found {shards.format} at {settings.uri}")
+    return {}
+
+
+def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, fields: dict[str, pa.DataType]) -> list[Unit]:
+    schema = input_schema(fields, settings.columns, shards.format, shards.store.uri).serialize().to_pybytes()
     entries = shards.entries[: settings.limit]
     for entry in entries:
         if any("\ud800" <= character <= "\udfff" for character in entry.path):
@@ -218,7 +243,7 @@ def _image_units(shards: Shards, settings: ReadSettings, unit_rows: int) -> list
             seq=seq,
             root=shards.store.uri,
             shard="",
-            format="images",
+            format=shards.format,
             start=start,
             stop=min(start + unit_rows, len(entries)),
             paths=tuple(entry.path for entry in entries[start : start + unit_rows]),

@@ -23,10 +23,11 @@ class ReadError(StorageError):
 
 @dataclass(frozen=True)
 class Fault:
-    """Why one row cannot be read; it becomes the row's `error` of stage `fetch`."""
+    """Why one row cannot be read; it becomes the row's `error`."""
 
     type: str
     message: str
+    stage: str = "fetch"
 
 
 class RowError(Exception):
@@ -81,16 +82,18 @@ class Index:
         fields: Fields found and their types; null where a field never had a value.
         warnings: What is wrong with the shard although its rows can be read.
         header: The names of a CSV file's columns, in order.
-        extensions: The members' extensions in a tar, in lower case.
+        extensions: The members' extensions in a tar, in lower case, and how many have them.
         passed_over: What belongs to no row: how many of each kind.
+        is_packed: Whether the shard is a gzip stream; places of slices are those in its content.
     """
 
     slices: Sequence[Slice]
     fields: Mapping[str, pa.DataType]
     warnings: Sequence[str] = ()
     header: Sequence[str] = ()
-    extensions: frozenset[str] = frozenset()
+    extensions: Mapping[str, int] = field(default_factory=dict)
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    is_packed: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -127,18 +130,27 @@ class Cutter:
         return self._slices
 
 
+def parse_json(text: bytes, what: str) -> Any:
+    """Parse a JSON value.
+
+    Raises:
+        RowError: It is not UTF-8 or not JSON.
+    """
+    try:
+        return json.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RowError("NotUtf8", f"{what} is not UTF-8: {error.reason} at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:
+        raise RowError("NotJson", f"{what} is not JSON: {error or 'nested too deep'}") from error
+
+
 def parse_object(text: bytes, what: str) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
         RowError: It is not UTF-8, not JSON, or not an object.
     """
-    try:
-        value = json.loads(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RowError("NotUtf8", f"{what} is not UTF-8: {error.reason} at byte {error.start}") from error
-    except (ValueError, RecursionError) as error:
-        raise RowError("NotJson", f"{what} is not JSON: {error or 'nested too deep'}") from error
+    value = parse_json(text, what)
     if not isinstance(value, dict):
         raise RowError("NotJson", f"{what} holds {type(value).__name__}, expected an object")
     return value

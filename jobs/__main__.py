@@ -1,4 +1,4 @@
-"""The command line: `triptych run`, `triptych report` and `triptych demo`.
+"""The command line: `triptych run`, `triptych retry`, `triptych report` and `triptych demo`.
 
 Here, and nowhere else, words are printed and exit codes chosen: 0 done, 1 the run failed, 2 wrong settings, 3 done but
 with more failed rows than allowed, 130 interrupted.
@@ -7,12 +7,21 @@ with more failed rows than allowed, 130 interrupted.
 import argparse
 import importlib.metadata
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from jobs.words import say_demo, say_outcome
+from jobs.words import say_demo, say_outcome, say_retry, say_too_many_failed
 from pipeline.settings import ConfigError
+
+if TYPE_CHECKING:
+    from jobs.report.write import Report
+    from pipeline.run import RunResult
 
 FAILED, WRONG_SETTINGS, TOO_MANY_FAILED, INTERRUPTED = 1, 2, 3, 130
 
@@ -22,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     _log(asked.verbose)
     try:
-        return int(asked.command(asked))
+        with _interruptible():
+            return int(asked.command(asked))
     except ConfigError as error:
         return _complain(str(error), WRONG_SETTINGS)
     except KeyboardInterrupt:
@@ -42,10 +52,22 @@ def _run(asked: argparse.Namespace) -> int:
     settings = load_settings(RunSettings, asked.config, asked.overrides)
     outcome = run_and_report(settings)
     _say(say_outcome(outcome))
-    if outcome.result.failed_share > settings.limits.max_failed_share:
-        share, limit = outcome.result.failed_share, settings.limits.max_failed_share
-        return _complain(f"{share:.1%} of the rows failed; limits.max_failed_share is {limit:.1%}", TOO_MANY_FAILED)
-    return 0
+    return _judge(outcome.result, outcome.report, settings.limits.max_failed_share)
+
+
+def _retry(asked: argparse.Namespace) -> int:
+    from jobs.start import retry_and_report
+
+    outcome = retry_and_report(asked.output, asked.overrides)
+    _say(say_retry(outcome))
+    return _judge(outcome.retried.result, outcome.report, outcome.max_failed_share)
+
+
+def _judge(result: "RunResult", report: "Report", limit: float) -> int:
+    """Return the exit code of what is finished; say why, if more rows have failed than may."""
+    if result.failed_share <= limit:
+        return 0
+    return _complain(say_too_many_failed(result, report, limit), TOO_MANY_FAILED)
 
 
 def _report(asked: argparse.Namespace) -> int:
@@ -74,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("config", metavar="CONFIG", help="a YAML file, see configs/")
     run.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. generate.sampling.max_new_tokens=32")
     run.set_defaults(command=_run)
+    retry = commands.add_parser("retry", parents=[common], help="run a finished run's failed rows again, replace them")
+    retry.add_argument("output", metavar="OUTPUT", help="the folder of the results")
+    retry.add_argument("overrides", metavar="key=value", nargs="*", help="of settings that change no answer")
+    retry.set_defaults(command=_retry)
     report = commands.add_parser("report", parents=[common], help="write report.json and report.html of a run again")
     report.add_argument("output", metavar="OUTPUT", help="the folder of the results")
     report.set_defaults(command=_report)
@@ -82,6 +108,26 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--quick", action="store_true", help="about 50 rows of each")
     demo.set_defaults(command=_demo)
     return parser
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Take SIGTERM, which machines send, as what Ctrl-C is; the second of either ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    kept = {name: signal.signal(name, interrupt) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in kept.items():
+            signal.signal(name, handler)
 
 
 def _version() -> str:

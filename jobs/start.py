@@ -1,15 +1,21 @@
-"""One run from its settings to its report: what `triptych run` does, and the demo does several times.
+"""One run from its settings to its report: what `triptych run` and `triptych retry` do, and the demo several times.
 
 It knows the order of things and decides nothing about exit codes or words for people.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jobs.config import RunSettings
 from jobs.progress import shown_progress
+from jobs.report.results import ReportError
 from jobs.report.write import Report, write_report
+from pipeline import ledger
+from pipeline.retry import Retried, retry
 from pipeline.run import RunResult, run
-from pipeline.storage import Store
+from pipeline.settings import ConfigError, check_settings, dump_settings, lay_over
+from pipeline.storage import NotFound, StorageSettings, Store
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,15 @@ class Outcome:
 
     result: RunResult
     report: Report
+
+
+@dataclass(frozen=True)
+class RetryOutcome:
+    """A finished retry, the run's report with what came of it, and what the run allows to fail."""
+
+    retried: Retried
+    report: Report
+    max_failed_share: float
 
 
 def run_and_report(settings: RunSettings) -> Outcome:
@@ -32,3 +47,50 @@ def run_and_report(settings: RunSettings) -> Outcome:
     with shown_progress(settings.job.kind) as show:
         result = run(settings, job, progress=show)
     return Outcome(result, write_report(Store(settings.write.uri, settings.write.storage), job, settings.read))
+
+
+def retry_and_report(uri: str, overrides: Sequence[str]) -> RetryOutcome:
+    """Run the failed rows of a finished run again with the settings that it has frozen, then write its report anew.
+
+    Args:
+        uri: Its output.
+        overrides: `dotted.key=value` each, of settings that change no answer.
+
+    Raises:
+        ReportError: There is no run.
+        ConfigError: The settings cannot work, or would give other answers; nothing has started.
+        RunError: The run is not finished, or the retry could not be.
+        StorageError: The output cannot be read or written.
+    """
+    settings = frozen_settings(uri, overrides)
+    job = settings.job.build()
+    with shown_progress(f"{settings.job.kind}, failed rows again") as show:
+        retried = retry(settings, job, progress=show)
+    store = Store(settings.write.uri, settings.write.storage)
+    return RetryOutcome(retried, write_report(store, job, settings.read), settings.limits.max_failed_share)
+
+
+def frozen_settings(uri: str, overrides: Sequence[str]) -> RunSettings:
+    """Return the settings that a run has frozen in its output, with those laid over that are free to change.
+
+    Raises:
+        ReportError: There is no run.
+        ConfigError: An override is none, or would give other answers than those already there.
+    """
+    laid: dict[str, Any] = {}
+    faults = lay_over(laid, overrides)
+    if faults:
+        raise ConfigError("the command line", faults)
+    # The output may stand on a store that is reached in a way which only the overrides know.
+    write = laid.get("write")
+    reached = write.get("storage", {}) if isinstance(write, dict) else {}
+    store = Store(uri, check_settings(StorageSettings, reached, "write.storage"))
+    try:
+        frozen = ledger.read_settings(store)["settings"]
+    except NotFound as error:
+        raise ReportError(f"found no run in {store.uri} ({ledger.SETTINGS} is missing), expected its output") from error
+    values = {**frozen, "write": {**frozen["write"], "uri": uri}}
+    lay_over(values, overrides)
+    settings = check_settings(RunSettings, values, store.name(ledger.SETTINGS))
+    ledger.refuse_other_settings(frozen, dump_settings(settings), store.uri)
+    return settings

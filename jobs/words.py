@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobs.demo.drawing import Drawings
     from jobs.demo.run import Demo
-    from jobs.start import Outcome
+    from jobs.report.write import Report
+    from jobs.start import Outcome, RetryOutcome
     from pipeline.run import RunResult
+
+
+# Of kinds of errors, in one line.
+MOST_KINDS = 3
 
 
 def say_outcome(outcome: "Outcome") -> list[str]:
@@ -17,15 +22,46 @@ def say_outcome(outcome: "Outcome") -> list[str]:
     if result.answered:
         head = f"{stand}, {result.output_tokens:,} tokens in {result.seconds:.0f} s"
     else:
-        head = f"nothing left to do: {stand}, stand in the results"
+        head = f"finished before, nothing to do: {stand}"
     duplicates = result.duplicate_keys or 0
     return [
         head,
         *([f"{duplicates:,} rows have a key that an earlier row has too"] if duplicates else []),
         *say_scores(numbers),
-        f"results  {result.uri}",
-        f"report   {outcome.report.page}",
+        *_say_places(result, outcome.report),
     ]
+
+
+def say_retry(outcome: "RetryOutcome") -> list[str]:
+    """Say what has come of the rows that had failed."""
+    retried = outcome.retried
+    if not retried.rows:
+        return [
+            f"no row has failed, nothing to do: {retried.result.rows:,} rows",
+            *_say_places(retried.result, outcome.report),
+        ]
+    return [
+        f"{retried.rows:,} failed rows were run again: {retried.recovered:,} are well now, "
+        f"{retried.rows - retried.recovered:,} have failed again",
+        *(f"  {one['stage']} {one['type']}: {one['count']:,}" for one in retried.failures),
+        *say_scores(outcome.report.numbers),
+        *_say_places(retried.result, outcome.report),
+    ]
+
+
+def say_too_many_failed(result: "RunResult", report: "Report", limit: float) -> str:
+    """Say how many rows failed of what, how many may, and what to do about it."""
+    failures = report.numbers["failures"]
+    kinds = ", ".join(f"{one['stage']} {one['type']} ({one['count']:,})" for one in failures[:MOST_KINDS])
+    more = f" and {len(failures) - MOST_KINDS} more kinds" if len(failures) > MOST_KINDS else ""
+    return (
+        f"{result.failed_share:.1%} of the rows failed, limits.max_failed_share is {limit:.1%}; {kinds}{more}\n"
+        f"  `triptych retry {result.uri}` runs them again once the cause is gone"
+    )
+
+
+def _say_places(result: "RunResult", report: "Report") -> list[str]:
+    return [f"results  {result.uri}", f"report   {report.page}"]
 
 
 def say_scores(numbers: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,9 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,7 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         modules = [str(ROOT / room) for room in ROOMS if (ROOT / room).is_dir()]
         options |= {"address": settings.address, "runtime_env": {"py_modules": modules}}
     try:
-        with contextlib.nullcontext() if is_verbose else _muted_core():
+        with contextlib.nullcontext() if is_verbose else _muted_core(), _own_signals():
             ray.init(**options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
@@ -114,6 +116,22 @@ def check_code_arrives(job: Any) -> str | None:
             f"it runtime_env={{'env_vars': {{'PYTHONPATH': '<folder of the packages>'}}}}, or let the run start it"
         )
     return None
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what the program does when it is asked to end; Ray puts its own way, which ends at once, in its place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as ended:  # asked in the middle of this: Ray has cleaned up after itself
+        raise KeyboardInterrupt from ended
+    finally:
+        if callable(kept):
+            signal.signal(signal.SIGTERM, kept)
 
 
 @contextlib.contextmanager

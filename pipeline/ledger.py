@@ -130,11 +130,22 @@ def refuse_other_answers(frozen: Mapping[str, Any], settings: Mapping[str, Any],
     Raises:
         ConfigError: It names each setting that differs.
     """
-    lines = [line for line in differences(frozen["settings"], settings) if not _is_free(line.split(":")[0])]
+    lines = _binding_differences(frozen["settings"], settings)
     if frozen["weights"] != weights:
         lines.append(f"model.path: a checkpoint's files have changed (was {frozen['weights']}, now {weights})")
     if lines:
         advice = "go on with the old settings, write elsewhere, or start over with write.on_existing=replace"
+        raise ConfigError(f"{uri} holds a run with other settings", [*lines, advice])
+
+
+def refuse_other_settings(frozen: Mapping[str, Any], settings: Mapping[str, Any], uri: str) -> None:
+    """Refuse to answer rows of a finished run again with settings that would give other answers.
+
+    Raises:
+        ConfigError: It names each setting that differs.
+    """
+    if lines := _binding_differences(frozen, settings):
+        advice = f"a retry may change only {', '.join(name for name in FREE if not name.startswith('job.'))}"
         raise ConfigError(f"{uri} holds a run with other settings", [*lines, advice])
 
 
@@ -198,6 +209,11 @@ def _is_installed(name: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _binding_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """List where two dumped settings differ in what answers depend on."""
+    return [line for line in differences(before, now) if not _is_free(line.split(":")[0])]
 
 
 def _is_free(path: str) -> bool:

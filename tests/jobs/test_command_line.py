@@ -52,7 +52,7 @@ def test_a_report_on_no_run_fails_in_one_line(tmp_path, capsys):
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["plan", "status", "retry", "verify", "score", "compare"])
+@pytest.mark.parametrize("command", ["plan", "status", "verify", "score", "compare"])
 def test_commands_of_later_days_are_absent(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command])

@@ -3,6 +3,7 @@
 `python -m tests.chaos.poison CONFIG`, where CONFIG is a run's with one section more: `poison: {key: [step, way]}`.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -73,11 +74,17 @@ class PoisonedCaptions:
 
 def die(way: str) -> None:
     """End this process as a bug in a library would, or as a system without memory would."""
-    if way == "exit":
-        os._exit(1)
-    if way == "hunger":
-        eat()
-    os.kill(os.getpid(), {"segfault": signal.SIGSEGV, "kill": signal.SIGKILL}[way])
+    match way:
+        case "exit":
+            os._exit(1)
+        case "segfault":
+            ctypes.string_at(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hunger":
+            eat()
+        case _:
+            raise ValueError(f"found {way!r}, expected exit, segfault, kill or hunger")
 
 
 def eat() -> None:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 # What Ray calls a process that is busy with a step at this moment; one that waits for work has a shorter title.
 BUSY = {
     "read": "read_block",
-    "preprocess": "PreprocessActor)).submit",
-    "generate": "EngineActor)).submit",
+    "preprocess": "StepActor)).submit",
+    "generate": "StepActor)).submit",
     "write": "commit_unit",
 }
+# The one thing that tells the two actors apart: preparing rows never loads torch.
+HAS_TORCH = {"preprocess": False, "generate": True}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def kill_busy(leader: int, step: str, moments: random.Random, limit_s: float) ->
     """
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
-        busy = [one for one in session(leader) if is_busy(one.title, step)]
+        busy = [one for one in session(leader) if is_busy(one, step)]
         if busy:
             chosen = moments.choice(busy)
             if _kill_if_still_busy(chosen.pid, step):
@@ -59,9 +61,11 @@ def kill_busy(leader: int, step: str, moments: random.Random, limit_s: float) ->
     raise LookupError(f"met no process at work on {step!r} within {limit_s:g} s; there were {titles}")
 
 
-def is_busy(title: str, step: str) -> bool:
-    """Say whether a process of this title works on a step."""
-    return title.startswith("ray::") and BUSY[step] in title
+def is_busy(one: Process, step: str) -> bool:
+    """Say whether a process works on a step."""
+    if not one.title.startswith("ray::") or BUSY[step] not in one.title:
+        return False
+    return step not in HAS_TORCH or HAS_TORCH[step] == _has_torch(one.pid)
 
 
 def end(leader: int) -> int:
@@ -77,7 +81,7 @@ def _kill_if_still_busy(pid: int, step: str) -> bool:
     # Held still first: between the look and the kill it might have gone on to something else.
     try:
         os.kill(pid, signal.SIGSTOP)
-        is_hit = is_busy(_title(pid), step)
+        is_hit = is_busy(Process(pid, _title(pid)), step)
         os.kill(pid, signal.SIGKILL if is_hit else signal.SIGCONT)
     except ProcessLookupError:
         return False
@@ -100,3 +104,9 @@ def _session_of(pid: int) -> int:
         state, _, _, number = file.read().rsplit(")", 1)[1].split()[:4]
         return 0 if state in "ZX" else int(number)
     return 0
+
+
+def _has_torch(pid: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
+        return "libtorch" in file.read()
+    return False

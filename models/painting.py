@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from models.engine.shortage import give_back, is_out_of_memory
 from models.types import Pixels
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,10 @@ class Painter:
         with self._stream or nullcontext():
             try:
                 return self._model.paint(layout, token_ids)
-            except torch.OutOfMemoryError:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 # What took minutes to draw is not thrown away for what other threads held for a moment.
                 log.warning("no memory to paint a picture of %s codes; trying once more", "x".join(map(str, layout)))
-            torch.cuda.empty_cache()
+            give_back(self._model.device)
             return self._model.paint(layout, token_ids)

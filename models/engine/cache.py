@@ -45,10 +45,10 @@ class Cache:
         for store in (*self.keys, *self.values):
             store[target, :, :length] = store[source, :, :length]
 
-    def clear(self, slot: int) -> None:
-        """Forget a slot whose sequence held NaN: left behind the mask, it would spoil the next sequence there."""
+    def clear(self, slots: int | slice) -> None:
+        """Forget slots whose sequence held NaN: left behind the mask, it would spoil the next sequence there."""
         for store in (*self.keys, *self.values):
-            store[slot].zero_()
+            store[slots].zero_()
 
 
 class Window:
@@ -133,9 +133,9 @@ def prefill_window(
 
 
 def decode_window(
-    cache: Cache, lengths: Tensor, longest: int, num_tokens: int = 1, memory: MemoryView | None = None
+    cache: Cache, lengths: Tensor, longest: int, num_tokens: int = 1, memory: MemoryView | None = None, first: int = 0
 ) -> Window:
-    """Return the window of the next tokens of each of the first B slots.
+    """Return the window of the next tokens of each of B slots.
 
     Where a sequence has fewer than the others, what is written behind them is overwritten before anyone sees it.
 
@@ -145,6 +145,7 @@ def decode_window(
         longest: The greatest of them, known to the host.
         num_tokens: Of each sequence.
         memory: What the tokens see beside.
+        first: The first of the slots.
     """
     extent = -(-(longest + num_tokens) // EXTENT) * EXTENT
     _, K, length, _ = cache.keys[0].shape
@@ -152,6 +153,6 @@ def decode_window(
     positions = lengths[:, None] + torch.arange(num_tokens, device=lengths.device)
     places = torch.arange(extent, device=lengths.device)
     mask = (places <= positions[..., None])[:, None]  # (B, 1, T, S)
-    heads = torch.arange(len(lengths) * K, device=lengths.device).view(-1, K, 1)
+    heads = torch.arange(first * K, (first + len(lengths)) * K, device=lengths.device).view(-1, K, 1)
     rows = (heads * length + positions[:, None]).flatten()
-    return Window(cache, slice(0, len(lengths)), positions, extent, mask, memory, rows)
+    return Window(cache, slice(first, first + len(lengths)), positions, extent, mask, memory, rows)

@@ -4,33 +4,37 @@ The engine knows sequences, the cache and the sampler. It knows nothing of image
 turns inputs into prompts, and whoever called decodes the tokens.
 
 It lives as long as its caller: sequences are submitted at any time and end out of order, so that the slots stay
-full from the first row of a run to the last.
+full from the first row of a run to the last. Where the device's memory runs short, less goes through at once; a prompt
+that fails by itself starts over when all others have ended, and only then is the shortage its own error.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Ordered
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from models.engine.cache import Cache, decode_window, prefill_window
+from models.engine.cache import Cache, decode_window
 from models.engine.decoder import Decoder, Prompt
-from models.engine.memory import Memory, MemoryView, decode_view, lasting, prefill_view
-from models.engine.sampler import choose
+from models.engine.guidance import guided, negative_name
+from models.engine.memory import Memory, MemoryView, decode_view, lasting
+from models.engine.prefill import by_length, prefill
+from models.engine.sampler import Choice, choose
 from models.engine.scheduler import Lane, Scheduler, Sequence
+from models.engine.shortage import OutOfMemory, Ration, is_out_of_memory
 
 log = logging.getLogger(__name__)
+
+One = TypeVar("One", Lane, Sequence)
+R = TypeVar("R")
 
 # Tokens of one prefill: enough for full matrix products, few enough that a 65,536-token prompt needs no more
 # memory than its cache. A longer prompt goes through in chunks of this size.
 PREFILL_TOKENS = 4096
-
-# A prompt is padded to a multiple of this, and prefilled beside prompts of the same padded length alone. So the
-# shapes it is computed in, and with them the last bits of its scores, do not depend on its company.
-PREFILL_BLOCK = 16
 
 
 class Engine:
@@ -56,6 +60,11 @@ class Engine:
         self._cache = Cache(model.cache_shape, slots, max_length)
         self._scheduler = Scheduler(slots, max_length)
         self._ended: list[Sequence] = []
+        self._short: dict[Sequence, None] = {}  # those that memory was too short for one by one, in this step
+        self._encodes = Ration("encode", slots, model.device)
+        self._prefills = Ration("prefill", PREFILL_TOKENS, model.device)
+        self._decodes = Ration("decode", slots, model.device)
+        self._choices = Ration("choose tokens of", slots, model.device)
         self._memories: list[Memory | None] = []  # what the running lanes see, and the view made of it
         self._view: MemoryView | None = None
         self._negatives: dict[bytes, Tensor] = {}  # last hidden state (D,) of negative prompts in the cache
@@ -76,6 +85,11 @@ class Engine:
         """Whether a step would have nothing to do or to return."""
         return not (self._scheduler.waiting or self._scheduler.running or self._ended)
 
+    @property
+    def num_shortages(self) -> int:
+        """Times that the device had too little memory for what was tried at once."""
+        return sum(one.num_shortages for one in (self._encodes, self._prefills, self._decodes, self._choices))
+
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; one that cannot fit ends at once, with its error, at the next step."""
         try:
@@ -87,56 +101,63 @@ class Engine:
     def step(self) -> list[Sequence]:
         """Start what fits, give every running sequence one more token, return those that have ended."""
         self._start(self._encoded(self._scheduler.admit()))
+        self._leave()
         if self._scheduler.running:
             self._decode()
+            self._leave()
         ended, self._ended = self._ended, []
         return ended
 
     def _start(self, encoded: list[tuple[Sequence, Prompt]]) -> None:
         """Bring prompts into the cache and choose their answers' first tokens."""
-        own, negative, shared = [], {}, []
+        prompts: dict[Lane, Prompt] = {}
+        negative: dict[bytes, Lane] = {}
+        shared = []
         for sequence, prompt in encoded:
             sequence.grammar = prompt.grammar
-            own.append((Lane(sequence, len(prompt.embeddings), memory=lasting(prompt.spans)), prompt))
+            prompts[Lane(sequence, len(prompt.embeddings), memory=lasting(prompt.spans))] = prompt
             if not sequence.is_guided:
                 continue
             assert prompt.negative is not None
-            lane, name = Lane(sequence, len(prompt.negative), is_negative=True), _name(sequence)
+            lane, name = Lane(sequence, len(prompt.negative), is_negative=True), negative_name(sequence)
             if name in negative or self._slot_of(name) is not None:
                 shared.append(lane)
             else:
-                negative[name] = (lane, Prompt(prompt.negative))
-        hidden: dict[Lane, Tensor] = {}
-        for length, pack in _packs([*own, *negative.values()]):
-            hidden |= zip((lane for lane, _ in pack), self._prefill(length, pack), strict=True)
+                negative[name] = lane
+                prompts[lane] = Prompt(prompt.negative)
+        hidden = self._prefilled(prompts)
         # Not more than are in the cache; and by itself, or each would keep its whole pack.
         self._negatives = {name: last for name, last in self._negatives.items() if self._slot_of(name) is not None}
-        self._negatives |= {name: hidden[lane].clone() for name, (lane, _) in negative.items()}
-        hidden |= {lane: self._copy(lane) for lane in shared}
-        if hidden:
-            self._answer(torch.stack(list(hidden.values())), list(hidden))
+        self._negatives |= {name: hidden[lane] for name, lane in negative.items() if lane in hidden}
+        for lane in shared:
+            if negative_name(lane.sequence) in self._negatives:
+                hidden[lane] = self._copy(lane)
+            else:
+                self._short[lane.sequence] = None
+        self._answer(hidden)
 
     def _slot_of(self, name: bytes) -> int | None:
         """Return a slot whose lane holds a negative prompt of this name."""
         lanes = enumerate(self._scheduler.running)
-        return next((slot for slot, lane in lanes if lane.is_negative and _name(lane.sequence) == name), None)
+        return next((slot for slot, lane in lanes if lane.is_negative and negative_name(lane.sequence) == name), None)
 
     def _copy(self, lane: Lane) -> Tensor:
         """Start a lane whose negative prompt another one holds; return its last hidden state."""
-        name = _name(lane.sequence)
-        source = self._slot_of(name)
+        source = self._slot_of(name := negative_name(lane.sequence))
         assert source is not None
-        target = self._scheduler.start([lane]).start
-        self._cache.move(source, target, lane.prompt_length)
+        self._cache.move(source, self._scheduler.start([lane]).start, lane.prompt_length)
         return self._negatives[name]
 
-    def _encoded(self, sequences: list[Sequence]) -> list[tuple[Sequence, Prompt]]:
-        if not sequences:
-            return []
+    def _encoded(self, sequences: Ordered[Sequence]) -> list[tuple[Sequence, Prompt]]:
+        return [pair for _, pairs in self._share_out(self._encodes, self._prompts, sequences) for pair in pairs]
+
+    def _prompts(self, sequences: Ordered[Sequence]) -> list[tuple[Sequence, Prompt]]:
         try:
             prompts = self._model.prompt([sequence.model_input for sequence in sequences])
             return list(zip(sequences, prompts, strict=True))
         except Exception as failure:  # whatever it is, it must cost one row and not the batch
+            if is_out_of_memory(failure):
+                raise
             # Without its traceback, which would keep alive all that the batch had encoded so far.
             error = failure.with_traceback(None)
         if len(sequences) == 1:
@@ -145,39 +166,61 @@ class Engine:
         log.warning("a batch of %d prompts failed (%r); trying them one by one", len(sequences), error)
         return [pair for sequence in sequences for pair in self._encoded([sequence])]
 
-    def _prefill(self, length: int, pack: list[tuple[Lane, Prompt]]) -> Tensor:
-        """Run prompts of one padded length through the decoder; return their last hidden states (B, D)."""
-        slots = self._scheduler.start([lane for lane, _ in pack])
-        self.num_prefilled += len(pack)
-        lengths = [lane.prompt_length for lane, _ in pack]
-        embeddings = torch.stack([F.pad(p.embeddings, (0, 0, 0, length - len(p.embeddings))) for _, p in pack])
-        # More than one chunk only ever means one prompt (see _packs); the last one made holds its last token.
-        for start in range(0, max(lengths), PREFILL_TOKENS):
-            chunk = embeddings[:, start : start + PREFILL_TOKENS]
-            places = range(start, start + chunk.shape[1])
-            view = prefill_view([prompt.spans for _, prompt in pack], places, chunk.device)
-            hidden = self._model.decode(chunk, prefill_window(self._cache, slots, places, chunk.device, view))
-        rows = torch.arange(len(lengths), device=hidden.device)
-        last = torch.tensor([length - 1 - start for length in lengths], device=hidden.device)
-        return hidden[rows, last]
+    def _share_out(
+        self, ration: Ration, work: Callable[[Ordered[One]], R], whole: Ordered[One], each: int = 1
+    ) -> list[tuple[Ordered[One], R]]:
+        """Do some work on lanes or sequences, note those that failed for want of memory by themselves."""
+        done = []
+        for some, made in ration.share_out(work, whole, each):
+            if made is not None:
+                done.append((some, made))
+            else:
+                self._short |= {one.sequence if isinstance(one, Lane) else one: None for one in some}
+        return done
+
+    def _prefilled(self, prompts: Mapping[Lane, Prompt]) -> dict[Lane, Tensor]:
+        """Run prompts through the decoder; return the last hidden states (D,) of those that memory sufficed for."""
+        hidden: dict[Lane, Tensor] = {}
+        for length, lanes in by_length(prompts).items():
+            for _, last in self._share_out(self._prefills, partial(self._prefill, length, prompts), lanes, length):
+                hidden |= last
+        return hidden
+
+    def _prefill(self, length: int, prompts: Mapping[Lane, Prompt], lanes: Ordered[Lane]) -> dict[Lane, Tensor]:
+        """Run prompts of one padded length through the decoder; return their last hidden states (D,)."""
+        slots = self._scheduler.next_slots(len(lanes))
+        try:
+            last = prefill(self._model, self._cache, slots, [prompts[lane] for lane in lanes], length, PREFILL_TOKENS)
+        except Exception:
+            self._cache.clear(slots)  # a NaN half way would spoil whoever has the slot next
+            raise
+        self._scheduler.start(lanes)
+        self.num_prefilled += len(lanes)
+        return dict(zip(lanes, last, strict=True))
 
     def _decode(self) -> None:
         """Feed every lane its sequence's pending tokens, and choose the next one of each sequence."""
-        lanes = list(self._scheduler.running)
+        hidden: dict[Lane, Tensor] = {}
+        for _, last in self._share_out(self._decodes, self._forward, list(self._scheduler.running)):
+            hidden |= last
+        self._answer(hidden)
+
+    def _forward(self, lanes: Ordered[Lane]) -> dict[Lane, Tensor]:
+        """Feed some neighbours among the running lanes; return their last hidden states (D,)."""
         device = self._model.device
         pending = [lane.sequence.pending for lane in lanes]
         T = max(map(len, pending))
         tokens = torch.tensor([[*few, *few[-1:] * (T - len(few))] for few in pending], device=device)
         lengths = [lane.cached_length for lane in lanes]
-        window = decode_window(
-            self._cache, torch.tensor(lengths, device=device), max(lengths), T, self._view_of(lanes, T)
-        )
+        view = self._view_of(lanes, T)
+        first = self._scheduler.running.index(lanes[0])
+        window = decode_window(self._cache, torch.tensor(lengths, device=device), max(lengths), T, view, first)
         hidden = self._model.decode(self._model.embed(tokens), window)
         rows = torch.arange(len(lanes), device=hidden.device)
         last = torch.tensor([len(few) - 1 for few in pending], device=hidden.device)
-        self._answer(hidden[rows, last], lanes)
+        return dict(zip(lanes, hidden[rows, last], strict=True))
 
-    def _view_of(self, lanes: list[Lane], num_tokens: int) -> MemoryView | None:
+    def _view_of(self, lanes: Ordered[Lane], num_tokens: int) -> MemoryView | None:
         """Return what the next tokens of each lane see beside the cache."""
         memories = [lane.memory for lane in lanes]
         if num_tokens > 1:
@@ -186,30 +229,51 @@ class Engine:
             self._memories, self._view = memories, decode_view(memories, 1, self._model.device)
         return self._view
 
-    def _answer(self, hidden: Tensor, lanes: list[Lane]) -> None:
-        """Choose the next token of each sequence from its lanes' hidden states (B, D); end those that are whole."""
+    def _answer(self, hidden: Mapping[Lane, Tensor]) -> None:
+        """Choose the next token of each sequence from its lanes' hidden states (D,); end those that are whole."""
+        lanes_of = defaultdict(list)
+        for lane in hidden:
+            lanes_of[lane.sequence].append(lane)
         by_choices = defaultdict(list)
-        for row, lane in enumerate(lanes):
-            by_choices[lane.sequence.choices].append(row)
-        ended: set[Sequence] = set()
-        for choices, rows in by_choices.items():
-            some = hidden if len(rows) == len(lanes) else hidden[rows]
-            scores, sequences = _guided(self._model.logits(some, choices), [lanes[row] for row in rows])
-            choice = choose(scores, [s.sampling for s in sequences], [len(s.token_ids) for s in sequences])
+        for sequence in lanes_of:
+            if sequence not in self._short:
+                by_choices[sequence.choices].append(sequence)
+        for choices, sequences in by_choices.items():
             first = 0 if choices is None else choices.start
-            for sequence, token_id, logprob in zip(sequences, choice.token_ids, choice.logprobs, strict=True):
-                if sequence.append(first + token_id, logprob):
-                    ended.add(sequence)
-                    self._ended.append(sequence)
-        if not ended:
+            choose_for = partial(self._choose, hidden, lanes_of, choices)
+            for some, choice in self._share_out(self._choices, choose_for, sequences):
+                for sequence, token_id, logprob in zip(some, choice.token_ids, choice.logprobs, strict=True):
+                    if sequence.append(first + token_id, logprob):
+                        self._ended.append(sequence)
+
+    def _choose(
+        self,
+        hidden: Mapping[Lane, Tensor],
+        lanes_of: Mapping[Sequence, list[Lane]],
+        choices: range | None,
+        sequences: Ordered[Sequence],
+    ) -> Choice:
+        lanes = [lane for sequence in sequences for lane in lanes_of[sequence]]
+        scores = guided(self._model.logits(torch.stack([hidden[lane] for lane in lanes]), choices), lanes)
+        return choose(scores, [s.sampling for s in sequences], [len(s.token_ids) for s in sequences])
+
+    def _leave(self) -> None:
+        """Free the slots of those that have ended, and of those that must wait until they have the device alone."""
+        leaving = {*self._short, *self._ended}
+        if not leaving:
             return
         self._memories, self._view = [], None  # or what nobody sees any more would stay
-        # From the back, so that closing one gap does not move a lane that ends too.
+        # From the back, so that closing one gap does not move a lane that leaves too.
         for slot, lane in reversed(list(enumerate(self._scheduler.running))):
-            if lane.sequence in ended:
-                if lane.sequence.error is not None:
+            if lane.sequence in leaving:
+                if lane.sequence.error is not None or lane.sequence in self._short:
                     self._cache.clear(slot)
                 self._close(slot)
+        for sequence in self._short:
+            if sequence.is_alone:
+                self._fail(sequence, _too_large(sequence, self._model.device))
+        self._scheduler.put_back([sequence for sequence in self._short if not sequence.is_alone])
+        self._short = {}
 
     def _close(self, slot: int) -> None:
         move = self._scheduler.end(slot)
@@ -230,40 +294,7 @@ def run_all(engine: Engine, sequences: Ordered[Sequence]) -> None:
         engine.step()
 
 
-def _packs(lanes: Ordered[tuple[Lane, Prompt]]) -> Iterator[tuple[int, list[tuple[Lane, Prompt]]]]:
-    """Yield prompts of one padded length together, as many as a prefill holds."""
-    by_length = defaultdict(list)
-    for lane, prompt in lanes:
-        by_length[-(-lane.prompt_length // PREFILL_BLOCK) * PREFILL_BLOCK].append((lane, prompt))
-    for length, pairs in by_length.items():
-        size = max(1, PREFILL_TOKENS // length)
-        for first in range(0, len(pairs), size):
-            yield length, pairs[first : first + size]
-
-
-def _guided(logits: Tensor, lanes: Ordered[Lane]) -> tuple[Tensor, list[Sequence]]:
-    """Return each sequence's scores (S, V) from its lanes' (B, V), and the sequences.
-
-    Guided scores are s c + (1 - s) u of the raw ones (Ho and Salimans 2022): taking their log-softmax first, as the
-    authors' script does, moves all scores of a row alike and changes no probability.
-    """
-    sequences = [lane.sequence for lane in lanes if not lane.is_negative]
-    negative = {lane.sequence: row for row, lane in enumerate(lanes) if lane.is_negative}
-    if not negative:
-        return logits, sequences
-    scores = logits[[row for row, lane in enumerate(lanes) if not lane.is_negative]]
-    places = [place for place, sequence in enumerate(sequences) if sequence in negative]
-    other = logits[[negative[sequences[place]] for place in places]]
-    scale = torch.tensor([[sequences[place].sampling.guidance_scale] for place in places], device=logits.device)
-    guided = scores if len(places) == len(sequences) else scores[places]
-    guided.sub_(other).mul_(scale).add_(other)
-    if guided is not scores:
-        scores[places] = guided
-    return scores, sequences
-
-
-def _name(sequence: Sequence) -> bytes:
-    """Return what tells one negative prompt from another."""
-    negative = sequence.model_input.negative
-    assert negative is not None
-    return negative.tobytes()
+def _too_large(sequence: Sequence, device: torch.device) -> OutOfMemory:
+    # Without torch's own words, which say how much was free: a row's error is to be the same in each run.
+    tokens, tiles = sequence.longest_prompt, len(sequence.model_input.tiles)
+    return OutOfMemory(f"no memory on the {device.type} for a prompt of {tokens} tokens and {tiles} tiles by itself")

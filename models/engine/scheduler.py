@@ -29,6 +29,7 @@ class Sequence:
         error: Why there is none, once ended badly.
         grammar: What the answer's tokens follow, while it runs.
         pending: The newest tokens, which the next step feeds.
+        is_alone: Whether nothing runs beside it, as there was too little memory for that.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     pending: tuple[int, ...] = ()
+    is_alone: bool = False
 
     @property
     def prompt_length(self) -> int:
@@ -152,19 +154,32 @@ class Scheduler:
         A few slots are left free until several can be filled: prompts are cheaper together.
         """
         free = self._slots - len(self.running)
-        if self.running and free < max(1, self._slots // 16):
+        if self.running and (free < max(1, self._slots // 16) or self.running[0].sequence.is_alone):
             return []
+        if self.waiting and self.waiting[0].is_alone:
+            return [] if self.running else [self.waiting.popleft()]
         admitted = []
-        while self.waiting and self.waiting[0].num_lanes <= free:
+        while self.waiting and self.waiting[0].num_lanes <= free and not self.waiting[0].is_alone:
             admitted.append(self.waiting.popleft())
             free -= admitted[-1].num_lanes
         return admitted
 
+    def put_back(self, sequences: Ordered[Sequence]) -> None:
+        """Let sequences start over before all that wait, each once nothing else runs."""
+        for sequence in reversed(sequences):
+            sequence.is_alone = True
+            sequence.token_ids, sequence.logprobs, sequence.pending, sequence.grammar = [], [], (), None
+            self.waiting.appendleft(sequence)
+
+    def next_slots(self, num_lanes: int) -> slice:
+        """Return the slots that the next lanes will have."""
+        return slice(len(self.running), len(self.running) + num_lanes)
+
     def start(self, lanes: Ordered[Lane]) -> slice:
         """Give the next slots to lanes; return them."""
-        first = len(self.running)
+        slots = self.next_slots(len(lanes))
         self.running += lanes
-        return slice(first, len(self.running))
+        return slots
 
     def end(self, slot: int) -> tuple[int, int] | None:
         """Free a slot; return (source, target) if the last lane must move to close the gap."""

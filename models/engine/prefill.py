@@ -1,0 +1,55 @@
+"""Bring prompts into the cache: which of them go together, and their way through the decoder.
+
+Whose prompts they are and what becomes of them is not known here.
+
+Shapes: B prompts, T tokens, D model width.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.engine.cache import Cache, prefill_window
+from models.engine.decoder import Decoder, Prompt
+from models.engine.memory import prefill_view
+from models.engine.scheduler import Lane
+
+# A prompt is padded to a multiple of this, and prefilled beside prompts of the same padded length alone. So the
+# shapes it is computed in, and with them the last bits of its scores, do not depend on its company.
+PREFILL_BLOCK = 16
+
+
+def by_length(lanes: Iterable[Lane]) -> dict[int, list[Lane]]:
+    """Return the lanes whose prompts may go together, by padded length."""
+    found = defaultdict(list)
+    for lane in lanes:
+        found[-(-lane.prompt_length // PREFILL_BLOCK) * PREFILL_BLOCK].append(lane)
+    return found
+
+
+def prefill(
+    model: Decoder, cache: Cache, slots: slice, prompts: Sequence[Prompt], length: int, chunk_tokens: int
+) -> list[Tensor]:
+    """Run prompts through the decoder; return their last hidden states (D,).
+
+    Args:
+        model: A family's model.
+        cache: Where their keys and values go.
+        slots: One for each prompt.
+        prompts: Of one padded length; a single one if that is more than a chunk.
+        length: That length.
+        chunk_tokens: Tokens that go through at once.
+    """
+    padded = torch.stack([F.pad(p.embeddings, (0, 0, 0, length - len(p.embeddings))) for p in prompts])  # (B, T, D)
+    lengths = [len(prompt.embeddings) for prompt in prompts]
+    # The last chunk that is made holds the last token.
+    for start in range(0, max(lengths), chunk_tokens):
+        chunk = padded[:, start : start + chunk_tokens]
+        places = range(start, start + chunk.shape[1])
+        view = prefill_view([prompt.spans for prompt in prompts], places, chunk.device)
+        hidden = model.decode(chunk, prefill_window(cache, slots, places, chunk.device, view))
+    # Each by itself, or one that is kept would keep its whole pack.
+    return [hidden[row, length - 1 - start].clone() for row, length in enumerate(lengths)]

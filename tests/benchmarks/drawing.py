@@ -73,7 +73,7 @@ class Both:
             "body": [(self.ours, "decode")],
             "cache": [(Window, "extend")],
             "head": [(self.ours, "logits")],
-            "guidance": [(our_engine, "_guided")],
+            "guidance": [(our_engine, "guided")],
             "top k and draw": [(our_engine, "choose")],
         }
 

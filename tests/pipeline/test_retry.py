@@ -1,0 +1,283 @@
+"""What a retry writes down, and how answered rows come into the places of failed ones; without Ray."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import ledger
+from pipeline.columns import ERROR
+from pipeline.retry import (
+    BEFORE,
+    Frozen,
+    books_of,
+    failed_rows,
+    freeze_retry,
+    open_retry,
+    refuse_changed_shards,
+    restrict,
+    rewrite_part,
+)
+from pipeline.rewrite import replace_rows
+from pipeline.rows import UNIT
+from pipeline.run import RunError
+from pipeline.settings import ConfigError
+from pipeline.storage import NotFound, Store
+from pipeline.tars import picture_tar
+from pipeline.units import ReadSettings, Unit, units_from_parquet
+from pipeline.write import Part, commit_unit, parquet_bytes, plan_parts, unit_path
+from tests.pipeline.toys import units_of
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("error", ERROR),
+        ("caption", pa.string()),
+    ]
+)
+GONE = {"stage": "fetch", "type": "NotFound", "message": "no such file"}
+BROKEN = {"stage": "decode", "type": "BadImage", "message": "cannot decode"}
+UNITS = units_of(10, 3)  # rows 0-2, 3-5, 6-8 and 9
+PARTS = plan_parts(UNITS, 6)  # rows 0-5 and 6-9
+FAILED = (1, 4, 5)
+
+
+def row(index: int, error: dict[str, str] | None = None, caption: str = "", shard: str = "s.tar") -> dict[str, Any]:
+    return {
+        "key": f"key {index}",
+        "shard": shard,
+        "index": index,
+        "finish_reason": "error" if error else "stop",
+        "prompt_tokens": None if error else 3,
+        "output_tokens": 0 if error else 4,
+        "error": error,
+        "caption": None if error else caption or f"caption {index}",
+    }
+
+
+def table(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+def captions(rows: pa.Table) -> list[str | None]:
+    return list(rows["caption"].to_pylist())
+
+
+def read_part(store: Store, part: Part) -> pa.Table:
+    return pq.read_table(io.BytesIO(store.read(part.path)))
+
+
+def names(store: Store) -> list[str]:
+    return [entry.path for entry in store.list()]
+
+
+def commit(store: Store, unit: Unit, frozen: Frozen, *rows: dict[str, Any]) -> None:
+    block = table(*rows)
+    commit_unit(block.append_column(UNIT, pa.array([unit.name] * len(rows))), store, frozen.units_folder)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """The output of a finished run of ten rows, of which three of the first part have failed."""
+    store = Store(str(tmp_path / "out"))
+    for part in PARTS:
+        numbers = range(part.units[0].start, part.units[-1].stop)
+        store.publish(part.path, parquet_bytes(table(*(row(n, GONE if n in FAILED else None) for n in numbers))))
+    return store
+
+
+@pytest.fixture
+def frozen(store: Store) -> Frozen:
+    return freeze_retry(store, PARTS, failed_rows(store, PARTS))
+
+
+def test_only_the_units_with_failed_rows_are_read_again_and_of_them_only_these_rows(store: Store) -> None:
+    found = failed_rows(store, PARTS)
+    assert [(unit.seq, unit.only, unit.num_rows) for unit, _ in found] == [(0, (1,), 1), (1, (1, 2), 2)]
+    assert [[one["key"] for one in rows] for _, rows in found] == [["key 1"], ["key 4", "key 5"]]
+    assert [part.number for part in restrict(PARTS, (unit for unit, _ in found))] == [0]
+
+
+def test_files_of_a_folder_are_found_by_their_paths(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    unit = Unit(0, "memory://in", "", "images", 0, 3, b"", paths=("a.png", "b.png", "c.png"))
+    (part,) = plan_parts([unit], 10)
+    rows = [row(0, shard="a.png"), row(0, BROKEN, shard="b.png"), row(0, GONE, shard="c.png")]
+    store.publish(part.path, parquet_bytes(table(*rows)))
+    assert [unit.only for unit, _ in failed_rows(store, [part])] == [(1, 2)]
+
+
+def test_a_row_that_the_plan_does_not_know_is_an_error(store: Store) -> None:
+    with pytest.raises(RunError, match=r"part-00000.parquet holds rows that are not in the plan, first .*1"):
+        failed_rows(store, [replace(PARTS[0], units=UNITS[1:2])])
+
+
+def test_what_is_run_again_and_how_it_stood_there_is_written_down(store: Store, frozen: Frozen) -> None:
+    plan = pq.read_table(io.BytesIO(store.read("_triptych/retries/0001/plan.parquet")))
+    assert plan.schema.field("before").type == BEFORE
+    before = [one for rows in plan["before"].to_pylist() for one in rows]
+    assert before == [{"key": f"key {n}", "shard": "s.tar", "index": n, "error": GONE} for n in FAILED]
+    assert units_from_parquet(store.read("_triptych/retries/0001/plan.parquet")) == list(frozen.parts[0].units)
+
+
+def test_the_second_of_two_retries_takes_the_plan_of_the_first(store: Store) -> None:
+    found = failed_rows(store, PARTS)
+    store.publish("_triptych/retries/0001/plan.parquet", _plan_of(store, found[:1]))
+    frozen = open_retry(store, PARTS)
+    assert frozen is not None and frozen.number == 1
+    assert [unit.seq for unit in frozen.parts[0].units] == [0]
+
+
+def _plan_of(store: Store, found: list[Any]) -> bytes:
+    elsewhere = Store(f"{store.uri}/elsewhere")
+    freeze_retry(elsewhere, PARTS, found)
+    return elsewhere.read("_triptych/retries/0001/plan.parquet")
+
+
+def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(store: Store, frozen: Frozen) -> None:
+    (part,) = frozen.parts
+    before = read_part(store, part)
+    commit(store, part.units[0], frozen, row(1, caption="now"))
+    commit(store, part.units[1], frozen, row(4, caption="now too"), row(5, BROKEN))
+    assert books_of(frozen).look(store).units == {unit.name for unit in part.units}
+    rewrite_part(store, part, SCHEMA, frozen=frozen)
+    after = read_part(store, part)
+    assert captions(after) == ["caption 0", "now", "caption 2", "caption 3", "now too", None]
+    assert after["index"].to_pylist() == before["index"].to_pylist()
+    assert after["error"].to_pylist()[5] == BROKEN
+    left = [name for name in names(store) if name.startswith("_triptych")]
+    assert left == ["_triptych/retries/0001/part-00000.json", "_triptych/retries/0001/plan.parquet"]
+    assert json.loads(store.read(left[0])) == {
+        "rows": 3,
+        "recovered": 2,
+        "failures": [{"stage": "decode", "type": "BadImage", "count": 1}],
+    }
+    assert books_of(frozen).look(store).parts == {0}
+    assert open_retry(store, PARTS) is None
+    assert ledger.look(store).units == frozenset()
+
+
+def test_a_part_of_replaced_rows_has_the_bytes_of_one_that_was_right_at_once(store: Store, frozen: Frozen) -> None:
+    (part,) = frozen.parts
+    commit(store, part.units[0], frozen, row(1))
+    commit(store, part.units[1], frozen, row(4), row(5))
+    rewrite_part(store, part, SCHEMA, frozen=frozen)
+    assert store.read(part.path) == parquet_bytes(table(*(row(n) for n in range(6))))
+
+
+def test_a_retry_that_brings_the_same_errors_leaves_the_part_untouched(store: Store, frozen: Frozen) -> None:
+    (part,) = frozen.parts
+    before = Path(f"{store.uri}/{part.path}").stat()
+    commit(store, part.units[0], frozen, row(1, GONE))
+    commit(store, part.units[1], frozen, row(4, GONE), row(5, GONE))
+    rewrite_part(store, part, SCHEMA, frozen=frozen)
+    after = Path(f"{store.uri}/{part.path}").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_retry_killed_at_any_moment_of_the_writing_goes_on_and_ends_alike(store: Store, frozen: Frozen) -> None:
+    (part,) = frozen.parts
+    commit(store, part.units[0], frozen, row(1))
+    commit(store, part.units[1], frozen, row(4), row(5, BROKEN))
+    units = {unit_path(unit.name, frozen.units_folder): None for unit in part.units}
+    kept = {path: store.read(path) for path in units}
+    rewrite_part(store, part, SCHEMA, frozen=frozen)
+    after, mark = store.read(part.path), store.read(frozen.mark(part))
+    # Killed after the part and before its mark; after the mark and before the units are gone, all or one of them.
+    for gone, left in (([frozen.mark(part)], kept), ([], kept), ([], dict(list(kept.items())[:1]))):
+        store.delete(gone)
+        for path, data in left.items():
+            store.publish(path, data)
+        rewrite_part(store, part, SCHEMA, frozen=frozen)
+        assert (store.read(part.path), store.read(frozen.mark(part))) == (after, mark)
+        assert not set(names(store)) & set(kept)
+
+
+def test_units_that_vanish_without_a_mark_are_an_error(store: Store, frozen: Frozen) -> None:
+    commit(store, frozen.parts[0].units[0], frozen, row(1))
+    with pytest.raises(NotFound):
+        rewrite_part(store, frozen.parts[0], SCHEMA, frozen=frozen)
+
+
+def test_a_unit_with_other_rows_than_were_asked_for_changes_nothing(store: Store, frozen: Frozen) -> None:
+    (part,) = frozen.parts
+    before = store.read(part.path)
+    commit(store, part.units[0], frozen, row(2))
+    commit(store, part.units[1], frozen, row(4), row(5))
+    with pytest.raises(ValueError, match="holds other rows than were asked for"):
+        rewrite_part(store, part, SCHEMA, frozen=frozen)
+    assert store.read(part.path) == before
+
+
+def test_one_failed_row_can_become_several_pictures_and_the_tar_gets_them_too(tmp_path: Path) -> None:
+    schema = pa.schema([*SCHEMA, ("image", pa.binary()), ("image_format", pa.string()), ("caption_in", pa.string())])
+    store = Store(str(tmp_path))
+    (part,) = plan_parts(UNITS[:1], 10, have_tars=True)
+
+    def drawn(index: int, error: dict[str, str] | None, *pictures: bytes) -> list[dict[str, Any]]:
+        plain = {**row(index, error), "image_format": "png", "caption_in": "a circle"}
+        return [{**plain, "image": picture} for picture in pictures] or [{**plain, "image": None}]
+
+    first = [*drawn(0, None, b"A", b"B"), *drawn(1, GONE), *drawn(2, None, b"E")]
+    store.publish(part.path, parquet_bytes(pa.Table.from_pylist(first, schema=schema)))
+    frozen = freeze_retry(store, [part], failed_rows(store, [part]))
+    again = pa.Table.from_pylist(drawn(1, None, b"C", b"D"), schema=schema)
+    commit_unit(again.append_column(UNIT, pa.array([UNITS[0].name] * 2)), store, frozen.units_folder)
+    rewrite_part(store, frozen.parts[0], schema, frozen=frozen)
+    rows = read_part(store, part)
+    assert rows["image"].to_pylist() == [b"A", b"B", b"C", b"D", b"E"]
+    assert store.read("_webdataset/part-00000.tar") == picture_tar(0, rows)
+
+
+def test_a_row_does_not_lose_what_it_had() -> None:
+    rows = table(row(0), row(1), row(1, BROKEN), row(1, caption="third"), row(2, BROKEN))
+    assert replace_rows(rows, table(row(1, GONE))).equals(rows)
+    better = table(row(1), row(1, caption="second"), row(1, caption="third"))
+    assert captions(replace_rows(rows, better)) == ["caption 0", "caption 1", "second", "third", None]
+    other = replace_rows(rows, table(row(2, GONE)))
+    assert other["error"].to_pylist()[4] == GONE, "of two errors the later one is true"
+
+
+def test_a_picture_whose_check_failed_is_kept_if_it_cannot_be_drawn_again() -> None:
+    unchecked = {**row(0), "error": {"stage": "check", "type": "MemoryError", "message": "no room"}}
+    assert captions(replace_rows(table(unchecked), table(row(0, GONE)))) == ["caption 0"]
+    assert captions(replace_rows(table(unchecked), table(row(0, caption="well")))) == ["well"]
+
+
+def test_rows_that_are_not_in_the_part_or_stand_in_two_places_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"1 rows .* are not in the part, first \('s.tar', 7\)"):
+        replace_rows(table(row(0)), table(row(7)))
+    with pytest.raises(ValueError, match=r"row 0 of s.tar stands in two places"):
+        replace_rows(table(row(0), row(1), row(0)), table(row(1)))
+
+
+def test_shards_that_have_changed_or_gone_are_named_before_anything_starts(tmp_path: Path) -> None:
+    for name in ("same.tar", "longer.tar"):
+        (tmp_path / name).write_bytes(b"12345")
+    units = [
+        Unit(seq, str(tmp_path), name, "webdataset", 0, 1, b"", size=size)
+        for seq, (name, size) in enumerate([("same.tar", 5), ("longer.tar", 4), ("gone.tar", 5)])
+    ]
+    refuse_changed_shards(plan_parts(units[:1], 1), ReadSettings(uri=str(tmp_path)))
+    with pytest.raises(ConfigError) as caught:
+        refuse_changed_shards(plan_parts(units, 1), ReadSettings(uri=str(tmp_path)))
+    changed, gone, advice = caught.value.faults
+    assert "longer.tar is not what it was" in changed and "gone.tar" in gone
+    assert "put the shards back" in advice
+
+
+@pytest.mark.parametrize("cut", [1, 7, 100])
+def test_equal_rows_give_equal_bytes_however_they_were_put_together(cut: int) -> None:
+    rows = table(*(row(n, GONE if n % 3 == 0 else None, "long " * 3000 + str(n)) for n in range(300)))
+    pieces = pa.concat_tables([rows.slice(start, cut) for start in range(0, 300, cut)])
+    assert parquet_bytes(pieces) == parquet_bytes(rows)

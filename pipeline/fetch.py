@@ -1,15 +1,20 @@
-"""Fetch a unit's images: bytes that stand in the row already, or files named by path or uri.
+"""Fetch a unit's images: bytes that stand in the row already, files named by path or uri, or the frames of videos.
 
-It knows rows and stores; it decodes nothing.
+It knows rows and stores; what is in the files it does not look at.
 """
 
 import posixpath
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.formats.rows import LIMIT_BYTES, RawRow, RowError
+import pyarrow as pa
+
+from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, RowError
 from pipeline.storage import NotFound, StorageError, Store, Unreachable
+
+if TYPE_CHECKING:
+    from pipeline.formats.video import Frames
 
 # Files asked for at once: a GET takes about ten milliseconds, most of them waiting.
 NUM_FETCHERS = 16
@@ -23,6 +28,38 @@ def fetch_images(rows: Sequence[RawRow], folder: Store) -> list[list[bytes]]:
     """
     with ThreadPoolExecutor(NUM_FETCHERS) as pool:
         return list(pool.map(lambda row: _images(row, folder), rows))
+
+
+def video_block(paths: Sequence[str], store: Store, num_frames: int, size: int) -> RawBlock:
+    """Return the rows of videos: their frames are their images. One that gives none has a fault.
+
+    Raises:
+        Unreachable: The store does not answer; that is no row's fault.
+        ReadError: Nothing here decodes videos.
+    """
+    from pipeline.formats import video
+
+    found = [_frames(path, store, num_frames, size) for path in paths]
+    rows = [
+        RawRow(key=path, fault=one) if isinstance(one, Fault) else RawRow(key=path, image=one.images)
+        for path, one in zip(paths, found, strict=True)
+    ]
+    values = [None if isinstance(one, Fault) else (one.duration, one.times) for one in found]
+    columns = zip(video.FIELDS.items(), zip(*[one or (None, None) for one in values], strict=True), strict=True)
+    return RawBlock(rows, {name: pa.chunked_array([pa.array(column, kind)]) for (name, kind), column in columns})
+
+
+def _frames(path: str, store: Store, num_frames: int, size: int) -> "Frames | Fault":
+    from pipeline.formats.video import BadVideo, sample
+
+    try:
+        return store.use(path, lambda file: sample(file, num_frames, size))
+    except BadVideo as error:
+        return Fault("BadVideo", f"{path}: {error}", stage="decode")
+    except Unreachable:
+        raise
+    except StorageError as error:
+        return _fault(error)
 
 
 def _images(row: RawRow, folder: Store) -> list[bytes]:
@@ -74,7 +111,10 @@ def _file(path: str, folder: Store) -> bytes:
         return Store(f"{scheme}{mark}{parent}", folder.settings, folder.patience_s).read(name, 0, LIMIT_BYTES + 1)
     except Unreachable:
         raise
-    except NotFound as error:
-        raise RowError("NotFound", str(error)) from error
     except StorageError as error:
-        raise RowError("StorageError", str(error)) from error
+        fault = _fault(error)
+        raise RowError(fault.type, fault.message) from error
+
+
+def _fault(error: StorageError) -> Fault:
+    return Fault("NotFound" if isinstance(error, NotFound) else "StorageError", str(error))

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.columns import ERROR, OUR_COLUMNS, output_name, source_column
-from pipeline.fetch import fetch_images, video_row
+from pipeline.fetch import fetch_images, video_block
 from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.fields import fit_column, fit_values
 from pipeline.formats.packed import Unpacked
@@ -66,7 +66,7 @@ def _raw_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
     if unit.format == "images":
         return RawBlock([RawRow(key=path, image=path) for path in unit.paths])
     if unit.format == "video":
-        return RawBlock([video_row(path, store, settings.num_frames, settings.frame_size) for path in unit.paths])
+        return video_block(unit.paths, store, settings.num_frames, settings.frame_size)
     check_unchanged(unit, store)
     if unit.format == "parquet":
         return _parquet_block(unit, settings, store)

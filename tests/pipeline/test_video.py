@@ -1,6 +1,8 @@
 """Videos become a few of their frames."""
 
 import io
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +12,11 @@ from PIL import Image
 
 from models.images import decode_image
 from pipeline.formats import video as videos
+from pipeline.formats.rows import ReadError
 from pipeline.formats.video import BadVideo, Frames, sample
+from pipeline.read import read_unit
+from pipeline.units import ReadSettings, plan_units
+from tests.pipeline.inputs import faults, rows_of, write
 from tests.pipeline.videos import numbers, sound, video
 
 CONTAINERS = [
@@ -189,3 +195,54 @@ def test_a_store_that_stumbles_is_not_the_end_of_the_video() -> None:
     assert len(data) > 40_000
     with pytest.raises(ConnectionError, match="reset by peer"):
         sample(Stumbling(data), 10, 490)
+
+
+def test_every_file_of_a_folder_of_videos_is_a_row(tmp_path: Path) -> None:
+    write(tmp_path / "deep/b.MP4", video(20))
+    write(tmp_path / "a.webm", video(3, "webm", "libvpx-vp9"))
+    write(tmp_path / "c.mkv", b"never a video")
+    write(tmp_path / "notes.txt", "of the day")
+    rows = rows_of(tmp_path, 2, num_frames=4, frame_size=32)
+    assert [(row["key"], row["shard"], row["index"]) for row in rows] == [
+        (name, name, 0) for name in ("a.webm", "c.mkv", "deep/b.MP4")
+    ]
+    assert [numbers(row["images"]) for row in rows] == [[0, 1, 2], [], [2, 7, 12, 17]]
+    assert rows[2]["frame_times"] == pytest.approx([0.2, 0.7, 1.2, 1.7])
+    assert rows[2]["duration"] == pytest.approx(2)
+    assert decode_image(rows[2]["images"][0]).size == (32, 24)
+    assert [row["error"] and (row["error"]["stage"], row["error"]["type"]) for row in rows] == [
+        None,
+        ("decode", "BadVideo"),
+        None,
+    ]
+    assert str(rows[1]["error"]["message"]).startswith("c.mkv: cannot read a video")
+
+
+def test_a_video_that_is_gone_costs_its_row_only(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write(tmp_path / name, video(2))
+    settings = ReadSettings(uri=str(tmp_path))
+    (unit,) = plan_units(settings, 2)
+    (tmp_path / "a.mp4").unlink()
+    assert faults(read_unit(unit, settings).to_pylist()) == ["NotFound", None]
+
+
+def test_frames_are_asked_of_videos_only(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", picture("PNG"))
+    with pytest.raises(ReadError, match=r"read.num_frames and read.frame_size are for videos; found images at"):
+        rows_of(tmp_path, num_frames=8)
+
+
+def test_without_a_decoder_the_remedy_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", video(2))
+    code = f"""
+import sys
+sys.modules["av"] = None
+from pipeline.units import ReadSettings, plan_units
+try:
+    plan_units(ReadSettings(uri={str(tmp_path)!r}), 1)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("ReadError reading videos takes PyAV: pip install 'triptych[video]'")

@@ -17,7 +17,8 @@ from pipeline.units import ReadSettings, Unit, plan_units, units_from_parquet, u
 # Of tiles, in one unit: a few units in flight must fit the object store.
 UNIT_BYTES = 120 * 10**6
 LEAST_ROWS, MOST_ROWS = 8, 512
-# A small input is still cut into so many units, so that several actors find work and progress can be seen.
+# A small input is still cut into so many units, so that several actors find work and progress can be seen; but not into
+# units of fewer than LEAST_ROWS, unless the rows are large: the 64 frames of a video are 46 MB.
 LEAST_UNITS = 16
 ROWS_PER_PART = 10_000
 # A drawn picture takes minutes and about a megabyte: so few are lost with an actor, and a part still fits into memory.
@@ -50,7 +51,7 @@ def rows_per_part(setting: int | str, units: Sequence[Unit], job: Job) -> int:
 
 def rows_by_memory(bytes_per_row: Sequence[int]) -> int:
     """Say how many rows a unit may have, given the tiles of some."""
-    return max(LEAST_ROWS, min(MOST_ROWS, UNIT_BYTES // max(1, *bytes_per_row)))
+    return max(1, min(MOST_ROWS, UNIT_BYTES // max(1, *bytes_per_row)))
 
 
 def freeze_plan(store: Store, units: Sequence[Unit]) -> list[Unit]:

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from pipeline.columns import source_column
 from pipeline.formats import manifest, samples
 from pipeline.formats.packed import Unpacked
-from pipeline.shards import FILE_FORMATS
 from pipeline.storage import Store
 from pipeline.units import ReadSettings, Unit
 
@@ -74,7 +73,7 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
         names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
     elif unit.format == "parquet":
         names = store.use(unit.shard, lambda file: _parquet_keys(file, unit, column))
-    elif unit.format in FILE_FORMATS:
+    elif unit.format == "images" or unit.format == "video":
         names = []
     else:
         rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)

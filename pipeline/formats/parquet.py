@@ -12,6 +12,15 @@ import pyarrow.parquet as pq
 from pipeline.formats.rows import LIMIT_BYTES, Index, RawBlock, RawRow, Slice
 
 BUFFER_BYTES = 4 * 2**20
+# Types that hold values of another, in any number or shared between rows.
+OF_VALUES = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+    pa.types.is_dictionary,
+)
 
 
 def index(file: BinaryIO, unit_rows: int) -> Index:
@@ -36,14 +45,14 @@ def read(file: BinaryIO, start: int, stop: int, key: str | None, image: str | No
 
 def image_type_fault(kind: pa.DataType) -> str | None:
     """Say what an image column should hold if it cannot be one; None if it can."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return image_type_fault(kind.value_type)
-    if pa.types.is_dictionary(kind):
+    if isinstance(kind, pa.BaseExtensionType):
+        return image_type_fault(kind.storage_type)
+    if any(is_of_values(kind) for is_of_values in OF_VALUES):
         return image_type_fault(kind.value_type)
     if pa.types.is_struct(kind):
         names = {field.name for field in kind}
         return None if names & {"bytes", "path"} else "a struct with `bytes` and `path`"
-    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    is_bytes = "binary" in str(kind)  # there are four kinds of it
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return None if is_bytes or is_text or pa.types.is_null(kind) else "bytes, struct<bytes, path>, a path, or a list"
 

@@ -170,11 +170,18 @@ def test_parquet_images_come_as_bytes_as_the_hubs_struct_or_as_paths(tmp_path: P
         "absolute": [str(tmp_path / "deep/pictures/1.jpg"), None, (tmp_path / "deep/pictures/1.jpg").as_uri(), ""],
         "several": [[b"one"], None, [b"one", b"one"], []],
         "dictionary": pa.array(["pictures/1.jpg", None, "pictures/1.jpg", None]).dictionary_encode(),
+        "large": pa.array([b"one", None, b"one", None], pa.large_binary()),
+        "fixed": pa.array([b"one", None, b"one", None], pa.binary(3)),
+        "view": pa.array([b"one", None, b"one", None], pa.binary_view()),
+        "structs": [[struct[0]], None, [struct[0], None, struct[2]], [None]],
+        "nested": [[[b"one"]], None, [[b"one"], [], [b"one"]], [[]]],
+        "pair": pa.array([[b"one", None], None, [b"one", b"one"], [None, None]], pa.list_(pa.binary(), 2)),
     }
     pq.write_table(pa.table(columns), tmp_path / "deep/a.parquet")
     for name in columns:
         rows = rows_of(tmp_path / "deep/a.parquet", 4, columns={"image": name})
-        expected = [[b"one"], [], [b"one", b"one"] if name == "several" else [b"one"], []]
+        are_two = name in ("several", "structs", "nested", "pair")
+        expected = [[b"one"], [], [b"one", b"one"] if are_two else [b"one"], []]
         assert [row["images"] for row in rows] == expected, name
         assert faults(rows) == [None] * 4
 

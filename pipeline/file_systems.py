@@ -3,6 +3,7 @@
 Credentials come from the environment or the provider chain. It knows schemes and packages, no files.
 """
 
+import functools
 import os
 from typing import Any
 
@@ -59,16 +60,24 @@ def absolute(uri: str) -> str:
 
 
 def open_file_system(uri: str, settings: StorageSettings) -> Any:
-    """Return the file system of a uri; fsspec hands out one per process, thread and set of options.
+    """Return the file system of a uri; opening it twice opens nothing twice.
 
     Raises:
         StorageError: There is no such kind of uri, or its package is not installed.
     """
     scheme = scheme_of(uri)
     try:
-        return _s3(scheme, settings) if scheme in S3_SCHEMES else fsspec.filesystem(scheme)
+        if fsspec.get_filesystem_class(scheme).async_impl:
+            return _shared(os.getpid(), scheme, settings)
+        return fsspec.filesystem(scheme)
     except (ImportError, ValueError) as error:
         raise StorageError(_unusable(uri, scheme, error)) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(process: int, scheme: str, settings: StorageSettings) -> Any:
+    """Return one client for all threads of a process: fsspec would open one for each, at a tenth of a second."""
+    return _s3(scheme, settings) if scheme in S3_SCHEMES else fsspec.filesystem(scheme)
 
 
 def _s3(scheme: str, settings: StorageSettings) -> Any:

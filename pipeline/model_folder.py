@@ -3,17 +3,22 @@
 It knows folders and files; what is in them is the business of `models`.
 """
 
+import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import re
-import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from pipeline.model_files import CACHE_VARIABLE, fetch_missing
 from pipeline.storage import Entry, NotFound, StorageError, StorageSettings, Store, absolute
-from pipeline.storage_faults import describe
+from pipeline.storage_faults import describe, harmless
+
+log = logging.getLogger(__name__)
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What is read of a model's folder. The rest is code, pickled weights, pictures of the authors; folders inside hold the
@@ -31,7 +36,11 @@ def local_copy(uri: str, settings: StorageSettings) -> str:
     """Return a local folder with a model's files: the path itself, a downloaded copy, or the hub's snapshot.
 
     A copy lies under `$TRIPTYCH_CACHE` (default `~/.cache/triptych`), one per content of the remote folder; processes
-    that want the same one wait for the first, and none ever sees half of it.
+    that want the same one wait for the first, and none ever sees half of it. A copy that is no longer what was
+    downloaded is made good.
+
+    Raises:
+        StorageError: There is no model, or it cannot be fetched or kept.
     """
     if "://" in uri and not uri.startswith("file://"):
         return _downloaded(Store(uri, settings))
@@ -46,32 +55,66 @@ def local_copy(uri: str, settings: StorageSettings) -> str:
 def _downloaded(store: Store) -> str:
     entries = [entry for entry in store.list() if is_read(entry.path)]
     if not entries:
-        raise NotFound(f"no model at {store.uri}: there are no files like {', '.join(PATTERNS)} in it")
-    content = "\n".join(f"{entry.path} {entry.size} {entry.etag}" for entry in entries)
-    digest = hashlib.sha256(f"{store.uri}\n{store.settings.endpoint_url}\n{content}".encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("TRIPTYCH_CACHE", "~/.cache/triptych")).expanduser()
-    folder = cache / f"{store.uri.rstrip('/').rsplit('/', 1)[-1]}-{digest}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
+        raise NotFound(f"no model at {store.name('')}: there are no files like {', '.join(PATTERNS)} in it")
+    folder = _cache() / f"{store.uri.rstrip('/').rsplit('/', 1)[-1]}-{_digest(store, entries)}"
+    with _locked(Path(f"{folder}.lock"), store):
+        if folder.is_dir():
+            _make_good(store, entries, folder)
+        else:
             _download(store, entries, folder)
     return str(folder)
 
 
 def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
-    unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that died; we hold the lock
-    unfinished.mkdir()
-    for entry in entries:
-        target = unfinished / entry.path  # a bare file name; see is_read
-        with store.open(entry.path) as source, target.open("wb") as copy:
-            shutil.copyfileobj(source, copy, 16 * 2**20)
-        if target.stat().st_size != entry.size:
-            raise StorageError(
-                f"cannot download {store.name(entry.path)}: got {target.stat().st_size} bytes, expected {entry.size}"
-            )
+    unfinished = Path(f"{folder}.unfinished")  # what a process left that died here; we hold the lock
+    unfinished.mkdir(exist_ok=True)
+    size = sum(entry.size for entry in entries) / 10**9
+    log.info("fetching %s (%d files, %.2f GB) to %s", store.name(""), len(entries), size, folder)
+    began = time.monotonic()
+    fetch_missing(store, entries, unfinished, _record(folder))
+    wanted = {entry.path for entry in entries}
+    for path in unfinished.iterdir():
+        if path.name not in wanted:
+            path.unlink()
     os.replace(unfinished, folder)
+    log.info("fetched %s in %.0f s", store.name(""), time.monotonic() - began)
+
+
+def _make_good(store: Store, entries: Sequence[Entry], folder: Path) -> None:
+    if again := fetch_missing(store, entries, folder, _record(folder)):
+        log.warning("%s was not what had been fetched from %s: fetched %s again", folder, store.name(""), again)
+
+
+def _record(folder: Path) -> Path:
+    return Path(f"{folder}.files.json")
+
+
+def _digest(store: Store, entries: Sequence[Entry]) -> str:
+    content = "\n".join(f"{entry.path} {entry.size} {entry.etag}" for entry in entries)
+    return hashlib.sha256(f"{store.uri}\n{store.settings.endpoint_url}\n{content}".encode()).hexdigest()[:16]
+
+
+def _cache() -> Path:
+    cache = Path(os.environ.get(CACHE_VARIABLE, "~/.cache/triptych")).expanduser()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep models at {cache}: {describe(error)}; set {CACHE_VARIABLE} to another folder"
+        ) from error
+    return cache
+
+
+@contextlib.contextmanager
+def _locked(path: Path, store: Store) -> Iterator[None]:
+    """Let one process of this machine at a time be here; the lock goes with its process, however that ends."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process that fetches %s", store.name(""))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _hub_snapshot(name: str) -> str:
@@ -82,4 +125,4 @@ def _hub_snapshot(name: str) -> str:
     except Exception as error:  # offline, no such model, no access: each has its own class there
         raise StorageError(
             f"no model at {name!r}: it is neither a local folder nor a model that the hub hands out ({describe(error)})"
-        ) from error
+        ) from harmless(error)

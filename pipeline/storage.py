@@ -6,6 +6,7 @@ listing in memory, and takes credentials only from the environment or the provid
 
 import contextlib
 import functools
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,7 @@ from pipeline.storage_faults import code_of, is_beyond_end, is_refused
 T = TypeVar("T")
 
 UNFINISHED_AGE_S = 3600.0
+MD5 = re.compile(r"[0-9a-f]{32}")
 PROBES = "_triptych/probes"
 # Servers of these may answer a range with the whole file.
 WITHOUT_RANGES = ("http", "https")
@@ -108,6 +110,17 @@ class Store:
         except NotFound:
             return False
         return True
+
+    def md5(self, path: str) -> str | None:
+        """Return the MD5 that the store keeps of a file's content, where it keeps one (S3, of objects put whole)."""
+        if scheme_of(self.uri) not in S3_SCHEMES:
+            return None
+        bucket, _, key = self._full(path).partition("/")
+        head = self._steadily("look up", path, lambda: self._fs.call_s3("head_object", Bucket=bucket, Key=key))
+        # Encrypted under a key of the server's or the caller's, the tag is something else of the same length.
+        is_plain = head.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in head
+        tag = str(head["ETag"]).strip('"')
+        return tag if is_plain and MD5.fullmatch(tag) else None
 
     def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
         """Return a file's bytes, or those from `start` up to `stop`."""

@@ -1,7 +1,10 @@
 """Fixtures that several rooms share."""
 
+import os
+import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +29,16 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3_server.make_bucket(s3_endpoint, bucket)
     return s3_server.S3(s3_endpoint, bucket, dict(s3_server.ENVIRONMENT))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB, empty."""
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False) if os.geteuid() == 0 else None
+    if mounted is None or mounted.returncode:
+        pytest.skip(f"cannot mount a small disk: {mounted.stderr.strip() if mounted else 'only root may'}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

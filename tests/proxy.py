@@ -35,6 +35,7 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._answers: list[bytes] = []
         self._num_lost_replies = 0
+        self._garbled = (b"", b"")
         self._is_closed = False
         self.bytes_up = self.bytes_down = self.num_connections = 0
         self.requests: list[str] = []
@@ -92,6 +93,11 @@ class Proxy:
         """Cut the connection instead of handing on the server's next final replies: it did what was asked, unheard."""
         with self._lock:
             self._num_lost_replies = times
+
+    def garble(self, old: bytes, new: bytes) -> None:
+        """Put other bytes, as many, in place of some that servers send (where those come in one piece)."""
+        assert len(old) == len(new)
+        self._garbled = (old, new)
 
     def count(self, method: str, part_of_path: str = "") -> int:
         """Count the requests so far of one method whose address contains a text."""
@@ -163,6 +169,8 @@ class Proxy:
                 self.bytes_down += len(chunk)
                 loses = self._num_lost_replies > 0 and not chunk.startswith(b"HTTP/1.1 100")
                 self._num_lost_replies -= loses
+            if self._garbled[0]:
+                chunk = chunk.replace(*self._garbled)
             if loses or not _sent(client, chunk):
                 break
         _end(client)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import botocore.exceptions
 import botocore.session
+import fsspec
 
+from pipeline import file_systems
 from pipeline.storage import StorageSettings
 
 ACCESS_KEY, SECRET_KEY = "triptych", "only-for-tests"
@@ -84,6 +86,12 @@ def make_bucket(endpoint: str, name: str) -> None:
         client.delete_object(Bucket=name, Key=".ready")
     finally:
         client.close()
+
+
+def forget_connections() -> None:
+    """Let the next Store of this process open connections of its own, with the credentials of the day."""
+    file_systems._shared.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def _wait(endpoint: str, process: "subprocess.Popen[bytes]", log: Path, limit_s: float = 60.0) -> None:

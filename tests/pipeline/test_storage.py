@@ -10,13 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import local_disk
-from pipeline.model_folder import local_copy
 from pipeline.storage import (
     NotFound,
-    StorageError,
     StorageSettings,
     Store,
-    Unreachable,
     conditional_writes,
 )
 from tests.s3 import S3
@@ -182,33 +179,9 @@ def test_probes_that_were_left_are_swept_once_old(store: Store) -> None:
     assert [entry.path[-1] for entry in store.list()] == ["b"]
 
 
-def test_a_folder_without_rights_is_an_error_with_its_name(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match=r"cannot publish .*file/part"):
-        Store(str(tmp_path / "file")).publish("part", b"x")
-
-
 def test_settings_have_no_place_for_credentials() -> None:
     with pytest.raises(ValueError, match="secret"):
         StorageSettings.model_validate({"secret": "x"})
-
-
-def test_a_wrong_secret_is_refused_at_once(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    store = Store(f"{s3.uri}/data", StorageSettings(endpoint_url=s3.endpoint_url, region="us-east-1"))
-    with pytest.raises(StorageError, match="PermissionError"):
-        _with_fresh_connections(store).list()
-
-
-def test_a_missing_bucket_is_an_error_on_writing(s3: S3) -> None:
-    with pytest.raises(NotFound, match="s3://no-such-bucket/x"):
-        Store("s3://no-such-bucket", s3.settings).publish("x", b"1")
-
-
-def test_a_store_that_does_not_answer_is_named_after_its_patience(s3: S3) -> None:
-    store = Store(s3.uri, StorageSettings(endpoint_url="http://127.0.0.1:9"), patience_s=0)
-    with pytest.raises(Unreachable, match=r"s3://test-.*gave up after 0 s"):
-        store.read("x")
 
 
 def test_a_published_object_whose_reply_was_lost_counts_as_ours(s3: S3) -> None:
@@ -216,90 +189,3 @@ def test_a_published_object_whose_reply_was_lost_counts_as_ours(s3: S3) -> None:
     assert store._put_new("part", b"content", "me")
     assert store._put_new("part", b"content", "me") is True
     assert store._put_new("part", b"content", "someone else") is False
-
-
-@pytest.mark.ray  # too slow for the default level: 110 MB
-def test_a_large_object_is_one_put(s3: S3) -> None:
-    store = Store(s3.uri, s3.settings)
-    data = bytes(110 * 2**20)
-    assert store.publish("large", data)
-    assert "-" not in (store.entry("large").etag or "-"), "a dash marks a multipart upload"
-    assert store.size("large") == len(data)
-
-
-def test_a_local_model_stays_where_it_is(tmp_path: Path) -> None:
-    assert local_copy(str(tmp_path), StorageSettings()) == str(tmp_path)
-
-
-def test_a_remote_model_is_copied_once_and_again_when_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
-    remote = Store(f"memory://{uuid.uuid4().hex}/tiny")
-    remote.publish("config.json", b"{}")
-    remote.publish("model.safetensors", b"123")
-    first = local_copy(remote.uri, StorageSettings())
-    assert Path(first, "config.json").read_bytes() == b"{}"
-    assert Path(first, "model.safetensors").read_bytes() == b"123"
-    Path(first, "mark").touch()
-    assert local_copy(remote.uri, StorageSettings()) == first
-    assert Path(first, "mark").exists(), "the second call copied again"
-    remote.replace("config.json", b"{ }")
-    second = local_copy(remote.uri, StorageSettings())
-    assert second != first
-    assert Path(second, "config.json").read_bytes() == b"{ }"
-
-
-def test_of_a_remote_model_only_what_is_read_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
-    remote = Store(f"memory://{uuid.uuid4().hex}/tiny")
-    wanted = ["chat_template.jinja", "config.json", "model.safetensors"]
-    for name in [*wanted, "original/consolidated.00.pth", "original/params.json", "README.md", "model.bin", ".x.json"]:
-        remote.publish(name, b"{}")
-    copy = local_copy(remote.uri, StorageSettings())
-    assert sorted(os.listdir(copy)) == wanted
-    remote.replace("original/consolidated.00.pth", b"{ }")
-    assert local_copy(remote.uri, StorageSettings()) == copy
-
-
-def test_a_half_copied_model_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
-    remote = Store(f"memory://{uuid.uuid4().hex}/tiny")
-    remote.publish("config.json", b"{}")
-    whole = Path(local_copy(remote.uri, StorageSettings()))
-    half = whole.with_suffix(".unfinished")
-    whole.rename(half)
-    (half / "left over").touch()
-    assert local_copy(remote.uri, StorageSettings()) == str(whole)
-    assert os.listdir(whole) == ["config.json"]
-
-
-def test_two_processes_that_want_a_model_copy_it_once(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
-    Store(f"{s3.uri}/tiny", s3.settings).publish("model.safetensors", b"7" * 10**6)
-    folders: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: folders.append(local_copy(f"{s3.uri}/tiny", s3.settings))) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(folders) == 4 and len(set(folders)) == 1
-    assert Path(folders[0], "model.safetensors").stat().st_size == 10**6
-
-
-def test_a_model_that_is_nowhere_says_what_was_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NotFound, match="expected a local folder, an fsspec URL or a hub name"):
-        local_copy(str(tmp_path / "absent"), StorageSettings())
-    with pytest.raises(NotFound, match=r"no files like \*\.json, \*\.safetensors, \*\.jinja in it"):
-        local_copy(f"memory://{uuid.uuid4().hex}", StorageSettings())
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(StorageError, match="neither a local folder nor a model that the hub hands out"):
-        local_copy("no-such-organisation/no-such-model", StorageSettings())
-
-
-def _with_fresh_connections(store: Store) -> Store:
-    """Forget the connections of this process, which keep the credentials that they began with."""
-    type(store._fs).clear_instance_cache()
-    return store

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from pipeline import patience
@@ -17,7 +16,7 @@ from pipeline.patience import patiently
 from pipeline.storage import StorageError, StorageSettings, Store, Unreachable
 from tests import s3 as s3_server
 from tests.proxy import Proxy, proxy
-from tests.s3 import S3
+from tests.s3 import S3, forget_connections
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def between(s3: S3) -> Iterator[Proxy]:
     """A proxy before the S3 server; its connections are forgotten after the test."""
     with proxy(s3.endpoint_url) as running:
         yield running
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    forget_connections()
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import botocore.session
-import fsspec
 import pytest
 
 from pipeline.storage import NotFound, StorageError, StorageSettings, Store, Unreachable
-from tests.s3 import S3
+from tests.s3 import S3, forget_connections
 
 PART_BYTES = 8 * 2**20
 
@@ -18,10 +17,9 @@ PART_BYTES = 8 * 2**20
 @pytest.fixture
 def fresh_connections() -> Iterator[None]:
     """Connections keep the credentials that they began with: forget them before a test with others, and after it."""
-    s3fs = fsspec.get_filesystem_class("s3")
-    s3fs.clear_instance_cache()
+    forget_connections()
     yield
-    s3fs.clear_instance_cache()
+    forget_connections()
 
 
 def upload_in_parts(s3: S3, key: str, data: bytes) -> None:

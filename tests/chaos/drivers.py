@@ -15,13 +15,13 @@ from tests.chaos.trials import ends, new_output, outcome_of
 CODES = {"kill -9": (-signal.SIGKILL,), "SIGTERM": (130,), "Ctrl-C": (130,)}
 
 
-def drivers(scene: Scene, signals: Sequence[str], moments: random.Random) -> Outcome:
+def stopped(scene: Scene, signals: Sequence[str], moments: random.Random) -> Outcome:
     """Stop the driver at random moments, each time another way, and run the same command again at once."""
     assert scene.proxy is not None
     output = scene.s3_output(f"driver-{moments.getrandbits(40):010x}")
     bytes_before = scene.proxy.bytes_down
     faults: list[str] = []
-    stopped = 0
+    times = 0
     with starter(scene, output, scene.settings(output, read=scene.through_proxy())) as starts:
         for way in signals:
             run = starts.start()
@@ -29,15 +29,15 @@ def drivers(scene: Scene, signals: Sequence[str], moments: random.Random) -> Out
             if wait_for_rows(run, moment(moments, scene, done, 0.7 / len(signals))) and run.process.poll() is None:
                 time.sleep(moments.random() * 0.5)
                 stop(run, way)
-                stopped += 1
+                times += 1
             faults += ends(run, *((0,) if run.process.poll() == 0 else CODES[way]))
         faults += ends(starts.start(), 0)
         share = (scene.proxy.bytes_down - bytes_before - scene.bytes_read) / scene.input_bytes
-        outcome = outcome_of(f"driver: {', '.join(dict.fromkeys(signals))}", stopped, scene, starts, faults)
+        outcome = outcome_of(f"driver: {', '.join(dict.fromkeys(signals))}", times, scene, starts, faults)
         return replace(outcome, share_again=max(0.0, share))
 
 
-def planning(scene: Scene, moments: random.Random) -> Outcome:
+def starting(scene: Scene, moments: random.Random) -> Outcome:
     """Kill -9 the driver before anything is committed: while it starts, looks at the input or loads the model."""
     output = new_output(scene, "planning")
     with starter(scene, output, scene.settings(output)) as starts:
@@ -59,7 +59,7 @@ def stop(run: Run, way: str) -> None:
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does it: every process of the group hears of it
 
 
-def two_drivers(scene: Scene) -> Outcome:
+def two(scene: Scene, _: random.Random) -> Outcome:
     """Run the same command twice at once."""
     output = new_output(scene, "two")
     with starter(scene, output, scene.settings(output)) as starts:

@@ -15,7 +15,7 @@ POISONED = ("-m", "tests.chaos.poison")
 SPARE_BYTES = 3 * 2**30
 
 
-def workers(scene: Scene, steps: Sequence[str], moments: random.Random) -> Outcome:
+def killed(scene: Scene, steps: Sequence[str], moments: random.Random) -> Outcome:
     """Kill -9 a worker of each of some steps, one after the other, while it is at work."""
     output = new_output(scene, "worker")
     with starter(scene, output, scene.settings(output)) as starts:

@@ -32,18 +32,23 @@ def is_read(path: str) -> bool:
     return "/" not in path and not is_hidden and any(fnmatchcase(path, pattern) for pattern in PATTERNS)
 
 
-def local_copy(uri: str, settings: StorageSettings) -> str:
+def local_copy(uri: str, settings: StorageSettings, is_looking: bool = False) -> str:
     """Return a local folder with a model's files: the path itself, a downloaded copy, or the hub's snapshot.
 
     A copy lies under `$TRIPTYCH_CACHE` (default `~/.cache/triptych`), one per content of the remote folder; processes
     that want the same one wait for the first, and none ever sees half of it. A copy that is no longer what was
     downloaded is made good.
 
+    Args:
+        uri: Where the model is.
+        settings: How to reach it there.
+        is_looking: Whether someone watches, for whom a store that does not answer should fail soon.
+
     Raises:
         StorageError: There is no model, or it cannot be fetched or kept.
     """
     if "://" in uri and not uri.startswith("file://"):
-        return _downloaded(Store(uri, settings))
+        return _downloaded(Store(uri, settings), is_looking)
     path = absolute(uri)
     if os.path.isdir(path):
         return path
@@ -52,8 +57,9 @@ def local_copy(uri: str, settings: StorageSettings) -> str:
     raise NotFound(f"no model at {path}: expected a local folder, an fsspec URL or a hub name such as org/name")
 
 
-def _downloaded(store: Store) -> str:
-    entries = [entry for entry in store.list() if is_read(entry.path)]
+def _downloaded(store: Store, is_looking: bool) -> str:
+    looked_at = store.while_looking() if is_looking else store
+    entries = [entry for entry in looked_at.list() if is_read(entry.path)]
     if not entries:
         raise NotFound(f"no model at {store.name('')}: there are no files like {', '.join(PATTERNS)} in it")
     folder = _cache() / f"{store.uri.rstrip('/').rsplit('/', 1)[-1]}-{_digest(store, entries)}"

@@ -57,6 +57,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         ConfigError: All that is wrong with them, listed.
     """
     faults: list[str] = []
+    store = store.while_looking()
     output = tried(faults, "write.uri", lambda: ledger.look(store))
     if output and (fault := ledger.existing_fault(output, settings.write.on_existing, store.uri)):
         faults.append(fault)

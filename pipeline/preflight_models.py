@@ -73,7 +73,7 @@ def _looked(
     template: str | None,
 ) -> Looked | None:
     """Fetch a checkpoint's folder and load its processor; `where` stands before the settings' names."""
-    folder = tried(faults, f"{where}model.path", lambda: local_copy(model.path, settings.read.storage))
+    folder = tried(faults, f"{where}model.path", lambda: local_copy(model.path, settings.read.storage, is_looking=True))
     if folder is None:
         return None
     processor = tried(

@@ -6,7 +6,7 @@ It looks at names only; what is in the files, the formats know.
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.formats.rows import IMAGE_EXTENSIONS, ReadError
@@ -24,8 +24,6 @@ EXTENSIONS: dict[Format, tuple[str, ...]] = {
 }
 # There every file is a shard of one row; they are planned from the listing alone.
 FILE_FORMATS: tuple[Format, ...] = ("images", "video")
-# A wrong address should fail while the user still looks; later, when hours are at stake, patience is longer.
-PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,8 @@ def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSett
     shards = [entry for entry in entries if _format(entry.path) == found] if is_folder else entries
     if not shards:
         raise ReadError(f"found no files for format {format!r} at {uri}: found {_counted(entries)}")
-    return Shards(store, found, shards, _passed_over(uri, listed, shards))
+    # Hours are at stake from here on; patience is longer.
+    return Shards(replace(store, patience_s=None), found, shards, _passed_over(uri, listed, shards))
 
 
 def _passed_over(uri: str, listed: Sequence[Entry], shards: Sequence[Entry]) -> list[str]:
@@ -72,12 +71,12 @@ def _passed_over(uri: str, listed: Sequence[Entry], shards: Sequence[Entry]) -> 
 
 
 def _listed(uri: str, storage: StorageSettings) -> tuple[Store, list[Entry], bool]:
-    root, pattern = _split_glob(Store(uri, storage, PATIENCE_S))
+    root, pattern = _split_glob(Store(uri, storage).while_looking())
     if pattern:
         return root, root.glob(pattern), False
     parent, name = posixpath.split(root.uri.rstrip("/"))
     if parent and not parent.endswith(":") and name:
-        folder = Store(parent, storage, PATIENCE_S)
+        folder = Store(parent, storage).while_looking()
         try:
             return folder, [folder.entry(name)], False
         except NotFound:

@@ -10,7 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pipeline import local_disk
@@ -28,6 +28,7 @@ from pipeline.storage_faults import code_of, is_beyond_end, is_refused
 T = TypeVar("T")
 
 UNFINISHED_AGE_S = 3600.0
+LOOKING_PATIENCE_S = 10.0
 MD5 = re.compile(r"[0-9a-f]{32}")
 PROBES = "_triptych/probes"
 # Servers of these may answer a range with the whole file.
@@ -63,6 +64,10 @@ class Store:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", absolute(self.uri))
+
+    def while_looking(self) -> "Store":
+        """Return this store with the patience of someone who watches: a wrong address should fail while they do."""
+        return replace(self, patience_s=min(LOOKING_PATIENCE_S, self.settings.patience_s))
 
     @property
     def is_local(self) -> bool:

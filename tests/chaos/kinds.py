@@ -20,12 +20,12 @@ KINDS: dict[str, Kind] = {
     "sigterm": lambda scene, moments: drivers.stopped(scene, ["SIGTERM"], moments),
     "ctrl-c": lambda scene, moments: drivers.stopped(scene, ["Ctrl-C"], moments),
     "two": drivers.two,
-    "held": stores.held,
-    "restarted": stores.restarted,
+    "held": lambda scene, moments: stores.away(scene, ["held"], moments),
+    "restarted": lambda scene, moments: stores.away(scene, ["killed"], moments),
     "gone": stores.gone,
     "disk": stores.disk_full,
     "poison-preprocess": lambda scene, moments: workers.poisoned(scene, [("preprocess", "exit")], moments),
     "poison-generate": lambda scene, moments: workers.poisoned(scene, [("generate", "segfault")], moments),
     "memory": lambda scene, moments: workers.poisoned(scene, [("preprocess", "hunger")], moments),
 }
-ON_S3 = ("driver", "sigterm", "ctrl-c", "held", "restarted", "gone")
+ON_S3 = ("read", "preprocess", "generate", "write", "driver", "sigterm", "ctrl-c", "held", "restarted", "gone")

@@ -3,11 +3,12 @@
 import random
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.storage import StorageSettings, Store
 from tests.chaos.outcome import Outcome
-from tests.chaos.runs import Run, moment, starter, wait_for_rows
+from tests.chaos.runs import Run, moment, rows_done, starter, wait_for_rows
 from tests.chaos.scene import Scene
 from tests.chaos.trials import ends, outcome_of
 
@@ -15,30 +16,22 @@ AWAY_S = 10.0
 PATIENCE_S = 15.0
 
 
-def held(scene: Scene, moments: random.Random) -> Outcome:
-    """Let the server of input and output hang for ten seconds, its connections open."""
+def away(scene: Scene, ways: Sequence[str], moments: random.Random) -> Outcome:
+    """Take the server of input and output away for ten seconds, once in each way: `held` hangs, `killed` refuses."""
     assert scene.server is not None
     output, settings = _on_s3(scene, moments, patience_s=300.0)
     with starter(scene, output, settings) as starts:
         run = starts.start()
-        wait_for_rows(run, moment(moments, scene))
-        scene.server.hold()
-        time.sleep(AWAY_S)
-        scene.server.go_on()
-        return outcome_of("object store held still for 10 s", 1, scene, starts, ends(run, 0))
-
-
-def restarted(scene: Scene, moments: random.Random) -> Outcome:
-    """Kill -9 the server and bring it back after ten seconds."""
-    assert scene.server is not None
-    output, settings = _on_s3(scene, moments, patience_s=300.0)
-    with starter(scene, output, settings) as starts:
-        run = starts.start()
-        wait_for_rows(run, moment(moments, scene))
-        scene.server.kill()
-        time.sleep(AWAY_S)
-        scene.server.start()
-        return outcome_of("object store killed, back after 10 s", 1, scene, starts, ends(run, 0))
+        for way in ways:
+            wait_for_rows(run, moment(moments, scene, max(0, rows_done(output)), 0.7 / len(ways)))
+            stop, bring_back = (
+                (scene.server.hold, scene.server.go_on) if way == "held" else (scene.server.kill, scene.server.start)
+            )
+            stop()
+            time.sleep(AWAY_S)
+            bring_back()
+        words = f"object store {' and '.join(ways)} for {AWAY_S:.0f} s"
+        return outcome_of(words, len(ways), scene, starts, ends(run, 0))
 
 
 def gone(scene: Scene, moments: random.Random) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any
 BLANK = "***"
 
 _USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+_USER_OF_PATH = re.compile(r"(?<=/)[^/@\s]*:[^/@\s]*@")  # clients cut the scheme off
 _SIGNED = re.compile(
     r"(?i)([?&][^=&\s]*(?:signature|token|secret|password|credential|key)[^=&\s]*=|[?&]sig=)[^&\s'\"]+"
 )
@@ -35,7 +36,8 @@ def redacted(text: str) -> str:
     """Return a message fit for logs and results: what `without_secrets` blanks out, and this process's credentials."""
     for secret in _secrets_of_environment():
         text = text.replace(secret, BLANK)
-    text = _AMAZON_KEY.sub(BLANK, str(without_secrets(text)))
+    text = _USER_OF_PATH.sub(f"{BLANK}@", str(without_secrets(text)))
+    text = _AMAZON_KEY.sub(BLANK, text)
     return _QUOTED.sub(rf"\1{BLANK}", text)
 
 

@@ -82,10 +82,10 @@ class Proxy:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def answer(self, status: int, code: str, times: int = 1, headers: str = "") -> None:
+    def answer(self, status: int, code: str, times: int = 1, message: str = "by the proxy") -> None:
         """Answer the next requests ourselves with an S3 error; the server does not see them."""
-        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>by the proxy</Message></Error>"
-        head = f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n{headers}"
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        head = f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
         with self._lock:
             self._answers += [f"{head}Connection: close\r\n\r\n{body}".encode()] * times
 

@@ -1,14 +1,18 @@
 """Whole runs through a real local Ray, on a tiny random checkpoint."""
 
+import io
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.placement import Placement
 from pipeline.preflight import check
-from pipeline.run import Rounds, run, work_of
+from pipeline.rounds import Rounds
+from pipeline.run import run, work_of
 from pipeline.settings import ConfigError
 from pipeline.storage import Store
 from pipeline.units import units_from_parquet, units_to_parquet
@@ -22,7 +26,7 @@ from tests.end_to_end.shards import (
     settings_of,
     write_shards,
 )
-from tests.s3 import S3
+from tests.s3 import S3, SECRET_KEY
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -143,7 +147,7 @@ def test_more_devices_than_there_are_is_refused(tmp_path: Path, checkpoint: Path
 
 
 def test_a_real_object_store_gives_shards_and_takes_parts(
-    shards: Path, checkpoint: Path, finished: Path, s3: S3
+    shards: Path, checkpoint: Path, finished: Path, s3: S3, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for path in sorted(shards.iterdir()):
         Store(s3.uri, s3.settings).publish(f"in/{path.name}", path.read_bytes())
@@ -153,6 +157,17 @@ def test_a_real_object_store_gives_shards_and_takes_parts(
     table = results("", Store(f"{s3.uri}/out", s3.settings))
     for name in ("key", "shard", "index", "output_token_ids", "caption"):
         assert table.column(name) == results(finished).column(name)
+    assert SECRET_KEY not in "".join([*capfd.readouterr(), *_written(Store(f"{s3.uri}/out", s3.settings))])
+
+
+def _written(store: Store) -> Iterator[str]:
+    """All that a run has left, as text, compressed columns and footers too."""
+    for entry in store.list():
+        data = store.read(entry.path)
+        yield data.decode("latin-1")
+        if entry.path.endswith(".parquet"):
+            table = pq.read_table(io.BytesIO(data))
+            yield f"{table.to_pylist()} {table.schema.metadata}"
 
 
 def sampling(**generate: int) -> dict[str, object]:

@@ -79,16 +79,10 @@ def read_csv(data: bytes, header: Sequence[str]) -> list[RawRow]:
 
 
 def index_text(file: BinaryIO, size: int, unit_rows: int) -> Index:
-    """Go through a text shard once and find its rows, each with the one column `text`.
-
-    Raises:
-        ReadError: It is UTF-16, whose lines would pass for UTF-8 full of zeros.
-    """
+    """Go through a text shard once and find its rows, each with the one column `text`."""
     cutter = Cutter(unit_rows)
     position = 0
     for line in _lines(file):
-        if position == 0 and line.startswith(UTF_16_MARKS):
-            raise ReadError(f"found UTF-16 (it begins with {line[:2]!r}), expected UTF-8")
         if not _is_blank(line):
             cutter.add(position, position + len(line))
         position += len(line)
@@ -114,8 +108,17 @@ class _CountedLines:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Give lines with their ends.
+
+    Raises:
+        ReadError: It is UTF-16, whose lines may pass for UTF-8 full of zeros, or a line is larger than any row is.
+    """
     rest = b""
+    is_first = True
     while chunk := file.read(CHUNK_BYTES):
+        if is_first and chunk.startswith(UTF_16_MARKS):
+            raise ReadError(f"found UTF-16 (it begins with {chunk[:2]!r}), expected UTF-8")
+        is_first = False
         *whole, rest = (rest + chunk).split(b"\n")
         yield from (line + b"\n" for line in whole)
         if len(rest) > LIMIT_BYTES:

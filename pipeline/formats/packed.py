@@ -10,7 +10,6 @@ from typing import BinaryIO
 from pipeline.formats.rows import ReadError
 
 MAGIC = b"\x1f\x8b"
-# Unpacked at once; where a stream is damaged, so much before the damage is lost with it.
 PIECE_BYTES = 2**16
 # Kept behind the place read last, so that a member's end can be looked at before its content is.
 WINDOW_BYTES = 2**20
@@ -74,7 +73,12 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     num_packed = num_unpacked = 0
     data = b""
     while data or (data := file.read(PIECE_BYTES)):
-        piece = unpacker.decompress(data, PIECE_BYTES)
+        before = unpacker.copy()
+        try:
+            piece = unpacker.decompress(data, PIECE_BYTES)
+        except zlib.error:
+            yield from _up_to_damage(before, data)
+            raise
         rest = unpacker.unused_data.lstrip(b"\0") if unpacker.eof else unpacker.unconsumed_tail
         num_packed += len(data) - len(rest)
         num_unpacked += len(piece)
@@ -87,3 +91,14 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
         data = rest
     if not unpacker.eof:
         raise EOFError("gzip stream is cut off")
+
+
+def _up_to_damage(unpacker: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
+    """Unpack byte by byte what as a whole gives an error, and nothing of what comes before it."""
+    for place in range(len(data)):
+        try:
+            piece = unpacker.decompress(data[place : place + 1])
+        except zlib.error:
+            return
+        if piece:
+            yield piece

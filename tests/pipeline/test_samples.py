@@ -176,11 +176,13 @@ def test_damage_within_a_gzip_stream_keeps_what_comes_before_and_says_so(tmp_pat
     data = bytearray(path.read_bytes())
     data[-8] ^= 1  # of the checksum: which byte is wrong, nobody can tell
     path.write_bytes(data)
+    assert [row["images"] for row in rows_of(path)] == [[image] for image in images]
+    assert "damaged gzip stream: " in warnings_of(path)[0] and "found 50 rows" in warnings_of(path)[0]
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
     rows = rows_of(path)
-    assert 38 <= len(rows) <= 50
-    assert [row["images"] for row in rows[:-1]] == [[image] for image in images[: len(rows) - 1]]
-    assert "damaged gzip stream: " in warnings_of(path)[0]
-    assert warnings_of(path)[0].endswith(f"found {len(rows)} rows before that")
+    assert 24 <= len(rows) <= 50  # a wrong byte within a picture's noise may be found out only at the end
+    assert [row["images"] for row in rows[:24]] == [[image] for image in images[:24]]
 
 
 def test_a_gzip_bomb_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Parquet files as hubs, Spark and pandas write them."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.zoo.animal import RED, Animal
+from tests.zoo.pictures import encoded, quarters
+
+PICTURE = encoded(quarters())
+
+
+def tables() -> Iterator[Animal]:
+    """Give them all."""
+    yield from _images()
+    yield from _broken()
+
+
+def _parquet(columns: dict[str, Any], **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, **options)
+    return sink.getvalue()
+
+
+def _images() -> Iterator[Animal]:
+    struct = {"bytes": PICTURE, "path": "somewhere/else.jpg"}
+    columns = {
+        "hub": ("the hub's struct, one null", [struct, None], "1 answer, 1 fetch/MissingImage", None),
+        "structs": ("lists of structs", [[struct, struct], [None]], "1 answer, 1 fetch/MissingImage", 2),
+        "nested": ("lists in lists", [[[PICTURE], [PICTURE, None]]], "answer", 2),
+        "large": ("64-bit offsets", pa.array([PICTURE], pa.large_binary()), "answer", 1),
+        "shared": ("a dictionary", pa.array([PICTURE, PICTURE]).dictionary_encode(), "2 answers", 1),
+        "views": ("binary views", pa.array([PICTURE], pa.binary_view()), "answer", 1),
+        "null": ("no image in any row", pa.nulls(2), "2 fetch/MissingImage", 0),
+        "empty": ("bytes of no length", [b"", PICTURE], "1 answer, 1 fetch/MissingImage", 0),
+    }
+    for name, (odd, column, expected, images) in columns.items():
+        corner = RED if name not in ("null", "empty") else None
+        yield Animal(f"{name}.parquet", odd, _parquet({"image": column}), expected, images=images, corner=corner)
+    paths = _parquet({"image": ["a.png", "sub/../a.png", "gone.png"]})
+    beside = {"a.png": PICTURE}
+    yield Animal("paths.parquet", "paths, one to nothing", paths, "2 answers, 1 fetch/NotFound", beside=beside)
+    numbers = _parquet({"image": [1, 2]})
+    yield Animal(
+        "numbers.parquet", "images that are numbers", numbers, "no plan", trouble="holds int64, expected bytes"
+    )
+    asked = _parquet({"image": [PICTURE], "question": pa.array([b"raw"])})
+    yield Animal("raw.parquet", "questions of bytes", asked, "no plan", trouble="holds binary, expected string")
+    named = _parquet({"photo": [PICTURE]})
+    read = {"columns": {"image": "image_bytes"}}
+    message = "names 'image_bytes', but the columns are: photo"
+    yield Animal("named.parquet", "a column that is not there", named, "no plan", trouble=message, read=read)
+    read = {"columns": {"image": "photo"}}
+    yield Animal("photo.parquet", "a column of another name", named, corner=RED, read=read)
+
+
+def _broken() -> Iterator[Animal]:
+    pictures = [PICTURE + bytes([n]) for n in range(8)]
+    whole = _parquet({"image": pictures}, row_group_size=4, compression="zstd", use_dictionary=False)
+    page = pq.ParquetFile(io.BytesIO(whole)).metadata.row_group(1).column(0).data_page_offset
+    broken = whole[:page] + b"\xff" * 64 + whole[page + 64 :]
+    yield Animal("page.parquet", "a broken page", broken, "4 answers, 4 fetch/Unreadable")
+    yield Animal("cut.parquet", "cut off in the middle", whole[: len(whole) // 2], "no plan", trouble="cannot read")
+    yield Animal("no_bytes.parquet", "no bytes", b"", "no plan", trouble="0 bytes")
+    rows = _parquet({"image": pa.array([], pa.binary())})
+    yield Animal("no_rows.parquet", "no rows", rows, "no plan", trouble="found no rows")
+    yield Animal("page.html.parquet", "a web page", b"<html>" * 99, "no plan", trouble="cannot read")

@@ -3,14 +3,20 @@
 It knows rows and stores; what is in the files it does not look at.
 """
 
+import base64
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipeline import web
+from pipeline.file_systems import scheme_of
 from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, RowError
+from pipeline.redaction import redacted
 from pipeline.storage import NotFound, StorageError, Store, Unreachable
 
 if TYPE_CHECKING:
@@ -18,6 +24,11 @@ if TYPE_CHECKING:
 
 # Files asked for at once: a GET takes about ten milliseconds, most of them waiting.
 NUM_FETCHERS = 16
+# Where a row may name a file, beside the web and the store that its shard lies in. fsspec knows many more kinds of
+# address, some of which read this machine's disks or log in elsewhere: not for a dataset to choose.
+STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://")
 
 
 def fetch_images(rows: Sequence[RawRow], folder: Store) -> list[list[bytes]]:
@@ -97,24 +108,92 @@ def _bytes(source: bytes | str, folder: Store) -> bytes:
     if isinstance(source, bytes):
         data, name = source, "the image"
     else:
-        data, name = _file(source, folder), source
+        data, name = _file(source, folder), redacted(source[:200])
     if len(data) > LIMIT_BYTES:
         raise RowError("TooLarge", f"{name} has more than the {LIMIT_BYTES} bytes that are read")
     return data
 
 
-def _file(path: str, folder: Store) -> bytes:
-    uri = path if "://" in path or path.startswith("/") else f"{folder.uri}/{path}"
-    scheme, mark, rest = uri.rpartition("://")
-    parent, name = posixpath.split(posixpath.normpath(rest) if not scheme.startswith("http") else rest)
+def _file(address: str, folder: Store) -> bytes:
+    """Return what an address of a row names.
+
+    What lies in a store is the run's business: if the store does not answer, no row is to blame. A stranger's host on
+    the web is the row's.
+
+    Raises:
+        RowError: The row cannot have it.
+        Unreachable: The store, or the host that the shard came from, does not answer.
+    """
+    if address.startswith("data:"):
+        return _inline(address)
+    scheme = _SCHEME.match(address)
     try:
-        return Store(f"{scheme}{mark}{parent}", folder.settings, folder.patience_s).read(name, 0, LIMIT_BYTES + 1)
+        if (scheme[1].lower() if scheme else scheme_of(folder.uri)) not in web.SCHEMES:
+            store, path = _place(address, folder)
+            return store.read(path, 0, LIMIT_BYTES + 1)
+        url = address if scheme else f"{folder.uri}/{address}"
+        if web.host_of(url) == web.host_of(folder.uri):
+            return web.get(url, LIMIT_BYTES, folder.settings.patience_s)
     except Unreachable:
         raise
     except StorageError as error:
-        fault = _fault(error)
-        raise RowError(fault.type, fault.message) from error
+        raise _row_error(error) from error
+    try:
+        return web.get_from_stranger(url, LIMIT_BYTES)
+    except StorageError as error:
+        raise _row_error(error) from error
+
+
+def _place(address: str, folder: Store) -> tuple[Store, str]:
+    """Return the store in which a file lies and its path there.
+
+    Raises:
+        RowError: A dataset of this kind may not name it.
+    """
+    scheme = _SCHEME.match(address)
+    if scheme and scheme[1].lower() == "file":
+        address, scheme = address[len(scheme[0]) :], None
+    if not scheme and address.startswith("/") and not folder.is_local:
+        raise RowError("Refused", f"a dataset in {scheme_of(folder.uri)}:// names {address!r}, a file of the machine")
+    if not scheme and folder.is_local:
+        parent, name = posixpath.split(posixpath.normpath(posixpath.join(folder.uri, address)))
+        return replace(folder, uri=parent), name
+    if not scheme:
+        return _below_bucket(folder, address)
+    bucket, _, path = address[len(scheme[0]) :].partition("/")
+    root = f"{scheme[0].lower()}{bucket}"
+    if scheme[1].lower() not in STORES and not f"{folder.uri}/".startswith(f"{root}/"):
+        known = ", ".join((*web.SCHEMES, *STORES))
+        raise RowError("Refused", f"found an image at {scheme[0]}, expected one of {known}, or the shard's own store")
+    return replace(folder, uri=root), path
+
+
+def _below_bucket(folder: Store, path: str) -> tuple[Store, str]:
+    """Resolve a relative path; other buckets have to be named in full."""
+    scheme, _, place = folder.uri.partition("://")
+    bucket = place.partition("/")[0]
+    whole = posixpath.normpath(posixpath.join(place, path))
+    if not whole.startswith(f"{bucket}/"):
+        raise RowError("Refused", f"{path!r} leads out of {scheme}://{bucket}")
+    return replace(folder, uri=f"{scheme}://{bucket}"), whole.removeprefix(f"{bucket}/")
+
+
+def _inline(address: str) -> bytes:
+    """Return the bytes that a `data:` address holds itself."""
+    head, mark, body = address.partition(",")
+    if not (mark and head.endswith(";base64")):
+        raise RowError("WrongAddress", f"found {head[:80]!r}, expected data:image/...;base64,...")
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise RowError("WrongAddress", f"found {head[:80]!r} with what is not base64: {error}") from error
+
+
+def _row_error(error: StorageError) -> RowError:
+    fault = _fault(error)
+    return RowError(fault.type, fault.message)
 
 
 def _fault(error: StorageError) -> Fault:
-    return Fault("NotFound" if isinstance(error, NotFound) else "StorageError", str(error))
+    named = isinstance(error, NotFound | Unreachable | web.TooLarge | web.WrongAddress)
+    return Fault(type(error).__name__ if named else "StorageError", str(error))

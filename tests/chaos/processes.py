@@ -11,11 +11,12 @@ import signal
 import time
 from dataclasses import dataclass
 
-# What Ray calls a process that is busy with a step at this moment; one that waits for work has a shorter title.
+# What Ray calls a process that is busy with a step at this moment; one that waits for work has a shorter title. An
+# engine has several units in hand, and the shorter title as soon as one of them is done.
 BUSY = {
     "read": "read_block",
     "preprocess": "StepActor)).submit",
-    "generate": "StepActor)).submit",
+    "generate": "StepActor))",
     "write": "commit_unit",
 }
 # The one thing that tells the two actors apart: preparing rows never loads torch.

@@ -21,13 +21,13 @@ EVERY_SECOND = {"RAY_debug_dump_period_milliseconds": "1000"}
 
 @dataclass(frozen=True)
 class Resident:
-    """One look. Sizes in MiB.
+    """One look. Sizes in MiB; of a step, that of its largest process: how many there are is Ray's business.
 
     Attributes:
         seconds: Since the first look.
         rows: Committed so far.
         driver: This process.
-        preprocess: The processes that make rows ready.
+        preprocess: Those that make rows ready.
         generate: Those that answer.
         tasks: Those that read and write.
         ray: Ray's own.
@@ -78,8 +78,9 @@ class Residents:
         while not self._over.wait(1.0):
             store, spilled = _objects()
             sizes = dict.fromkeys(STEPS, 0.0)
-            for pid, parent_title in _descendants(os.getpid()).items():
-                sizes[self._step(pid, parent_title)] += own_mib(pid)
+            for pid, title in _descendants(os.getpid()).items():
+                step = self._step(pid, title)
+                sizes[step] = max(sizes[step], own_mib(pid))
             seconds = round(time.monotonic() - started, 1)
             self.seen.append(Resident(seconds, self._rows(), store=store, spilled=spilled, **sizes))
 

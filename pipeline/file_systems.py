@@ -89,7 +89,11 @@ def _s3(scheme: str, settings: StorageSettings) -> Any:
         client_kwargs=client,
         use_listings_cache=False,
         default_block_size=BLOCK_BYTES,
-        config_kwargs={"retries": {"mode": "standard", "total_max_attempts": 1}, "connect_timeout": 5},
+        config_kwargs={
+            "retries": {"mode": "standard", "total_max_attempts": 1},
+            "connect_timeout": 5,
+            "read_timeout": 30,
+        },
     )
     # A try is one try: botocore's attempts times s3fs's times ours would be minutes of silence, and patience with the
     # jitter and the warnings is ours.

@@ -187,7 +187,10 @@ class Store:
 
     def name(self, path: str) -> str:
         """Return the full uri of a path, for people: credentials are blanked out."""
-        return redacted(f"{self.uri.rstrip('/')}/{path}" if path else self.uri)
+        return redacted(self._address(path))
+
+    def _address(self, path: str) -> str:
+        return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
 
     @property
     def _fs(self) -> Any:
@@ -209,16 +212,20 @@ class Store:
 
     def _steadily(self, verb: str, path: str, operation: Callable[[], T]) -> T:
         patience_s = self.settings.patience_s if self.patience_s is None else self.patience_s
-        store = "/".join(self.name("").split("/")[:3])  # s3://bucket: what is away is away for all that is below
-        return patiently(operation, f"cannot {verb} {self.name(path)}", store, patience_s)
+        store = "/".join(self.uri.split("/")[:3])  # s3://bucket: what is away is away for all that is below
+        return patiently(operation, f"cannot {verb} {self._address(path)}", store, patience_s)
 
     def _bytes(self, path: str, start: int | None, stop: int | None) -> bytes:
         try:
-            return bytes(self._fs.cat_file(self._full(path), start=start, end=stop))
+            data = bytes(self._fs.cat_file(self._full(path), start=start, end=stop))
         except OSError as error:
             if is_beyond_end(error):  # S3 refuses a range that a local file would answer with nothing
                 return b""
             raise
+        first = start or 0
+        if stop is not None and first >= 0 and len(data) > stop - first >= 0:
+            return data[first:stop]  # a web server that answers a range with the whole file
+        return data
 
     def _put_new(self, path: str, data: bytes, writer: str) -> bool:
         try:

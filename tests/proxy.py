@@ -153,8 +153,8 @@ class Proxy:
                     self.requests.append(line[0].decode("latin-1").strip())
                 answer = self._answers.pop(0) if line and self._answers else None
             if answer is not None:
-                _end(server)
                 _sent(client, answer)
+                _end(server)  # only now: the other thread then ends the client's side
                 for _ in self._chunks(client):  # a body left unread would reset the connection before it is heard
                     pass
                 break

@@ -1,6 +1,7 @@
 """What a store's stumbling costs: time, never bytes, and never a second winner."""
 
 import contextlib
+import http.server
 import logging
 import os
 import threading
@@ -87,6 +88,34 @@ def test_small_reads_of_an_open_file_are_few_requests(between: Proxy, store: Sto
         while file.read(64 * 1024):
             pass
     assert between.count("GET") - asked == 2
+
+
+class WithoutRanges(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "10")
+        self.end_headers()
+        self.wfile.write(b"0123456789")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_web_server_that_knows_no_ranges_gives_the_range_all_the_same() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), WithoutRanges) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            store = Store(f"http://127.0.0.1:{server.server_address[1]}", patience_s=5)
+            assert store.read("x", 2, 5) == b"234" and store.read("x", 0, 3) == b"012"
+            assert store.read("x") == store.read("x", 0, 10) == store.read("x", 0, 99) == b"0123456789"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_an_object_that_shrank_while_it_was_read_is_an_error(store: Store) -> None:

@@ -71,7 +71,13 @@ def start_ray(settings: RaySettings, **local: float) -> None:
     level = logging.INFO if is_verbose else logging.ERROR
     options: dict[str, Any] = {"logging_level": level, "log_to_driver": is_verbose}
     if settings.address is None:
-        options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes(settings), **local}
+        # Named, for without a name Ray joins whatever else was started on this machine, or $RAY_ADDRESS.
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": _object_store_bytes(settings),
+            **local,
+        }
         options |= {"runtime_env": {"env_vars": {"PYTHONPATH": _python_path()}}}
     else:
         modules = [str(ROOT / room) for room in ROOMS if (ROOT / room).is_dir()]

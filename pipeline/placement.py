@@ -26,6 +26,10 @@ class PlacementError(ValueError):
     """The cluster has not what the settings ask for."""
 
 
+class NodesLost(RuntimeError):
+    """Nodes are gone, and some actors that were on them find no room on the others."""
+
+
 @dataclass(frozen=True)
 class Node:
     """What one node has."""

@@ -5,8 +5,9 @@ can be written, the actors fit. This file starts no work.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -17,7 +18,7 @@ from pipeline.generate import max_length_of, sampling_of
 from pipeline.job import Job
 from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.placement import Engines, Placement, place
+from pipeline.placement import Engines, Placement, PlacementError, place
 from pipeline.plan import make_plan, read_plan
 from pipeline.preflight_models import CHECK, Looked, look_at_check, look_at_model, tried
 from pipeline.rows import READ, part_schema
@@ -27,6 +28,9 @@ from pipeline.storage import Store, conditional_writes
 from pipeline.units import Unit
 
 log = logging.getLogger(__name__)
+
+# Where lost nodes are replaced by themselves, that takes minutes.
+REPLACED_WITHIN_S, LOOK_EVERY_S = 600.0, 15.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,32 @@ def place_on_ray(settings: PipelineSettings, job: Job) -> tuple[Placement, str]:
     if faults or placement is None:
         raise ConfigError("the run cannot start", faults)
     return placement, _device(asked, placement.generate_gpus)
+
+
+def place_again(settings: PipelineSettings, job: Job, devices: Mapping[str, str]) -> Placement:
+    """Return each step's share of what is left after nodes were lost; wait for others while that is too little.
+
+    Args:
+        settings: The run's.
+        job: The run's.
+        devices: `device` and `check_device`; the answers go on coming from what they began on.
+
+    Raises:
+        PlacementError: In ten minutes the cluster has not come to hold the least of all actors.
+    """
+    engines = Engines(settings.generate, devices["device"])
+    checking = _checking(job)
+    if checking:
+        checking = replace(checking, device=devices["check_device"])
+    deadline = time.monotonic() + REPLACED_WITHIN_S
+    while True:
+        try:
+            return place(nodes(), engines, settings.preprocess.actors, checking)
+        except PlacementError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("%s; waiting for nodes to join", error)
+        time.sleep(LOOK_EVERY_S)
 
 
 def check_device(job: Job, placement: Placement) -> str:

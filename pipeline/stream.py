@@ -123,6 +123,7 @@ def _context(most_units: int) -> Any:
     from ray.data import DataContext
 
     from pipeline.admission import limit_units
+    from pipeline.lost_nodes import watch_nodes
 
     if not log.isEnabledFor(logging.DEBUG):
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised to us as well
@@ -136,4 +137,5 @@ def _context(most_units: int) -> Any:
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     context.op_resource_reservation_ratio = 0.1
     limit_units(context, most_units)
+    watch_nodes(context)
     return context

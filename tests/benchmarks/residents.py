@@ -78,7 +78,7 @@ class Residents:
         while not self._over.wait(1.0):
             store, spilled = _objects()
             sizes = dict.fromkeys(STEPS, 0.0)
-            for pid, title in _descendants(os.getpid()).items():
+            for pid, title in below(os.getpid()).items():
                 step = self._step(pid, title)
                 sizes[step] = max(sizes[step], own_mib(pid))
             seconds = round(time.monotonic() - started, 1)
@@ -104,7 +104,7 @@ def own_mib(pid: int) -> float:
     return 0.0
 
 
-def _descendants(root: int) -> dict[int, str]:
+def below(root: int) -> dict[int, str]:
     """Return this process and those below it, with their titles."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):

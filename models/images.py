@@ -52,7 +52,7 @@ def decode_image(data: bytes) -> Image.Image:
         raise BadImage(f"cannot decode {_described(data)}: {error or type(error).__name__}") from error
 
 
-def oddities(data: bytes) -> tuple[str, ...]:
+def oddities(data: bytes | memoryview) -> tuple[str, ...]:
     """Name what decoding a picture settles silently, from its header alone; nothing for what cannot be opened.
 
     The words: exif_turned, cmyk, palette, gray, transparent, sixteen_bit, color_profile (one that is not sRGB; colours
@@ -128,7 +128,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+def _open(data: bytes | memoryview) -> ImageFile.ImageFile:
     """Read a picture's header."""
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > LIMIT_PIXELS:  # Pillow's warning may be off, its limit another
@@ -171,9 +171,9 @@ def _is_transparent(image: Image.Image) -> bool:
     return "A" in image.getbands() or image.info.get("transparency") is not None
 
 
-def _orientation(image: ImageFile.ImageFile, data: bytes) -> int:
+def _orientation(image: ImageFile.ImageFile, data: bytes | memoryview) -> int:
     # Asked for its EXIF, a PNG that has none before its pixels is decoded whole, to look behind them.
-    is_in_sight = image.format != "PNG" or "exif" in image.info or b"eXIf" in data[-(2**16) :]
+    is_in_sight = image.format != "PNG" or "exif" in image.info or b"eXIf" in bytes(memoryview(data)[-(2**16) :])
     exif = image.getexif() if is_in_sight else Image.Image.getexif(image)
     found = exif.get(ExifTags.Base.Orientation, 1)
     return found if found in range(1, 9) else 1

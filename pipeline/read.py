@@ -44,6 +44,8 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None) ->
         ReadError: The shard is another than the one that was planned.
         StorageError: The shard is gone, or the store refuses or does not answer.
     """
+    if unit.only and unit.format in FILE_FORMATS:  # what is not wanted need not be opened
+        unit = replace(unit, paths=tuple(unit.paths[row] for row in unit.only), start=0, stop=len(unit.only), only=())
     if unit.only:
         whole = read_unit(replace(unit, only=()), settings, fault)
         return whole.take(pa.array(unit.only, pa.int64()))

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -225,6 +226,16 @@ def test_a_video_that_is_gone_costs_its_row_only(tmp_path: Path) -> None:
     (unit,) = plan_units(settings, 2)
     (tmp_path / "a.mp4").unlink()
     assert faults(read_unit(unit, settings).to_pylist()) == ["NotFound", None]
+
+
+def test_of_a_unit_the_rows_that_are_wanted_are_read(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write(tmp_path / name, video(2))
+    settings = ReadSettings(uri=str(tmp_path))
+    (unit,) = plan_units(settings, 3)
+    whole = read_unit(unit, settings)
+    (tmp_path / "b.mp4").unlink()
+    assert read_unit(replace(unit, only=(0, 2)), settings).equals(whole.take([0, 2]))
 
 
 def test_frames_are_asked_of_videos_only(tmp_path: Path) -> None:

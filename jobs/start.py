@@ -3,6 +3,7 @@
 It knows the order of things and decides nothing about exit codes or words for people.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,8 @@ def frozen_settings(uri: str, overrides: Sequence[str]) -> RunSettings:
         frozen = ledger.read_settings(store)["settings"]
     except NotFound as error:
         raise ReportError(f"found no run in {store.uri} ({ledger.SETTINGS} is missing), expected its output") from error
-    values = {**frozen, "write": {**frozen["write"], "uri": uri}}
+    values = copy.deepcopy(frozen)
+    values["write"]["uri"] = uri
     lay_over(values, overrides)
     settings = check_settings(RunSettings, values, store.name(ledger.SETTINGS))
     ledger.refuse_other_settings(frozen, dump_settings(settings), store.uri)

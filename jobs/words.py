@@ -41,8 +41,8 @@ def say_retry(outcome: "RetryOutcome") -> list[str]:
             *_say_places(retried.result, outcome.report),
         ]
     return [
-        f"{retried.rows:,} failed rows were run again: {retried.recovered:,} are well now, "
-        f"{retried.rows - retried.recovered:,} have failed again",
+        f"{retried.rows:,} failed rows run again: {retried.recovered:,} well now, "
+        f"{retried.rows - retried.recovered:,} failed again",
         *(f"  {one['stage']} {one['type']}: {one['count']:,}" for one in retried.failures),
         *say_scores(outcome.report.numbers),
         *_say_places(retried.result, outcome.report),
@@ -53,7 +53,7 @@ def say_too_many_failed(result: "RunResult", report: "Report", limit: float) -> 
     """Say how many rows failed of what, how many may, and what to do about it."""
     failures = report.numbers["failures"]
     kinds = ", ".join(f"{one['stage']} {one['type']} ({one['count']:,})" for one in failures[:MOST_KINDS])
-    more = f" and {len(failures) - MOST_KINDS} more kinds" if len(failures) > MOST_KINDS else ""
+    more = f" and {len(failures) - MOST_KINDS} more" if len(failures) > MOST_KINDS else ""
     return (
         f"{result.failed_share:.1%} of the rows failed, limits.max_failed_share is {limit:.1%}; {kinds}{more}\n"
         f"  `triptych retry {result.uri}` runs them again once the cause is gone"

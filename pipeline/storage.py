@@ -23,7 +23,7 @@ from pipeline.redaction import redacted
 from pipeline.storage_faults import NotFound as NotFound
 from pipeline.storage_faults import StorageError as StorageError
 from pipeline.storage_faults import Unreachable as Unreachable
-from pipeline.storage_faults import code_of, is_beyond_end, is_refused
+from pipeline.storage_faults import code_of, is_beyond_end, is_refused, is_unknown
 
 T = TypeVar("T")
 
@@ -235,7 +235,10 @@ class Store:
                 self._fs.pipe_file(self._full(path), data, mode="create", **options)
             else:
                 self._fs.pipe_file(self._full(path), data, mode="create")
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:
+            if is_unknown(error):  # a store without conditional writes, where the last writer wins
+                self._put(path, data)
+                return True
             if not is_refused(error):
                 raise
             # A PUT whose reply was lost is sent again by the client, and then refused because of itself.

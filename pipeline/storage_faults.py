@@ -91,7 +91,12 @@ def harmless(error: BaseException) -> BaseException | None:
     return error if all(redacted(text) == text for text in texts) else None
 
 
-def is_refused(error: OSError) -> bool:
+def is_unknown(error: Exception) -> bool:
+    """Say whether the store does not know what was asked of it; some do not know conditions of a write."""
+    return isinstance(error, NotImplementedError) or code_of(error) in ("NotImplemented", "501")
+
+
+def is_refused(error: Exception) -> bool:
     """Say whether a conditional write met an object; servers differ in how much they say, and so does s3fs."""
     return isinstance(error, FileExistsError) or code_of(error) in ("PreconditionFailed", "412")
 

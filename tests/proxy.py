@@ -36,6 +36,7 @@ class Proxy:
         self._answers: list[bytes] = []
         self._num_lost_replies = 0
         self._garbled = (b"", b"")
+        self._refused_header = b""
         self._is_closed = False
         self.bytes_up = self.bytes_down = self.num_connections = 0
         self.requests: list[str] = []
@@ -84,10 +85,12 @@ class Proxy:
 
     def answer(self, status: int, code: str, times: int = 1, message: str = "by the proxy") -> None:
         """Answer the next requests ourselves with an S3 error; the server does not see them."""
-        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
-        head = f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
         with self._lock:
-            self._answers += [f"{head}Connection: close\r\n\r\n{body}".encode()] * times
+            self._answers += [_answer(status, code, message)] * times
+
+    def refuse_header(self, name: str) -> None:
+        """Answer 501, as servers do that do not know this header, to every request that has it from now on."""
+        self._refused_header = name.lower().encode()
 
     def lose_replies(self, times: int = 1) -> None:
         """Cut the connection instead of handing on the server's next final replies: it did what was asked, unheard."""
@@ -151,7 +154,7 @@ class Proxy:
                 line = REQUEST_LINE.match(chunk)
                 if line:
                     self.requests.append(line[0].decode("latin-1").strip())
-                answer = self._answers.pop(0) if line and self._answers else None
+                answer = self._own_answer(chunk) if line else None
             if answer is not None:
                 _sent(client, answer)
                 _end(server)  # only now: the other thread then ends the client's side
@@ -162,6 +165,11 @@ class Proxy:
                 break
         _end(server)
         _end(client, reading_only=True)
+
+    def _own_answer(self, head: bytes) -> bytes | None:
+        if self._refused_header and self._refused_header in head.lower():
+            return _answer(501, "NotImplemented", "by the proxy")
+        return self._answers.pop(0) if self._answers else None
 
     def _pump_down(self, server: socket.socket, client: socket.socket) -> None:
         for chunk in self._chunks(server):
@@ -196,6 +204,12 @@ def proxy(endpoint_url: str) -> Iterator[Proxy]:
         yield between
     finally:
         between.close()
+
+
+def _answer(status: int, code: str, message: str) -> bytes:
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    head = f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Connection: close\r\n\r\n{body}".encode()
 
 
 def _sent(end: socket.socket, data: bytes) -> bool:

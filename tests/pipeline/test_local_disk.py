@@ -38,6 +38,22 @@ def test_on_a_disk_without_hard_links_files_are_whole_but_the_first_writer_is_no
     assert list(tmp_path.glob("_triptych/**/*.*")) == []
 
 
+def test_a_link_whose_reply_was_lost_on_the_way_from_a_file_server_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.link
+
+    def link(source: str, target: str) -> None:
+        real(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr(os, "link", link)
+    store = Store(str(tmp_path))
+    assert store.publish("part", b"mine") is True
+    monkeypatch.setattr(os, "link", real)
+    assert store.publish("part", b"theirs") is False and store.read("part") == b"mine"
+
+
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match=r"cannot publish .*file/part"):

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import patience
 from pipeline.patience import patiently
-from pipeline.storage import StorageError, StorageSettings, Store, Unreachable
+from pipeline.storage import StorageError, StorageSettings, Store, Unreachable, conditional_writes
 from tests import s3 as s3_server
 from tests.proxy import Proxy, proxy
 from tests.s3 import S3, forget_connections
@@ -67,6 +67,15 @@ def test_a_publish_whose_reply_was_lost_is_ours_and_another_s_is_not(between: Pr
     between.lose_replies()
     assert store.publish("part", b"theirs") is False
     assert store.read("part") == b"mine"
+
+
+def test_a_store_that_knows_no_conditions_is_written_to_all_the_same_and_found_out(
+    between: Proxy, store: Store
+) -> None:
+    between.answer(501, "NotImplemented")
+    assert store.publish("part", b"content") is True and store.read("part") == b"content"
+    between.refuse_header("if-none-match")
+    assert conditional_writes(store) is False
 
 
 def test_an_open_file_survives_cut_connections_with_every_byte(between: Proxy, store: Store) -> None:

@@ -148,7 +148,7 @@ def _is_for_people(error: Exception) -> bool:
     """Whether an error is about the world (storage, input, a checkpoint) and its message says all there is to say."""
     from jobs.report.results import ReportError
     from models.types import CheckpointError
-    from pipeline.run import RunError
+    from pipeline.rounds import RunError
     from pipeline.storage import StorageError
 
     return isinstance(error, ReportError | CheckpointError | RunError | StorageError)

@@ -17,7 +17,7 @@ from models.types import ModelInput, Sampling
 from pipeline.answerer import Answered, Answerer
 from pipeline.job import Job
 from pipeline.pools import ActorCount
-from pipeline.rows import ANSWER, IDENTITY, UNIT, kept_columns, model_inputs, part_schema, row_error
+from pipeline.rows import ANSWER, IDENTITY, ODDITIES, UNIT, kept_columns, model_inputs, part_schema, row_error
 from pipeline.settings import Address, Settings
 
 # A prompt and its answer in text, where neither the settings nor the checkpoint say less.
@@ -160,7 +160,9 @@ class Generate:
             for field in self._job.schema
         }
         table = pa.table([columns[name] for name in self._schema.names], schema=self._schema)
-        return table.append_column(UNIT, block.column(UNIT))
+        for name in (UNIT, ODDITIES):
+            table = table.append_column(name, block.column(name))
+        return table
 
 
 def _standing(rows: Sequence[Mapping[str, Any]], have_failed: Sequence[bool]) -> list[bool]:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from models.images import oddities
 from models.types import (
     TEMPLATE_DATE,
     BadImage,
@@ -25,7 +26,7 @@ from models.types import (
 from pipeline.columns import ERROR
 from pipeline.job import Job
 from pipeline.pools import ActorCount
-from pipeline.rows import MODEL_INPUT, Prepared, input_columns, row_error, row_seed
+from pipeline.rows import MODEL_INPUT, ODDITIES, Prepared, input_columns, row_error, row_seed
 from pipeline.settings import Settings
 
 
@@ -95,7 +96,8 @@ class Preprocess:
             ready = self._prepare(_row(block, place))
             places += [place] * len(ready)
             prepared += ready
-        kept = block.drop_columns(["images", "error"])
+        odd = [_oddities(images) for images in block.column("images")]
+        kept = block.drop_columns(["images", "error"]).append_column(ODDITIES, pa.array(odd, pa.list_(pa.string())))
         if len(places) > block.num_rows:
             kept = kept.take(pa.array(places))
         kept = kept.append_column("error", pa.array([one.error for one in prepared], ERROR))
@@ -121,6 +123,13 @@ class Preprocess:
             ]
         except Exception as failure:  # any failure of one row must cost that row alone
             return [Prepared(0, sampling, None, row_error(_stage_of(failure, stage), failure))]
+
+
+def _oddities(images: pa.Scalar) -> list[str]:
+    """Name what is odd about a row's images; a thing that several of them have stands there as often."""
+    if not images.is_valid:
+        return []
+    return [name for image in images.values for name in oddities(image.as_buffer())]
 
 
 def _stage_of(error: Exception, stage: str) -> str:

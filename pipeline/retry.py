@@ -1,14 +1,12 @@
 """Run the failed rows of a finished run again and put what comes of them in their places.
 
-The failed rows, and the errors that they had, are frozen as a plan of their own below `_triptych/retries`. They take
-the way of every run; then each part that they belong to is written anew in one step. This file knows the order of
-things and the ledger of retries, and leaves the way itself to the run.
+They take the way of every run, as the units of a plan of their own; then each part that they belong to is written anew
+in one step. This file knows the order of things, and leaves the way itself to the run.
 """
 
 import functools
 import io
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -21,24 +19,30 @@ import pyarrow.parquet as pq
 
 from pipeline import ledger
 from pipeline.actors import crash_ledger
-from pipeline.columns import ERROR
 from pipeline.formats.rows import ReadError
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import read_plan, rows_per_part
-from pipeline.preflight import check, check_device, place_on_ray
+from pipeline.preflight import check, check_device, place_again, place_on_ray
 from pipeline.read import check_unchanged
-from pipeline.rewrite import Place, count_failures, only_places, replace_rows, spans
-from pipeline.run import Books, Progress, Rounds, RunError, RunResult, count_results, work_of
+from pipeline.retries import Frozen, failed_rows, freeze_retry, last_number, open_retry, places_of, restrict
+from pipeline.rewrite import count_failures, only_places, replace_rows, spans
+from pipeline.rounds import Books, Progress, Rounds, RunError
+from pipeline.run import RunResult, count_results, work_of
 from pipeline.settings import ConfigError
 from pipeline.storage import NotFound, Store
 from pipeline.tars import picture_tar, tar_path
-from pipeline.units import ReadSettings, Unit, units_from_parquet, units_to_parquet
-from pipeline.write import READERS, Part, parquet_bytes, plan_parts, read_unit_rows, unit_path
-
-RETRIES = "_triptych/retries"
-# Beside each unit of a retry's plan: its rows as they stood in the part before.
-BEFORE = pa.list_(pa.struct([("key", pa.string()), ("shard", pa.string()), ("index", pa.int64()), ("error", ERROR)]))
+from pipeline.units import ReadSettings, Unit
+from pipeline.write import (
+    READERS,
+    Part,
+    oddities_in,
+    parquet_bytes,
+    plan_parts,
+    read_unit_rows,
+    unit_path,
+    with_oddities,
+)
 
 
 @dataclass(frozen=True)
@@ -56,28 +60,6 @@ class Retried:
     rows: int
     recovered: int
     failures: Sequence[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """One retry as it was written down: its number, and the parts that it concerns, made of its units alone."""
-
-    number: int
-    parts: list[Part]
-
-    @property
-    def folder(self) -> str:
-        """Where it stands below the output."""
-        return f"{RETRIES}/{self.number:04d}"
-
-    @property
-    def units_folder(self) -> str:
-        """Where its committed units stand."""
-        return f"{self.folder}/units"
-
-    def mark(self, part: Part) -> str:
-        """Name the file that says what came of one part; its existence says that the part is written anew."""
-        return f"{self.folder}/part-{part.number:05d}.json"
 
 
 def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], None] | None = None) -> Retried:
@@ -99,22 +81,24 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     if not ledger.look(store).is_done:
         raise RunError(f"found no finished run in {store.uri}; finish it with `triptych run`, then retry what failed")
     parts = _parts_of(store, settings, job)
-    standing = open_retry(store, parts)
+    last = last_number(store)
+    standing = open_retry(store, parts, last)
     found = [] if standing else failed_rows(store, parts)
     if standing is None and not found:
         return Retried(count_results(store, time.monotonic() - started, 0), 0, 0, ())
     ready = check(settings, job, store)
     concerned = standing.parts if standing else restrict(parts, (unit for unit, _ in found))
     refuse_changed_shards(concerned, settings.read)
-    placement, device = place_on_ray(settings, job)
+    placement, device = place_on_ray(settings, job, store, ready)
     devices = {"device": device, "check_device": check_device(job, placement)}
     ledger.refuse_other_device(ledger.read_settings(store), devices, store.uri)
-    frozen = standing or freeze_retry(store, parts, found)
-    again = [unit for part in frozen.parts for unit in part.units]
-    work = work_of(settings, job, store, replace(ready, units=again), **devices)
+    frozen = standing or freeze_retry(store, parts, last + 1, found)
+    units = [unit for part in frozen.parts for unit in part.units]
+    work = work_of(settings, job, store, replace(ready, units=units), **devices)
     with crash_ledger(settings.limits.attempts) as crashes:
         work = replace(work, units=frozen.units_folder, crashes=crashes)
-        reached = Rounds(frozen.parts, work, placement, progress, books_of(frozen)).run()
+        again = functools.partial(place_again, settings, job, devices)
+        reached = Rounds(frozen.parts, work, placement, progress, books_of(frozen), again).run()
     return _retried(store, frozen, count_results(store, time.monotonic() - started, reached.answered))
 
 
@@ -132,41 +116,6 @@ def books_of(frozen: Frozen) -> Books:
         merge=functools.partial(rewrite_part, frozen=frozen),
         note={"retry": frozen.number},
     )
-
-
-def open_retry(store: Store, parts: Sequence[Part]) -> Frozen | None:
-    """Return the retry that was begun last, if parts of it are still to be written."""
-    numbers = [number for number, name in _files(store) if name == "plan.parquet"]
-    if not numbers:
-        return None
-    frozen = _read(store, max(numbers), parts)
-    marks = {f"{RETRIES}/{number:04d}/{name}" for number, name in _files(store)}
-    return None if {frozen.mark(part) for part in frozen.parts} <= marks else frozen
-
-
-def failed_rows(store: Store, parts: Iterable[Part]) -> list[tuple[Unit, list[dict[str, Any]]]]:
-    """Return the units that hold failed rows, restricted to these, with the rows as they stand in the parts."""
-    with ThreadPoolExecutor(READERS) as readers:
-        found = readers.map(lambda part: _failed_of(store, part), parts)
-        return [one for of_part in found for one in of_part]
-
-
-def freeze_retry(store: Store, parts: Sequence[Part], found: Sequence[tuple[Unit, Sequence[dict[str, Any]]]]) -> Frozen:
-    """Write down what is run again and how it stood there; return what another driver has, if that was faster."""
-    number = max((number for number, _ in _files(store)), default=0) + 1
-    plan = pq.read_table(pa.BufferReader(units_to_parquet([unit for unit, _ in found])))
-    plan = plan.append_column("before", pa.array([list(rows) for _, rows in found], BEFORE))
-    store.publish(f"{RETRIES}/{number:04d}/plan.parquet", parquet_bytes(plan))
-    return _read(store, number, parts)
-
-
-def restrict(parts: Iterable[Part], units: Iterable[Unit]) -> list[Part]:
-    """Return the parts that some units belong to, made of these alone."""
-    wanted = {unit.seq: unit for unit in units}
-    narrowed = (
-        replace(part, units=tuple(wanted[unit.seq] for unit in part.units if unit.seq in wanted)) for part in parts
-    )
-    return [part for part in narrowed if part.units]
 
 
 def refuse_changed_shards(parts: Iterable[Part], settings: ReadSettings) -> None:
@@ -201,11 +150,14 @@ def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, frozen: Frozen)
         ValueError: A unit has not the rows that the plan gives it.
     """
     try:
-        again = pa.concat_tables([_answered(store, unit, schema, frozen) for unit in part.units])
-        rows = pq.read_table(io.BytesIO(store.read(part.path))).cast(schema)
+        answered = [_answered(store, unit, schema, frozen) for unit in part.units]
+        again = pa.concat_tables(answered)
+        rows = _read_part(store, part, schema)
         standing = replace_rows(rows, again)
         if not standing.equals(rows):
-            _replace_part(store, part, rows, standing)
+            # Only of rows that are well is counted what was odd, so nothing of those that had failed is in there yet.
+            odd = sum(map(oddities_in, answered), oddities_in(rows))
+            _replace_part(store, part, rows, with_oddities(standing, odd))
         numbers = count_failures(only_places(standing, spans(again)))
         store.publish(frozen.mark(part), json.dumps(numbers, indent=2).encode())
     except NotFound:
@@ -213,6 +165,14 @@ def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, frozen: Frozen)
         if not store.exists(frozen.mark(part)):
             raise
     store.delete([unit_path(unit.name, frozen.units_folder) for unit in part.units])
+
+
+def _read_part(store: Store, part: Part, schema: pa.Schema) -> pa.Table:
+    rows = pq.read_table(io.BytesIO(store.read(part.path)))
+    if not rows.schema.equals(schema):
+        names = sorted(set(rows.schema.names) ^ set(schema.names)) or "of other types"
+        raise ValueError(f"{store.name(part.path)} has other columns than a run of this version: {names}")
+    return rows
 
 
 def _replace_part(store: Store, part: Part, before: pa.Table, rows: pa.Table) -> None:
@@ -231,44 +191,6 @@ def _answered(store: Store, unit: Unit, schema: pa.Schema, frozen: Frozen) -> pa
             f"{store.name(unit_path(unit.name, frozen.units_folder))} holds other rows than were asked for"
         )
     return rows
-
-
-def places_of(unit: Unit) -> list[Place]:
-    """Return shard and index of all rows between a unit's start and stop."""
-    if unit.paths:
-        return [(path, 0) for path in unit.paths]
-    return [(unit.shard, index) for index in range(unit.start, unit.stop)]
-
-
-def _failed_of(store: Store, part: Part) -> list[tuple[Unit, list[dict[str, Any]]]]:
-    columns = ["key", "shard", "index", "error"]
-    rows = store.use(part.path, lambda file: pq.read_table(pa.PythonFile(file), columns=columns))
-    failed: dict[Place, dict[str, Any]] = {}
-    for row in rows.filter(rows["error"].is_valid()).to_pylist():
-        failed.setdefault((row["shard"], row["index"]), row)
-    if not failed:
-        return []
-    found = []
-    for unit in part.units:
-        places = places_of(unit)
-        only = tuple(number for number, place in enumerate(places) if place in failed)
-        if only:
-            found.append((replace(unit, only=only), [failed.pop(places[number]) for number in only]))
-    if failed:
-        raise RunError(f"{store.name(part.path)} holds rows that are not in the plan, first {next(iter(failed))}")
-    return found
-
-
-def _files(store: Store) -> list[tuple[int, str]]:
-    """List what retries have left, as their numbers and the names of their files."""
-    pattern = re.compile(rf"{RETRIES}/(\d{{4,}})/([^/]+)")
-    matches = (pattern.fullmatch(entry.path) for entry in store.list(RETRIES))
-    return [(int(match[1]), match[2]) for match in matches if match]
-
-
-def _read(store: Store, number: int, parts: Sequence[Part]) -> Frozen:
-    units = units_from_parquet(store.read(f"{RETRIES}/{number:04d}/plan.parquet"))
-    return Frozen(number, restrict(parts, units))
 
 
 def _look(store: Store, *, frozen: Frozen) -> ledger.Output:

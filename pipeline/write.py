@@ -5,9 +5,11 @@ units into a part in one atomic step and then removes them. This file knows noth
 """
 
 import io
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from pipeline.rows import UNIT, count_rows
+from pipeline.rows import ODDITIES, UNIT, count_rows
 from pipeline.settings import Address, Settings
 from pipeline.storage import NotFound, StorageSettings, Store
 from pipeline.tars import has_pictures, picture_tar, tar_path
@@ -28,6 +30,7 @@ ROW_GROUP_ROWS = 4096
 # Of pictures: who wants to see a few of a part reads the groups they lie in.
 ROW_GROUP_BYTES = 16 * 2**20
 READERS = 8
+ODDITIES_IN_FOOTER = b"triptych.oddities"
 
 
 class WriteSettings(Settings):
@@ -92,7 +95,9 @@ def commit_unit(block: pa.Table, store: Store, folder: str = UNITS) -> pa.Table:
     names = pc.unique(block.column(UNIT)).to_pylist()
     if len(names) != 1:
         raise ValueError(f"a block holds rows of {len(names)} units {names[:3]}, expected exactly one")
-    data = parquet_bytes(block.drop_columns([UNIT]))
+    odd = oddities_of(block)
+    block = block.drop_columns([ODDITIES]) if ODDITIES in block.column_names else block
+    data = parquet_bytes(with_oddities(block.drop_columns([UNIT]), odd))
     store.publish(unit_path(names[0], folder), data)
     numbers = {
         "unit": names,
@@ -123,7 +128,11 @@ def _group_rows(table: pa.Table) -> int:
 
 
 class Parts:
-    """The driver's view of the parts: it merges each as soon as the last of its units is committed."""
+    """The driver's view of the parts: it merges each as soon as the last of its units is committed.
+
+    What is complete at the start is merged at once; later ones on a thread, one after another, so that a slow store
+    holds up nothing.
+    """
 
     def __init__(
         self,
@@ -147,8 +156,11 @@ class Parts:
         self._schema = schema
         self._part_of = {unit.name: part for part in parts for unit in part.units}
         self._missing = {part.number: {unit.name for unit in part.units} for part in self._part_of.values()}
+        self._merger = ThreadPoolExecutor(1, thread_name_prefix="merge")
+        self._merging: list[Future[None]] = []
         for name in committed:
-            self.add(name)
+            if part := self._completed(name):
+                self._merge(self._store, part, self._schema)
 
     @property
     def missing_units(self) -> set[str]:
@@ -156,14 +168,38 @@ class Parts:
         return {name for names in self._missing.values() for name in names}
 
     def add(self, name: str) -> None:
-        """Take note of a committed unit, and merge its part if it was the last one."""
+        """Take note of a committed unit, and have its part merged if it was the last one.
+
+        Raises:
+            Exception: What an earlier merge failed of.
+        """
+        done = [merging for merging in self._merging if merging.done()]
+        self._merging = [merging for merging in self._merging if not merging.done()]
+        for merging in done:
+            merging.result()
+        if part := self._completed(name):
+            self._merging.append(self._merger.submit(self._merge, self._store, part, self._schema))
+
+    def close(self) -> None:
+        """Wait until all that is complete is merged.
+
+        Raises:
+            Exception: What a merge failed of.
+        """
+        self._merger.shutdown()
+        for merging in self._merging:
+            merging.result()
+
+    def _completed(self, name: str) -> Part | None:
+        """Note that a unit is committed; return its part if that was the last one."""
         part = self._part_of.get(name)
         if part is None or part.number not in self._missing:
-            return
+            return None
         self._missing[part.number].discard(name)
-        if not self._missing[part.number]:
-            self._merge(self._store, part, self._schema)
-            del self._missing[part.number]
+        if self._missing[part.number]:
+            return None
+        del self._missing[part.number]
+        return part
 
 
 def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
@@ -177,7 +213,7 @@ def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
     try:
         with ThreadPoolExecutor(READERS) as readers:
             tables = list(readers.map(lambda unit: read_unit_rows(store, unit, schema), part.units))
-        rows = pa.concat_tables(tables)
+        rows = with_oddities(pa.concat_tables(tables), sum(map(oddities_in, tables), Counter()))
         if part.has_tar:
             store.publish(tar_path(part.number), picture_tar(part.number, rows))
         store.publish(part.path, parquet_bytes(rows))
@@ -199,4 +235,23 @@ def read_unit_rows(store: Store, unit: Unit, schema: pa.Schema, folder: str = UN
     found = count_rows(table)
     if found != unit.num_rows:
         raise ValueError(f"{store.name(path)} has {found} rows, the plan says {unit.num_rows}")
-    return table.cast(schema)
+    return with_oddities(table.cast(schema), oddities_in(table))
+
+
+def oddities_of(block: pa.Table) -> Counter[str]:
+    """Count what was odd about the images of a unit's rows that are well; failed rows have an error to tell of them."""
+    if ODDITIES not in block.column_names:
+        return Counter()
+    well = block.column(ODDITIES).filter(block.column("error").is_null())
+    return Counter(pc.list_flatten(well).to_pylist())
+
+
+def oddities_in(rows: pa.Table) -> Counter[str]:
+    """Return what was counted of the rows of a unit or part that was read with its footer."""
+    return Counter(json.loads((rows.schema.metadata or {}).get(ODDITIES_IN_FOOTER, b"{}")))
+
+
+def with_oddities(rows: pa.Table, odd: Mapping[str, int]) -> pa.Table:
+    """Return the rows with such counts for their footer; none where there is nothing to count."""
+    counts = {ODDITIES_IN_FOOTER: json.dumps(dict(sorted(odd.items())))} if odd else None
+    return rows.replace_schema_metadata(counts)

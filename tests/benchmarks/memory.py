@@ -23,10 +23,12 @@ from PIL import Image
 
 from jobs.caption import CaptionSettings
 from pipeline.cluster import start_ray
+from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import read_plan
 from pipeline.preprocess import Preprocess, open_processor
 from pipeline.read import read_unit
-from pipeline.run import PipelineSettings, Progress, run
+from pipeline.rounds import Progress
+from pipeline.run import run
 from pipeline.settings import check_settings
 from pipeline.storage import Store
 from tests.benchmarks.residents import EVERY_SECOND, STEPS, Resident, Residents

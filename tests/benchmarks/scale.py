@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.run import PipelineSettings, Progress, run
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.rounds import Progress
+from pipeline.run import run
 from pipeline.settings import check_settings
 from tests.benchmarks.stand_in import NullJob, no_steps
 

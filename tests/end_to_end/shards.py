@@ -18,7 +18,8 @@ from jobs.caption import CaptionSettings
 from jobs.prompt import GREEDY
 from models.types import Answer, Request, Sampling
 from pipeline.job import Job
-from pipeline.run import PipelineSettings, RunResult, run
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.run import RunResult, run
 from pipeline.settings import check_settings
 from pipeline.storage import Store
 

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json, sys
 from jobs.caption import CaptionSettings
-from pipeline.run import PipelineSettings, run
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.run import run
 from pipeline.settings import check_settings
 
 settings = check_settings(PipelineSettings, json.loads(sys.argv[1]))

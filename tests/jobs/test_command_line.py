@@ -5,8 +5,15 @@ import time
 import pytest
 
 from jobs.__main__ import main
+from jobs.config import RunSettings
 from jobs.progress import line_of, shown_progress
-from pipeline.run import Progress
+from jobs.report.write import Report
+from jobs.words import say_too_many_failed
+from pipeline.ledger import freeze_settings
+from pipeline.rounds import Progress
+from pipeline.run import RunResult
+from pipeline.settings import dump_settings, load_settings
+from pipeline.storage import Store
 
 CONFIG = """
 read: {uri: nowhere}
@@ -50,6 +57,48 @@ def test_a_report_on_no_run_fails_in_one_line(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "found no run in" in said
     assert said.count("\n") == 1
+
+
+@pytest.fixture
+def unfinished(config, tmp_path):
+    """The output of a run that has written its settings down and nothing else."""
+    settings = load_settings(RunSettings, config)
+    freeze_settings(Store(str(tmp_path / "out")), {"settings": dump_settings(settings), "weights": ""})
+    return str(tmp_path / "out")
+
+
+def test_a_retry_of_no_run_or_of_one_that_goes_on_fails_in_one_line(unfinished, tmp_path, capsys):
+    assert main(["retry", str(tmp_path)]) == 1
+    assert "found no run in" in capsys.readouterr().err
+    assert main(["retry", unfinished]) == 1
+    said = capsys.readouterr().err
+    assert "found no finished run in" in said and "`triptych run`" in said
+    assert said.count("\n") == 1
+
+
+def test_a_retry_takes_no_setting_that_would_change_answers(unfinished, capsys):
+    assert main(["retry", unfinished, "generate.slots=2", "job.prompt=Why?", "read.limit=1", "generate.slot=1"]) == 2
+    assert "generate.slot: unknown setting" in capsys.readouterr().err
+    assert main(["retry", unfinished, "generate.slots=2", "job.prompt=Why?", "read.limit=1"]) == 2
+    said = capsys.readouterr().err
+    assert "job.prompt: was 'Describe" in said and "read.limit: was nothing, now 1" in said
+    assert "generate.slots: " not in said
+    assert "a retry may change only note, limits, ray," in said
+    assert main(["retry", unfinished, "slots"]) == 2
+    assert "expected `dotted.key=value`" in capsys.readouterr().err
+    assert main(["retry", unfinished, "write.storage.endpoint=x"]) == 2
+    assert "write.storage: 1 fault" in capsys.readouterr().err
+
+
+def test_too_many_failed_rows_are_said_with_their_kinds_and_the_remedy():
+    result = RunResult("s3://bucket/out", 50, 50, 40, 0, 0, 1.0, 50, 0)
+    kinds = [("fetch", "NotFound", 20), ("decode", "BadImage", 10), ("tokenise", "PromptTooLong", 6), ("check", "X", 4)]
+    failures = [{"stage": stage, "type": kind, "count": count} for stage, kind, count in kinds]
+    assert say_too_many_failed(result, Report({"failures": failures}, ""), 0.05).splitlines() == [
+        "80.0% of the rows failed, limits.max_failed_share is 5.0%; "
+        "fetch NotFound (20), decode BadImage (10), tokenise PromptTooLong (6) and 1 more",
+        "  `triptych retry s3://bucket/out` runs them again once the cause is gone",
+    ]
 
 
 @pytest.mark.parametrize("command", ["plan", "status", "verify", "score", "compare"])

@@ -2,6 +2,8 @@
 
 import io
 import json
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,25 +14,16 @@ import pytest
 
 from pipeline import ledger
 from pipeline.columns import ERROR
-from pipeline.retry import (
-    BEFORE,
-    Frozen,
-    books_of,
-    failed_rows,
-    freeze_retry,
-    open_retry,
-    refuse_changed_shards,
-    restrict,
-    rewrite_part,
-)
+from pipeline.retries import BEFORE, Frozen, failed_rows, freeze_retry, last_number, open_retry, restrict
+from pipeline.retry import books_of, refuse_changed_shards, rewrite_part
 from pipeline.rewrite import replace_rows
-from pipeline.rows import UNIT
-from pipeline.run import RunError
+from pipeline.rounds import RunError
+from pipeline.rows import ODDITIES, UNIT
 from pipeline.settings import ConfigError
 from pipeline.storage import NotFound, Store
 from pipeline.tars import picture_tar
 from pipeline.units import ReadSettings, Unit, units_from_parquet
-from pipeline.write import Part, commit_unit, parquet_bytes, plan_parts, unit_path
+from pipeline.write import Part, commit_unit, oddities_in, parquet_bytes, plan_parts, unit_path, with_oddities
 from tests.pipeline.toys import units_of
 
 SCHEMA = pa.schema(
@@ -86,10 +79,10 @@ def commit(store: Store, unit: Unit, frozen: Frozen, *rows: dict[str, Any]) -> N
     commit_unit(block.append_column(UNIT, pa.array([unit.name] * len(rows))), store, frozen.units_folder)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
+@pytest.fixture(params=["disk", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """The output of a finished run of ten rows, of which three of the first part have failed."""
-    store = Store(str(tmp_path / "out"))
+    store = Store(str(tmp_path / "out") if request.param == "disk" else f"memory://{uuid.uuid4().hex}")
     for part in PARTS:
         numbers = range(part.units[0].start, part.units[-1].stop)
         store.publish(part.path, parquet_bytes(table(*(row(n, GONE if n in FAILED else None) for n in numbers))))
@@ -98,7 +91,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def frozen(store: Store) -> Frozen:
-    return freeze_retry(store, PARTS, failed_rows(store, PARTS))
+    return freeze_retry(store, PARTS, 1, failed_rows(store, PARTS))
 
 
 def test_only_the_units_with_failed_rows_are_read_again_and_of_them_only_these_rows(store: Store) -> None:
@@ -119,7 +112,7 @@ def test_files_of_a_folder_are_found_by_their_paths(tmp_path: Path) -> None:
 
 def test_a_row_that_the_plan_does_not_know_is_an_error(store: Store) -> None:
     with pytest.raises(RunError, match=r"part-00000.parquet holds rows that are not in the plan, first .*1"):
-        failed_rows(store, [replace(PARTS[0], units=UNITS[1:2])])
+        failed_rows(store, [replace(PARTS[0], units=(UNITS[1],))])
 
 
 def test_what_is_run_again_and_how_it_stood_there_is_written_down(store: Store, frozen: Frozen) -> None:
@@ -130,18 +123,13 @@ def test_what_is_run_again_and_how_it_stood_there_is_written_down(store: Store, 
     assert units_from_parquet(store.read("_triptych/retries/0001/plan.parquet")) == list(frozen.parts[0].units)
 
 
-def test_the_second_of_two_retries_takes_the_plan_of_the_first(store: Store) -> None:
+def test_a_retry_that_has_begun_goes_on_and_of_two_at_once_the_second_takes_the_plan_of_the_first(store: Store) -> None:
+    assert (last_number(store), open_retry(store, PARTS, 0)) == (0, None)
     found = failed_rows(store, PARTS)
-    store.publish("_triptych/retries/0001/plan.parquet", _plan_of(store, found[:1]))
-    frozen = open_retry(store, PARTS)
-    assert frozen is not None and frozen.number == 1
-    assert [unit.seq for unit in frozen.parts[0].units] == [0]
-
-
-def _plan_of(store: Store, found: list[Any]) -> bytes:
-    elsewhere = Store(f"{store.uri}/elsewhere")
-    freeze_retry(elsewhere, PARTS, found)
-    return elsewhere.read("_triptych/retries/0001/plan.parquet")
+    first, second = freeze_retry(store, PARTS, 1, found[:1]), freeze_retry(store, PARTS, 1, found)
+    assert [unit.seq for unit in first.parts[0].units] == [0]
+    assert last_number(store) == 1
+    assert second == first == open_retry(store, PARTS, 1)
 
 
 def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(store: Store, frozen: Frozen) -> None:
@@ -163,7 +151,7 @@ def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(
         "failures": [{"stage": "decode", "type": "BadImage", "count": 1}],
     }
     assert books_of(frozen).look(store).parts == {0}
-    assert open_retry(store, PARTS) is None
+    assert open_retry(store, PARTS, 1) is None
     assert ledger.look(store).units == frozenset()
 
 
@@ -175,14 +163,48 @@ def test_a_part_of_replaced_rows_has_the_bytes_of_one_that_was_right_at_once(sto
     assert store.read(part.path) == parquet_bytes(table(*(row(n) for n in range(6))))
 
 
+def test_what_was_odd_about_rows_that_are_well_now_is_counted_once(store: Store, frozen: Frozen) -> None:
+    (part,) = frozen.parts
+    store.replace(part.path, parquet_bytes(with_oddities(read_part(store, part), {"cmyk": 2, "exif_turned": 1})))
+    for unit, rows in zip(part.units, ([row(1)], [row(4), row(5, BROKEN)]), strict=True):
+        odd = pa.array([["cmyk"], ["animated"]][: len(rows)], pa.list_(pa.string()))
+        block = table(*rows).append_column(UNIT, pa.array([unit.name] * len(rows))).append_column(ODDITIES, odd)
+        commit_unit(block, store, frozen.units_folder)
+    units = {path: store.read(path) for path in names(store) if "/units/" in path}
+    for _ in range(2):  # the second time as after a kill before the mark
+        rewrite_part(store, part, SCHEMA, frozen=frozen)
+        assert oddities_in(read_part(store, part)) == {"cmyk": 4, "exif_turned": 1}
+        store.delete([frozen.mark(part)])
+        for path, data in units.items():
+            store.publish(path, data)
+
+
 def test_a_retry_that_brings_the_same_errors_leaves_the_part_untouched(store: Store, frozen: Frozen) -> None:
     (part,) = frozen.parts
-    before = Path(f"{store.uri}/{part.path}").stat()
+    # Of other bytes than a part that is written now: one of an earlier version, which is not to be touched for nothing.
+    older = io.BytesIO()
+    pq.write_table(read_part(store, part), older, compression="none")
+    store.replace(part.path, older.getvalue())
     commit(store, part.units[0], frozen, row(1, GONE))
     commit(store, part.units[1], frozen, row(4, GONE), row(5, GONE))
     rewrite_part(store, part, SCHEMA, frozen=frozen)
-    after = Path(f"{store.uri}/{part.path}").stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert store.read(part.path) == older.getvalue()
+    assert store.exists(frozen.mark(part))
+
+
+def test_two_drivers_that_write_one_part_anew_at_once_leave_what_one_would(store: Store, frozen: Frozen) -> None:
+    (part,) = frozen.parts
+    before = store.read(part.path)
+    for _ in range(10):
+        store.replace(part.path, before)
+        store.delete([frozen.mark(part)])
+        commit(store, part.units[0], frozen, row(1))
+        commit(store, part.units[1], frozen, row(4), row(5))
+        with ThreadPoolExecutor(3) as drivers:
+            for done in [drivers.submit(rewrite_part, store, part, SCHEMA, frozen=frozen) for _ in range(3)]:
+                done.result()
+        assert store.read(part.path) == parquet_bytes(table(*(row(n) for n in range(6))))
+        assert not [name for name in names(store) if "/units/" in name]
 
 
 def test_a_retry_killed_at_any_moment_of_the_writing_goes_on_and_ends_alike(store: Store, frozen: Frozen) -> None:
@@ -201,6 +223,15 @@ def test_a_retry_killed_at_any_moment_of_the_writing_goes_on_and_ends_alike(stor
         rewrite_part(store, part, SCHEMA, frozen=frozen)
         assert (store.read(part.path), store.read(frozen.mark(part))) == (after, mark)
         assert not set(names(store)) & set(kept)
+
+
+def test_a_part_of_other_columns_is_refused_by_their_names(store: Store, frozen: Frozen) -> None:
+    (part,) = frozen.parts
+    commit(store, part.units[0], frozen, row(1))
+    commit(store, part.units[1], frozen, row(4), row(5))
+    store.replace(part.path, parquet_bytes(read_part(store, part).drop_columns(["caption"])))
+    with pytest.raises(ValueError, match=r"part-00000.parquet has other columns .* \['caption'\]"):
+        rewrite_part(store, part, SCHEMA, frozen=frozen)
 
 
 def test_units_that_vanish_without_a_mark_are_an_error(store: Store, frozen: Frozen) -> None:
@@ -230,7 +261,7 @@ def test_one_failed_row_can_become_several_pictures_and_the_tar_gets_them_too(tm
 
     first = [*drawn(0, None, b"A", b"B"), *drawn(1, GONE), *drawn(2, None, b"E")]
     store.publish(part.path, parquet_bytes(pa.Table.from_pylist(first, schema=schema)))
-    frozen = freeze_retry(store, [part], failed_rows(store, [part]))
+    frozen = freeze_retry(store, [part], 1, failed_rows(store, [part]))
     again = pa.Table.from_pylist(drawn(1, None, b"C", b"D"), schema=schema)
     commit_unit(again.append_column(UNIT, pa.array([UNITS[0].name] * 2)), store, frozen.units_folder)
     rewrite_part(store, frozen.parts[0], schema, frozen=frozen)

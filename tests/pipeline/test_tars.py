@@ -182,6 +182,7 @@ def test_a_part_has_its_tar_beside_it(store: Store) -> None:
     for unit in (0, 1, 2):
         commit(store, unit)
         merged.add(UNITS[unit].name)
+    merged.close()
     assert [entry.path for entry in store.list()] == [
         *["_webdataset/part-00000.tar", "_webdataset/part-00001.tar", "part-00000.parquet", "part-00001.parquet"]
     ]

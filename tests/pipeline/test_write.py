@@ -1,4 +1,5 @@
 import io
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,9 +8,9 @@ import pytest
 
 from pipeline import ledger
 from pipeline.columns import ERROR
-from pipeline.rows import UNIT
+from pipeline.rows import ODDITIES, UNIT
 from pipeline.storage import Store
-from pipeline.write import Part, Parts, commit_unit, merge_part, parquet_bytes, plan_parts, unit_path
+from pipeline.write import Part, Parts, commit_unit, merge_part, oddities_in, parquet_bytes, plan_parts, unit_path
 from tests.pipeline.toys import units_of
 
 SCHEMA = pa.schema(
@@ -83,6 +84,7 @@ def test_a_part_appears_with_the_last_of_its_units_and_takes_their_place(store: 
     assert names(store) == [unit_path(UNITS[1].name), unit_path(UNITS[2].name)]
     commit_unit(answered(0), store)
     parts.add(UNITS[0].name)
+    parts.close()
     assert names(store) == [unit_path(UNITS[2].name), "part-00000.parquet"]
     assert pq.read_table(io.BytesIO(store.read("part-00000.parquet"))).column("index").to_pylist() == list(range(6))
     assert parts.missing_units == {UNITS[3].name}
@@ -100,7 +102,30 @@ def test_a_plain_read_of_the_output_sees_parts_only(store: Store) -> None:
     for unit in (0, 1, 2):
         commit_unit(answered(unit), store)
         parts.add(UNITS[unit].name)
+    parts.close()
     assert pq.read_table(store.uri).column("index").to_pylist() == list(range(6))
+
+
+def test_what_a_merge_fails_of_is_raised_at_the_latest_at_the_end(store: Store) -> None:
+    commit_unit(answered(0).slice(0, 2), store)
+    parts = Parts(store, [Part(0, (UNITS[0],))], [], SCHEMA)
+    parts.add(UNITS[0].name)
+    with pytest.raises(ValueError, match="has 2 rows, the plan says 3"):
+        parts.close()
+
+
+def test_what_was_odd_of_rows_that_are_well_is_summed_up_in_the_footers(store: Store) -> None:
+    odd = [["cmyk", "cmyk"], ["gray"], ["cmyk"]]
+    for unit in (0, 1):
+        block = answered(unit)
+        named = (odd * 3)[: block.num_rows]
+        commit_unit(block.append_column(ODDITIES, pa.array(named, pa.list_(pa.string()))), store)
+    well = [row for unit in (0, 1) for row in zip(odd, answered(unit)["error"].to_pylist(), strict=False)]
+    merge_part(store, Part(0, tuple(UNITS[:2])), SCHEMA)
+    expected = Counter(name for names_, error in well if error is None for name in names_)
+    part = pq.read_table(io.BytesIO(store.read("part-00000.parquet")))
+    assert expected and oddities_in(part) == expected
+    assert part.schema.equals(SCHEMA)
 
 
 def test_a_unit_with_rows_missing_is_never_merged(store: Store) -> None:

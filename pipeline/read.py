@@ -179,7 +179,7 @@ def _fit_rows(
     known = {field.name for field in wanted}
     left_out = sorted({name for row in named for name in row if name is not None} - known)
     if left_out:
-        log.warning("%s: left out fields that the first rows of no shard had: %s", unit.shard, ", ".join(left_out))
+        log.warning("%s: left out fields that no row looked at by the plan had: %s", unit.shard, ", ".join(left_out))
     return [fit_values(field.name, [row.get(field.name) for row in named], field.type) for field in wanted]
 
 

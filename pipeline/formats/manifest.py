@@ -14,13 +14,13 @@ import pyarrow as pa
 from pipeline.formats.fields import note_types
 from pipeline.formats.rows import (
     LIMIT_BYTES,
-    SAMPLE_ROWS,
     Cutter,
     Fault,
     Index,
     RawRow,
     ReadError,
     RowError,
+    is_sampled,
     parse_object,
 )
 
@@ -43,7 +43,7 @@ def index_jsonl(file: BinaryIO, size: int, unit_rows: int) -> Index:
     position = 0
     for line in _lines(file):
         if line.strip():
-            if cutter.num_rows < SAMPLE_ROWS:
+            if is_sampled(cutter.num_rows):
                 note_types(fields, _parse(line).values)
             cutter.add(position, position + len(line))
         position += len(line)

@@ -11,8 +11,8 @@ from pipeline.storage import StorageError
 
 # The most bytes that one image, one line or one read of rows may have: memory is bounded by this, not by the input.
 LIMIT_BYTES = 128 * 2**20
-# Rows per shard whose fields are looked at to decide the columns and their types.
-SAMPLE_ROWS = 1000
+# Rows per shard whose fields are looked at to decide the columns and their types: the first ones, later every so many.
+SAMPLE_ROWS, SAMPLE_STEP = 1000, 100
 MAX_FIELDS = 256
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "ppm")
 
@@ -128,6 +128,11 @@ class Cutter:
             self._slices.append(Slice(self._start, self.num_rows, self._first_byte, self._end_byte))
             self._start = self.num_rows
         return self._slices
+
+
+def is_sampled(place: int) -> bool:
+    """Say whether the fields of a shard's row are looked at when the run is planned."""
+    return place < SAMPLE_ROWS or place % SAMPLE_STEP == 0
 
 
 def parse_json(text: bytes, what: str) -> Any:

@@ -17,12 +17,12 @@ from pipeline.formats.rows import (
     IMAGE_EXTENSIONS,
     LIMIT_BYTES,
     MAX_FIELDS,
-    SAMPLE_ROWS,
     Cutter,
     Index,
     RawRow,
     ReadError,
     RowError,
+    is_sampled,
     parse_json,
     parse_object,
 )
@@ -58,7 +58,7 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     passed_over: Counter[str] = Counter()
     texts: dict[Member, bytes] = {}
     for members in rows_of(_noting_texts(walk, cutter, texts), passed_over):
-        if cutter.num_rows < SAMPLE_ROWS:
+        if texts:
             note_types(fields, _sampled(texts, members))
         _count(found, members)
         cutter.add(members[0].first_byte, members[-1].end_byte)
@@ -137,9 +137,9 @@ def _read_at(file: BinaryIO, size: int) -> ReadAt:
 
 
 def _noting_texts(walk: Walk, cutter: Cutter, texts: dict[Member, bytes]) -> Iterator[Member]:
-    """Pass members on and keep the fields of the first rows: of a compressed tar nothing can be read a second time."""
+    """Pass members on and keep the fields of some rows: of a compressed tar nothing can be read a second time."""
     for member in walk:
-        is_noted = cutter.num_rows < SAMPLE_ROWS and member.size <= WINDOW_BYTES
+        is_noted = is_sampled(cutter.num_rows) and member.size <= WINDOW_BYTES
         name = MEMBER_NAME.fullmatch(member.name)
         if is_noted and name and is_field(name[2].lower()):
             texts[member] = walk.read_at(member.data, member.size)

@@ -314,6 +314,15 @@ def test_fields_of_json_keep_a_type_that_holds_every_row(tmp_path: Path) -> None
     ]
 
 
+def test_a_field_that_changes_its_type_late_is_found_by_the_plan(tmp_path: Path) -> None:
+    rows = [{"score": n if n < 1500 else n / 2} | ({"late": "x"} if n > 1500 else {}) for n in range(1900)]
+    members = [{"key": f"{n:04d}", "json": row, "jpg": b"i"} for n, row in enumerate(rows)]
+    for path in (jsonl(tmp_path / "a.jsonl", rows), write(tmp_path / "a.tar", tar_bytes(rows_as_members(members)))):
+        table = read_all(path, unit_rows=1000)
+        assert table.column("score").to_pylist() == [row["score"] for row in rows]
+        assert table.column("late").to_pylist() == [row.get("late") for row in rows]
+
+
 def test_csv_cells_may_hold_newlines_commas_and_quotes(tmp_path: Path) -> None:
     cells = ["plain", "two\nlines", 'a "quoted", word', "", 'disk 5" wide', "ü\r\nz"]
     lines = ["image,text"] + [",".join(["", '"' + cell.replace('"', '""') + '"']) for cell in cells]

@@ -2,14 +2,17 @@
 
 import contextlib
 import http.server
+import io
 import logging
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import patience
@@ -88,6 +91,28 @@ def test_an_open_file_survives_cut_connections_with_every_byte(between: Proxy, s
         threading.Timer(0.05, between.cut).start()
         read.append(file.read())
     assert b"".join(read) == data
+
+
+def test_arrow_reads_through_an_outage_and_says_so_where_it_does_not_end(between: Proxy, store: Store) -> None:
+    table = pa.table({"image": [os.urandom(2**20) for _ in range(20)]})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=2)
+    store.replace("shard", sink.getvalue())
+
+    def read(file: BinaryIO) -> pa.Table:
+        rows = pq.ParquetFile(file)
+        first = rows.read_row_group(0)
+        between.cut()
+        return pa.concat_tables([first, *(rows.read_row_group(group) for group in range(1, rows.num_row_groups))])
+
+    def read_too_late(file: BinaryIO) -> pa.Table:
+        rows = pq.ParquetFile(file)
+        between.refuse()
+        return rows.read()
+
+    assert store.use("shard", read) == table
+    with pytest.raises(Unreachable, match=r"cannot read s3://.*/shard: check storage.endpoint_url"):
+        Store(store.uri, store.settings, patience_s=0).use("shard", read_too_late)
 
 
 def test_small_reads_of_an_open_file_are_few_requests(between: Proxy, store: Store) -> None:

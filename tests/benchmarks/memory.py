@@ -59,9 +59,9 @@ def write_tars(folder: Path, rows: int) -> int:
 def _picture(number: int) -> tuple[str, bytes]:
     chance = np.random.default_rng(number)
     coarse = chance.integers(0, 256, (6, 6, 3), np.uint8)
-    size = tuple(int(side) for side in chance.integers(64, 257, 2))
+    width, height = (int(side) for side in chance.integers(64, 257, 2))
     sink, kind = io.BytesIO(), "jpg" if number % 2 else "png"
-    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     image.save(sink, "jpeg" if kind == "jpg" else "png")
     return kind, sink.getvalue()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 MIB = 2**20
 STEPS = ("driver", "preprocess", "generate", "tasks", "ray")
@@ -127,7 +128,8 @@ def _objects() -> tuple[float, float]:
 
     if not ray.is_initialized():
         return 0.0, 0.0
-    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    node: Any = ray._private.worker._global_node  # set while Ray runs
+    session = Path(node.get_session_dir_path())
     with contextlib.suppress(OSError):
         text = (session / "logs" / "debug_state.txt").read_text()
         sizes = [

@@ -29,7 +29,7 @@ from pipeline.read import read_unit
 from pipeline.rows import UNIT
 from pipeline.storage import StorageSettings, Store
 from pipeline.units import ReadSettings, units_from_parquet
-from pipeline.write import UNITS
+from pipeline.write import UNITS, commit_unit
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,30 @@ class Work:
 def read_block(block: pa.Table, settings: ReadSettings, crashes: str | None) -> pa.Table:
     """Read the one unit that a block names, in a task of its own."""
     (unit,) = units_from_parquet(block.column("unit")[0].as_py())
-    if crashes is None:
-        table = read_unit(unit, settings)
-    else:
-        table = asyncio.run(read_guarded(unit, settings, RemoteCrashes(crashes, "fetch")))
+    with _ended_when_cancelled():
+        if crashes is None:
+            table = read_unit(unit, settings)
+        else:
+            table = asyncio.run(read_guarded(unit, settings, RemoteCrashes(crashes, "fetch")))
     return table.append_column(UNIT, pa.array([unit.name] * table.num_rows, pa.string()))
+
+
+def commit_block(block: pa.Table, store: Store, folder: str) -> pa.Table:
+    """Commit the one unit that a block holds, in a task of its own."""
+    with _ended_when_cancelled():
+        return commit_unit(block, store, folder)
+
+
+@contextmanager
+def _ended_when_cancelled() -> Iterator[None]:
+    """End the process with a task that is cancelled: Ray interrupts it anywhere, and would use the process again.
+
+    In the middle of an import, say, which leaves half a package behind for all tasks that follow.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as cancelled:
+        raise SystemExit("cancelled") from cancelled
 
 
 class StepActor:

@@ -9,10 +9,9 @@ import math
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from pipeline.actors import StepActor, Work, load_check, load_preprocess, read_block
+from pipeline.actors import StepActor, Work, commit_block, load_check, load_preprocess, read_block
 from pipeline.placement import READ_CPUS, WRITE_CPUS, Placement
 from pipeline.units import Unit, units_to_parquet
-from pipeline.write import commit_unit
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
             **FOR_EVER,
         )
     return answers.map_batches(
-        commit_unit, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole
+        commit_block, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole
     )
 
 

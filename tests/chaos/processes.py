@@ -17,7 +17,7 @@ BUSY = {
     "read": "read_block",
     "preprocess": "StepActor)).submit",
     "generate": "StepActor))",
-    "write": "commit_unit",
+    "write": "commit_block",
 }
 # The one thing that tells the two actors apart: preparing rows never loads torch.
 HAS_TORCH = {"preprocess": False, "generate": True}

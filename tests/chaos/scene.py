@@ -35,7 +35,8 @@ class Scene:
         model: A tiny Aria with random weights.
         shards: The input on the local disk.
         server: An S3 server that holds the input too, in the bucket `chaos`; None where there is none.
-        proxy: Stands before that server and counts.
+        proxy: Stands before that server, for what is read, and counts.
+        write_proxy: Another one, for what is written.
         parts: The undisturbed run's parts, by name.
         seconds: How long that run took.
         bytes_read: What came through the proxy during it.
@@ -47,6 +48,7 @@ class Scene:
     shards: Path
     server: Server | None = None
     proxy: Proxy | None = None
+    write_proxy: Proxy | None = None
     parts: dict[str, bytes] = field(default_factory=dict)
     seconds: float = 0.0
     bytes_read: int = 0
@@ -111,6 +113,7 @@ def scene(rows: int, *, has_server: bool, parent: Path | None = None) -> Iterato
         if has_server:
             made.server = stack.enter_context(running_server(folder / "s3"))
             made.proxy = stack.enter_context(proxy(made.server.endpoint))
+            made.write_proxy = stack.enter_context(proxy(made.server.endpoint))
             _upload(made.shards, made.server)
         yield made
 

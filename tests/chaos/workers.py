@@ -18,31 +18,33 @@ MEET_S = 120.0
 
 def killed(scene: Scene, steps: Sequence[str], moments: random.Random) -> Outcome:
     """Kill -9 a worker of each of some steps, one after the other, while it is at work."""
-    assert scene.proxy is not None
+    assert scene.proxy is not None and scene.write_proxy is not None
     output = scene.s3_output(f"worker-{moments.getrandbits(40):010x}")
-    through = {"storage": {"endpoint_url": scene.proxy.url}}
+    through = {"storage": {"endpoint_url": scene.write_proxy.url}}
     settings = scene.settings(output, read=scene.through_proxy(), write=through)
+    held = {"read": scene.proxy, "write": scene.write_proxy}
     with starter(scene, output, settings) as starts:
         run = starts.start()
         faults: list[str] = []
         for step in steps:
             wait_for_rows(run, moment(moments, scene, max(0, rows_done(output)), 0.6 / len(steps)))
             try:
-                _kill_one(scene.proxy, run, step, moments)
+                _kill_one(held.get(step), run, step, moments)
             except LookupError as error:
                 faults.append(str(error))
         faults += ends(run, 0)
         return outcome_of(f"kill -9: {', '.join(steps)} worker", len(steps), scene, starts, faults)
 
 
-def _kill_one(proxy: Proxy, run: Run, step: str, moments: random.Random) -> None:
-    # Reading and writing last milliseconds; with the store held still they are met for sure.
-    if step in ("read", "write"):
-        proxy.stop()
+def _kill_one(held: Proxy | None, run: Run, step: str, moments: random.Random) -> None:
+    # Reading and writing last milliseconds; with their way to the store held still they are met for sure.
+    if held is not None:
+        held.stop()
     try:
         processes.kill_busy(run.pid, step, moments, MEET_S)
     finally:
-        proxy.go_on()
+        if held is not None:
+            held.go_on()
 
 
 def poisoned(scene: Scene, ways: Sequence[tuple[str, str]], moments: random.Random) -> Outcome:

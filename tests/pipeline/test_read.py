@@ -1,4 +1,5 @@
 import datetime
+import gzip
 import json
 import os
 import tarfile
@@ -408,6 +409,7 @@ def test_an_s3_input_reads_like_a_local_one(s3: S3, tmp_path: Path) -> None:
         "pictures/empty.jpg": b"",
         "shards/a.tar": tar_bytes(rows_as_members(rows[:4])),
         "shards/b.tar": tar_bytes(rows_as_members(rows[4:])),
+        "packed/c.tar.gz": gzip.compress(tar_bytes(rows_as_members(rows))),
         "a.parquet": (tmp_path / "a.parquet").read_bytes(),
         "m.jsonl": "\n".join(json.dumps({"image": name}) for name in [*pictures, "gone.jpg"]).encode(),
         "m.csv": ("image,n\n" + "".join(f"{name},1\n" for name in pictures)).encode(),
@@ -417,7 +419,7 @@ def test_an_s3_input_reads_like_a_local_one(s3: S3, tmp_path: Path) -> None:
     for name, data in files.items():
         remote.publish(name, data)
         write(tmp_path / "in" / name, data)
-    for path in ("pictures", "shards", "shards/*.tar", "a.parquet", "m.jsonl", "m.csv", "p.txt"):
+    for path in ("pictures", "shards", "shards/*.tar", "packed", "a.parquet", "m.jsonl", "m.csv", "p.txt"):
         local = read_all(tmp_path / "in" / path)
         found = read_all(f"{remote.uri}/{path}", storage={"endpoint_url": s3.endpoint_url})
         assert found.drop(["error"]) == local.drop(["error"]), path

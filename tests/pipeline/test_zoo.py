@@ -1,7 +1,9 @@
 """Every nasty file of the zoo becomes what its keeper expects, and the table that people read says so."""
 
+import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,29 @@ def look() -> Callable[[Animal], Fate]:
 def test_a_nasty_file_is_answered_or_named(animal: Animal, look: Callable[[Animal], Fate]) -> None:
     fate = look(animal)
     assert is_as_expected(animal, fate), fate
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """A copy with a byte changed, a piece cut out, a piece put in, or its end cut off."""
+    place = chance.randrange(len(data))
+    piece = data[place : place + chance.choice([1, 100, 512])]
+    return chance.choice(
+        [
+            data[:place] + chance.randbytes(1) + data[place + 1 :],
+            data[:place] + data[place + len(piece) :],
+            data[:place] + piece + data[place:],
+            data[:place],
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_damaged_is_rows_or_a_message(seed: int, look: Callable[[Animal], Fate]) -> None:
+    chance = random.Random(seed)
+    small = [animal for animal in ZOO if 0 < len(animal.data) < 50_000]
+    for number, animal in enumerate(chance.choices(small, k=60)):
+        fate = look(replace(animal, name=f"{seed}-{number}-{animal.name}", data=damaged(animal.data, chance)))
+        assert fate.rows != "no plan" or fate.trouble
 
 
 def test_the_zoo_is_large_and_every_animal_has_a_name_of_its_own() -> None:

@@ -104,7 +104,8 @@ class _Source:
 def _sample(source: _Source, num_frames: int, size: int, length: int | None) -> Frames:
     """See `sample`; `length` is the video's in units of its time base, where it is known."""
     source.seek(0)
-    with av.open(source, "r", options={"format_whitelist": CONTAINERS, "protocol_whitelist": ""}) as container:
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
+    with av.open(source, "r", options=options, metadata_errors="replace") as container:
         stream = _stream(container)
         tick, start = stream.time_base or Fraction(1), stream.start_time or 0
         length = length or _length(container, stream)
@@ -124,6 +125,8 @@ def _stream(container: InputContainer) -> VideoStream:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise BadVideo(f"found {kinds} in {container.format.name}, expected a video stream")
     stream = moving[0]
+    if stream.codec_context is None:  # whatever the type hints say
+        raise BadVideo(f"found video in {container.format.name} in a coding that cannot be decoded here")
     stream.codec_context.options = {"max_pixels": str(LIMIT_PIXELS)}
     stream.codec_context.thread_count = 1  # a reading task has one core
     return stream

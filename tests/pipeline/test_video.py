@@ -16,9 +16,11 @@ from pipeline.formats import video as videos
 from pipeline.formats.rows import ReadError
 from pipeline.formats.video import BadVideo, Frames, sample
 from pipeline.read import read_unit
+from pipeline.storage import Store
 from pipeline.units import ReadSettings, plan_units
-from tests.pipeline.inputs import faults, rows_of, write
+from tests.pipeline.inputs import faults, read_all, rows_of, write
 from tests.pipeline.videos import numbers, sound, video
+from tests.s3 import S3
 
 CONTAINERS = [
     ("mp4", "libx264"),
@@ -145,6 +147,7 @@ def no_videos() -> dict[str, bytes]:
         "the index is missing": video(20, index="back")[:-800],
         "the first bytes only": whole[:40],
         "zeros": bytes(5000),
+        "a coding that nobody knows": whole.replace(b"avc1", b"zzz1"),
     }
 
 
@@ -167,6 +170,11 @@ def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
     for text in lists:
         with pytest.raises(BadVideo):
             taken(text.encode(), 4)
+
+
+def test_a_title_in_another_alphabet_does_no_harm() -> None:
+    data = video(10).replace(b"Lavf", b"\xff\xfeav")
+    assert numbers(taken(data, 2).images) == [2, 7]
 
 
 def test_sound_alone_is_no_video() -> None:
@@ -219,6 +227,17 @@ def test_every_file_of_a_folder_of_videos_is_a_row(tmp_path: Path) -> None:
     assert str(rows[1]["error"]["message"]).startswith("c.mkv: cannot read a video")
 
 
+def test_a_bucket_of_videos_is_read_like_a_folder_of_them(s3: S3, tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", video(50, index="back"))
+    write(tmp_path / "b.mkv", b"never a video")
+    for path in tmp_path.iterdir():
+        Store(s3.uri, s3.settings).replace(f"films/{path.name}", path.read_bytes())
+    local = read_all(tmp_path, num_frames=5)
+    remote = read_all(f"{s3.uri}/films", num_frames=5, storage=s3.settings.model_dump())
+    assert remote.equals(local.cast(remote.schema))
+    assert faults(remote.to_pylist()) == [None, "BadVideo"]
+
+
 def test_a_video_that_is_gone_costs_its_row_only(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
         write(tmp_path / name, video(2))
@@ -249,6 +268,7 @@ def test_without_a_decoder_the_remedy_is_named(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.modules["av"] = None
+from pipeline.storage import Store
 from pipeline.units import ReadSettings, plan_units
 try:
     plan_units(ReadSettings(uri={str(tmp_path)!r}), 1)

@@ -131,8 +131,8 @@ def load_model(
     return model.eval()
 
 
-def check_weights(path: str, *, text_only: bool = False) -> None:
-    """Compare names and shapes of the stored tensors with the model's, without reading any of them.
+def check_weights(path: str, *, text_only: bool = False) -> int:
+    """Compare names and shapes of the stored tensors with the model's, without reading any; return how many values.
 
     Raises:
         CheckpointError: They do not fit; every fault is listed.
@@ -141,6 +141,7 @@ def check_weights(path: str, *, text_only: bool = False) -> None:
 
     model, rename = _empty_model(Path(path), text_only)
     check(model, Path(path), rename)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def ask(

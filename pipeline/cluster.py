@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.placement import READ_CPUS, Node
+from pipeline.placement import Node
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,7 @@ def nodes() -> list[Node]:
     api: Any = ray  # its own annotations stop short of this function
     return [
         Node(
+            id=node["NodeID"],
             name=node["NodeManagerAddress"],
             cpus=node["Resources"].get("CPU", 0.0),
             gpus=node["Resources"].get("GPU", 0.0),
@@ -107,21 +108,6 @@ def nodes() -> list[Node]:
         for node in api.nodes()
         if node["Alive"]
     ]
-
-
-def check_code_arrives(job: Any) -> str | None:
-    """Send the job to a worker and back; say what is wrong if the worker does not have our code."""
-    import ray
-
-    try:
-        ray.get(ray.remote(num_cpus=READ_CPUS)(_kind).remote(job))
-    except Exception as error:  # Ray wraps an import error in several classes
-        cause = str(error).strip().splitlines()[-1]
-        return (
-            f"ray: the workers cannot load this code ({cause}); Ray was started elsewhere, before the run: give "
-            f"it runtime_env={{'env_vars': {{'PYTHONPATH': '<folder of the packages>'}}}}, or let the run start it"
-        )
-    return None
 
 
 @contextlib.contextmanager
@@ -152,10 +138,6 @@ def _muted_core() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _kind(job: Any) -> str:
-    return str(job.kind)
 
 
 def _object_store_bytes(settings: RaySettings) -> int:

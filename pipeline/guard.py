@@ -115,7 +115,11 @@ async def read_guarded(unit: Unit, settings: ReadSettings, crashes: Crashes) -> 
 
 
 class Gate:
-    """Lets many in together, or one alone. Whoever waits to be alone goes before those who come later."""
+    """Lets many in together, or one alone. Whoever waits to be alone goes before those who come later.
+
+    It stays shut behind one who leaves with an error: the process is about to end, and whoever began a row now would be
+    taken for its murderer.
+    """
 
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
@@ -128,12 +132,10 @@ class Gate:
         async with self._changed:
             await self._changed.wait_for(lambda: self._inside >= 0 and not self._waiting)
             self._inside += 1
-        try:
-            yield
-        finally:
-            async with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
+        yield
+        async with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -143,12 +145,10 @@ class Gate:
             await self._changed.wait_for(lambda: self._inside == 0)
             self._waiting -= 1
             self._inside = -1
-        try:
-            yield
-        finally:
-            async with self._changed:
-                self._inside = 0
-                self._changed.notify_all()
+        yield
+        async with self._changed:
+            self._inside = 0
+            self._changed.notify_all()
 
 
 def pause_s(deaths: int) -> float:

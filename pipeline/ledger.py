@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.model_folder import is_read
 from pipeline.settings import ConfigError, differences
-from pipeline.storage import Store
+from pipeline.storage import PROBES, Store
 from pipeline.tars import TARS
 from pipeline.write import PART_NAME, UNITS
 
@@ -89,6 +89,7 @@ def look(store: Store) -> Output:
     unit = re.compile(rf"{UNITS}/(.+)\.parquet")
     units = [match[1] for path in paths if (match := unit.fullmatch(path))]
     ours = [path for path in paths if path in parts or path == SUCCESS or path.startswith(OURS)]
+    ours = [path for path in ours if not path.startswith(PROBES)]  # another driver is looking, too
     strangers = [path for path in paths if path not in ours and not path.startswith(("_", "."))]
     return Output(tuple(ours), frozenset(parts.values()), frozenset(units), tuple(strangers))
 

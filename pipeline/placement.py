@@ -39,6 +39,7 @@ class Node:
     gpus: float = 0.0
     memory_bytes: int = 0
     object_store_bytes: int = 0
+    id: str = ""
 
 
 @dataclass(frozen=True)

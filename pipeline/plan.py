@@ -12,7 +12,15 @@ import pyarrow.compute as pc
 from pipeline.job import Job
 from pipeline.ledger import PLAN
 from pipeline.storage import Store
-from pipeline.units import ReadSettings, Unit, plan_units, units_from_parquet, units_to_parquet
+from pipeline.units import (
+    InputPlan,
+    ReadSettings,
+    Unit,
+    plan_input,
+    units_from_parquet,
+    units_to_parquet,
+    warnings_from_parquet,
+)
 
 # Of tiles, in one unit: a few units in flight must fit the object store.
 UNIT_BYTES = 120 * 10**6
@@ -26,20 +34,20 @@ UNIT_PICTURES = 8
 UNITS_PER_PART = 32
 
 
-def make_plan(read: ReadSettings, unit_rows: int | str, sample: Sequence[pa.Table], job: Job) -> list[Unit]:
+def make_plan(read: ReadSettings, unit_rows: int | str, sample: Sequence[pa.Table], job: Job) -> InputPlan:
     """Cut the input into units of `unit_rows`; `auto` measures the first rows, made ready.
 
     Raises:
         ReadError: The input cannot be read, or holds nothing.
     """
     if isinstance(unit_rows, int):
-        return plan_units(read, unit_rows)
+        return plan_input(read, unit_rows)
     if job.picture is not None:
-        return plan_units(read, max(1, UNIT_PICTURES // max(map(_answers_per_row, sample))))
+        return plan_input(read, max(1, UNIT_PICTURES // max(map(_answers_per_row, sample))))
     rows = rows_by_memory([_tile_bytes(block) for block in sample])
-    units = plan_units(read, rows)
-    spread = max(LEAST_ROWS, math.ceil(sum(unit.num_rows for unit in units) / LEAST_UNITS))
-    return units if spread >= rows else plan_units(read, spread)
+    planned = plan_input(read, rows)
+    spread = max(LEAST_ROWS, math.ceil(sum(unit.num_rows for unit in planned.units) / LEAST_UNITS))
+    return planned if spread >= rows else plan_input(read, spread)
 
 
 def rows_per_part(setting: int | str, units: Sequence[Unit], job: Job) -> int:
@@ -54,15 +62,20 @@ def rows_by_memory(bytes_per_row: Sequence[int]) -> int:
     return max(1, min(MOST_ROWS, UNIT_BYTES // max(1, *bytes_per_row)))
 
 
-def freeze_plan(store: Store, units: Sequence[Unit]) -> list[Unit]:
-    """Write the plan down unless one stands there; return the one that does."""
-    store.publish(PLAN, units_to_parquet(units))
+def freeze_plan(store: Store, units: Sequence[Unit], warnings: Sequence[str] = ()) -> list[Unit]:
+    """Write the plan down, and what it warns of, unless one stands there; return the units of the one that does."""
+    store.publish(PLAN, units_to_parquet(units, warnings))
     return read_plan(store)
 
 
 def read_plan(store: Store) -> list[Unit]:
     """Read the frozen plan."""
     return units_from_parquet(store.read(PLAN))
+
+
+def read_warnings(store: Store) -> list[str]:
+    """Read what the frozen plan warns of."""
+    return warnings_from_parquet(store.read(PLAN))
 
 
 def _answers_per_row(block: pa.Table) -> int:

@@ -5,6 +5,7 @@ can be written, the actors fit. This file starts no work.
 """
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,18 +14,21 @@ import pyarrow as pa
 
 from models.types import Processor, Sampling
 from pipeline import ledger
-from pipeline.cluster import ClusterError, check_code_arrives, nodes, start_ray
+from pipeline.cluster import ClusterError, nodes, start_ray
 from pipeline.generate import max_length_of, sampling_of
 from pipeline.job import Job
 from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.placement import Engines, Placement, PlacementError, place
+from pipeline.placement import Engines, Node, Placement, PlacementError, place
 from pipeline.plan import make_plan, read_plan
+from pipeline.preflight_memory import CpuEngines, store_faults, weights_faults
 from pipeline.preflight_models import CHECK, Looked, look_at_check, look_at_model, tried
+from pipeline.preflight_nodes import look_at_nodes, marked
 from pipeline.rows import READ, part_schema
-from pipeline.sample import check_length_fault, length_fault, take_sample
+from pipeline.sample import check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.storage import Store, conditional_writes
+from pipeline.stream import units_on_their_way
 from pipeline.units import Unit
 
 log = logging.getLogger(__name__)
@@ -44,6 +48,11 @@ class Ready:
         is_started: Whether the output holds a run of these settings.
         is_done: Whether that run is finished.
         check_path: Where the actors find the checkpoint that checks, if any does.
+        num_weights: Values that an engine loads.
+        num_check_weights: The same of the checkpoint that checks.
+        row_bytes: Of a row made ready for the model; 0 where no row was looked at.
+        warnings: What is wrong with the input although its rows can be read, where it was planned just now.
+        first_wins: Whether the output lets the first of two writers win; None where it was not tried.
     """
 
     model_path: str
@@ -52,6 +61,11 @@ class Ready:
     is_started: bool
     is_done: bool
     check_path: str = ""
+    num_weights: int = 0
+    num_check_weights: int = 0
+    row_bytes: int = 0
+    warnings: Sequence[str] = ()
+    first_wins: bool | None = None
 
 
 def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
@@ -63,8 +77,8 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     faults: list[str] = []
     store = store.while_looking()
     output = tried(faults, "write.uri", lambda: ledger.look(store))
-    if output and (fault := ledger.existing_fault(output, settings.write.on_existing, store.uri)):
-        faults.append(fault)
+    existing = ledger.existing_fault(output, settings.write.on_existing, store.uri) if output else None
+    faults += [existing] if existing else []
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     is_done = output is not None and output.is_done
     asked = look_at_model(faults, settings, job, is_done)
@@ -73,26 +87,38 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     processor = asked.processor if asked else None
     planned = tried(faults, "read", lambda: Plan(read_plan(store)) if goes_on else _planned(settings, job, processor))
     units = planned.units if planned else []
-    faults += _length_faults(settings, job, planned.sample, asked, checking) if planned else []
+    faults += _sample_faults(settings, job, planned.sample, asked, checking) if planned else []
     faults += _column_faults(units[0].table_schema, job) if units else []
     if units and job.needs_unique_keys and not goes_on:
         tried(faults, "read", lambda: _refuse_duplicates(units, settings, job))
-    if not faults and output and not output.is_done:  # last, because it is the one check that writes
-        tried(faults, "write.uri", lambda: _probe(store))
+    first_wins = None
+    if output and not output.is_done and not existing:  # last, because it is the one check that writes
+        first_wins = tried(faults, "write.uri", lambda: _probe(store))
     if faults or not (output and asked and units):
         raise ConfigError("the run cannot start", faults)
     weights = ledger.weights_digest([one.folder for one in (asked, checking) if one])
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
-    check_path = checking.path if checking else ""
-    return Ready(asked.path, units, weights, goes_on, goes_on and is_done, check_path)
+    return Ready(
+        asked.path,
+        units,
+        weights,
+        is_started=goes_on,
+        is_done=goes_on and is_done,
+        check_path=checking.path if checking else "",
+        num_weights=asked.num_weights,
+        num_check_weights=checking.num_weights if checking else 0,
+        row_bytes=row_bytes(planned.sample) if planned else 0,
+        warnings=planned.warnings if planned else (),
+        first_wins=first_wins,
+    )
 
 
-def place_on_ray(settings: PipelineSettings, job: Job) -> tuple[Placement, str]:
+def place_on_ray(settings: PipelineSettings, job: Job, store: Store, ready: Ready) -> tuple[Placement, str]:
     """Start or join Ray; return each step's share of it and the device that `auto` means there.
 
     Raises:
-        ConfigError: There is no such Ray, the actors do not fit, or the workers lack the code.
+        ConfigError: There is no such Ray, the actors or what they hold do not fit, or a node lacks something.
     """
     faults: list[str] = []
     asked = settings.model.device
@@ -103,8 +129,11 @@ def place_on_ray(settings: PipelineSettings, job: Job) -> tuple[Placement, str]:
     there = nodes()
     engines, checking = Engines(settings.generate, asked), _checking(job)
     placement = tried(faults, "", lambda: place(there, engines, settings.preprocess.actors, checking))
-    if fault := check_code_arrives(job):
-        faults.append(fault)
+    if placement:
+        faults += _memory_faults(there, settings, job, ready, placement)
+    with marked(store) as paths:
+        # A single node is this machine, where all of it has been found already.
+        faults += look_at_nodes(there, job, {**_local_paths(ready), **paths} if len(there) > 1 else {})
     if faults or placement is None:
         raise ConfigError("the run cannot start", faults)
     return placement, _device(asked, placement.generate_gpus)
@@ -142,6 +171,27 @@ def check_device(job: Job, placement: Placement) -> str:
     return _device(checking.device, placement.check_gpus) if checking else ""
 
 
+def _local_paths(ready: Ready) -> dict[str, str]:
+    """Return what the settings name by a local path, and the setting of each."""
+    named = {ready.units[0].root: "read.uri", ready.model_path: "model.path", ready.check_path: f"{CHECK}model.path"}
+    return {path: setting for path, setting in named.items() if os.path.exists(path)}
+
+
+def _memory_faults(
+    there: Sequence[Node], settings: PipelineSettings, job: Job, ready: Ready, placement: Placement
+) -> list[str]:
+    engines = []
+    if not placement.generate_gpus:
+        engines.append(CpuEngines("", placement.generate_actors, settings.model.dtype, ready.num_weights))
+    if job.check and not placement.check_gpus:
+        dtype = job.check.settings.model.dtype
+        engines.append(CpuEngines(CHECK, placement.check_actors, dtype, ready.num_check_weights))
+    check_slots = job.check.settings.generate.slots if job.check else 0
+    unit_rows = max(unit.num_rows for unit in ready.units)
+    units = min(len(ready.units), units_on_their_way(placement, settings.generate.slots, unit_rows, check_slots))
+    return weights_faults(there, engines) + store_faults(there, ready.row_bytes, unit_rows, units)
+
+
 def _device(asked: str, gpus: float) -> str:
     return asked if asked != "auto" else "cuda" if gpus else "cpu"
 
@@ -165,28 +215,33 @@ def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
 
 @dataclass(frozen=True)
 class Plan:
-    """The units of a run and, where they were cut just now, the first rows made ready."""
+    """The units of a run and, where they were cut just now, the first rows made ready and what is wrong with shards."""
 
     units: list[Unit]
     sample: Sequence[pa.Table] = ()
+    warnings: Sequence[str] = ()
 
 
 def _planned(settings: PipelineSettings, job: Job, processor: Processor | None) -> Plan:
     if processor is None:  # there is a fault already; look only whether the input has one too
-        return Plan(make_plan(settings.read.model_copy(update={"limit": 1}), 1, [], job))
+        return Plan(make_plan(settings.read.model_copy(update={"limit": 1}), 1, [], job).units)
     sample = take_sample(settings.read, processor, job, sampling_of(settings.generate, job.sampling))
-    return Plan(make_plan(settings.read, settings.write.unit_rows, sample, job), sample)
+    planned = make_plan(settings.read, settings.write.unit_rows, sample, job)
+    for warning in planned.warnings:
+        log.warning("%s", warning)
+    return Plan(planned.units, sample, planned.warnings)
 
 
-def _length_faults(
+def _sample_faults(
     settings: PipelineSettings, job: Job, sample: Sequence[pa.Table], asked: Looked | None, checking: Looked | None
 ) -> list[str]:
-    """Say whether even the first rows are too long, for the model that answers or for the one that checks."""
+    """Say whether the first rows all fail, or are too long for the model that answers or for the one that checks."""
     if asked is None:
         return []
     limit = asked.processor.max_position_embeddings
     max_length = max_length_of(settings.generate, limit, draws=job.picture is not None)
-    found = [length_fault(sample, max_length, sampling_of(settings.generate, job.sampling))]
+    found = [failure_fault(sample, settings.limits.max_failed_share)]
+    found.append(length_fault(sample, max_length, sampling_of(settings.generate, job.sampling)))
     if checking and job.check:
         generate = job.check.settings.generate
         max_length = max_length_of(generate, checking.processor.max_position_embeddings, draws=False)
@@ -195,10 +250,12 @@ def _length_faults(
     return [fault for fault in found if fault]
 
 
-def _probe(store: Store) -> None:
-    if not conditional_writes(store):
+def _probe(store: Store) -> bool:
+    first_wins = conditional_writes(store)
+    if not first_wins:
         # Names and contents are deterministic, so two writers of one object still leave equal bytes.
         log.warning("%s lets a later writer win over an earlier one; do not run twice at once", store.uri)
+    return first_wins
 
 
 def _refuse_duplicates(units: list[Unit], settings: PipelineSettings, job: Job) -> None:

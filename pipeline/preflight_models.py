@@ -5,7 +5,7 @@ First part of the preflight. It loads no weights and starts no work.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from models.types import CheckpointError, ImageSettingsError, Processor
@@ -24,11 +24,19 @@ CHECK = "job.check."
 
 @dataclass(frozen=True)
 class Looked:
-    """A checkpoint that has been looked at: its local folder, what actors call it, and its processor."""
+    """A checkpoint that has been looked at.
+
+    Attributes:
+        folder: Where it lies here.
+        path: What actors call it.
+        processor: Its CPU half.
+        num_weights: Values that an engine loads; 0 if the weights were not looked at.
+    """
 
     folder: str
     path: str
     processor: Processor
+    num_weights: int = 0
 
 
 def look_at_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
@@ -42,9 +50,7 @@ def look_at_model(faults: list[str], settings: PipelineSettings, job: Job, is_do
         faults.append(_blind_fault(settings, job))
     if job.picture is not None and processor.pixels_per_code is None:
         faults.append(_brushless_fault(settings, job))
-    if not is_done:
-        tried(faults, "model.path", lambda: _check_weights(looked.folder, settings.model.text_only))
-    return looked
+    return looked if is_done else _weighed(faults, "", looked, settings.model.text_only)
 
 
 def look_at_check(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
@@ -58,9 +64,7 @@ def look_at_check(faults: list[str], settings: PipelineSettings, job: Job, is_do
         return None
     if not looked.processor.sees_images:
         faults.append(f"{CHECK}model.path: {model.path} cannot see the pictures that it is to check")
-    if not is_done:
-        tried(faults, f"{CHECK}model.path", lambda: _check_weights(looked.folder, model.text_only))
-    return looked
+    return looked if is_done else _weighed(faults, CHECK, looked, model.text_only)
 
 
 def _looked(
@@ -122,7 +126,8 @@ def _brushless_fault(settings: PipelineSettings, job: Job) -> str:
     return f"model.path: {settings.model.path} draws no pictures, but job {job.kind} needs one that does"
 
 
-def _check_weights(folder: str, text_only: bool) -> None:
+def _weighed(faults: list[str], where: str, looked: Looked, text_only: bool) -> Looked:
     from models import check_weights
 
-    check_weights(folder, text_only=text_only)
+    weights = tried(faults, f"{where}model.path", lambda: check_weights(looked.folder, text_only=text_only))
+    return replace(looked, num_weights=weights or 0)

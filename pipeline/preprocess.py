@@ -129,7 +129,7 @@ def _oddities(images: pa.Scalar) -> list[str]:
     """Name what is odd about a row's images; a thing that several of them have stands there as often."""
     if not images.is_valid:
         return []
-    return [name for image in images.values for name in oddities(image.as_buffer())]
+    return [name for image in images.values for name in oddities(image.as_py())]
 
 
 def _stage_of(error: Exception, stage: str) -> str:

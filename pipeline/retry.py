@@ -156,7 +156,7 @@ def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, frozen: Frozen)
         standing = replace_rows(rows, again)
         if not standing.equals(rows):
             # Only of rows that are well is counted what was odd, so nothing of those that had failed is in there yet.
-            odd = sum(map(oddities_in, answered), oddities_in(rows))
+            odd = sum((oddities_in(each.schema) for each in answered), oddities_in(rows.schema))
             _replace_part(store, part, rows, with_oddities(standing, odd))
         numbers = count_failures(only_places(standing, spans(again)))
         store.publish(frozen.mark(part), json.dumps(numbers, indent=2).encode())

@@ -21,7 +21,7 @@ from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import freeze_plan, rows_per_part
 from pipeline.preflight import Ready, check, check_device, place_again, place_on_ray
-from pipeline.rounds import Progress, Rounds
+from pipeline.rounds import Books, Progress, Rounds
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
 from pipeline.storage import Store
@@ -92,10 +92,13 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     num_rows = rows_per_part(settings.write.rows_per_part, units, job)
     parts = plan_parts(units, num_rows, have_tars=settings.write.webdataset)
     work = work_of(settings, job, store, replace(ready, units=units), **devices)
+    store.sweep()  # what a start that was killed left half written
+    books = Books(note={"first_writer_wins": ready.first_wins})
     with crash_ledger(settings.limits.attempts) as crashes:
         again = partial(place_again, settings, job, devices)
-        reached = Rounds(parts, replace(work, crashes=crashes), placement, progress, again=again).run()
+        reached = Rounds(parts, replace(work, crashes=crashes), placement, progress, books, again).run()
     store.publish(ledger.SUCCESS, b"")
+    store.sweep()  # and of actors that were killed since
     return count_results(store, time.monotonic() - started, reached.answered)
 
 
@@ -133,7 +136,7 @@ def _freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Map
     # Another driver may have been faster: then its settings and its plan hold, or ours are refused.
     ledger.refuse_other_answers(standing, dumped, ready.weights, store.uri)
     ledger.refuse_other_device(standing, devices, store.uri)
-    return freeze_plan(store, ready.units)
+    return freeze_plan(store, ready.units, ready.warnings)
 
 
 def count_results(store: Store, seconds: float, answered: int) -> RunResult:

@@ -19,17 +19,44 @@ from pipeline.units import ReadSettings, plan_units
 
 # Rows with images take a moment each; prompts of pictures do not, and how many a row asks for differs.
 SAMPLE_ROWS, DRAWN_SAMPLE_ROWS = 4, 64
+# A dataset may begin with some broken rows; with so many that all fail alike, it is more likely the settings.
+FAILING_ROWS = 32
 
 
 def take_sample(read: ReadSettings, processor: Processor, job: Job, sampling: Sampling) -> list[pa.Table]:
-    """Return the input's first rows, made ready for the model.
+    """Return the input's first rows, read and made ready as the run will do it; more of them if all of these fail.
 
     Raises:
         ReadError: The input cannot be read, or holds nothing.
     """
-    num_rows = SAMPLE_ROWS if job.picture is None else DRAWN_SAMPLE_ROWS
-    units = plan_units(read.model_copy(update={"limit": min(num_rows, read.limit or num_rows)}), num_rows)
-    return [Preprocess(processor, job, sampling)(read_unit(unit, read)) for unit in units]
+    preprocess = Preprocess(processor, job, sampling)
+
+    def first(num_rows: int) -> list[pa.Table]:
+        units = plan_units(read.model_copy(update={"limit": min(num_rows, read.limit or num_rows)}), num_rows)
+        return [preprocess(read_unit(unit, read)) for unit in units]
+
+    sample = first(SAMPLE_ROWS if job.picture is None else DRAWN_SAMPLE_ROWS)
+    are_failed = all(error is not None for error in _errors(sample))
+    return first(FAILING_ROWS) if are_failed and job.picture is None else sample
+
+
+def failure_fault(sample: Sequence[pa.Table], max_failed_share: float) -> str | None:
+    """Say that the first rows all fail alike, if they do, where so many failed rows are not what the run expects."""
+    errors = _errors(sample)
+    kinds = {(error["stage"], error["type"]) for error in errors if error is not None}
+    if len(errors) < FAILING_ROWS or None in errors or len(kinds) > 1 or max_failed_share >= 1:
+        return None
+    error = next(error for error in errors if error is not None)
+    return (
+        f"read: all of the first {len(errors)} rows fail, the first one at {error['stage']}: {error['type']}: "
+        f"{error['message']}; expected rows that this job and model can take (limits.max_failed_share=1 runs them "
+        "all the same)"
+    )
+
+
+def row_bytes(sample: Sequence[pa.Table]) -> int:
+    """Return the bytes of a row made ready: of the block whose rows are largest, on average."""
+    return max((block.nbytes // block.num_rows for block in sample if block.num_rows), default=0)
 
 
 def length_fault(sample: Sequence[pa.Table], max_length: int, sampling: Sampling) -> str | None:
@@ -86,6 +113,10 @@ def _blank(block: pa.Table, job: Job, processor: Processor) -> dict[str, Any] | 
     row = {name: value for name, value in block.slice(place, 1).to_pylist()[0].items() if not name.startswith("input.")}
     answer = Answer("", image, (), (), "stop", len(model_input.token_ids), 0)
     return {**row, "seed": 0, **job.record(row, answer, 0, Sampling())}
+
+
+def _errors(sample: Sequence[pa.Table]) -> list[dict[str, str] | None]:
+    return [error for block in sample for error in block.column("error").to_pylist()]
 
 
 def _length(given: ModelInput, sampling: Sampling) -> int:

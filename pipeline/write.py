@@ -213,7 +213,7 @@ def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
     try:
         with ThreadPoolExecutor(READERS) as readers:
             tables = list(readers.map(lambda unit: read_unit_rows(store, unit, schema), part.units))
-        rows = with_oddities(pa.concat_tables(tables), sum(map(oddities_in, tables), Counter()))
+        rows = with_oddities(pa.concat_tables(tables), sum((oddities_in(table.schema) for table in tables), Counter()))
         if part.has_tar:
             store.publish(tar_path(part.number), picture_tar(part.number, rows))
         store.publish(part.path, parquet_bytes(rows))
@@ -235,7 +235,7 @@ def read_unit_rows(store: Store, unit: Unit, schema: pa.Schema, folder: str = UN
     found = count_rows(table)
     if found != unit.num_rows:
         raise ValueError(f"{store.name(path)} has {found} rows, the plan says {unit.num_rows}")
-    return with_oddities(table.cast(schema), oddities_in(table))
+    return with_oddities(table.cast(schema), oddities_in(table.schema))
 
 
 def oddities_of(block: pa.Table) -> Counter[str]:
@@ -246,9 +246,9 @@ def oddities_of(block: pa.Table) -> Counter[str]:
     return Counter(pc.list_flatten(well).to_pylist())
 
 
-def oddities_in(rows: pa.Table) -> Counter[str]:
-    """Return what was counted of the rows of a unit or part that was read with its footer."""
-    return Counter(json.loads((rows.schema.metadata or {}).get(ODDITIES_IN_FOOTER, b"{}")))
+def oddities_in(schema: pa.Schema) -> Counter[str]:
+    """Return what was counted of the rows of a unit or part; it stands beside the columns in the footer."""
+    return Counter(json.loads((schema.metadata or {}).get(ODDITIES_IN_FOOTER, b"{}")))
 
 
 def with_oddities(rows: pa.Table, odd: Mapping[str, int]) -> pa.Table:

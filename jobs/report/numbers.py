@@ -42,6 +42,8 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "tokens_per_second": round(written / seconds, 3) if seconds else None,
         "finish_reasons": _counts(rows["finish_reason"]),
         "failures": failures(rows),
+        "oddities": dict(sorted(results.oddities.items(), key=lambda item: (-item[1], item[0]))),
+        "warnings": list(results.warnings),
         **summary,
         **_picture_rate(summary, results.finished_rows, answered, seconds),
         "attempts": len(results.attempts),

@@ -15,6 +15,20 @@ from jobs.report.gallery import Gallery
 from jobs.report.shown import ShownJob, words_of
 
 
+# What decoding makes of the oddities that models.images.oddities names.
+SETTLED = {
+    "exif_turned": "turned upright, as its EXIF data say",
+    "cmyk": "converted to RGB",
+    "palette": "its palette was resolved",
+    "gray": "gray became equal red, green and blue",
+    "transparent": "laid on white",
+    "sixteen_bit": "the high byte of each sample was kept",
+    "color_profile": "colours were taken as they stand; the profile was not applied",
+    "animated": "only the first frame was seen",
+    "several_pictures": "only the first picture in the file was seen",
+}
+
+
 def render_report(numbers: Mapping[str, Any], gallery: Gallery, job: ShownJob) -> str:
     """Draw a run's report."""
     return render(
@@ -28,6 +42,7 @@ def render_report(numbers: Mapping[str, Any], gallery: Gallery, job: ShownJob) -
         card_lines=job.shown,
         words=words_of(job),
         pictures=numbers.get("pictures"),
+        settled=SETTLED,
     )
 
 

@@ -16,11 +16,12 @@ from jobs.config import RunSettings
 from jobs.report.again import report_again
 from jobs.report.gallery import MOST_CARDS, SIDE_PIXELS, build_gallery, thumbnail
 from jobs.report.numbers import failures, numbers_of
-from jobs.report.page import render, render_report
+from jobs.report.page import SETTLED, render, render_report
 from jobs.report.results import ReportError, Results, read_results
 from jobs.report.shown import TEXTS, words_of
 from jobs.report.write import write_report
 from jobs.vqa import VqaSettings
+from models.images import oddities
 from models.types import BadImage
 from pipeline import ledger
 from pipeline.plan import freeze_plan
@@ -28,7 +29,7 @@ from pipeline.rows import ERROR
 from pipeline.settings import check_settings, dump_settings
 from pipeline.storage import Store
 from pipeline.units import ReadSettings, plan_units
-from pipeline.write import parquet_bytes
+from pipeline.write import parquet_bytes, with_oddities
 
 NASTY = '<script>alert("1")</script> & {{ 7 * 7 }}'
 
@@ -240,6 +241,27 @@ def test_a_report_is_written_beside_the_parts(photos, tmp_path):
     assert store.read("_report/report.html").decode().startswith("<!doctype html>")
     assert report.page == f"{store.uri}/_report/report.html"
     assert report.numbers["is_finished"] is False
+
+
+def test_a_report_tells_what_was_odd_about_the_input(photos, tmp_path):
+    job, results = captioned(photos)
+    store = Store(str(tmp_path / "out"))
+    ledger.freeze_settings(store, dict(results.frozen))
+    freeze_plan(store, results.units, [f"x.tar: cut off within {NASTY}"])
+    for number, odd in enumerate([{"cmyk": 2, "animated": 1}, {"cmyk": 40}]):
+        rows = with_oddities(results.rows.slice(20 * number, 20), odd)
+        store.publish(f"part-{number:05d}.parquet", parquet_bytes(rows))
+    report = write_report(store, job, ReadSettings(uri=str(photos)))
+    assert report.numbers["oddities"] == {"cmyk": 42, "animated": 1}
+    assert report.numbers["warnings"] == [f"x.tar: cut off within {NASTY}"]
+    page = store.read("_report/report.html").decode()
+    assert "converted to RGB" in page and "only the first frame" in page and "x.tar: cut off within" in page
+
+
+def test_every_oddity_is_explained_on_the_page():
+    listed = re.sub(r"\([^)]*\)", "", oddities.__doc__.split("The words: ")[1])
+    words = re.findall(r"\w+", listed)
+    assert set(words) == set(SETTLED)
 
 
 def test_a_report_is_written_again_by_the_address_of_its_output_alone(photos, s3, monkeypatch):

@@ -1,0 +1,114 @@
+"""Weigh what a run will hold at once against the memory that there is: weights in processes, units in the object store.
+
+Bounds from below, from the weights' shapes and the first rows; no GPU's memory is known here. It starts nothing.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.placement import Node
+
+log = logging.getLogger(__name__)
+
+# On a CPU `auto` is float32, where half precision is slower.
+VALUE_BYTES = {"auto": 4, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class CpuEngines:
+    """Engines that hold their weights in a node's memory.
+
+    Attributes:
+        where: What stands before the names of their settings.
+        actors: How many there are at least.
+        dtype: As the settings have it.
+        num_weights: Values of the checkpoint that are loaded.
+    """
+
+    where: str
+    actors: int
+    dtype: str
+    num_weights: int
+
+    @property
+    def bytes_each(self) -> int:
+        """Of the weights alone."""
+        return self.num_weights * VALUE_BYTES[self.dtype]
+
+
+def weights_faults(nodes: Sequence[Node], engines: Sequence[CpuEngines]) -> list[str]:
+    """Say whose weights do not fit into the nodes' memory as often as there are engines."""
+    faults: list[str] = []
+    free = [node.memory_bytes for node in nodes]
+    for one in sorted(engines, key=lambda one: -one.bytes_each):
+        if not one.bytes_each or not all(free):
+            continue
+        fitting = sum(memory // one.bytes_each for memory in free)
+        if fitting < one.actors:
+            faults.append(_weights_fault(nodes, one, fitting))
+        free = _without(free, one)
+    return faults
+
+
+def store_faults(nodes: Sequence[Node], row_bytes: int, unit_rows: int, units: int) -> list[str]:
+    """Say whether a unit made ready for the model is too large for the object store; warn if all on their way are.
+
+    Args:
+        nodes: Each has an object store.
+        row_bytes: Of the largest of the first rows, made ready.
+        unit_rows: Of the largest unit.
+        units: So many are on their way at most.
+    """
+    unit_bytes, stores = row_bytes * unit_rows, [node.object_store_bytes for node in nodes]
+    if not unit_bytes or not all(stores):
+        return []
+    remedy = "fewer write.unit_rows, smaller images (preprocess) or a larger store (ray.object_store_bytes)"
+    # One is being made while the one before it is being answered.
+    if 2 * unit_bytes > max(stores):
+        return [
+            f"write.unit_rows: two units of {unit_rows} rows take {_size(2 * unit_bytes)} when they are ready for the "
+            f"model, but the largest object store has {_size(max(stores))}; expected {remedy}"
+        ]
+    if units * unit_bytes > sum(stores):
+        log.warning(
+            "up to %d units of %s may be on their way, but the object stores have %s together: Ray will move some to "
+            "disk and back, which is slow; better %s",
+            units,
+            _size(unit_bytes),
+            _size(sum(stores)),
+            remedy,
+        )
+    return []
+
+
+def _weights_fault(nodes: Sequence[Node], engines: CpuEngines, fitting: int) -> str:
+    memory = " + ".join(_size(node.memory_bytes) for node in nodes[:4]) + (" + ..." if len(nodes) > 4 else "")
+    dtype = "float32" if engines.dtype == "auto" else engines.dtype
+    remedies = ["a node with more memory, or a GPU"]
+    remedies += [f"{engines.where}generate.actors={fitting}"] if fitting else []
+    remedies += (
+        [f"{engines.where}model.dtype=bfloat16 (half of it, and slower)"] if VALUE_BYTES[engines.dtype] > 2 else []
+    )
+    return (
+        f"{engines.where}generate.actors: the weights take {_size(engines.bytes_each)} in {dtype} for each of "
+        f"{engines.actors} engines on the CPU, but the nodes have {memory} free; expected {', or '.join(remedies)}"
+    )
+
+
+def _without(free: Sequence[int], engines: CpuEngines) -> list[int]:
+    """Return what is left on each node, filled one after the other."""
+    left, actors = list(free), engines.actors
+    for place, memory in enumerate(free):
+        taken = min(actors, memory // engines.bytes_each)
+        left[place] -= taken * engines.bytes_each
+        actors -= taken
+    return left
+
+
+def _size(count: int) -> str:
+    """Write bytes as people do."""
+    if count < 10**6:
+        return f"{math.ceil(count / 1000)} kB"
+    return f"{count / 10**6:.0f} MB" if count < 10**9 else f"{count / 10**9:.1f} GB"

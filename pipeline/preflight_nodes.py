@@ -1,0 +1,108 @@
+"""Look at every node of a cluster before a run starts: it has the code, and finds what the settings name by a path.
+
+Last part of the preflight; small tasks, one on each node. It knows Ray, and nothing of rows.
+"""
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline import ledger
+from pipeline.job import Job
+from pipeline.placement import Node
+from pipeline.storage import PROBES, Store
+
+log = logging.getLogger(__name__)
+
+# A node that has just joined starts its first process, and fetches the code, in a few seconds.
+ANSWERS_WITHIN_S = 300.0
+
+Seen = tuple[list[str], dict[str, str]]
+
+
+def look_at_nodes(nodes: Sequence[Node], job: Job, paths: Mapping[str, str]) -> list[str]:
+    """Ask each node; return what is wrong with it.
+
+    Args:
+        nodes: Those of the running Ray.
+        job: Sent to each node, to see whether the code that it needs is there.
+        paths: Local paths that each node must find, and the setting that each comes from.
+    """
+    import ray
+
+    asked = [_asks(node).remote(job, list(paths)) for node in nodes]
+    faults: list[str] = []
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    for node, answer in zip(nodes, asked, strict=True):
+        try:
+            missing, versions = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            faults.append(f"ray: node {node.name} did not answer within {ANSWERS_WITHIN_S:g} s; is it overloaded?")
+            continue
+        except Exception as error:  # Ray wraps an import error in several classes
+            faults.append(_code_fault(node, error))
+            continue
+        faults += [_path_fault(paths[path], path, node) for path in missing]
+        _compare(versions, node)
+    # The same code is missing everywhere, and the same path on most nodes: say it a few times, not a thousand.
+    return faults if len(faults) <= 5 else [*faults[:5], f"... and so on {len(faults) - 5} nodes more"]
+
+
+@contextmanager
+def marked(store: Store) -> Iterator[dict[str, str]]:
+    """Put a file into a local output for the others to find; give its path, and the setting that it comes from."""
+    if not store.is_local:
+        yield {}
+        return
+    name = f"{PROBES}/{time.time():.0f}-{uuid.uuid4().hex}"
+    store.publish(name, b"")
+    try:
+        yield {f"{store.uri}/{name}": "write.uri"}
+    finally:
+        store.delete([name])
+
+
+def _asks(node: Node) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+    see: Any = ray.remote(num_cpus=0)(_see)
+    return see.options(scheduling_strategy=there)
+
+
+def _see(job: Job, paths: list[str]) -> Seen:
+    """Say, from where this is done, which paths are missing and which versions the packages have."""
+    assert job.kind
+    return [path for path in paths if not os.path.exists(path)], ledger.versions()
+
+
+def _code_fault(node: Node, error: Exception) -> str:
+    cause = str(error).strip().splitlines()[-1]
+    return (
+        f"ray: the workers on node {node.name} cannot load this code ({cause}); where Ray was started by you, before "
+        "the run, give it runtime_env={'env_vars': {'PYTHONPATH': '<folder of the packages>'}}, or let the run start "
+        "it; on a cluster install the same packages on every node"
+    )
+
+
+def _path_fault(setting: str, path: str, node: Node) -> str:
+    if setting == "write.uri":
+        return (
+            f"write.uri: a file written here is not seen on node {node.name}; expected a folder all share, or a store"
+        )
+    return (
+        f"{setting}: {path} is not there on node {node.name}; expected the same path on every node, or a store such "
+        "as s3://"
+    )
+
+
+def _compare(versions: Mapping[str, str], node: Node) -> None:
+    here = ledger.versions()
+    other = [f"{name} {version} (here {here[name]})" for name, version in versions.items() if here.get(name) != version]
+    if other and all(name in here for name in versions):
+        log.warning("node %s has %s: answers may differ from those of other nodes", node.name, ", ".join(other))

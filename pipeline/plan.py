@@ -46,6 +46,8 @@ def make_plan(read: ReadSettings, unit_rows: int | str, sample: Sequence[pa.Tabl
         return plan_input(read, max(1, UNIT_PICTURES // max(map(_answers_per_row, sample))))
     rows = rows_by_memory([_tile_bytes(block) for block in sample])
     planned = plan_input(read, rows)
+    if planned.units[0].format == "video":  # a decoder that crashes takes the unit's other rows along
+        return plan_input(read, 1)
     spread = max(LEAST_ROWS, math.ceil(sum(unit.num_rows for unit in planned.units) / LEAST_UNITS))
     return planned if spread >= rows else plan_input(read, spread)
 

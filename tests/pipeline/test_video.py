@@ -8,13 +8,16 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from jobs.caption import CaptionSettings
 from models.images import decode_image
 from pipeline.formats import video as videos
 from pipeline.formats.rows import ReadError
 from pipeline.formats.video import BadVideo, Frames, sample
+from pipeline.plan import make_plan
 from pipeline.read import read_unit
 from pipeline.storage import Store
 from pipeline.units import ReadSettings, plan_units
@@ -255,6 +258,15 @@ def test_of_a_unit_the_rows_that_are_wanted_are_read(tmp_path: Path) -> None:
     whole = read_unit(unit, settings)
     (tmp_path / "b.mp4").unlink()
     assert read_unit(replace(unit, only=(0, 2)), settings).equals(whole.take([0, 2]))
+
+
+def test_a_video_is_a_unit_by_itself_unless_the_settings_say_otherwise(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write(tmp_path / name, video(2))
+    settings, job = ReadSettings(uri=str(tmp_path)), CaptionSettings(kind="caption").build()
+    sample = [pa.table({"input.tiles": pa.array([[b"pixels"]], pa.list_(pa.large_binary()))})]
+    assert [unit.num_rows for unit in make_plan(settings, "auto", sample, job).units] == [1, 1]
+    assert [unit.num_rows for unit in make_plan(settings, 2, [], job).units] == [2]
 
 
 def test_frames_are_asked_of_videos_only(tmp_path: Path) -> None:

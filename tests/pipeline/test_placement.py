@@ -134,3 +134,47 @@ def test_a_single_gpu_is_too_few_for_two_whole_engines_and_the_message_says_what
         checking(8, 1.0)
     with pytest.raises(PlacementError, match=r"check.generate: 2 actors with 1 GPU each do not fit"):
         checking(8, 1.0, actors=2)
+
+
+@pytest.mark.parametrize("cpus", [2, 4, 16])
+def test_a_pool_that_may_grow_gets_shares_that_let_it(cpus: int) -> None:
+    placement = placed(cpus, actors=(1, 2))
+    assert (placement.generate_actors, placement.generate_most) == (1, 2)
+    used = placement.preprocess_cpus + 2 * placement.generate_cpus
+    assert used <= cpus - READ_CPUS - WRITE_CPUS + 1e-9 and placement.generate_cpus >= 0.5
+
+
+def test_a_pool_may_grow_beyond_what_is_there() -> None:
+    placement = placed(1, preprocess=(1, 9), actors=(1, 50))
+    assert (placement.preprocess_most, placement.generate_most) == (9, 50)
+    assert placement.preprocess_cpus == placement.generate_cpus == 0.4
+    on_gpus = placed(8, 1.0, actors=(1, 4), gpus=1)
+    assert (on_gpus.generate_actors, on_gpus.generate_most) == (1, 4)
+
+
+def test_the_least_of_a_pool_must_fit() -> None:
+    with pytest.raises(PlacementError, match="3 actors with 1 GPU each do not fit; Ray has 2 GPUs"):
+        placed(8, 2.0, actors=(3, 9), gpus=1)
+
+
+def test_a_fixed_pool_does_not_grow() -> None:
+    placement = placed(8, preprocess=2, actors=3)
+    assert (placement.preprocess_most, placement.generate_most) == (2, 3)
+
+
+def test_no_actor_is_larger_than_a_node() -> None:
+    assert placed_on([Node(f"{place}", 4) for place in range(4)]).generate_cpus == 3
+    small = placed_on([Node("a", 1), Node("b", 1)], actors=2)
+    assert LEAST_ACTOR_CPUS <= small.generate_cpus <= 0.4
+
+
+def test_actors_that_fit_the_sum_of_the_nodes_but_no_single_one_are_refused() -> None:
+    with pytest.raises(PlacementError, match=r"1 \+ 3 actors do not fit; Ray has 0.4 \+ 0.4 \+ 0.4 \+ 0.4 CPUs"):
+        placed_on([Node(f"{place}", 0.4) for place in range(4)], actors=3)
+
+
+def test_many_nodes_are_placed_at_once_and_told_in_few_words() -> None:
+    nodes = [Node(f"{place}", 64, 8.0) for place in range(500)]
+    assert placed_on(nodes).generate_actors == 4000
+    with pytest.raises(PlacementError, match="Ray has 500 x 8 GPUs"):
+        placed_on(nodes, actors=5000)

@@ -57,8 +57,7 @@ def get(url: str, limit_bytes: int, patience_s: float) -> bytes:
         Unreachable: The host did not answer, or could not, for `patience_s`.
         StorageError: The host refuses.
     """
-    request = _request(url)
-    return patiently(lambda: _body(request, limit_bytes, TRY_S), f"cannot read {url}", host_of(url), patience_s)
+    return patiently(lambda: _body(url, limit_bytes, TRY_S), f"cannot read {url}", host_of(url), patience_s)
 
 
 def get_from_stranger(url: str, limit_bytes: int) -> bytes:
@@ -68,10 +67,9 @@ def get_from_stranger(url: str, limit_bytes: int) -> bytes:
         StorageError: See `get`. `Unreachable` after `PATIENCE_S`, or at once where the host has just given up.
     """
     host = host_of(url)
-    request = _request(url)
     patience_s, try_s = (0.0, BRIEF_S) if _is_gone(host) else (PATIENCE_S, TRY_S)
     try:
-        data = patiently(lambda: _body(request, limit_bytes, try_s), f"cannot read {url}", host, patience_s)
+        data = patiently(lambda: _body(url, limit_bytes, try_s), f"cannot read {url}", host, patience_s)
     except Unreachable:
         _note(host, is_gone=True)
         raise
@@ -88,10 +86,13 @@ def _is_gone(host: str) -> bool:
 
 
 def _note(host: str, *, is_gone: bool) -> None:
+    now = time.monotonic()
     with _gone_lock:
         _gone.pop(host, None)
         if is_gone:
-            _gone[host] = time.monotonic() + GONE_S
+            _gone[host] = now + GONE_S
+            for old in [name for name, until in _gone.items() if until <= now]:  # a dataset may name a million hosts
+                del _gone[old]
 
 
 def _request(url: str) -> urllib.request.Request:
@@ -111,15 +112,15 @@ def _request(url: str) -> urllib.request.Request:
     return urllib.request.Request(urlunsplit((parts.scheme, place, path or "/", query, "")), headers=HEADERS)
 
 
-def _body(request: urllib.request.Request, limit_bytes: int, try_s: float) -> bytes:
+def _body(url: str, limit_bytes: int, try_s: float) -> bytes:
     """Read an address once.
 
     Raises:
-        TooLarge: See `get`.
+        StorageError: `TooLarge` or `WrongAddress`, see `get`.
         OSError: Of the many kinds that a connection fails with; pipeline.storage_faults knows them apart.
     """
     deadline = time.monotonic() + try_s
-    with _opened(request, min(STALL_S, try_s)) as response:
+    with _opened(_request(url), min(STALL_S, try_s)) as response:
         pieces: list[bytes] = []
         size = response.length or 0  # what the host says; below, what it sends
         if size <= limit_bytes:
@@ -130,7 +131,7 @@ def _body(request: urllib.request.Request, limit_bytes: int, try_s: float) -> by
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{size} bytes came in {try_s:g} s, and more were to come")
         if size > limit_bytes:
-            raise TooLarge(f"{redacted(request.full_url)} has more than the {limit_bytes} bytes that are read")
+            raise TooLarge(f"{redacted(url)} has more than the {limit_bytes} bytes that are read")
         if response.length:
             raise ConnectionError(f"the host broke off {response.length} bytes before the end")
     return b"".join(pieces)

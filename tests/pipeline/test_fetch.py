@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import fetch, web
+from pipeline import fetch, patience, web
 from pipeline.fetch import fetch_images
 from pipeline.formats.rows import RawRow
 from pipeline.storage import Store, Unreachable
@@ -68,6 +68,7 @@ def host() -> Iterator[Web]:
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """No host is gone yet, and what takes seconds takes tenths of them."""
     monkeypatch.setattr(web, "_gone", {})
+    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(web, "PATIENCE_S", 2.0)
 
 
@@ -105,6 +106,22 @@ def test_a_redirection_is_followed_on_the_web_and_nowhere_else(host: Web, tmp_pa
     host.answers["/ftp"] = lambda handler, _: handler.say(302, Location="ftp://127.0.0.1/x")
     found = fetched([f"{host.url}/{name}" for name in ("moved", "loop", "disk", "ftp")], tmp_path)
     assert found == [[b"here"], "StorageError", "StorageError", "StorageError"]
+
+
+def test_a_redirection_may_be_followed_at_every_try(host: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(web, "PATIENCE_S", 30.0)
+    host.answers["/moved"] = lambda handler, _: handler.say(302, Location="/there")
+    host.answers["/there"] = lambda handler, n: handler.say(200, b"here") if n > 12 else handler.say(503)
+    assert fetched([f"{host.url}/moved"], tmp_path) == [[b"here"]]
+
+
+def test_hosts_that_are_gone_are_forgotten_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(web, "GONE_S", 0.0)
+    for port in free_ports(3):
+        assert fetched([f"http://127.0.0.1:{port}/x"], tmp_path) == ["Unreachable"]
+    assert web._gone == {}
 
 
 def test_what_a_host_refuses_is_not_asked_twice(host: Web, tmp_path: Path) -> None:

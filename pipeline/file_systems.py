@@ -18,6 +18,7 @@ from pipeline.storage_faults import StorageError
 # What one small read of an open file fetches ahead.
 BLOCK_BYTES = 8 * 2**20
 S3_SCHEMES = ("s3", "s3a")
+OBJECT_STORES = (*S3_SCHEMES, "gs", "gcs", "az", "abfs", "abfss")
 PACKAGES = {
     "gs": "gcsfs",
     "gcs": "gcsfs",

@@ -51,16 +51,17 @@ def patiently(operation: Callable[[], T], what: str, store: str, patience_s: flo
             waited_s = time.monotonic() - failing_since
             if waited_s + pause > patience_s:
                 raise unreachable(what, error, waited_s) from harmless(error)
-            _say_waiting(store, waited_s, error)
+            say_waiting(store, waited_s, error)
         else:
             if failing_since is not None:
-                _say_answered(store, time.monotonic() - failing_since)
+                say_answered(store, time.monotonic() - failing_since)
             return answer
         time.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(pause * 2, LONGEST_PAUSE_S)
 
 
-def _say_waiting(store: str, waited_s: float, error: Exception) -> None:
+def say_waiting(store: str, waited_s: float, error: BaseException) -> None:
+    """Warn that a store does not answer, unless that is new or was said a short while ago."""
     if waited_s < WARNING_INTERVAL_S:
         return
     with _warned_lock:
@@ -71,7 +72,8 @@ def _say_waiting(store: str, waited_s: float, error: Exception) -> None:
     log.warning("%s does not answer since %.0f s: %s", redacted(store), waited_s, describe(error))
 
 
-def _say_answered(store: str, waited_s: float) -> None:
+def say_answered(store: str, waited_s: float) -> None:
+    """Tell that a store answers again, if it was told that it did not."""
     with _warned_lock:
         was_warned = _warned.pop(store, None) is not None
     if was_warned:

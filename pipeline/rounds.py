@@ -19,8 +19,9 @@ from pipeline import ledger
 from pipeline.actors import Work
 from pipeline.placement import NodesLost, Placement, PlacementError
 from pipeline.rows import part_schema
-from pipeline.storage import Store
+from pipeline.storage import StorageError, Store
 from pipeline.stream import stream
+from pipeline.watch import watched
 from pipeline.write import Part, Parts, merge_part, unit_path
 
 log = logging.getLogger(__name__)
@@ -126,9 +127,10 @@ class Rounds:
         try:
             merged = self._look()
             self._tell(self._reached)
-            while merged.missing_units:
-                self._round(merged)
-                merged = self._look()
+            with watched(self._stores()):
+                while merged.missing_units:
+                    self._round(merged)
+                    merged = self._look()
             outcome = "done"
         except KeyboardInterrupt:
             outcome = "interrupted"
@@ -194,7 +196,17 @@ class Rounds:
             "placement": asdict(self._placement),
             "versions": ledger.versions(),
         }
-        ledger.write_attempt(self._work.store, name, numbers)
+        if outcome == "done":
+            ledger.write_attempt(self._work.store, name, numbers)
+            return
+        try:  # what ended the run must be heard, and soon; it may well be this store
+            ledger.write_attempt(self._work.store.while_looking(), name, numbers)
+        except StorageError as error:
+            log.warning("this start is not written down: %s", error)
+
+    def _stores(self) -> list[Store]:
+        roots = {unit.root for unit in self._units.values()}
+        return [self._work.store, *(Store(root, self._work.read.storage) for root in sorted(roots))]
 
 
 # One line of a traceback that names an exception which is not Ray's wrapping around another.

@@ -74,6 +74,11 @@ class Store:
         """Whether the files lie on a disk of this machine (or one mounted on it)."""
         return "://" not in self.uri
 
+    @property
+    def bucket(self) -> str:
+        """The beginning of the uri that names what answers or does not: `s3://bucket`."""
+        return "/".join(self.uri.split("/")[:3])
+
     def list(self, prefix: str = "") -> Entries:
         """List every file below the folder `prefix`, sorted by path; an absent folder has none."""
         try:
@@ -212,8 +217,7 @@ class Store:
 
     def _steadily(self, verb: str, path: str, operation: Callable[[], T]) -> T:
         patience_s = self.settings.patience_s if self.patience_s is None else self.patience_s
-        store = "/".join(self.uri.split("/")[:3])  # s3://bucket: what is away is away for all that is below
-        return patiently(operation, f"cannot {verb} {self._address(path)}", store, patience_s)
+        return patiently(operation, f"cannot {verb} {self._address(path)}", self.bucket, patience_s)
 
     def _bytes(self, path: str, start: int | None, stop: int | None) -> bytes:
         try:

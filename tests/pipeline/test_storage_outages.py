@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import patience
+from pipeline import patience, watch
 from pipeline.patience import patiently
 from pipeline.storage import StorageError, StorageSettings, Store, Unreachable, conditional_writes
+from pipeline.watch import watched
 from tests import s3 as s3_server
 from tests.proxy import Proxy, proxy
 from tests.s3 import S3, forget_connections
@@ -195,6 +196,26 @@ def test_waiting_is_said_once_in_a_while_and_not_per_thread(
     said = [record.getMessage() for record in caplog.records]
     assert 1 <= sum("s3://b does not answer since" in line for line in said) <= 3
     assert sum("s3://b answers again" in line for line in said) == 1
+
+
+def test_a_watched_store_that_is_away_is_told_of_though_nobody_asks_it(
+    between: Proxy, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch, "INTERVAL_S", 0.1)
+    monkeypatch.setattr(patience, "WARNING_INTERVAL_S", 0.3)
+    between.refuse()
+    with watched([store, store, Store("memory://x"), Store("local")]):
+        _wait_for(lambda: f"{store.bucket} does not answer since" in caplog.text)
+        between.accept()
+        _wait_for(lambda: f"{store.bucket} answers again" in caplog.text)
+    assert "memory" not in caplog.text and "local" not in caplog.text
+
+
+def _wait_for(is_so: Callable[[], bool], limit_s: float = 100.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
 
 
 def test_patience_begins_with_the_first_failure_and_not_with_the_work() -> None:

@@ -64,4 +64,4 @@ def test_the_zoo_is_large_and_every_animal_has_a_name_of_its_own() -> None:
 
 
 def test_the_page_about_inputs_shows_the_zoo_as_it_is(look: Callable[[Animal], Fate]) -> None:
-    assert table(look) in PAGE.read_text(encoding="utf-8"), "print it anew: python -m tests.zoo"
+    assert table(ZOO, look) in PAGE.read_text(encoding="utf-8"), "print it anew: python -m tests.zoo"

@@ -166,8 +166,8 @@ def _sizes() -> Iterator[Animal]:
     for side in (10_000, 20_000):
         bomb = png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), b"")
         yield Animal(f"bomb_{side}.png", f"a header of {side:,} x {side:,} pixels", bomb, "decode/BadImage")
-    bomb = encoded(Image.new("1", (30_000, 30_000)), "TIFF", compression="group4")
-    yield Animal("bomb.tif", "900 million white pixels in 30 kB", bomb, "decode/BadImage")
+    bomb = encoded(Image.new("1", (10_000, 10_000)), "TIFF", compression="group4")
+    yield Animal("bomb.tif", "100 million black pixels in 4 kB", bomb, "decode/BadImage")
     nothing = png(struct.pack(">IIBBBBB", 0, 0, 8, 2, 0, 0, 0), b"")
     yield Animal("no_pixels.png", "0 x 0 pixels", nothing, "decode/BadImage")
 

@@ -28,7 +28,7 @@ from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
 from pipeline.read import read_unit
 from pipeline.rows import UNIT
 from pipeline.storage import StorageSettings, Store
-from pipeline.units import ReadSettings, units_from_parquet
+from pipeline.units import ReadSettings, unit_from_message
 from pipeline.write import UNITS, commit_unit
 
 
@@ -63,7 +63,7 @@ class Work:
 
 def read_block(block: pa.Table, settings: ReadSettings, crashes: str | None) -> pa.Table:
     """Read the one unit that a block names, in a task of its own."""
-    (unit,) = units_from_parquet(block.column("unit")[0].as_py())
+    unit = unit_from_message(block.column("unit")[0].as_py())
     with _ended_when_cancelled():
         if crashes is None:
             table = read_unit(unit, settings)

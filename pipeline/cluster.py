@@ -66,6 +66,7 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         return
     is_verbose = log.isEnabledFor(logging.DEBUG)
     if not is_verbose:
+        _hush()
         # Ray's core warns past Python's logging of restarts that a run of ours does not depend on ...
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     level = logging.INFO if is_verbose else logging.ERROR
@@ -89,6 +90,16 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         raise ClusterError(
             f"ray.address: cannot reach or start {settings.address or 'a local Ray'}: {error}"
         ) from error
+
+
+def _hush() -> None:
+    """Keep Ray from printing what its workers die of, which it does whatever it is told; a run has words of its own."""
+    from ray._private import worker
+
+    def keep(data: dict[str, Any], ignore_prefix: bool) -> None:
+        log.debug("ray: %s", data.get("lines"))
+
+    worker.print_to_stdstream = keep
 
 
 def nodes() -> list[Node]:

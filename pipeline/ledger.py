@@ -90,7 +90,8 @@ def look(store: Store) -> Output:
     units = [match[1] for path in paths if (match := unit.fullmatch(path))]
     ours = [path for path in paths if path in parts or path == SUCCESS or path.startswith(OURS)]
     ours = [path for path in ours if not path.startswith(PROBES)]  # another driver is looking, too
-    strangers = [path for path in paths if path not in ours and not path.startswith(("_", "."))]
+    known = set(ours)
+    strangers = [path for path in paths if path not in known and not path.startswith(("_", "."))]
     return Output(tuple(ours), frozenset(parts.values()), frozenset(units), tuple(strangers))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.actors import StepActor, Work, commit_block, load_check, load_preprocess, read_block
 from pipeline.placement import READ_CPUS, WRITE_CPUS, Placement
-from pipeline.units import Unit, units_to_parquet
+from pipeline.units import Unit, unit_to_message
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +61,8 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     from ray.data import ActorPoolStrategy
 
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    source: Any = ray.data.from_items(
-        [{"unit": units_to_parquet([unit])} for unit in units], override_num_blocks=len(units)
-    )
+    messages = [{"unit": unit_to_message(unit)} for unit in units]
+    source: Any = ray.data.from_items(messages, override_num_blocks=len(messages))
     reading = {"settings": work.read, "crashes": work.crashes}
     rows = source.map_batches_internal(read_block, fn_kwargs=reading, num_cpus=READ_CPUS, max_retries=-1, **whole)
     # Not the public method: that one insists on a number for batch_size where GPUs are asked for, and would cut or

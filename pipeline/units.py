@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -171,6 +171,18 @@ def units_to_parquet(units: Sequence[Unit], warnings: Sequence[str] = ()) -> byt
     return sink.getvalue()
 
 
+def unit_to_message(unit: Unit) -> bytes:
+    """Return one unit as an Arrow message, to travel by itself; as a Parquet file it would take 30 times as long."""
+    columns = {name: [getattr(unit, name)] for name in UNIT_COLUMNS.names}
+    return bytes(pa.RecordBatch.from_pydict(columns, UNIT_COLUMNS).serialize())
+
+
+def unit_from_message(data: bytes) -> Unit:
+    """Read a unit back from such a message."""
+    (row,) = pa.ipc.read_record_batch(pa.py_buffer(data), UNIT_COLUMNS).to_pylist()
+    return _unit(row)
+
+
 def warnings_from_parquet(data: bytes) -> list[str]:
     """Read the plan's warnings back from such bytes; plans of older versions have none."""
     found = pq.read_schema(pa.BufferReader(data)).metadata or {}
@@ -183,10 +195,13 @@ def units_from_parquet(data: bytes) -> list[Unit]:
     shared: dict[bytes, bytes] = {}  # one copy of the schema, however many units there are
     units = []
     for row in table.to_pylist():
-        row |= {name: tuple(row[name]) for name in ("paths", "header", "only")}
         row["schema"] = shared.setdefault(row["schema"], row["schema"])
-        units.append(Unit(**row))
+        units.append(_unit(row))
     return units
+
+
+def _unit(row: dict[str, Any]) -> Unit:
+    return Unit(**{**row, **{name: tuple(row[name]) for name in ("paths", "header", "only")}})
 
 
 def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: bytes, limit: int | None) -> list[Unit]:

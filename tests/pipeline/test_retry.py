@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("output_tokens", pa.int32()),
         ("error", ERROR),
         ("caption", pa.string()),
+        ("output_token_ids", pa.list_(pa.int32())),
     ]
 )
 GONE = {"stage": "fetch", "type": "NotFound", "message": "no such file"}
@@ -55,6 +56,7 @@ def row(index: int, error: dict[str, str] | None = None, caption: str = "", shar
         "output_tokens": 0 if error else 4,
         "error": error,
         "caption": None if error else caption or f"caption {index}",
+        "output_token_ids": [] if error else [index, 7],
     }
 
 

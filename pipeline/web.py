@@ -21,11 +21,12 @@ from pipeline.storage_faults import StorageError, Unreachable
 SCHEMES = ("http", "https")
 # How long a stranger's host is asked again that is down, busy or at odds with itself.
 PATIENCE_S = 30.0
-# A host that gave up is believed to be gone for so long after it last failed: its files are tried once, and briefly.
-GONE_S = 60.0
-BRIEF_S = 5.0
 # One try: until the next bytes come, and until the last have come.
 STALL_S, TRY_S = 10.0, 60.0
+# A host that gave up is believed to be gone for so long after it last failed: its files are tried once, and it has to
+# answer soon.
+GONE_S = 60.0
+SOON_S = 5.0
 # Many hosts refuse Python's own name.
 HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; Triptych)", "Accept": "*/*"}
 
@@ -57,7 +58,7 @@ def get(url: str, limit_bytes: int, patience_s: float) -> bytes:
         Unreachable: The host did not answer, or could not, for `patience_s`.
         StorageError: The host refuses.
     """
-    return patiently(lambda: _body(url, limit_bytes, TRY_S), f"cannot read {url}", host_of(url), patience_s)
+    return patiently(lambda: _body(url, limit_bytes, STALL_S), f"cannot read {url}", host_of(url), patience_s)
 
 
 def get_from_stranger(url: str, limit_bytes: int) -> bytes:
@@ -67,9 +68,9 @@ def get_from_stranger(url: str, limit_bytes: int) -> bytes:
         StorageError: See `get`. `Unreachable` after `PATIENCE_S`, or at once where the host has just given up.
     """
     host = host_of(url)
-    patience_s, try_s = (0.0, BRIEF_S) if _is_gone(host) else (PATIENCE_S, TRY_S)
+    patience_s, stall_s = (0.0, SOON_S) if _is_gone(host) else (PATIENCE_S, STALL_S)
     try:
-        data = patiently(lambda: _body(url, limit_bytes, try_s), f"cannot read {url}", host, patience_s)
+        data = patiently(lambda: _body(url, limit_bytes, stall_s), f"cannot read {url}", host, patience_s)
     except Unreachable:
         _note(host, is_gone=True)
         raise
@@ -112,15 +113,15 @@ def _request(url: str) -> urllib.request.Request:
     return urllib.request.Request(urlunsplit((parts.scheme, place, path or "/", query, "")), headers=HEADERS)
 
 
-def _body(url: str, limit_bytes: int, try_s: float) -> bytes:
+def _body(url: str, limit_bytes: int, stall_s: float) -> bytes:
     """Read an address once.
 
     Raises:
         StorageError: `TooLarge` or `WrongAddress`, see `get`.
         OSError: Of the many kinds that a connection fails with; pipeline.storage_faults knows them apart.
     """
-    deadline = time.monotonic() + try_s
-    with _opened(_request(url), min(STALL_S, try_s)) as response:
+    deadline = time.monotonic() + TRY_S
+    with _opened(_request(url), stall_s) as response:
         pieces: list[bytes] = []
         size = response.length or 0  # what the host says; below, what it sends
         if size <= limit_bytes:
@@ -129,7 +130,7 @@ def _body(url: str, limit_bytes: int, try_s: float) -> bytes:
                 pieces.append(piece)
                 size += len(piece)
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{size} bytes came in {try_s:g} s, and more were to come")
+                    raise TimeoutError(f"{size} bytes came in {TRY_S:g} s, and more were to come")
         if size > limit_bytes:
             raise TooLarge(f"{redacted(url)} has more than the {limit_bytes} bytes that are read")
         if response.length:

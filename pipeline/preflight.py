@@ -87,8 +87,9 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     processor = asked.processor if asked else None
     planned = tried(faults, "read", lambda: Plan(read_plan(store)) if goes_on else _planned(settings, job, processor))
     units = planned.units if planned else []
-    faults += _sample_faults(settings, job, planned.sample, asked, checking) if planned else []
-    faults += _column_faults(units[0].table_schema, job) if units else []
+    columns = _column_faults(units[0].table_schema, job) if units else []
+    # Without its columns, no row can be made ready; that is said once.
+    faults += columns or (_sample_faults(settings, job, planned.sample, asked, checking) if planned else [])
     if units and job.needs_unique_keys and not goes_on:
         tried(faults, "read", lambda: _refuse_duplicates(units, settings, job))
     first_wins = None

@@ -12,7 +12,7 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight import Ready, check
 from pipeline.settings import ConfigError, check_settings, dump_settings
 from pipeline.storage import Store
-from tests.end_to_end.shards import write_shards
+from tests.end_to_end.shards import png, tar_bytes, write_shards
 from tests.pipeline.toys import ToyJob
 from tests.tiny import tiny_mllama
 
@@ -140,3 +140,40 @@ def test_a_checkpoints_fingerprint_is_that_of_the_files_that_are_read(tmp_path: 
     assert ledger.weights_digest([str(folder)]) == before
     (folder / "chat_template.jinja").write_text("another")
     assert ledger.weights_digest([str(folder)]) != before
+
+
+def broken_start(folder: Path, rows: int, broken: int) -> Path:
+    """A shard whose first images are none."""
+    folder.mkdir()
+    members: dict[str, bytes] = {}
+    for n in range(rows):
+        members |= {f"{n:03d}.txt": b"<|image|>what?", f"{n:03d}.png": b"<html>gone</html>" if n < broken else png(n)}
+    (folder / "0.tar").write_bytes(tar_bytes(members))
+    return folder
+
+
+def test_first_rows_that_all_fail_alike_are_a_fault(tmp_path: Path, checkpoint: Path) -> None:
+    asked = settings(tmp_path, checkpoint, read={"uri": str(broken_start(tmp_path / "broken", 50, 50))})
+    said = fault(asked)
+    assert said.startswith("read: all of the first 32 rows fail, the first one at decode: BadImage: ")
+    assert said.endswith("(limits.max_failed_share=1 runs them all the same)")
+    all_the_same = {"limits": {"max_failed_share": 1.0}}
+    assert checked(settings(tmp_path, checkpoint, read={"uri": asked.read.uri}, **all_the_same)).units
+
+
+@pytest.mark.parametrize(("rows", "broken"), [(50, 31), (8, 8)])
+def test_a_dataset_may_begin_with_broken_rows(tmp_path: Path, checkpoint: Path, rows: int, broken: int) -> None:
+    uri = broken_start(tmp_path / "broken", rows, broken)
+    assert checked(settings(tmp_path, checkpoint, read={"uri": str(uri)})).row_bytes > 0
+
+
+def test_an_output_that_cannot_be_written_is_listed_beside_other_faults(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    asked = settings(tmp_path, checkpoint, model={"path": "nowhere"}, write={"uri": str(tmp_path / "file" / "out")})
+    assert [said.split(":")[0] for said in faults(asked)] == ["model.path", "write.uri"]
+
+
+def test_what_an_engine_loads_is_known_before_it_does(tmp_path: Path, checkpoint: Path) -> None:
+    ready = checked(settings(tmp_path, checkpoint))
+    stored = (checkpoint / "model.safetensors").stat().st_size
+    assert 0 < ready.num_weights * 4 <= stored * 1.05

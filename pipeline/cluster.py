@@ -86,10 +86,20 @@ def start_ray(settings: RaySettings, **local: float) -> None:
     try:
         with contextlib.nullcontext() if is_verbose else _muted_core(), _own_signals():
             ray.init(**options)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            f"ray.address: cannot reach or start {settings.address or 'a local Ray'}: {error}"
-        ) from error
+    except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+        raise ClusterError(f"ray.address: {_refusal(settings.address, error)}") from error
+
+
+def _refusal(address: str | None, error: Exception) -> str:
+    said = " ".join(str(error).split())
+    if "Version mismatch" in said:
+        return f"{address} runs another Ray or Python than this process: {said}; expected the same on every node"
+    if "authentication" in said.lower() or "token" in said.lower():
+        return (
+            f"{address} asks for a token that this process does not have; expected RAY_AUTH_MODE and RAY_AUTH_TOKEN as "
+            f"its nodes were started with ({said[:200]})"
+        )
+    return f"cannot reach or start {address or 'a local Ray'}: {said}"
 
 
 def _hush() -> None:

@@ -11,7 +11,7 @@ from tests.chaos.outcome import Outcome
 from tests.chaos.scene import Scene, scene
 from tests.chaos.trials import undisturbed
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 ROWS = 320
 # Read again for one kill of the driver: what was on its way, and the looks that each start takes.
 MOST_UNITS_AGAIN = 16

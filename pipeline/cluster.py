@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("models", "pipeline", "jobs")
 
 OBJECT_STORE_BYTES = 2 * 2**30
+CONNECTS_WITHIN_S = 10.0
 
 
 class RaySettings(Settings):
@@ -82,6 +84,8 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         options |= {"runtime_env": {"env_vars": {"PYTHONPATH": _python_path()}}}
     else:
         modules = [str(ROOT / room) for room in ROOMS if (ROOT / room).is_dir()]
+        if settings.address != "auto":
+            _refuse_silence(settings.address)
         options |= {"address": settings.address, "runtime_env": {"py_modules": modules}}
     try:
         with contextlib.nullcontext() if is_verbose else _muted_core(), _own_signals():
@@ -90,16 +94,28 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         raise ClusterError(f"ray.address: {_refusal(settings.address, error)}") from error
 
 
+def _refuse_silence(address: str) -> None:
+    """Look whether anything listens at an address: Ray itself asks for minutes where nothing does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECTS_WITHIN_S).close()
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"ray.address: nothing answers at '{address}' ({error}); expected `auto` or the host:port that "
+            "`ray start --head` has printed"
+        ) from error
+
+
 def _refusal(address: str | None, error: Exception) -> str:
     said = " ".join(str(error).split())
     if "Version mismatch" in said:
         return f"{address} runs another Ray or Python than this process: {said}; expected the same on every node"
-    if "authentication" in said.lower() or "token" in said.lower():
-        return (
-            f"{address} asks for a token that this process does not have; expected RAY_AUTH_MODE and RAY_AUTH_TOKEN as "
-            f"its nodes were started with ({said[:200]})"
-        )
-    return f"cannot reach or start {address or 'a local Ray'}: {said}"
+    if address is None:
+        return f"cannot start a local Ray: {said}"
+    return (
+        f"cannot join {address}: {said}; is it Ray that listens there, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN here "
+        "as its nodes were started with?"
+    )
 
 
 def _hush() -> None:

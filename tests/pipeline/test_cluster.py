@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cluster import RaySettings
+from pipeline.cluster import ClusterError, RaySettings, start_ray
 from pipeline.settings import ConfigError, check_settings
 
 
@@ -9,3 +9,13 @@ def test_settings_of_a_local_ray_are_refused_for_a_cluster() -> None:
         check_settings(RaySettings, {"address": "auto", "object_store_bytes": 10**9})
     with pytest.raises(ConfigError, match="expected host:port"):
         check_settings(RaySettings, {"address": "ray://head:10001"})
+
+
+def test_an_address_where_nothing_listens_is_said_at_once() -> None:
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("this process has a Ray already, of other tests")
+    for address in ("127.0.0.1:1", "head", "127.0.0.1:port"):
+        with pytest.raises(ClusterError, match=f"ray.address: nothing answers at '{address}'"):
+            start_ray(RaySettings(address=address))

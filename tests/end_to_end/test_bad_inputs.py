@@ -1,10 +1,13 @@
 """The zoo's pictures, sent through a whole run: each an answer, or an error that says why, and none costs another."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from jobs.report.results import read_results
+from pipeline.storage import Store
 from tests.end_to_end.shards import caption, results
 from tests.zoo.pictures import pictures
 
@@ -29,3 +32,5 @@ def test_each_odd_file_is_answered_or_named_and_costs_no_other_row(tmp_path: Pat
     assert {row["key"] for row in rows if row["caption"] is None} == {key for key, error in expected.items() if error}
     assert result.failed == sum(error is not None for error in expected.values())
     assert all(row["error"]["message"] for row in rows if row["error"])
+    odd = Counter(name for animal in zoo for name in animal.noted)
+    assert read_results(Store(str(tmp_path / "out"))).oddities == odd

@@ -1,6 +1,7 @@
 """Every nasty file of the zoo becomes what its keeper expects, and the table that people read says so."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.report.page import SETTLED
 from tests.zoo.animal import Animal, Fate, fate_of, is_as_expected, open_processor
 from tests.zoo.table import animals, table
 
@@ -65,3 +67,9 @@ def test_the_zoo_is_large_and_every_animal_has_a_name_of_its_own() -> None:
 
 def test_the_page_about_inputs_shows_the_zoo_as_it_is(look: Callable[[Animal], Fate]) -> None:
     assert table(ZOO, look) in PAGE.read_text(encoding="utf-8"), "print it anew: python -m tests.zoo"
+
+
+def test_every_word_for_what_decoding_settles_is_shown_by_an_animal_the_page_and_the_report() -> None:
+    words = {name for animal in ZOO for name in animal.noted}
+    listed = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8").split("## The zoo")[0], re.MULTILINE)
+    assert words == set(SETTLED) == set(listed) - {"webdataset", "parquet", "images", "video", "jsonl", "csv", "text"}

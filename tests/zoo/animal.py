@@ -35,7 +35,7 @@ class Animal:
         odd: What is odd about it.
         data: Its bytes.
         expected: What becomes of its rows: `answer`, `2 answers, 1 decode/BadImage`; `no plan` where a run stops first.
-        noted: The oddities of its first row's images that are counted.
+        noted: The oddities of its first row's images that are counted; of a row that fails none is.
         trouble: A piece of the message that stops the plan or, where there are rows, of the warning.
         corner: The colour of the first image's top left corner once it is upright RGB.
         images: How many images the first row has, where it is not one.
@@ -96,7 +96,7 @@ def fate_of(animal: Animal, processor: Processor) -> Fate:
     images = blocks[0].column("images")[0].as_py() or []
     return Fate(
         rows=_counted(errors),
-        noted=tuple(dict.fromkeys(name for image in images for name in oddities(image))),
+        noted=() if errors[0] else tuple(dict.fromkeys(name for image in images for name in oddities(image))),
         trouble=trouble,
         corner=_corner(images[0]) if images and errors[0] is None else None,
         images=len(images),

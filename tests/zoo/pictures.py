@@ -150,7 +150,7 @@ def _other_formats() -> Iterator[Animal]:
     data = encoded(deep, "TIFF")
     yield Animal("gray_16.tif", "16-bit gray", data, noted=("gray", "sixteen_bit"), corner=(128, 128, 128))
     wide = encoded(Image.fromarray(np.full((8, 8), 70_000, np.int32)), "TIFF")
-    yield Animal("gray_32.tif", "32-bit samples", wide, "decode/BadImage", noted=("gray", "sixteen_bit"))
+    yield Animal("gray_32.tif", "32-bit samples", wide, "decode/BadImage")
     yield Animal("float.tif", "samples of floats", encoded(quarters("F"), "TIFF"), "decode/BadImage")
     yield Animal("picture.avif", "nothing", encoded(quarters(), "AVIF", quality=95), corner=RED)
     yield Animal("animated.avif", "an animation", _film("AVIF", quality=95), noted=("animated",), corner=RED)
@@ -176,8 +176,7 @@ def _cut_off() -> Iterator[Animal]:
     picture = Image.open(io.BytesIO(noise()))
     for kind in ("jpg", "png", "webp", "gif", "tiff", "avif"):
         data = encoded(picture, {"jpg": "JPEG"}.get(kind, kind))
-        noted = ("palette",) if kind == "gif" else ()
-        yield Animal(f"half.{kind}", "cut off in the middle", data[: len(data) // 2], "decode/BadImage", noted=noted)
+        yield Animal(f"half.{kind}", "cut off in the middle", data[: len(data) // 2], "decode/BadImage")
     jpeg = encoded(quarters(), "JPEG", quality=95)
     yield Animal("almost.jpg", "its last 2 bytes are missing", jpeg[:-2], "decode/BadImage")
     yield Animal("header.jpg", "20 bytes of it", jpeg[:20], "decode/BadImage")

@@ -127,7 +127,7 @@ def test_what_would_stop_the_run_is_listed_at_once_and_nothing_is_written(tmp_pa
     with pytest.raises(ConfigError) as caught:
         run(settings, caption_job())
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["model.path", "read"]
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_weights_that_do_not_fit_are_found_before_anything_starts(tmp_path: Path, checkpoint: Path) -> None:

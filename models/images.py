@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, features
 
 from models.types import BadImage, PictureFormat, Pixels
 
@@ -49,7 +49,9 @@ def decode_image(data: bytes) -> Image.Image:
     except BadImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly every type there is
-        raise BadImage(f"cannot decode {_described(data)}: {error or type(error).__name__}") from error
+        raise BadImage(
+            f"cannot decode {_described(data)}: {_lacking(data) or error or type(error).__name__}"
+        ) from error
 
 
 def oddities(data: bytes | memoryview) -> tuple[str, ...]:
@@ -190,3 +192,10 @@ def _has_other_profile(profile: bytes | None) -> bool:
 
 def _described(data: bytes) -> str:
     return "0 bytes" if not data else f"{len(data)} bytes that start with {data[:12]!r}"
+
+
+def _lacking(data: bytes) -> str | None:
+    """Say so where it is not the file that is at fault but Pillow, built without a format."""
+    found = {"AVIF": data[4:12] in (b"ftypavif", b"ftypavis"), "WEBP": data[:4] == b"RIFF" and data[8:12] == b"WEBP"}
+    lacking = [name for name, is_it in found.items() if is_it and not features.check(name.lower())]
+    return f"this Pillow was built without {lacking[0]}" if lacking else None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import AvifImagePlugin, Image, WebPImagePlugin, features
 
 from models.images import LIMIT_PIXELS, decode_image, image_major, image_name, oddities
 from models.types import BadImage
@@ -192,6 +192,16 @@ def test_a_truncated_picture_is_refused_with_its_length(kind: str) -> None:
     cut = data[: len(data) // 2]
     with pytest.raises(BadImage, match=f"cannot decode {len(cut)} bytes that start with"):
         decode_image(cut)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP"])
+def test_a_format_that_pillow_was_built_without_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(quarters(), kind)
+    plugin = {"AVIF": AvifImagePlugin, "WEBP": WebPImagePlugin}[kind]
+    monkeypatch.setattr(plugin, "SUPPORTED", False)
+    monkeypatch.setattr(features, "check", lambda name: name != kind.lower())
+    with pytest.raises(BadImage, match=f"this Pillow was built without {kind}"):
+        decode_image(data)
 
 
 def test_no_bytes_are_no_picture() -> None:

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pyarrow.compute as pc
@@ -66,8 +67,10 @@ def _picture(number: int) -> tuple[str, bytes]:
     return kind, sink.getvalue()
 
 
-def measure(folder: Path, rows: int) -> list[Resident]:
-    """Run all of it; return what was resident."""
+def measure(folder: Path, rows: int, out: TextIO) -> list[Resident]:
+    """Run all of it; return what was resident, written down line by line meanwhile."""
+    writer = csv.DictWriter(out, [field.name for field in fields(Resident)])
+    writer.writeheader()
     job = CaptionSettings(kind="caption").build()
     settings = _settings(folder)
     reached = Progress(rows, 0)
@@ -78,7 +81,12 @@ def measure(folder: Path, rows: int) -> list[Resident]:
 
     os.environ |= EVERY_SECOND
     start_ray(settings.ray)
-    with silent_engines(folder / "pids"), Residents(lambda: reached.done, folder / "pids") as residents:
+    with (
+        silent_engines(folder / "pids"),
+        Residents(
+            lambda: reached.done, folder / "pids", lambda one: (writer.writerow(asdict(one)), out.flush())
+        ) as residents,
+    ):
         result = run(settings, job, progress=tell)
     assert (result.rows, result.failed) == (rows, 0), result
     return residents.seen
@@ -141,13 +149,9 @@ def main(rows: int, out: str | None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print(f"{rows} rows, {write_tars(folder / 'shards', rows) / 2**20:.0f} MiB of tars")
-        seen = measure(folder, rows)
+        with open(out or os.devnull, "w", newline="", encoding="utf-8") as file:
+            seen = measure(folder, rows, file)
         sizes = tile_bytes(folder)
-    if out:
-        with open(out, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Resident)])
-            writer.writeheader()
-            writer.writerows(asdict(one) for one in seen)
     table = tenths(seen)
     print("| " + " | ".join(field.name for field in fields(Resident)) + " |")
     for row in table:

@@ -50,16 +50,18 @@ class Resident:
 class Residents:
     """Looks once a second while a block runs."""
 
-    def __init__(self, rows: Callable[[], int], pids: Path) -> None:
+    def __init__(self, rows: Callable[[], int], pids: Path, tell: Callable[[Resident], None]) -> None:
         """Begin with nothing seen.
 
         Args:
             rows: Says how many rows are committed.
             pids: A folder whose files are named by the processes that answer.
+            tell: Called after each look.
         """
         self.seen: list[Resident] = []
         self._rows = rows
         self._pids = pids
+        self._tell = tell
         self._actors: set[int] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -84,6 +86,7 @@ class Residents:
                 sizes[step] = max(sizes[step], own_mib(pid))
             seconds = round(time.monotonic() - started, 1)
             self.seen.append(Resident(seconds, self._rows(), store=store, spilled=spilled, **sizes))
+            self._tell(self.seen[-1])
 
     def _step(self, pid: int, title: str) -> str:
         if pid == os.getpid():

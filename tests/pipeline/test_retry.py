@@ -25,6 +25,7 @@ from pipeline.tars import picture_tar
 from pipeline.units import ReadSettings, Unit, units_from_parquet
 from pipeline.write import Part, commit_unit, oddities_in, parquet_bytes, plan_parts, unit_path, with_oddities
 from tests.pipeline.toys import units_of
+from tests.s3 import S3
 
 SCHEMA = pa.schema(
     [
@@ -81,10 +82,18 @@ def commit(store: Store, unit: Unit, frozen: Frozen, *rows: dict[str, Any]) -> N
     commit_unit(block.append_column(UNIT, pa.array([unit.name] * len(rows))), store, frozen.units_folder)
 
 
-@pytest.fixture(params=["disk", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def empty_store(kind: str, request: pytest.FixtureRequest) -> Store:
+    name = uuid.uuid4().hex
+    if kind == "s3":
+        s3: S3 = request.getfixturevalue("s3")
+        return Store(f"{s3.uri}/{name}", s3.settings)
+    return Store(f"memory://{name}" if kind == "memory" else str(request.getfixturevalue("tmp_path") / name))
+
+
+@pytest.fixture(params=["disk", "memory", "s3"])
+def store(request: pytest.FixtureRequest) -> Store:
     """The output of a finished run of ten rows, of which three of the first part have failed."""
-    store = Store(str(tmp_path / "out") if request.param == "disk" else f"memory://{uuid.uuid4().hex}")
+    store = empty_store(request.param, request)
     for part in PARTS:
         numbers = range(part.units[0].start, part.units[-1].stop)
         store.publish(part.path, parquet_bytes(table(*(row(n, GONE if n in FAILED else None) for n in numbers))))

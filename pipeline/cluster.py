@@ -126,6 +126,8 @@ def _hush() -> None:
         log.debug("ray: %s", data.get("lines"))
 
     worker.print_to_stdstream = keep
+    # Of several units that failed at once one is raised to us, and Ray would print the others.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 
 def nodes() -> list[Node]:

@@ -8,6 +8,9 @@ from tests.chaos.runs import Run, Starter, starter
 from tests.chaos.scene import Scene
 from tests.chaos.verdict import Poison, judge
 
+# Of Ray and of Python, where a sentence was expected.
+NOISE = ("Traceback", "ray.exceptions", "(raylet)")
+
 
 def undisturbed(scene: Scene) -> None:
     """Run once without any trouble, and keep the parts, the time and the bytes read to compare with."""
@@ -37,7 +40,8 @@ def ends(run: Run, *codes: int) -> list[str]:
         return [str(error)]
     if code not in codes:
         return [f"exit code {code}, expected {' or '.join(map(str, codes))}: {run.words()[-600:]!r}"]
-    return [f"a traceback: {run.words()[-600:]!r}"] if code > 0 and "Traceback" in run.words() else []
+    found = [word for word in NOISE if word in run.words()]
+    return [f"it says {found[0]!r}, which means nothing to a user: {run.words()[-600:]!r}"] if found else []
 
 
 def outcome_of(

@@ -1,6 +1,7 @@
 """A run on a cluster of several nodes, each with a folder, a cache and processes of its own."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,17 +13,19 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.cluster import nodes as cluster_nodes
+from pipeline.preflight_nodes import look_at_nodes
 from pipeline.storage import Store
 from tests import s3 as s3_server
 from tests.cluster import Cluster, Node, cluster
-from tests.end_to_end.shards import write_shards
+from tests.end_to_end.shards import caption_job, write_shards
 from tests.proxy import Proxy, proxy
 from tests.s3 import S3
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[2]
-ROWS, UNIT_ROWS, PART_ROWS = 80, 4, 20
-PATIENCE_S = 240.0
+ROWS, UNIT_ROWS, PART_ROWS = 64, 4, 16
+PATIENCE_S = 480.0
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +62,35 @@ def nodes(bucket: S3) -> Iterator[Cluster]:
         yield started
 
 
+WITH_A_WORKING_DIR = """
+import sys
+import ray
+from jobs.__main__ import main
+
+options = {"logging_level": "ERROR", "log_to_driver": False}
+ray.init(address=sys.argv[1], runtime_env={"working_dir": sys.argv[2]}, **options)
+sys.exit(main(["run", "run.yaml"]))
+"""
+
+
 class Run:
     """The command line, started somewhere else than in the repository, on a cluster."""
 
-    def __init__(self, folder: Path, nodes: Cluster, server: Proxy, name: str, **sections: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: Cluster,
+        server: Proxy,
+        name: str,
+        working_dir: Path | None = None,
+        **sections: dict[str, Any],
+    ) -> None:
         folder.mkdir()
         storage = {"endpoint_url": server.url}
         settings = {
             "read": {"uri": "s3://cluster/in", "storage": storage},
             "model": {"path": "s3://cluster/weights", "device": "cpu"},
-            "generate": {"slots": 2, "sampling": {"max_new_tokens": 40, "temperature": 1.0, "seed": 5}},
+            "generate": {"slots": 2, "sampling": {"max_new_tokens": 60, "temperature": 1.0, "seed": 5}},
             "write": {
                 "uri": f"s3://cluster/{name}",
                 "unit_rows": UNIT_ROWS,
@@ -81,10 +103,17 @@ class Run:
         merged = {section: {**values, **sections.get(section, {})} for section, values in settings.items()}
         (folder / "run.yaml").write_text(yaml.safe_dump(merged))
         self.output = name
+        command = ["-m", "jobs", "run", "run.yaml"]
+        if working_dir:
+            command = ["-c", WITH_A_WORKING_DIR, nodes.address, str(working_dir)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs", "run", "run.yaml"],
+            [sys.executable, *command],
             cwd=folder,
-            env={**nodes.environment, "PYTHONPATH": str(ROOT), "TRIPTYCH_CACHE": str(folder / "cache")},
+            env={
+                **nodes.environment,
+                "PYTHONPATH": str(working_dir or ROOT),
+                "TRIPTYCH_CACHE": str(folder / "cache"),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -158,5 +187,30 @@ def test_a_lost_node_costs_no_row_though_the_others_cannot_hold_all_actors(
     run = Run(tmp_path / "elsewhere", nodes, server, "lost", generate={"actors": 2})
     run.wait_for_units(inputs, 4)
     nodes.nodes[1].kill()
-    print(run.finish())
+    assert "the run goes on with what is left" in run.finish()
     assert parts_of(inputs, "lost") == parts_of(inputs, undisturbed)
+
+
+@pytest.mark.chaos
+def test_a_node_that_joins_a_run_shipped_by_working_dir_gets_work(
+    undisturbed: str, nodes: Cluster, server: Proxy, inputs: Store, tmp_path: Path
+) -> None:
+    for room in ("models", "pipeline", "jobs"):
+        shutil.copytree(ROOT / room, tmp_path / "code" / room, ignore=shutil.ignore_patterns("__pycache__", "demo"))
+    actors = {"actors": [1, 4]}
+    run = Run(tmp_path / "elsewhere", nodes, server, "joined", working_dir=tmp_path / "code", generate=actors)
+    run.wait_for_units(inputs, 2)
+    joined = nodes.add(1)
+    run.finish()
+    assert len(weights_in(joined)) == 1, "an engine was loaded there"
+    assert parts_of(inputs, "joined") == parts_of(inputs, undisturbed)
+
+
+def test_what_a_node_does_not_have_is_said_before_anything_starts(ray_session: None) -> None:
+    there = cluster_nodes()
+    absent = {"/nowhere/weights": "model.path", str(ROOT): "read.uri"}
+    (fault,) = look_at_nodes(there, caption_job(), absent)
+    assert fault == (
+        f"model.path: /nowhere/weights is not there on node {there[0].name}; expected the same path on every node, or "
+        "a store such as s3://"
+    )

@@ -29,33 +29,11 @@ import pipeline
 print(json.dumps({"rows": result.rows, "answered": result.answered, "from": pipeline.__file__}))
 """
 
-# The nodes are started before the code is on the path, as those of a real cluster are.
-ON_A_CLUSTER = """
-import json, sys
-from ray.cluster_utils import Cluster
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 200 * 2**20})
-cluster.add_node(num_cpus=2, object_store_memory=200 * 2**20)
-sys.path.insert(0, sys.argv[2])
-settings = json.loads(sys.argv[1])
-settings["ray"] = {"address": cluster.address}
-sys.argv[1] = json.dumps(settings)
-try:
-    exec(sys.argv[3])
-finally:
-    import ray
-    ray.shutdown()
-    cluster.shutdown()
-"""
-
 
 def start(
-    folder: Path, python_path: Path | None, uri: Path, checkpoint: Path, out: Path, **sections: dict[str, object]
+    folder: Path, python_path: Path, uri: Path, checkpoint: Path, out: Path, **sections: dict[str, object]
 ) -> "subprocess.Popen[str]":
-    """Start a run in a process whose working directory is `folder` and which finds the code in `python_path`.
-
-    Without such a path it makes itself a cluster of two nodes first, and then adds the code to its own path alone.
-    """
+    """Start a run in a process whose working directory is `folder` and which finds the code in `python_path`."""
     folder.mkdir(exist_ok=True)
     settings = {
         "read": {"uri": str(uri)},
@@ -66,13 +44,10 @@ def start(
         **sections,
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    given = json.dumps(settings)
-    command = ["-c", SCRIPT, given] if python_path else ["-c", ON_A_CLUSTER, given, str(ROOT), SCRIPT]
-    path = {"PYTHONPATH": str(python_path)} if python_path else {"RAY_AUTH_MODE": "disabled"}
     return subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, "-c", SCRIPT, json.dumps(settings)],
         cwd=folder,
-        env={**environment, **path, "OMP_NUM_THREADS": "1"},
+        env={**environment, "PYTHONPATH": str(python_path), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -108,14 +83,6 @@ def test_a_run_works_from_an_installed_wheel(tmp_path: Path, checkpoint: Path) -
     said = finish(start(tmp_path / "elsewhere", site, shards, checkpoint, tmp_path / "out"))
     assert (said["rows"], said["answered"]) == (8, 8)
     assert str(said["from"]).startswith(str(site))
-
-
-def test_the_code_reaches_the_nodes_of_a_cluster(tmp_path: Path, checkpoint: Path) -> None:
-    shards = write_shards(tmp_path / "in", shards=1, rows=16)
-    process = start(tmp_path / "elsewhere", None, shards, checkpoint, tmp_path / "out")
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert json.loads(output.splitlines()[-1])["answered"] == 16
 
 
 def test_an_interrupted_run_keeps_what_is_committed_and_goes_on_from_there(tmp_path: Path, checkpoint: Path) -> None:

@@ -79,14 +79,13 @@ def measure(folder: Path, rows: int, out: TextIO) -> list[Resident]:
         nonlocal reached
         reached = progress
 
+    def note(one: Resident) -> None:
+        writer.writerow(asdict(one))
+        out.flush()
+
     os.environ |= EVERY_SECOND
     start_ray(settings.ray)
-    with (
-        silent_engines(folder / "pids"),
-        Residents(
-            lambda: reached.done, folder / "pids", lambda one: (writer.writerow(asdict(one)), out.flush())
-        ) as residents,
-    ):
+    with silent_engines(folder / "pids"), Residents(lambda: reached.done, folder / "pids", note) as residents:
         result = run(settings, job, progress=tell)
     assert (result.rows, result.failed) == (rows, 0), result
     return residents.seen

@@ -77,10 +77,23 @@ def _images(row: RawRow, folder: Store) -> list[bytes]:
     if row.fault:
         return []
     try:
-        return [_bytes(source, folder) for source in _sources(row.image)]
+        return _fetched(row.image, folder)
     except RowError as error:
         row.fault = error.fault
         return []
+
+
+def _fetched(image: Any, folder: Store) -> list[bytes]:
+    found: list[bytes] = []
+    left = LIMIT_BYTES  # for what has to be fetched; what stands in the row is in memory already
+    for source in _sources(image):
+        found.append(_bytes(source, folder))
+        left -= len(found[-1]) if isinstance(source, str) else 0
+        if left < 0:
+            raise RowError(
+                "TooLarge", f"the row's images have together more than the {LIMIT_BYTES} bytes that are read"
+            )
+    return found
 
 
 def _sources(image: Any) -> Iterator[bytes | str]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt, field_validator
 
 from pipeline.columns import Word, input_schema
-from pipeline.formats.rows import Index, ReadError
+from pipeline.formats.rows import Cutter, Index, ReadError
 from pipeline.look import look_through, merged, warnings_of
 from pipeline.settings import Address, Settings
 from pipeline.shards import FILE_FORMATS, Format, Shards, find_shards
@@ -253,16 +253,22 @@ def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, fields: 
     for entry in entries:
         if any("\ud800" <= character <= "\udfff" for character in entry.path):
             raise ReadError(f"cannot keep the name {shards.store.name(entry.path)!r}: expected UTF-8")
+    cutter, position = Cutter(unit_rows), 0
+    for entry in entries:
+        # Of a video only frames are held, so its size says nothing.
+        end = position + entry.size if shards.format == "images" else position
+        cutter.add(position, end)
+        position = end
     return [
         Unit(
             seq=seq,
             root=shards.store.uri,
             shard="",
             format=shards.format,
-            start=start,
-            stop=min(start + unit_rows, len(entries)),
-            paths=tuple(entry.path for entry in entries[start : start + unit_rows]),
+            start=piece.start,
+            stop=piece.stop,
+            paths=tuple(entry.path for entry in entries[piece.start : piece.stop]),
             schema=schema,
         )
-        for seq, start in enumerate(range(0, len(entries), unit_rows))
+        for seq, piece in enumerate(cutter.close())
     ]

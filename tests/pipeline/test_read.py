@@ -133,6 +133,16 @@ def test_a_member_that_is_too_large_is_never_read(tmp_path: Path, monkeypatch: p
     assert faults(rows_of(tmp_path / "photos")) == ["TooLarge", None]
 
 
+def test_images_that_are_too_large_together_are_not_all_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.fetch.LIMIT_BYTES", 4000)
+    write(tmp_path / "x.jpg", bytes(1500))
+    rows = rows_of(jsonl(tmp_path / "m.jsonl", [{"image": ["x.jpg"] * count} for count in (2, 3, 1)]))
+    assert faults(rows) == [None, "TooLarge", None]
+    assert "together more than the 4000 bytes" in rows[1]["error"]["message"]
+
+
 def test_the_folder_is_the_key_of_an_image_folder(tmp_path: Path) -> None:
     write(tmp_path / "b.png", b"2")
     write(tmp_path / "a/1.JPEG", b"1")

@@ -84,6 +84,14 @@ def test_units_of_large_rows_are_cut_by_bytes(tmp_path: Path, monkeypatch: pytes
     assert len(rows_of(tmp_path, unit_rows=100)) == 5
 
 
+def test_units_of_large_image_files_are_cut_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.formats.rows.LIMIT_BYTES", 5100)
+    for number, size in enumerate([2000, 2000, 2000, 9000, 1, 1]):
+        write(tmp_path / f"{number}.jpg", bytes(size))
+    assert [unit.num_rows for unit in plan(tmp_path, unit_rows=100)] == [2, 1, 1, 2]
+    assert [row["index"] for row in rows_of(tmp_path, unit_rows=100)] == [0] * 6
+
+
 def test_a_file_a_folder_and_a_glob_find_the_same_rows(tmp_path: Path) -> None:
     write(tmp_path / "x/a.tar", shard(2))
     found = {name: rows_of(tmp_path / name) for name in ("x/a.tar", "x", "x/*.tar")}

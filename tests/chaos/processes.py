@@ -49,17 +49,25 @@ def kill_busy(leader: int, step: str, moments: random.Random, limit_s: float) ->
         LookupError: None was met at work.
     """
     deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        busy = [one for one in session(leader) if is_busy(one, step)]
-        if busy:
-            chosen = moments.choice(busy)
-            if _kill_if_still_busy(chosen.pid, step):
-                return chosen
-        if not _is_alive(leader):
-            break
-        time.sleep(0.02)
+    while time.monotonic() < deadline and _is_alive(leader):
+        if killed := _kill_one_of(session(leader), step, moments):
+            return killed
     titles = sorted({one.title[:80] for one in session(leader) if "ray::" in one.title})
     raise LookupError(f"met no process at work on {step!r} within {limit_s:g} s; there were {titles}")
+
+
+def _kill_one_of(known: list[Process], step: str, moments: random.Random) -> Process | None:
+    """Watch these processes closely for a second: some steps last only milliseconds."""
+    workers = [one.pid for one in known if one.title.startswith("ray::")]
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        moments.shuffle(workers)
+        for pid in workers:
+            one = Process(pid, _title(pid))
+            if is_busy(one, step) and _kill_if_still_busy(pid, step):
+                return one
+        time.sleep(0.002)
+    return None
 
 
 def is_busy(one: Process, step: str) -> bool:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.columns import source_column
-from pipeline.formats import manifest, samples
+from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.packed import Unpacked
 from pipeline.storage import Store
 from pipeline.units import ReadSettings, Unit
@@ -72,7 +71,7 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
     if unit.format == "webdataset":
         names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
     elif unit.format == "parquet":
-        names = store.use(unit.shard, lambda file: _parquet_keys(file, unit, column))
+        names = store.use(unit.shard, lambda file: list(parquet.keys(file, column, unit.start, unit.stop)))
     elif unit.format == "images" or unit.format == "video":
         names = []
     else:
@@ -92,11 +91,3 @@ def _seeking(file: BinaryIO) -> Callable[[int, int], bytes]:
         return file.read(count)
 
     return read_at
-
-
-def _parquet_keys(file: BinaryIO, unit: Unit, column: str) -> list[Any]:
-    parquet = pq.ParquetFile(file)
-    if column not in parquet.schema_arrow.names:
-        return []
-    keys = parquet.read(columns=[column]).column(column)
-    return list(keys.slice(unit.start, unit.num_rows).to_pylist())

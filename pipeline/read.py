@@ -117,7 +117,7 @@ def _parquet_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock
         return store.use(unit.shard, lambda file: parquet.read(file, unit.start, unit.stop, key, image))
     except StorageError as error:
         # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
-        if not isinstance(error.__cause__, pa.ArrowException) and not _is_arrow_oserror(error.__cause__):
+        if not parquet.is_damage(error.__cause__):
             raise
         return _faulty(unit, Fault("Unreadable", str(error)))
 
@@ -125,10 +125,6 @@ def _parquet_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock
 def _faulty(unit: Unit, fault: Fault) -> RawBlock:
     """Return a unit's rows of which nothing is known but where they stand."""
     return RawBlock([RawRow(fault=fault) for _ in range(unit.num_rows)], {})
-
-
-def _is_arrow_oserror(error: BaseException | None) -> bool:
-    return type(error) is OSError and error.errno is None
 
 
 def _key(row: RawRow, unit: Unit, place: int, settings: ReadSettings) -> str:

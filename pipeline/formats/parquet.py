@@ -43,6 +43,27 @@ def read(file: BinaryIO, start: int, stop: int, key: str | None, image: str | No
     return RawBlock(rows, {name: table.column(name) for name in table.column_names if name not in (key, image)})
 
 
+def keys(file: BinaryIO, column: str, start: int, stop: int) -> Sequence[Any]:
+    """Return a column's values from one row up to another; where its pages are broken, nulls."""
+    parquet = pq.ParquetFile(file)
+    if column not in parquet.schema_arrow.names:
+        return []
+    found: list[Any] = []
+    for group in range(parquet.metadata.num_row_groups):
+        try:
+            found += parquet.read_row_group(group, columns=[column]).column(column).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            if not is_damage(error):
+                raise
+            found += [None] * parquet.metadata.row_group(group).num_rows
+    return found[start:stop]
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Say whether Arrow complains of what it read, and not the store of being asked."""
+    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
+
+
 def image_type_fault(kind: pa.DataType) -> str | None:
     """Say what an image column should hold if it cannot be one; None if it can."""
     if isinstance(kind, pa.BaseExtensionType):

@@ -52,3 +52,15 @@ def test_lines_of_text_have_no_keys_whatever_they_look_like(tmp_path: Path) -> N
     (tmp_path / "prompts.txt").write_text('{"key": "a"}\n{"key": "a"}\n')
     read = ReadSettings(uri=str(tmp_path))
     assert duplicate_keys(plan_units(read, 1), read) == []
+
+
+def test_a_broken_page_of_keys_hides_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    keys = [f"{n % 8:0900d}" for n in range(12)]
+    pq.write_table(pa.table({"key": keys}), path, row_group_size=4, use_dictionary=False, compression="zstd")
+    data = bytearray(path.read_bytes())
+    start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    data[start : start + 32] = b"\xff" * 32
+    path.write_bytes(data)
+    read = ReadSettings(uri=str(path))
+    assert duplicate_keys(plan_units(read, 4), read) == keys[8:11]

@@ -373,7 +373,7 @@ def test_the_command_line_says_how_many_pictures_there_are_and_are_kept():
     report = Report({**synthesize().summarize(RESULTS), "scores": {}}, "page")
     assert say_outcome(Outcome(result, report))[0] == "5 rows, 4 pictures, 4 of 8 results failed, 9 tokens in 2 s"
     done = say_outcome(Outcome(replace(result, answered=0), report))
-    assert done[0] == "nothing left to do: 5 rows, 4 pictures, 4 of 8 results failed, stand in the results"
+    assert done[0] == "finished before, nothing to do: 5 rows, 4 pictures, 4 of 8 results failed"
 
 
 def test_the_page_shows_the_text_what_its_row_changed_and_what_the_check_said():

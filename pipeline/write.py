@@ -173,10 +173,8 @@ class Parts:
         Raises:
             Exception: What an earlier merge failed of.
         """
-        done = [merging for merging in self._merging if merging.done()]
-        self._merging = [merging for merging in self._merging if not merging.done()]
-        for merging in done:
-            merging.result()
+        while self._merging and self._merging[0].done():  # they end in the order of their beginning
+            self._merging.pop(0).result()
         if part := self._completed(name):
             self._merging.append(self._merger.submit(self._merge, self._store, part, self._schema))
 

@@ -1,4 +1,4 @@
-"""A real Ray cluster on this machine: every node is a `ray start` of its own, with a process group, ports and folders."""
+"""A real Ray cluster on this machine: every node is a `ray start` of its own, with its processes, ports and folders."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ class Node:
     cache: Path
 
     def kill(self) -> None:
-        """End every process of the node at once, as pulling the plug would; workers have process groups of their own."""
+        """End every process of the node at once, as pulling the plug would; its workers have groups of their own."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if os.getsid(int(process.name)) == self.process.pid:
@@ -47,12 +47,13 @@ class Node:
 
 @dataclass
 class Cluster:
-    """A head and the nodes that were added to it."""
+    """A head and the nodes that were added to it; and the runs on it, each with a process group of its own."""
 
     folder: Path
     environment: Mapping[str, str]
     address: str = ""
     nodes: list[Node] = field(default_factory=list)
+    runs: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def add(self, cpus: int, **environment: str) -> Node:
         """Start another node and wait until it has joined; the first one is the head.
@@ -68,41 +69,51 @@ class Cluster:
         options = [f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"]
         command = [str(Path(sys.executable).with_name("ray")), "start", *where, *options, "--block"]
         log = self.folder / f"node{number}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=output,
-                cwd=self.folder,
-                env={**self.environment, "TRIPTYCH_CACHE": str(cache), **environment},
-                start_new_session=True,
-            )
-        node = Node(process, cache)
+        environment = {**self.environment, "TRIPTYCH_CACHE": str(cache), **environment}
+        # Ray gives a node half a minute to start, however busy the machine is.
+        node = self._start(command, environment, log, cache)
+        for _ in range(2):
+            node = node if self._is_up(node, log) else self._start(command, environment, log, cache)
+        if not self._is_up(node, log):
+            raise RuntimeError(f"a node did not start: {log.read_text()[-2000:]}")
         self.nodes.append(node)
-        self._wait(node, log)
         if number == 0:
             port = next(option for option in where if option.startswith("--port=")).removeprefix("--port=")
             self.address = f"{_own_address(log)}:{port}"
         return node
 
     def stop(self) -> None:
-        """End all nodes, the head last."""
+        """End all runs that still go on, then all nodes, the head last."""
+        for run in self.runs:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+                run.communicate()
         for node in reversed(self.nodes):
             node.kill()
 
-    def _wait(self, node: Node, log: Path) -> None:
+    def _start(self, command: list[str], environment: Mapping[str, str], log: Path, cache: Path) -> Node:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, cwd=self.folder, env=environment, start_new_session=True
+            )
+        return Node(process, cache)
+
+    def _is_up(self, node: Node, log: Path) -> bool:
+        """Wait until a node runs or has given up."""
         deadline = time.monotonic() + START_S
-        while "Ray runtime started" not in log.read_text():
-            if node.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"a node did not start: {log.read_text()[-2000:]}")
+        while time.monotonic() < deadline and node.process.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return True
             time.sleep(0.2)
+        node.kill()
+        return False
 
 
 @contextlib.contextmanager
 def cluster(*cpus: int, **environment: str) -> Iterator[Cluster]:
     """Start a cluster whose nodes have these CPUs and this in their environment; all is gone after the block."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
-    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="r"))
     started = Cluster(folder, {**bare, **QUICK_TO_NOTICE, "OMP_NUM_THREADS": "1", **environment})
     try:
         for each in cpus:

@@ -119,6 +119,7 @@ class Run:
             text=True,
             start_new_session=True,
         )
+        nodes.runs.append(self.process)
 
     def wait_for_units(self, store: Store, number: int) -> None:
         """Return when so many units are committed."""

@@ -121,6 +121,10 @@ class Run:
         )
         nodes.runs.append(self.process)
 
+    def wait_for_plan(self, store: Store) -> None:
+        """Return when the run has begun, and nothing is answered yet."""
+        self._wait(lambda: "_triptych/plan.parquet" in names(store, self.output), "plan")
+
     def wait_for_units(self, store: Store, number: int) -> None:
         """Return when so many units are committed."""
         self._wait(lambda: _rows_done(store, self.output) >= number * UNIT_ROWS, f"{number} units")
@@ -200,7 +204,7 @@ def test_a_node_that_joins_a_run_shipped_by_working_dir_gets_work(
         shutil.copytree(ROOT / room, tmp_path / "code" / room, ignore=shutil.ignore_patterns("__pycache__", "demo"))
     actors = {"actors": [1, 4]}
     run = Run(tmp_path / "elsewhere", nodes, server, "joined", working_dir=tmp_path / "code", generate=actors)
-    run.wait_for_units(inputs, 2)
+    run.wait_for_plan(inputs)  # and so for its share of the nodes that were there
     joined = nodes.add(1)
     run.finish()
     assert len(weights_in(joined)) == 1, "an engine was loaded there"

@@ -19,7 +19,7 @@ from pipeline import ledger
 from pipeline.actors import Work
 from pipeline.placement import NodesLost, Placement, PlacementError
 from pipeline.rows import part_schema
-from pipeline.storage import StorageError, Store
+from pipeline.storage import StorageError, Store, Unreachable
 from pipeline.stream import stream
 from pipeline.watch import watched
 from pipeline.write import Part, Parts, merge_part, unit_path
@@ -171,10 +171,12 @@ class Rounds:
             return
         except Exception as error:  # Ray passes on anything that a step raised
             failure = error
-        if self._reached.answered == before:
-            raise RunError(_why(failure, len(missing))) from failure
+        why = _why(failure, len(missing))
+        # A store that is gone would be asked just as patiently in the next round.
+        if self._reached.answered == before or Unreachable.__name__ in why:
+            raise RunError(why) from failure
         if failure is not None:
-            log.warning("a round ended early and is followed by another: %s", _why(failure, len(missing)))
+            log.warning("a round ended early and is followed by another: %s", why)
 
     def _place_again(self, lost: NodesLost) -> None:
         if self._again is None:
@@ -210,7 +212,7 @@ class Rounds:
 
 
 # One line of a traceback that names an exception which is not Ray's wrapping around another.
-_RAISED = re.compile(r"^(?!ray\.)[\w.]*(?:Error|Exception|Died)\w*: .+$", re.MULTILINE)
+_RAISED = re.compile(r"^(?!ray\.)[\w.]*(?:Error|Exception|Died|Unreachable|NotFound)\w*: .+$", re.MULTILINE)
 
 
 def _why(failure: Exception | None, missing: int) -> str:

@@ -149,7 +149,7 @@ def _is_for_people(error: Exception) -> bool:
     from jobs.report.results import ReportError
     from models.types import CheckpointError
     from pipeline.rounds import RunError
-    from pipeline.storage import StorageError
+    from pipeline.storage.store import StorageError
 
     return isinstance(error, ReportError | CheckpointError | RunError | StorageError)
 

@@ -16,7 +16,7 @@ from pipeline import ledger
 from pipeline.retry import Retried, retry
 from pipeline.run import RunResult, run
 from pipeline.settings import ConfigError, check_settings, dump_settings, lay_over
-from pipeline.storage import NotFound, StorageSettings, Store
+from pipeline.storage.store import NotFound, StorageSettings, Store
 
 
 @dataclass(frozen=True)

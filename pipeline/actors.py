@@ -23,11 +23,11 @@ from pipeline.engine_thread import EngineDied, EngineThread
 from pipeline.generate import Generate, GenerateSettings, ModelSettings, max_length_of, sampling_of
 from pipeline.guard import Guard, Step, read_guarded
 from pipeline.job import Job
-from pipeline.model_folder import local_copy
 from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
 from pipeline.read import read_unit
 from pipeline.rows import UNIT
-from pipeline.storage import StorageSettings, Store
+from pipeline.storage.model_folder import local_copy
+from pipeline.storage.store import StorageSettings, Store
 from pipeline.units import ReadSettings, unit_from_message
 from pipeline.write import UNITS, commit_unit
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline import web
-from pipeline.file_systems import scheme_of
 from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, RowError
-from pipeline.redaction import redacted
-from pipeline.storage import NotFound, StorageError, Store, Unreachable
+from pipeline.storage import web
+from pipeline.storage.file_systems import scheme_of
+from pipeline.storage.redaction import redacted
+from pipeline.storage.store import NotFound, StorageError, Store, Unreachable
 
 if TYPE_CHECKING:
     from pipeline.formats.video import Frames

@@ -15,8 +15,8 @@ from pydantic import Field, field_validator
 from models.images import image_major
 from models.types import ModelInput, Sampling
 from pipeline.answerer import Answered, Answerer
+from pipeline.cluster.pools import ActorCount
 from pipeline.job import Job
-from pipeline.pools import ActorCount
 from pipeline.rows import ANSWER, IDENTITY, ODDITIES, UNIT, kept_columns, model_inputs, part_schema, row_error
 from pipeline.settings import Address, Settings
 

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.columns import source_column
 from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.packed import Unpacked
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, Unit
 
 EXAMPLES = 3

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.model_folder import is_read
 from pipeline.settings import ConfigError, differences
-from pipeline.storage import PROBES, Store
+from pipeline.storage.model_folder import is_read
+from pipeline.storage.store import PROBES, Store
 from pipeline.tars import TARS
 from pipeline.write import PART_NAME, UNITS
 

@@ -16,7 +16,7 @@ from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.fields import wider
 from pipeline.formats.rows import Index, ReadError
 from pipeline.shards import Format, Shards
-from pipeline.storage import Entry
+from pipeline.storage.store import Entry
 
 # Shards looked through at once; each holds one open file and its read-ahead buffer.
 NUM_READERS = 8

@@ -5,7 +5,7 @@ Each section's class stands at the top of its step's file; a setting is explaine
 
 from pydantic import Field
 
-from pipeline.cluster import RaySettings
+from pipeline.cluster.start import RaySettings
 from pipeline.generate import GenerateSettings, ModelSettings
 from pipeline.preprocess import PreprocessSettings
 from pipeline.settings import Settings

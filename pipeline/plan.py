@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.job import Job
 from pipeline.ledger import PLAN
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import (
     InputPlan,
     ReadSettings,

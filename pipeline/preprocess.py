@@ -23,9 +23,9 @@ from models.types import (
     Tokenizer,
     UnseenImage,
 )
+from pipeline.cluster.pools import ActorCount
 from pipeline.columns import ERROR
 from pipeline.job import Job
-from pipeline.pools import ActorCount
 from pipeline.rows import MODEL_INPUT, ODDITIES, Prepared, input_columns, row_error, row_seed
 from pipeline.settings import Settings
 

@@ -20,7 +20,7 @@ from pipeline.formats.packed import Unpacked
 from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
 from pipeline.formats.tar import ReadAt
 from pipeline.shards import FILE_FORMATS
-from pipeline.storage import StorageError, Store
+from pipeline.storage.store import StorageError, Store
 from pipeline.units import ReadSettings, Unit
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.columns import ERROR
 from pipeline.rewrite import Place
 from pipeline.rounds import RunError
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import Unit, units_from_parquet, units_to_parquet
 from pipeline.write import READERS, Part, parquet_bytes
 

@@ -23,14 +23,14 @@ from pipeline.formats.rows import ReadError
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import read_plan, rows_per_part
-from pipeline.preflight import check, check_device, place_again, place_on_ray
+from pipeline.preflight.check import check, check_device, place_again, place_on_ray
 from pipeline.read import check_unchanged
 from pipeline.retries import Frozen, failed_rows, freeze_retry, last_number, open_retry, places_of, restrict
 from pipeline.rewrite import count_failures, only_places, replace_rows, spans
 from pipeline.rounds import Books, Progress, Rounds, RunError
 from pipeline.run import RunResult, count_results, work_of
 from pipeline.settings import ConfigError
-from pipeline.storage import NotFound, Store
+from pipeline.storage.store import NotFound, Store
 from pipeline.tars import picture_tar, tar_path
 from pipeline.units import ReadSettings, Unit
 from pipeline.write import (

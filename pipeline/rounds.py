@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from pipeline import ledger
 from pipeline.actors import Work
-from pipeline.placement import NodesLost, Placement, PlacementError
+from pipeline.cluster.placement import NodesLost, Placement, PlacementError
 from pipeline.rows import part_schema
-from pipeline.storage import StorageError, Store, Unreachable
+from pipeline.storage.store import StorageError, Store, Unreachable
+from pipeline.storage.watch import watched
 from pipeline.stream import stream
-from pipeline.watch import watched
 from pipeline.write import Part, Parts, merge_part, unit_path
 
 log = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ from pipeline.actors import Work, crash_ledger, load_generate
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import freeze_plan, rows_per_part
-from pipeline.preflight import Ready, check, check_device, place_again, place_on_ray
+from pipeline.preflight.check import Ready, check, check_device, place_again, place_on_ray
 from pipeline.rounds import Books, Progress, Rounds
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import Unit
 from pipeline.write import plan_parts
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.formats.rows import IMAGE_EXTENSIONS, ReadError
-from pipeline.storage import Entry, NotFound, StorageSettings, Store
+from pipeline.storage.store import Entry, NotFound, StorageSettings, Store
 
 Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "text", "video"]
 EXTENSIONS: dict[Format, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from pipeline.actors import StepActor, Work, commit_block, load_check, load_preprocess, read_block
-from pipeline.placement import READ_CPUS, WRITE_CPUS, Placement
+from pipeline.cluster.placement import READ_CPUS, WRITE_CPUS, Placement
 from pipeline.units import Unit, unit_to_message
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _context(most_units: int) -> Any:
     from ray.data import DataContext
 
     from pipeline.admission import limit_units
-    from pipeline.lost_nodes import watch_nodes
+    from pipeline.cluster.lost_nodes import watch_nodes
 
     if not log.isEnabledFor(logging.DEBUG):
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised to us as well

@@ -22,7 +22,7 @@ from pipeline.formats.rows import Cutter, Index, ReadError
 from pipeline.look import look_through, merged, warnings_of
 from pipeline.settings import Address, Settings
 from pipeline.shards import FILE_FORMATS, Format, Shards, find_shards
-from pipeline.storage import Entry, StorageSettings, absolute
+from pipeline.storage.store import Entry, StorageSettings, absolute
 
 log = logging.getLogger(__name__)
 

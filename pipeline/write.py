@@ -20,7 +20,7 @@ from pydantic import Field
 
 from pipeline.rows import ODDITIES, UNIT, count_rows
 from pipeline.settings import Address, Settings
-from pipeline.storage import NotFound, StorageSettings, Store
+from pipeline.storage.store import NotFound, StorageSettings, Store
 from pipeline.tars import has_pictures, picture_tar, tar_path
 from pipeline.units import Unit
 

@@ -14,8 +14,8 @@ import botocore.exceptions
 import botocore.session
 import fsspec
 
-from pipeline import file_systems
-from pipeline.storage import StorageSettings
+from pipeline.storage import file_systems
+from pipeline.storage.store import StorageSettings
 
 ACCESS_KEY, SECRET_KEY = "triptych", "only-for-tests"
 ENVIRONMENT = {

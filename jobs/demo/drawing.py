@@ -14,7 +14,7 @@ from jobs.report.gallery import thumbnail
 from jobs.report.results import read_results
 from jobs.scoring.summary import ScoredRow, summarize_scores
 from models.images import decode_image
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 RULE = "rule/shapes_by_colour_and_outline"
 NOTHING = Drawn(colors_right=False, relation_right=False, kinds_right=False)

@@ -5,7 +5,7 @@ from jobs.report.results import ReportError
 from jobs.report.write import Report, write_report
 from pipeline import ledger
 from pipeline.settings import check_settings
-from pipeline.storage import NotFound, Store
+from pipeline.storage.store import NotFound, Store
 
 
 def report_again(uri: str) -> Report:

@@ -24,7 +24,7 @@ from models.types import BadImage
 from pipeline.check import STAGE
 from pipeline.formats.rows import ReadError
 from pipeline.read import read_unit
-from pipeline.storage import StorageError
+from pipeline.storage.store import StorageError
 from pipeline.units import ReadSettings, Unit
 
 log = logging.getLogger(__name__)

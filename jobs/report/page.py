@@ -14,7 +14,6 @@ from markupsafe import Markup
 from jobs.report.gallery import Gallery
 from jobs.report.shown import ShownJob, words_of
 
-
 # What decoding makes of the oddities that models.images.oddities names.
 SETTLED = {
     "exif_turned": "turned upright, as its EXIF data say",

@@ -17,7 +17,7 @@ from jobs.report.pictures import Pictures
 from pipeline import ledger
 from pipeline.plan import read_plan, read_warnings
 from pipeline.rows import count_rows
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.tars import has_pictures
 from pipeline.units import Unit
 from pipeline.write import oddities_in

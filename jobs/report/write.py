@@ -10,7 +10,7 @@ from jobs.report.numbers import numbers_of
 from jobs.report.page import render_report
 from jobs.report.results import read_results
 from jobs.report.shown import ShownJob, words_of
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import ReadSettings
 
 NUMBERS = "_report/report.json"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.storage import StorageError
+from pipeline.storage.store import StorageError
 
 # The most bytes that one image, one line or one read of rows may have: memory is bounded by this, not by the input.
 LIMIT_BYTES = 128 * 2**20

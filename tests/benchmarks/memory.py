@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from jobs.caption import CaptionSettings
-from pipeline.cluster import start_ray
+from pipeline.cluster.start import start_ray
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import read_plan
 from pipeline.preprocess import Preprocess, open_processor
@@ -31,7 +31,7 @@ from pipeline.read import read_unit
 from pipeline.rounds import Progress
 from pipeline.run import run
 from pipeline.settings import check_settings
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from tests.benchmarks.residents import EVERY_SECOND, STEPS, Resident, Residents
 from tests.benchmarks.stand_in import silent_engines
 

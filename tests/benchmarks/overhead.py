@@ -26,13 +26,13 @@ import pyarrow.parquet as pq
 from jobs.config import RunSettings
 from jobs.demo.data import write_question_shards
 from pipeline.actors import StepActor, Work, load_generate, load_preprocess
-from pipeline.cluster import RaySettings, start_ray
+from pipeline.cluster.start import RaySettings, start_ray
 from pipeline.guard import Step
 from pipeline.plan import read_plan
 from pipeline.read import read_unit
 from pipeline.rows import UNIT
 from pipeline.run import run
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import Unit
 from pipeline.write import commit_unit
 from tests.benchmarks.residents import below

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage import NotFound, Store
+from pipeline.storage.store import NotFound, Store
 from tests.chaos import processes
 from tests.chaos.scene import PART_ROWS, UNIT_ROWS, Scene
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.storage import StorageSettings, Store
+from pipeline.storage.store import StorageSettings, Store
 from tests.chaos.server import Server, running_server
 from tests.end_to_end.shards import tar_bytes
 from tests.proxy import Proxy, proxy

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.storage import StorageSettings, Store
+from pipeline.storage.store import StorageSettings, Store
 from tests.chaos.outcome import Outcome
 from tests.chaos.runs import Run, moment, rows_done, starter, wait_for_rows
 from tests.chaos.scene import Scene

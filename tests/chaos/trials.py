@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from tests.chaos.outcome import Outcome
 from tests.chaos.runs import Run, Starter, starter
 from tests.chaos.scene import Scene

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from tests.chaos.scene import Scene
 
 PART = re.compile(r"part-\d{5,}\.parquet")

@@ -21,7 +21,7 @@ from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.run import RunResult, run
 from pipeline.settings import check_settings
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 
 def png(number: int) -> bytes:

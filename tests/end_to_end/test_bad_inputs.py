@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.report.results import read_results
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from tests.end_to_end.shards import caption, results
 from tests.zoo.pictures import pictures
 

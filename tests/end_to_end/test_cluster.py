@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.cluster import nodes as cluster_nodes
-from pipeline.preflight_nodes import look_at_nodes
-from pipeline.storage import Store
+from pipeline.cluster.start import nodes as cluster_nodes
+from pipeline.preflight.nodes import look_at_nodes
+from pipeline.storage.store import Store
 from tests import s3 as s3_server
 from tests.cluster import Cluster, Node, cluster
 from tests.end_to_end.shards import caption_job, write_shards

@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.placement import Placement
-from pipeline.preflight import check
+from pipeline.cluster.placement import Placement
+from pipeline.preflight.check import check
 from pipeline.rounds import Rounds
 from pipeline.run import run, work_of
 from pipeline.settings import ConfigError
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import units_from_parquet, units_to_parquet
 from pipeline.write import plan_parts
 from tests.end_to_end.shards import (

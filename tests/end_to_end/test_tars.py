@@ -10,7 +10,7 @@ from jobs.report.results import read_results
 from jobs.synthesize import SynthesizeJob, SynthesizeSettings
 from pipeline.run import RunResult, run
 from pipeline.settings import ConfigError
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from tests.end_to_end.shards import caption_job, digests, results, settings_of
 from tests.pipeline.inputs import read_all
 from tests.tiny import tiny_emu3

@@ -13,7 +13,7 @@ from pipeline.ledger import freeze_settings
 from pipeline.rounds import Progress
 from pipeline.run import RunResult
 from pipeline.settings import dump_settings, load_settings
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 CONFIG = """
 read: {uri: nowhere}

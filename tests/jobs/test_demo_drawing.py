@@ -23,7 +23,7 @@ from models import Sampling, ask
 from pipeline import ledger
 from pipeline.plan import freeze_plan
 from pipeline.rows import ANSWER
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, plan_units
 
 CHECKPOINTS = Path(__file__).parent.parent.parent / "jobs/demo/checkpoints"

@@ -27,7 +27,7 @@ from pipeline import ledger
 from pipeline.plan import freeze_plan
 from pipeline.rows import ERROR
 from pipeline.settings import check_settings, dump_settings
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, plan_units
 from pipeline.write import parquet_bytes, with_oddities
 

@@ -21,7 +21,7 @@ from jobs.synthesize import SCHEMA, SynthesizeSettings
 from pipeline import ledger
 from pipeline.plan import freeze_plan
 from pipeline.rows import ANSWER
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, plan_units
 
 IDENTITY = [pa.field("key", pa.string()), pa.field("shard", pa.string()), pa.field("index", pa.int64())]

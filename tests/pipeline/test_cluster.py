@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cluster import ClusterError, RaySettings, start_ray
+from pipeline.cluster.start import ClusterError, RaySettings, start_ray
 from pipeline.settings import ConfigError, check_settings
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import fetch, patience, web
+from pipeline import fetch
 from pipeline.fetch import fetch_images
 from pipeline.formats.rows import RawRow
-from pipeline.storage import Store, Unreachable
+from pipeline.storage import patience, web
+from pipeline.storage.store import Store, Unreachable
 from tests.pipeline.inputs import write
 from tests.s3 import free_ports
 

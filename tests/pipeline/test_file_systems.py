@@ -11,9 +11,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from pipeline.file_systems import PACKAGES, open_file_system
 from pipeline.read import read_unit
-from pipeline.storage import StorageError, StorageSettings, Store, conditional_writes
+from pipeline.storage.file_systems import PACKAGES, open_file_system
+from pipeline.storage.store import StorageError, StorageSettings, Store, conditional_writes
 from pipeline.units import ReadSettings, plan_units
 from tests.pipeline.inputs import rows_as_members, tar_bytes
 from tests.s3 import S3

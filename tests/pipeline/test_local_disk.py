@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import local_disk
-from pipeline.storage import StorageError, Store, conditional_writes
+from pipeline.storage import local_disk
+from pipeline.storage.store import StorageError, Store, conditional_writes
 
 
 def test_a_full_disk_is_named_at_once_and_nothing_half_written_stays(small_disk: Path) -> None:

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import model_files
-from pipeline.model_folder import local_copy
-from pipeline.storage import NotFound, StorageError, StorageSettings, Store
+from pipeline.storage import model_files
+from pipeline.storage.model_folder import local_copy
+from pipeline.storage.store import NotFound, StorageError, StorageSettings, Store
 from tests.proxy import Proxy, proxy
 from tests.s3 import S3, forget_connections
 
 FETCH = """
 import sys
-from pipeline.model_folder import local_copy
-from pipeline.storage import StorageSettings
+from pipeline.storage.model_folder import local_copy
+from pipeline.storage.store import StorageSettings
 print(local_copy(sys.argv[1], StorageSettings(endpoint_url=sys.argv[2])))
 """
 

@@ -1,7 +1,6 @@
 import pytest
 
-from pipeline.generate import GenerateSettings
-from pipeline.placement import (
+from pipeline.cluster.placement import (
     LEAST_ACTOR_CPUS,
     READ_CPUS,
     WRITE_CPUS,
@@ -11,6 +10,7 @@ from pipeline.placement import (
     PlacementError,
     place,
 )
+from pipeline.generate import GenerateSettings
 from pipeline.stream import units_in_flight
 
 Actors = int | tuple[int, int] | None

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline import ledger
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight import Ready, check
+from pipeline.preflight.check import Ready, check
 from pipeline.settings import ConfigError, check_settings, dump_settings
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from tests.end_to_end.shards import png, tar_bytes, write_shards
 from tests.pipeline.toys import ToyJob
 from tests.tiny import tiny_mllama

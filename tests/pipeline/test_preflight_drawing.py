@@ -10,9 +10,9 @@ from jobs.synthesize import SynthesizeSettings
 from models import load_processor
 from pipeline import ledger
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight import Ready, check
+from pipeline.preflight.check import Ready, check
 from pipeline.settings import ConfigError, check_settings
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from tests.pipeline.toys import ToyJob
 from tests.tiny import tiny_aria, tiny_emu3
 

@@ -2,8 +2,8 @@ import logging
 
 import pytest
 
-from pipeline.placement import Node
-from pipeline.preflight_memory import CpuEngines, store_faults, weights_faults
+from pipeline.cluster.placement import Node
+from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
 
 GB = 10**9
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.formats.rows import ReadError
 from pipeline.read import read_unit
-from pipeline.storage import NotFound, StorageError, Store
+from pipeline.storage.store import NotFound, StorageError, Store
 from pipeline.units import ReadSettings, plan_units
 from tests.pipeline.inputs import faults, read_all, rows_as_members, rows_of, tar_bytes, write
 from tests.s3 import S3

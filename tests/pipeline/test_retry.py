@@ -20,7 +20,7 @@ from pipeline.rewrite import replace_rows
 from pipeline.rounds import RunError
 from pipeline.rows import ODDITIES, UNIT
 from pipeline.settings import ConfigError
-from pipeline.storage import NotFound, Store
+from pipeline.storage.store import NotFound, Store
 from pipeline.tars import picture_tar
 from pipeline.units import ReadSettings, Unit, units_from_parquet
 from pipeline.write import Part, commit_unit, oddities_in, parquet_bytes, plan_parts, unit_path, with_oddities

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import local_disk
-from pipeline.storage import (
+from pipeline.storage import local_disk
+from pipeline.storage.store import (
     NotFound,
     StorageSettings,
     Store,
@@ -156,7 +156,7 @@ def test_what_another_machine_left_is_hidden_and_swept_once_old(tmp_path: Path) 
 
 KILLED_WHILE_WRITING = """
 import os, pathlib, signal, sys
-from pipeline import local_disk
+from pipeline.storage import local_disk
 with local_disk._written(pathlib.Path(sys.argv[1]), b"half"):
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -5,7 +5,7 @@ import botocore.exceptions
 import pytest
 from s3fs.errors import translate_boto_error
 
-from pipeline.storage_faults import is_beyond_end, is_refused, is_transient
+from pipeline.storage.faults import is_beyond_end, is_refused, is_transient
 
 
 def answer(code: str, status: int, **more: str) -> Any:

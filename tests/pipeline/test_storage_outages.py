@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import patience, watch
-from pipeline.patience import patiently
-from pipeline.storage import StorageError, StorageSettings, Store, Unreachable, conditional_writes
-from pipeline.watch import watched
+from pipeline.storage import patience, watch
+from pipeline.storage.patience import patiently
+from pipeline.storage.store import StorageError, StorageSettings, Store, Unreachable, conditional_writes
+from pipeline.storage.watch import watched
 from tests import s3 as s3_server
 from tests.proxy import Proxy, proxy
 from tests.s3 import S3, forget_connections

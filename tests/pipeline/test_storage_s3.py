@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import botocore.session
 import pytest
 
-from pipeline.storage import NotFound, StorageError, StorageSettings, Store, Unreachable
+from pipeline.storage.store import NotFound, StorageError, StorageSettings, Store, Unreachable
 from tests.s3 import S3, forget_connections
 
 PART_BYTES = 8 * 2**20

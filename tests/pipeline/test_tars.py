@@ -11,7 +11,7 @@ import pytest
 from pipeline import ledger
 from pipeline.columns import ERROR
 from pipeline.rows import UNIT
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.tars import has_pictures, picture_tar, tar_path
 from pipeline.write import Part, Parts, commit_unit, merge_part, parquet_bytes, plan_parts
 from tests.pipeline.inputs import read_all, write

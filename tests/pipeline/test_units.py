@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.formats.rows import ReadError
 from pipeline.read import plan_schema, read_unit
-from pipeline.storage import StorageError, Store
+from pipeline.storage.store import StorageError, Store
 from pipeline.units import (
     ReadSettings,
     Unit,

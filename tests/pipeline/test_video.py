@@ -19,7 +19,7 @@ from pipeline.formats.rows import ReadError
 from pipeline.formats.video import BadVideo, Frames, sample
 from pipeline.plan import make_plan
 from pipeline.read import read_unit
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, plan_units
 from tests.pipeline.inputs import faults, read_all, rows_of, write
 from tests.pipeline.videos import numbers, sound, video
@@ -280,7 +280,7 @@ def test_without_a_decoder_the_remedy_is_named(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.modules["av"] = None
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, plan_units
 try:
     plan_units(ReadSettings(uri={str(tmp_path)!r}), 1)

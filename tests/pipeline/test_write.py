@@ -9,7 +9,7 @@ import pytest
 from pipeline import ledger
 from pipeline.columns import ERROR
 from pipeline.rows import ODDITIES, UNIT
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 from pipeline.write import Part, Parts, commit_unit, merge_part, oddities_in, parquet_bytes, plan_parts, unit_path
 from tests.pipeline.toys import units_of
 

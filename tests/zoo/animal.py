@@ -17,7 +17,7 @@ from models.types import Processor, Sampling
 from pipeline.preprocess import Preprocess
 from pipeline.read import read_unit
 from pipeline.rows import model_inputs
-from pipeline.storage import StorageError
+from pipeline.storage.store import StorageError
 from pipeline.units import ReadSettings, plan_input
 
 CHECKPOINT = Path(__file__).parents[2] / "jobs/demo/checkpoints/aria"

@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pipeline.local_disk import rename_over
-from pipeline.storage import Entry, StorageError, Store
-from pipeline.storage_faults import storage_error
+from pipeline.storage.faults import storage_error
+from pipeline.storage.local_disk import rename_over
+from pipeline.storage.store import Entry, StorageError, Store
 
 log = logging.getLogger(__name__)
 

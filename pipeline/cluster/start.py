@@ -1,6 +1,6 @@
 """Start or join Ray, bring the code there, and say what its nodes have.
 
-Who gets which share of them is pipeline/placement.py's business. This file knows nothing of rows.
+Who gets which share of them is pipeline/cluster/placement.py's business. This file knows nothing of rows.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.placement import Node
+from pipeline.cluster.placement import Node
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar, cast
 
-from pipeline import local_disk
-from pipeline.file_systems import BLOCK_BYTES, S3_SCHEMES, open_file_system, scheme_of
-from pipeline.file_systems import StorageSettings as StorageSettings
-from pipeline.file_systems import absolute as absolute
-from pipeline.patience import patiently
-from pipeline.ranged_file import ranged_file
-from pipeline.redaction import redacted
-from pipeline.storage_faults import NotFound as NotFound
-from pipeline.storage_faults import StorageError as StorageError
-from pipeline.storage_faults import Unreachable as Unreachable
-from pipeline.storage_faults import code_of, is_beyond_end, is_refused, is_unknown
+from pipeline.storage import local_disk
+from pipeline.storage.faults import NotFound as NotFound
+from pipeline.storage.faults import StorageError as StorageError
+from pipeline.storage.faults import Unreachable as Unreachable
+from pipeline.storage.faults import code_of, is_beyond_end, is_refused, is_unknown
+from pipeline.storage.file_systems import BLOCK_BYTES, S3_SCHEMES, open_file_system, scheme_of
+from pipeline.storage.file_systems import StorageSettings as StorageSettings
+from pipeline.storage.file_systems import absolute as absolute
+from pipeline.storage.patience import patiently
+from pipeline.storage.ranged_file import ranged_file
+from pipeline.storage.redaction import redacted
 
 T = TypeVar("T")
 

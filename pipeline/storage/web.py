@@ -14,9 +14,9 @@ import urllib.request
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pipeline.patience import patiently
-from pipeline.redaction import redacted
-from pipeline.storage_faults import StorageError, Unreachable
+from pipeline.storage.faults import StorageError, Unreachable
+from pipeline.storage.patience import patiently
+from pipeline.storage.redaction import redacted
 
 SCHEMES = ("http", "https")
 # How long a stranger's host is asked again that is down, busy or at odds with itself.
@@ -118,7 +118,7 @@ def _body(url: str, limit_bytes: int, stall_s: float) -> bytes:
 
     Raises:
         StorageError: `TooLarge` or `WrongAddress`, see `get`.
-        OSError: Of the many kinds that a connection fails with; pipeline.storage_faults knows them apart.
+        OSError: Of the many kinds that a connection fails with; pipeline.storage.faults knows them apart.
     """
     deadline = time.monotonic() + TRY_S
     with _opened(_request(url), stall_s) as response:

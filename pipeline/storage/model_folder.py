@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline.model_files import CACHE_VARIABLE, fetch_missing
-from pipeline.storage import Entry, NotFound, StorageError, StorageSettings, Store, absolute
-from pipeline.storage_faults import describe, harmless
+from pipeline.storage.faults import describe, harmless
+from pipeline.storage.model_files import CACHE_VARIABLE, fetch_missing
+from pipeline.storage.store import Entry, NotFound, StorageError, StorageSettings, Store, absolute
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pipeline.file_systems import OBJECT_STORES, scheme_of
-from pipeline.patience import say_answered, say_waiting
-from pipeline.storage import StorageError, Store, Unreachable
+from pipeline.storage.file_systems import OBJECT_STORES, scheme_of
+from pipeline.storage.patience import say_answered, say_waiting
+from pipeline.storage.store import StorageError, Store, Unreachable
 
 INTERVAL_S = 10.0
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline import ledger
+from pipeline.cluster.placement import Node
 from pipeline.job import Job
-from pipeline.placement import Node
-from pipeline.storage import PROBES, Store
+from pipeline.storage.store import PROBES, Store
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from pipeline.placement import NodesLost
+from pipeline.cluster.placement import NodesLost
 
 LOOK_EVERY_S = 2.0
 # A place is found within a second or never. Longer than that, so that a cluster that replaces its nodes may do so.

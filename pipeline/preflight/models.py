@@ -11,10 +11,10 @@ from typing import TypeVar
 from models.types import CheckpointError, ImageSettingsError, Processor
 from pipeline.generate import ModelSettings
 from pipeline.job import Job
-from pipeline.model_folder import local_copy
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preprocess import PreprocessSettings, open_processor
-from pipeline.storage import StorageError
+from pipeline.storage.model_folder import local_copy
+from pipeline.storage.store import StorageError
 
 T = TypeVar("T")
 

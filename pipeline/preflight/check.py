@@ -14,20 +14,20 @@ import pyarrow as pa
 
 from models.types import Processor, Sampling
 from pipeline import ledger
-from pipeline.cluster import ClusterError, nodes, start_ray
+from pipeline.cluster.placement import Engines, Node, Placement, PlacementError, place
+from pipeline.cluster.start import ClusterError, nodes, start_ray
 from pipeline.generate import max_length_of, sampling_of
 from pipeline.job import Job
 from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.placement import Engines, Node, Placement, PlacementError, place
 from pipeline.plan import make_plan, read_plan
-from pipeline.preflight_memory import CpuEngines, store_faults, weights_faults
-from pipeline.preflight_models import CHECK, Looked, look_at_check, look_at_model, tried
-from pipeline.preflight_nodes import look_at_nodes, marked
+from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
+from pipeline.preflight.models import CHECK, Looked, look_at_check, look_at_model, tried
+from pipeline.preflight.nodes import look_at_nodes, marked
+from pipeline.preflight.sample import check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.rows import READ, part_schema
-from pipeline.sample import check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.settings import ConfigError, dump_settings
-from pipeline.storage import Store, conditional_writes
+from pipeline.storage.store import Store, conditional_writes
 from pipeline.stream import units_on_their_way
 from pipeline.units import Unit
 

@@ -1,0 +1,1 @@
+"""Ray, its nodes, and which step gets which share of them."""

@@ -1,0 +1,1 @@
+"""What must hold before anything starts: everything that can be checked is, and all faults are listed at once."""

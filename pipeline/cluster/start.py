@@ -17,12 +17,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+import pipeline
 from pipeline.cluster.placement import Node
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(pipeline.__file__).resolve().parents[1]
 ROOMS = ("models", "pipeline", "jobs")
 
 OBJECT_STORE_BYTES = 2 * 2**30
@@ -83,7 +84,7 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         }
         options |= {"runtime_env": {"env_vars": {"PYTHONPATH": _python_path()}}}
     else:
-        modules = [str(ROOT / room) for room in ROOMS if (ROOT / room).is_dir()]
+        modules = [str(ROOT / room) for room in ROOMS]
         if settings.address != "auto":
             _refuse_silence(settings.address)
         options |= {"address": settings.address, "runtime_env": {"py_modules": modules}}

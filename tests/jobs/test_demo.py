@@ -143,7 +143,7 @@ def test_too_many_failed_rows_end_a_whole_run_with_code_3(tmp_path):
     code, out, err = finished(triptych("run", path, folder=tmp_path))
     assert code == 3, err
     assert "4 rows, 4 failed" in out
-    assert "100.0% of the rows failed; limits.max_failed_share is 5.0%" in err
+    assert "100.0% of the rows failed, limits.max_failed_share is 5.0%" in err
     assert pq.read_table(tmp_path / "out").num_rows == 4
     assert finished(triptych("run", path, folder=tmp_path))[0] == 3, "a finished run says so again"
     assert "BadImage" in (tmp_path / "out/_report/report.html").read_text()

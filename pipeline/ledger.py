@@ -30,6 +30,7 @@ FREE = (
     "note",
     "limits",
     "ray",
+    "read.on_changed",
     "read.storage",
     "model.device",
     "preprocess.actors",

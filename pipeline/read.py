@@ -19,7 +19,7 @@ from pipeline.formats.fields import fit_column, fit_values
 from pipeline.formats.packed import Unpacked
 from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
 from pipeline.formats.tar import ReadAt
-from pipeline.shards import FILE_FORMATS
+from pipeline.shards import FILE_FORMATS, change
 from pipeline.storage.store import StorageError, Store
 from pipeline.units import ReadSettings, Unit
 
@@ -69,7 +69,7 @@ def _raw_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
         return RawBlock([RawRow(key=path, image=path) for path in unit.paths])
     if unit.format == "video":
         return video_block(unit.paths, store, settings.num_frames, settings.frame_size)
-    check_unchanged(unit, store)
+    check_unchanged(unit, store, settings.on_changed)
     if unit.format == "parquet":
         return _parquet_block(unit, settings, store)
     if unit.format == "webdataset":
@@ -83,16 +83,14 @@ def _raw_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
     return RawBlock(rows[: unit.num_rows])  # a limit may end the run within the bytes of a unit
 
 
-def check_unchanged(unit: Unit, store: Store) -> None:
-    """Refuse a shard that is another than the one that was planned, as far as its size and the store's tag tell.
+def check_unchanged(unit: Unit, store: Store, on_changed: str) -> None:
+    """Refuse a shard that is another than the one that was planned, as far as its size and tag tell.
 
     Raises:
         ReadError: It is.
         StorageError: It is gone, or the store refuses or does not answer.
     """
-    entry = store.entry(unit.shard)
-    if (entry.size, entry.etag) != (unit.size, unit.etag):
-        found = f"found {entry.size} bytes (tag {entry.etag}), planned {unit.size} bytes (tag {unit.etag})"
+    if found := change(store.entry(unit.shard), unit.size, unit.etag, on_changed):
         raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
 
 

@@ -128,7 +128,7 @@ def refuse_changed_shards(parts: Iterable[Part], settings: ReadSettings) -> None
 
     def fault_of(unit: Unit) -> str | None:
         try:
-            check_unchanged(unit, Store(unit.root, settings.storage))
+            check_unchanged(unit, Store(unit.root, settings.storage), settings.on_changed)
         except (ReadError, NotFound) as error:
             return str(error)
         return None
@@ -136,7 +136,10 @@ def refuse_changed_shards(parts: Iterable[Part], settings: ReadSettings) -> None
     with ThreadPoolExecutor(READERS) as readers:
         faults = [fault for fault in readers.map(fault_of, shards.values()) if fault]
     if faults:
-        advice = "a retry reads rows again at their old places: put the shards back, or run the new ones on their own"
+        advice = (
+            "a retry reads rows again at their old places: put the shards back, or run the new ones on their own; "
+            "read.on_changed=accept takes shards of the planned size for what they were"
+        )
         raise ConfigError("the failed rows cannot be run again", [*faults, advice])
 
 

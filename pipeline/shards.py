@@ -3,6 +3,7 @@
 It looks at names only; what is in the files, the formats know.
 """
 
+import hashlib
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
@@ -62,6 +63,35 @@ def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSett
         raise ReadError(f"found no files for format {format!r} at {uri}: found {_counted(entries)}")
     # Hours are at stake from here on; patience is longer.
     return Shards(replace(store, patience_s=None), found, shards, _passed_over(uri, listed, shards))
+
+
+def list_files(uri: str, storage: StorageSettings) -> dict[str, Entry]:
+    """List, by path, every file that a uri means now, whatever its format."""
+    return {entry.path: entry for entry in _listed(uri, storage)[1]}
+
+
+def joined(entries: Sequence[Entry]) -> Entry:
+    """Return several files as one, whose tag changes with the name, size or tag of any."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(f"{entry.path}\0{entry.size}\0{entry.etag}\n".encode())
+    return Entry("", sum(entry.size for entry in entries), digest.hexdigest()[:32])
+
+
+def change(found: Entry, size: int, etag: str | None, on_changed: str) -> str | None:
+    """Say how a file differs from the one that was planned; None if it does not, as far as size and tag tell.
+
+    Args:
+        found: What is there now.
+        size: Of the planned one, in bytes.
+        etag: Of the planned one; None where its store has none, or in plans of older versions.
+        on_changed: See `ReadSettings`.
+    """
+    if found.size != size:
+        return f"found {found.size} bytes (version {found.etag}), planned {size} bytes (version {etag})"
+    if etag is None or etag == found.etag or on_changed == "accept":
+        return None
+    return f"found as many bytes as planned, but version {found.etag}, planned {etag}"
 
 
 def _passed_over(uri: str, listed: Sequence[Entry], shards: Sequence[Entry]) -> list[str]:

@@ -21,7 +21,7 @@ from pipeline.columns import Word, input_schema
 from pipeline.formats.rows import Cutter, Index, ReadError
 from pipeline.look import look_through, merged, warnings_of
 from pipeline.settings import Address, Settings
-from pipeline.shards import FILE_FORMATS, Format, Shards, find_shards
+from pipeline.shards import FILE_FORMATS, Format, Shards, find_shards, joined
 from pipeline.storage.store import Entry, StorageSettings, absolute
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,9 @@ class ReadSettings(Settings):
     uri: Address = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
     format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv", "text", "video"] = "auto"
     columns: dict[Word, str] = Field(default={}, description="our word: the input's column; default: the same name")
+    on_changed: Literal["refuse", "accept"] = Field(
+        default="refuse", description="going on: what if a file's time or tag is another than planned, but not its size"
+    )
     limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
     num_frames: int = Field(default=NUM_FRAMES, ge=1, le=256, description="video: frames taken, evenly over its time")
     frame_size: int = Field(default=FRAME_SIZE, ge=1, le=1120, description="video: the longer side of a frame, at most")
@@ -62,8 +65,8 @@ class Unit:
         schema: The run's input columns, serialized; the same in every unit.
         first_byte: Where the rows begin in a tar or a file of lines.
         end_byte: Where they end.
-        size: Bytes of the shard when it was planned.
-        etag: The store's tag of the shard's content then, if it has one.
+        size: Bytes of the shard when it was planned; of all files, where each is a row.
+        etag: What its listing said of the content then (see `Entry`); one tag of all files, where each is a row.
         paths: The files, where each is a row.
         header: The cells' names in a CSV shard.
         is_packed: Whether the shard is a gzip stream; its bytes are counted in its content.
@@ -259,16 +262,21 @@ def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, fields: 
         end = position + entry.size if shards.format == "images" else position
         cutter.add(position, end)
         position = end
-    return [
-        Unit(
-            seq=seq,
+    units: list[Unit] = []
+    for piece in cutter.close():
+        files = entries[piece.start : piece.stop]
+        whole = joined(files)
+        unit = Unit(
+            seq=len(units),
             root=shards.store.uri,
             shard="",
             format=shards.format,
             start=piece.start,
             stop=piece.stop,
-            paths=tuple(entry.path for entry in entries[piece.start : piece.stop]),
+            size=whole.size,
+            etag=whole.etag,
+            paths=tuple(entry.path for entry in files),
             schema=schema,
         )
-        for seq, piece in enumerate(cutter.close())
-    ]
+        units.append(unit)
+    return units

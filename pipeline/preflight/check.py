@@ -21,13 +21,15 @@ from pipeline.job import Job
 from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import make_plan, read_plan
+from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
 from pipeline.preflight.models import CHECK, Looked, look_at_check, look_at_model, tried
 from pipeline.preflight.nodes import look_at_nodes, marked
 from pipeline.preflight.sample import check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.rows import READ, part_schema
 from pipeline.settings import ConfigError, dump_settings
-from pipeline.storage.store import Store, conditional_writes
+from pipeline.storage.probes import conditional_writes
+from pipeline.storage.store import Store
 from pipeline.stream import units_on_their_way
 from pipeline.units import Unit
 
@@ -100,6 +102,8 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     weights = ledger.weights_digest([one.folder for one in (asked, checking) if one])
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
+        if not is_done:
+            refuse_changed_input(output, units, settings, job)
     return Ready(
         asked.path,
         units,

@@ -6,7 +6,6 @@ Last part of the preflight; small tasks, one on each node. It knows Ray, and not
 import logging
 import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 from pipeline import ledger
 from pipeline.cluster.placement import Node
 from pipeline.job import Job
-from pipeline.storage.store import PROBES, Store
+from pipeline.storage.probes import probe
+from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +58,9 @@ def marked(store: Store) -> Iterator[dict[str, str]]:
     if not store.is_local:
         yield {}
         return
-    name = f"{PROBES}/{time.time():.0f}-{uuid.uuid4().hex}"
-    store.publish(name, b"")
-    try:
+    with probe(store) as name:
+        store.publish(name, b"")
         yield {f"{store.uri}/{name}": "write.uri"}
-    finally:
-        store.delete([name])
 
 
 def _asks(node: Node) -> Any:

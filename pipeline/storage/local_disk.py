@@ -12,12 +12,15 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 UNFINISHED = re.compile(r"\.[^/]+\.(?P<machine>[0-9a-f]{12})-(?P<process>\d+)-[0-9a-f]{8}\.unfinished")
 # What disks answer that know no hard links: FAT, SMB shares, some mounted buckets.
 LINKLESS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+# Another driver may clear its probe's folders away between our making them and our writing there.
+OPEN_TRIES = 20
 
 
 def link_new(path: str, data: bytes) -> bool:
@@ -60,6 +63,27 @@ def rename_over(path: str, data: bytes) -> None:
     """Make a file, in one step over an older one of its name."""
     with _written(Path(path), data) as unfinished:
         os.replace(unfinished, path)
+
+
+def written_at(info: Mapping[str, Any]) -> str:
+    """Return when a file of fsspec's listing was last written, in UTC; of a link, the file that it leads to."""
+    moment = float(info["mtime"])
+    if info["islink"]:  # a listing has the link's own time, a look-up the other
+        with contextlib.suppress(OSError):
+            moment = os.stat(info["name"]).st_mtime
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(moment))}.{int(moment % 1 * 10**6):06d}Z"
+
+
+@contextlib.contextmanager
+def leaving_no_folders(path: str) -> Iterator[None]:
+    """Remove the folders above a file that are made meanwhile, as far as they are empty in the end."""
+    new = [folder for folder in Path(path).parents if not os.path.exists(folder)]
+    try:
+        yield
+    finally:
+        for folder in new:
+            with contextlib.suppress(OSError):  # not made, or another has put something there
+                folder.rmdir()
 
 
 def is_unfinished(name: str) -> bool:
@@ -126,13 +150,22 @@ def _age(path: Path) -> float:
 
 @contextlib.contextmanager
 def _written(path: Path, data: bytes) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(unfinished_name(path.name))
     try:
-        with unfinished.open("wb") as file:
+        with _opened(unfinished) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         yield unfinished
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a new file, and make its folder."""
+    for _ in range(OPEN_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("wb")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")

@@ -9,11 +9,12 @@ import functools
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pipeline.storage import local_disk
+from pipeline.storage.deletion import batches, delete_at_once
 from pipeline.storage.faults import NotFound as NotFound
 from pipeline.storage.faults import StorageError as StorageError
 from pipeline.storage.faults import Unreachable as Unreachable
@@ -31,13 +32,18 @@ UNFINISHED_AGE_S = 3600.0
 LOOKING_PATIENCE_S = 10.0
 MD5 = re.compile(r"[0-9a-f]{32}")
 PROBES = "_triptych/probes"
+# What tells in fsspec's listings that content has changed, the surest first.
+TAGS = ("ETag", "etag", "blob_id", "mtime")
 # Servers of these may answer a range with the whole file.
 WITHOUT_RANGES = ("http", "https")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file in a listing: its path below the store's uri, its size in bytes, and the store's tag of its content."""
+    """One file in a listing: its path below the uri, its bytes, and its tag, which changes with its content.
+
+    The tag is the store's or, on a disk, when the file was last written; None where a store says neither.
+    """
 
     path: str
     size: int
@@ -45,6 +51,7 @@ class Entry:
 
 
 Entries = list[Entry]  # inside Store, `list` is its method
+Paths = list[str]
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,9 @@ class Store:
             self._steadily("replace", path, lambda: self._put(path, data))
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Remove files; those that are gone already are no error."""
+        """Remove files; those that are gone already are no error. S3 removes a thousand of them in a request."""
+        if len(paths) > 1 and scheme_of(self.uri) in S3_SCHEMES:
+            paths = self._delete_at_once(paths)
         for path in paths:
             with contextlib.suppress(NotFound):
                 self._steadily("delete", path, functools.partial(self._fs.rm_file, self._full(path)))
@@ -219,6 +228,15 @@ class Store:
         patience_s = self.settings.patience_s if self.patience_s is None else self.patience_s
         return patiently(operation, f"cannot {verb} {self._address(path)}", self.bucket, patience_s)
 
+    def _delete_at_once(self, paths: Sequence[str]) -> Paths:
+        """Remove files; return those that S3 would not, to be tried one by one: then each says what is wrong."""
+        left: Paths = []
+        for batch in batches(paths):
+            names = {self._full(path): path for path in batch}
+            refused = self._steadily("delete", batch[0], functools.partial(delete_at_once, self._fs, [*names]))
+            left += [names[name] for name in refused]
+        return left
+
     def _bytes(self, path: str, start: int | None, stop: int | None) -> bytes:
         try:
             data = bytes(self._fs.cat_file(self._full(path), start=start, end=stop))
@@ -257,20 +275,6 @@ class Store:
         self._fs.pipe_file(self._full(path), data, **options)
 
 
-def conditional_writes(store: Store) -> bool:
-    """Try whether the store lets the first of two writers win; without that, the last one does.
-
-    Raises:
-        StorageError: Nothing can be written there at all.
-    """
-    probe = f"{PROBES}/{time.time():.0f}-{uuid.uuid4().hex}"
-    try:
-        wins = store.publish(probe, b"first") and not store.publish(probe, b"second")
-        return wins and (not store.is_local or local_disk.has_links(f"{store.uri}/{probe}"))
-    finally:
-        store.delete([probe])
-
-
 def _age_of_probe(path: str) -> float:
     begun = path.rsplit("/", 1)[-1].split("-")[0]
     return time.time() - int(begun) if begun.isdigit() else 0.0
@@ -288,6 +292,8 @@ def _below(root: str, name: str) -> str:
     return name.removeprefix(root).lstrip("/")
 
 
-def _etag(info: dict[str, Any]) -> str | None:
-    tag = info.get("ETag") or info.get("etag")
+def _etag(info: Mapping[str, Any]) -> str | None:
+    if "islink" in info:
+        return local_disk.written_at(info)
+    tag = next((info[name] for name in TAGS if info.get(name)), None)
     return str(tag).strip('"') if tag else None

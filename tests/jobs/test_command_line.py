@@ -49,7 +49,7 @@ def test_a_missing_input_and_a_missing_model_are_said_together_and_nothing_is_wr
     said = capsys.readouterr().err
     assert "model.path: no model at" in said
     assert "read: " in said
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["run.yaml"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["run.yaml"]
 
 
 def test_a_report_on_no_run_fails_in_one_line(tmp_path, capsys):

@@ -13,7 +13,8 @@ from fsspec.registry import _registry
 
 from pipeline.read import read_unit
 from pipeline.storage.file_systems import PACKAGES, open_file_system
-from pipeline.storage.store import StorageError, StorageSettings, Store, conditional_writes
+from pipeline.storage.probes import conditional_writes
+from pipeline.storage.store import StorageError, StorageSettings, Store
 from pipeline.units import ReadSettings, plan_units
 from tests.pipeline.inputs import rows_as_members, tar_bytes
 from tests.s3 import S3

@@ -1,6 +1,7 @@
 """What is wrong with a run's settings is said before anything starts, in the words of the setting."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from pipeline import ledger
 from pipeline.pipeline_settings import PipelineSettings
+from pipeline.plan import freeze_plan
 from pipeline.preflight.check import Ready, check
 from pipeline.settings import ConfigError, check_settings, dump_settings
 from pipeline.storage.store import Store
@@ -177,3 +179,27 @@ def test_what_an_engine_loads_is_known_before_it_does(tmp_path: Path, checkpoint
     ready = checked(settings(tmp_path, checkpoint))
     stored = (checkpoint / "model.safetensors").stat().st_size
     assert 0 < ready.num_weights * 4 <= stored * 1.05
+
+
+def test_of_a_run_that_was_refused_nothing_stays(tmp_path: Path, checkpoint: Path) -> None:
+    assert faults(
+        settings(tmp_path, checkpoint, write={"uri": str(tmp_path / "new" / "out")}, model={"path": "nowhere"})
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    (tmp_path / "mine").mkdir()
+    assert faults(settings(tmp_path, checkpoint, write={"uri": str(tmp_path / "mine")}, model={"path": "nowhere"}))
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_run_that_goes_on_refuses_a_changed_input_unless_it_is_finished(tmp_path: Path, checkpoint: Path) -> None:
+    asked, store = settings(tmp_path, checkpoint), Store(str(tmp_path / "out"))
+    ready = checked(asked)
+    ledger.freeze_settings(store, {"settings": dump_settings(asked), "weights": ready.weights})
+    freeze_plan(store, ready.units)
+    assert checked(asked).is_started
+    os.utime(tmp_path / "in" / "000.tar", (1, 1))
+    with pytest.raises(ConfigError, match="the input is not what it was when the run was planned") as caught:
+        checked(asked)
+    assert "000.tar: found as many bytes as planned, but version 1970-01-01T00:00:01" in caught.value.faults[0]
+    store.publish(ledger.SUCCESS, b"")
+    assert checked(asked).is_done

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.storage import local_disk
+from pipeline.storage.probes import conditional_writes
 from pipeline.storage.store import (
     NotFound,
     StorageSettings,
     Store,
-    conditional_writes,
 )
 from tests.s3 import S3
 

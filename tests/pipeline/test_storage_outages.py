@@ -17,7 +17,8 @@ import pytest
 
 from pipeline.storage import patience, watch
 from pipeline.storage.patience import patiently
-from pipeline.storage.store import StorageError, StorageSettings, Store, Unreachable, conditional_writes
+from pipeline.storage.probes import conditional_writes
+from pipeline.storage.store import StorageError, StorageSettings, Store, Unreachable
 from pipeline.storage.watch import watched
 from tests import s3 as s3_server
 from tests.proxy import Proxy, proxy

@@ -4,11 +4,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import botocore.session
 import pytest
 
+from pipeline.storage.deletion import delete_at_once
 from pipeline.storage.store import NotFound, StorageError, StorageSettings, Store, Unreachable
+from tests.proxy import proxy
 from tests.s3 import S3, forget_connections
 
 PART_BYTES = 8 * 2**20
@@ -152,3 +155,50 @@ def test_a_large_object_is_one_put(s3: S3) -> None:
     assert store.publish("large", data)
     assert "-" not in (store.entry("large").etag or "-"), "a dash marks a multipart upload"
     assert store.size("large") == len(data)
+
+
+def test_many_objects_go_in_few_requests_and_those_that_are_gone_are_no_error(s3: S3) -> None:
+    store = Store(f"{s3.uri}/out", s3.settings)
+    paths = [f"a b/{number:02d} ü&<.txt" for number in range(12)]
+    for path in [*paths, "kept"]:
+        store.publish(path, b"x")
+    with proxy(s3.endpoint_url) as between:
+        through = Store(store.uri, StorageSettings(endpoint_url=between.url))
+        through.delete([*paths, *(f"never there/{number}" for number in range(1500))])
+        assert (between.count("POST"), between.count("DELETE")) == (2, 0)
+        assert [entry.path for entry in store.list()] == ["kept"]
+        through.delete([])
+        through.delete(["kept"])
+        assert (between.count("POST"), between.count("DELETE")) == (2, 1)
+
+
+def test_what_a_server_would_not_delete_is_tried_alone_and_its_reason_is_heard(s3: S3) -> None:
+    store = Store(s3.uri, s3.settings)
+    paths = ["one", "two", "three"]
+    with proxy(s3.endpoint_url) as between:
+        through = Store(s3.uri, StorageSettings(endpoint_url=between.url, patience_s=60))
+        for path in paths:
+            store.publish(path, b"x")
+        between.answer(501, "NotImplemented")
+        through.delete(paths)
+        assert store.list() == [] and between.count("DELETE") == 3
+        for path in paths:
+            store.publish(path, b"x")
+        between.answer(503, "SlowDown", times=2)
+        through.delete(paths)
+        assert store.list() == [] and between.count("DELETE") == 3
+        between.answer(501, "NotImplemented")
+        between.answer(403, "AccessDenied")
+        with pytest.raises(StorageError, match=rf"cannot delete {s3.uri}/one: .*AccessDenied"):
+            through.delete(paths)
+
+
+def test_objects_that_the_server_names_as_not_deleted_are_not_passed_over() -> None:
+    class Client:
+        """Answers as S3 does that removes one of two."""
+
+        def call_s3(self, method: str, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
+            assert (method, Bucket, Delete["Objects"]) == ("delete_objects", "b", [{"Key": "x/1"}, {"Key": "x/2"}])
+            return {"Errors": [{"Key": "x/2", "Code": "InternalError", "Message": "try again"}]}
+
+    assert delete_at_once(Client(), ["b/x/1", "b/x/2"]) == ["b/x/2"]

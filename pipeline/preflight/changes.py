@@ -1,0 +1,65 @@
+"""See, before a run goes on, whether the input that it has still to read is what was planned.
+
+Names, sizes and versions from one listing tell: no file is opened, and units that are committed are not asked about.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.job import Job
+from pipeline.ledger import Output
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.plan import rows_per_part
+from pipeline.settings import ConfigError
+from pipeline.shards import change, joined, list_files
+from pipeline.storage.store import Entry, StorageError, Store
+from pipeline.units import Unit
+from pipeline.write import plan_parts
+
+MOST_SAID = 5
+
+
+def refuse_changed_input(output: Output, units: Sequence[Unit], settings: PipelineSettings, job: Job) -> None:
+    """Refuse to go on where a file of a unit that is not yet committed is gone or another than when it was planned.
+
+    Raises:
+        ConfigError: It names the shards, or the files of a unit, and says what has changed.
+    """
+    shards = {unit.shard or unit.name: unit for unit in _left(output, units, settings, job)}
+    if not shards:
+        return
+    read = settings.read
+    try:
+        found = list_files(read.uri, read.storage)
+    except StorageError as error:
+        raise ConfigError("the run cannot start", [f"read: {error}"]) from error
+    faults = [fault for unit in shards.values() if (fault := _fault(unit, found, read.on_changed))]
+    if not faults:
+        return
+    more = [f"... and so on, {len(faults)} in all"] if len(faults) > MOST_SAID else []
+    advice = (
+        "put the old files back (cp -p and rsync -a keep a file's time), write elsewhere, or start over with "
+        "write.on_existing=replace; if only their times or tags are new, go on with read.on_changed=accept"
+    )
+    raise ConfigError("the input is not what it was when the run was planned", [*faults[:MOST_SAID], *more, advice])
+
+
+def _left(output: Output, units: Sequence[Unit], settings: PipelineSettings, job: Job) -> list[Unit]:
+    """Return the units that are neither in a part nor committed."""
+    parts = plan_parts(units, rows_per_part(settings.write.rows_per_part, units, job))
+    missing = (part for part in parts if part.number not in output.parts)
+    return [unit for part in missing for unit in part.units if unit.name not in output.units]
+
+
+def _fault(unit: Unit, found: Mapping[str, Entry], on_changed: str) -> str | None:
+    paths, store = unit.paths or (unit.shard,), Store(unit.root)
+    if gone := [path for path in paths if path not in found]:
+        more = f", with {len(gone) - 1} more of its unit" if len(gone) > 1 else ""
+        return f"{store.name(gone[0])}: is gone{more}"
+    if not unit.paths:
+        difference = change(found[unit.shard], unit.size, unit.etag, on_changed)
+        return f"{store.name(unit.shard)}: {difference}" if difference else None
+    if unit.etag is None:  # the plan of an older version, which says nothing of files that are rows
+        return None
+    difference = change(joined([found[path] for path in paths]), unit.size, unit.etag, on_changed)
+    first, last = store.name(paths[0]), paths[-1]
+    return f"the {len(paths)} files from {first} to {last}: {difference}" if difference else None

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.prompt import GREEDY, Prompt, ask, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring import exact
-from jobs.scoring.summary import ScoredRow, summarize_scores
+from jobs.scoring.summary import scored, summarize_scores
 from models.types import Answer, Request, Sampling
 from pipeline.rows import kept_name
 from pipeline.settings import Settings
@@ -76,20 +77,7 @@ class CaptionJob:
         """Count exact matches with the reference column, if the run names one."""
         if self.settings.reference is None:
             return {}
-        rows = [
-            ScoredRow(
-                score=None if is_right is None else float(is_right),
-                is_failed=caption is None,
-                is_truncated=finish == "length",
-            )
-            for is_right, caption, finish in zip(
-                self.verdicts(results),
-                results["caption"].to_pylist(),
-                results["finish_reason"].to_pylist(),
-                strict=True,
-            )
-        ]
-        return {"scores": {self.kind: summarize_scores(exact.NAME, rows)}}
+        return {"scores": {self.kind: summarize_scores(exact.NAME, results)}}
 
     @property
     def title(self) -> str:
@@ -101,6 +89,22 @@ class CaptionJob:
         lines = [("", row["caption"] or "(nothing)")]
         reference = self.settings.reference and row[kept_name(row, self.settings.reference)]
         return [*lines, ("gold", str(reference))] if reference else lines
+
+    def summarized(self, columns: Sequence[str]) -> Sequence[str]:
+        """Look at captions only where something is known of them."""
+        if self.settings.reference is None:
+            return []
+        return ["caption", "finish_reason", kept_name(columns, self.settings.reference)]
+
+    def narrow(self, results: pa.Table) -> pa.Table:
+        """Keep whether each caption is right, not what it says."""
+        if self.settings.reference is None:
+            return pa.table({})
+        return scored(
+            pa.array(self.verdicts(results), pa.bool_()),
+            is_failed=results["caption"].is_null(),
+            is_truncated=pc.equal(results["finish_reason"], "length"),
+        )
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Compare each caption with its reference, case and punctuation apart."""

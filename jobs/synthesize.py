@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from jobs import pictures
 from jobs.check import NAME, PictureCheck, PictureCheckSettings
 from jobs.report.shown import Lines
-from jobs.scoring.summary import ScoredRow, summarize_scores
+from jobs.scoring.summary import scored, summarize_scores
 from models.emu3.grid import grid_for
 from models.images import FORMATS, LIMIT_PIXELS
 from models.types import Answer, BadRequest, PictureFormat, Request, Sampling
@@ -169,14 +169,10 @@ class SynthesizeJob:
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
         """Count the pictures; with a check, give the share of them that are kept."""
-        num_pictures = int(pc.sum(results["width"].is_valid()).as_py() or 0)
+        num_pictures = int(pc.sum(results["is_drawn"]).as_py() or 0)
         if self.check is None:
             return {"pictures": num_pictures}
-        rows = [
-            ScoredRow(None if keep is None else float(keep), is_failed, is_truncated=False)
-            for keep, is_failed in zip(self.verdicts(results), results["error"].is_valid().to_pylist(), strict=True)
-        ]
-        return {"pictures": num_pictures, "scores": {"kept": summarize_scores(NAME, rows)}}
+        return {"pictures": num_pictures, "scores": {"kept": summarize_scores(NAME, results)}}
 
     @property
     def title(self) -> str:
@@ -188,6 +184,15 @@ class SynthesizeJob:
         names = [name for name in _SET_BY_ROW if name != "num_images"]  # the page numbers the pictures itself
         changed = [(name, str(row[name])) for name in names if row[name] != getattr(self.settings, name)]
         return [("", row["caption_in"]), *changed, *(self.check.shown(row) if self.check else [])]
+
+    def summarized(self, columns: Sequence[str]) -> Sequence[str]:
+        """Look at which pictures there are, and which are kept."""
+        return ["width", "keep", "error"]
+
+    def narrow(self, results: pa.Table) -> pa.Table:
+        """Keep whether there is a picture, and what the check says of it."""
+        rows = scored(results["keep"], is_failed=results["error"].is_valid())
+        return rows.append_column("is_drawn", results["width"].is_valid())
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Say which pictures are kept; None for those that nothing was asked about."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.prompt import GREEDY, Prompt, ask, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring import exact
 from jobs.scoring.clean import clean
-from jobs.scoring.summary import ScoredRow, summarize_scores
+from jobs.scoring.summary import scored, summarize_scores
 from models.types import Answer, BadRequest, Request, Sampling
 from pipeline.rows import kept_name
 from pipeline.settings import Settings
@@ -123,21 +124,7 @@ class VqaJob:
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
         """Return the benchmark's score with its interval, and by group."""
-        group_by = self.settings.group_by
-        groups = (
-            results[kept_name(results.column_names, group_by)].to_pylist() if group_by else [None] * results.num_rows
-        )
-        rows = [
-            ScoredRow(score, is_failed, finish == "length", None if group is None else str(group))
-            for score, is_failed, finish, group in zip(
-                results["score"].to_pylist(),
-                results["error"].is_valid().to_pylist(),
-                results["finish_reason"].to_pylist(),
-                groups,
-                strict=True,
-            )
-        ]
-        return {"scores": {self.settings.benchmark: summarize_scores(self.settings.rule, rows)}}
+        return {"scores": {self.settings.benchmark: summarize_scores(self.settings.rule, results)}}
 
     @property
     def title(self) -> str:
@@ -148,6 +135,21 @@ class VqaJob:
         """Show the question, the answer, and the gold answers where they are known."""
         lines = [("question", row["question"]), ("answer", row["response"] or "(nothing)")]
         return [*lines, ("gold", " / ".join(row["answers"]))] if row["answers"] else lines
+
+    def summarized(self, columns: Sequence[str]) -> Sequence[str]:
+        """Look at scores, at how answers ended, and at the groups."""
+        group_by = self.settings.group_by
+        return ["score", "error", "finish_reason", *([kept_name(columns, group_by)] if group_by else [])]
+
+    def narrow(self, results: pa.Table) -> pa.Table:
+        """Keep each row's score, and what is counted beside it."""
+        group_by = self.settings.group_by
+        return scored(
+            results["score"],
+            is_failed=results["error"].is_valid(),
+            is_truncated=pc.equal(results["finish_reason"], "length"),
+            group=results[kept_name(results.column_names, group_by)] if group_by else None,
+        )
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Say which rows have a full score."""

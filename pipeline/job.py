@@ -91,9 +91,10 @@ class Job(Protocol):
         ...
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
-        """Return what this job adds to report.json, `scores` among it, from the finished parts' columns.
+        """Return what this job adds to report.json, `scores` among it.
 
-        `results` holds every column of the parts except token ids, log-probabilities and drawn pictures.
+        `results` holds what the job has kept of each row of all finished parts (jobs/report/shown.py): columns of its
+        own, narrow enough for a whole run.
         """
         ...
 

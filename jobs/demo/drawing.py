@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from jobs.demo.drawn import Drawn, check_picture, find_shapes, read_caption
 from jobs.report.gallery import thumbnail
-from jobs.report.results import read_results
-from jobs.scoring.summary import ScoredRow, summarize_scores
+from jobs.report.parts import open_parts
+from jobs.report.results import look_for_parts
+from jobs.scoring.summary import scored, summarize_scores
 from models.images import decode_image
 from pipeline.storage.store import Store
 
 RULE = "rule/shapes_by_colour_and_outline"
+SEEN = ("caption_in", "image", "keep")
 NOTHING = Drawn(colors_right=False, relation_right=False, kinds_right=False)
 
 
@@ -83,15 +86,13 @@ def look_at_drawings(uri: str) -> Drawings:
         ReportError: Nothing is finished there.
         StorageError: It cannot be read.
     """
-    results = read_results(Store(uri))
-    assert results.pictures is not None, f"{uri} holds no pictures"
-    rows = results.rows.to_pylist()
-    pictures = results.pictures.read(range(len(rows)))
-    return Drawings([_look(row, pictures[place]) for place, row in enumerate(rows)])
+    store = Store(uri)
+    look_for_parts(store)
+    return Drawings([_look(row) for part in open_parts(store) for row in part.read(SEEN).to_pylist()])
 
 
-def _look(row: Mapping[str, Any], picture: bytes | None) -> Drawing:
-    text = row["caption_in"]
+def _look(row: Mapping[str, Any]) -> Drawing:
+    text, picture = row["caption_in"], row["image"]
     if picture is None:
         return Drawing(text, None, NOTHING, (), None)
     pixels = np.asarray(decode_image(picture))
@@ -100,5 +101,4 @@ def _look(row: Mapping[str, Any], picture: bytes | None) -> Drawing:
 
 
 def _share(verdicts: Iterable[bool | None]) -> dict[str, Any]:
-    rows = [ScoredRow(None if is_right is None else float(is_right), False, False) for is_right in verdicts]
-    return summarize_scores(RULE, rows)
+    return summarize_scores(RULE, scored(pa.array(verdicts, pa.bool_())))

@@ -48,8 +48,19 @@ class ShownJob(Job, Protocol):
         """Return what stands under a row's image: labels and texts."""
         ...
 
+    def summarized(self, columns: Sequence[str]) -> Sequence[str]:
+        """Say which of a part's columns `verdicts` and `narrow` look at."""
+        ...
+
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
-        """Say of each row whether it is right; None where that is not known."""
+        """Say of each row of a part whether it is right; None where that is not known."""
+        ...
+
+    def narrow(self, results: pa.Table) -> pa.Table:
+        """Return what `summarize` needs of a part, a line for each of its rows.
+
+        Those of all parts are held together, ten million rows or more: numbers and words that come again, no texts.
+        """
         ...
 
 

@@ -40,9 +40,9 @@ def write_report(store: Store, job: ShownJob, read: ReadSettings) -> Report:
         ReportError: There are no results yet.
         StorageError: The output cannot be read or written.
     """
-    results = read_results(store)
+    results = read_results(store, job)
     numbers = numbers_of(results, job)
-    gallery = build_gallery(results, read, job.verdicts(results.rows), words_of(job))
+    gallery = build_gallery(results, read, words_of(job))
     store.replace(NUMBERS, json.dumps(numbers, indent=2, ensure_ascii=False).encode())
     store.replace(PAGE, render_report(numbers, gallery, job).encode())
     return Report(numbers, store.name(PAGE))

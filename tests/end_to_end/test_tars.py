@@ -57,7 +57,7 @@ def test_lines_of_text_become_tars_that_hold_what_the_parts_do(tmp_path: Path, p
     assert [(sample["text"], sample["images"], sample["seed"]) for sample in samples] == [
         (row["caption_in"], [row["image"]], row["seed"]) for row in well
     ]
-    numbers = numbers_of(read_results(Store(str(out))), job())
+    numbers = numbers_of(read_results(Store(str(out)), job()), job())
     assert (numbers["rows"], numbers["planned_rows"], numbers["pictures"]) == (5, 5, 8)
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from jobs.caption import CaptionSettings
 from jobs.vqa import VqaSettings
 from models.types import Answer, BadRequest, Sampling
+from tests.jobs.summaries import summary_of
 
 SAMPLING = Sampling(seed=7, max_new_tokens=9)
 ROW = {"key": "a", "shard": "s", "index": 0, "images": (b"1", b"2"), "place": "Rome", "year": 1960}
@@ -85,10 +86,10 @@ def test_captions_are_scored_where_a_reference_is_known():
             "finish_reason": ["stop", "stop", "length", "error"],
         }
     )
-    score = caption(reference="gold").summarize(results)["scores"]["caption"]
+    score = summary_of(caption(reference="gold"), results)["scores"]["caption"]
     assert (score["n"], score["unscored"], score["failed"], score["truncated"]) == (3, 1, 1, 1)
     assert score["score"] == pytest.approx(1 / 3)
-    assert caption().summarize(results) == {}
+    assert summary_of(caption(), results) == {}
 
 
 def test_a_question_is_asked_as_it_stands():
@@ -160,7 +161,7 @@ def test_accuracy_is_also_given_by_group():
             "kind": ["a", "a", "b"],
         }
     )
-    score = job.summarize(results)["scores"]["easy-vqa"]
+    score = summary_of(job, results)["scores"]["easy-vqa"]
     assert (score["n"], score["failed"], score["rule"]) == (3, 1, "exact/nocase_nopunct")
     assert score["by"]["a"]["score"] == 0.5
     assert "kind" in job.required

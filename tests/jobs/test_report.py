@@ -5,7 +5,7 @@ import html
 import io
 import json
 import re
-from dataclasses import replace
+import uuid
 
 import pyarrow as pa
 import pytest
@@ -14,10 +14,12 @@ from PIL import Image
 from jobs.caption import CaptionSettings
 from jobs.config import RunSettings
 from jobs.report.again import report_again
-from jobs.report.gallery import MOST_CARDS, SIDE_PIXELS, build_gallery, thumbnail
-from jobs.report.numbers import failures, numbers_of
+from jobs.report.candidates import MOST_CARDS
+from jobs.report.counts import SUMMED, Counts
+from jobs.report.gallery import SIDE_PIXELS, build_gallery, thumbnail
+from jobs.report.numbers import numbers_of
 from jobs.report.page import SETTLED, render, render_report
-from jobs.report.results import ReportError, Results, read_results
+from jobs.report.results import ReportError, read_results
 from jobs.report.shown import TEXTS, words_of
 from jobs.report.write import write_report
 from jobs.vqa import VqaSettings
@@ -55,10 +57,9 @@ def error_at(number):
     return {"stage": "decode", "type": "BadImage", "message": f"cannot decode {NASTY}"} if number == 3 else None
 
 
-def answered(photos, job, columns, **changes):
-    """Results over the photographs, with the job's columns as given."""
-    units = plan_units(ReadSettings(uri=str(photos)), 4)
-    names = [path for unit in units for path in unit.paths]
+def answers_of(photos, columns):
+    """Rows of results over the photographs, with the job's columns as given."""
+    names = [path for unit in plan_units(ReadSettings(uri=str(photos)), 4) for path in unit.paths]
     rows = {
         "key": names,
         "shard": names,
@@ -70,7 +71,11 @@ def answered(photos, job, columns, **changes):
         "error": pa.array([error_at(i) for i in range(len(names))], ERROR),
         **columns,
     }
-    frozen = {
+    return pa.table(rows)
+
+
+def frozen_of(photos, job):
+    return {
         "settings": {
             "read": {"uri": str(photos)},
             "model": {"path": "model"},
@@ -81,40 +86,60 @@ def answered(photos, job, columns, **changes):
         "weights": "sha256:0",
         "versions": {"ray": "2.60.0"},
     }
-    attempts = [
-        {"seconds": 10.0, "answered": 30, "output_tokens": 60},
-        {"seconds": 10.0, "answered": 10, "output_tokens": 18},
-    ]
-    return replace(Results("out", frozen, units, attempts, pa.table(rows), True), **changes)
 
 
-def captioned(photos, **changes):
-    job = CaptionSettings(kind="caption", reference="gold").build()
-    captions = [None if error_at(i) else NASTY if i % 4 == 0 else "a dog" for i in range(40)]
-    columns = {"caption": captions, "gold": ["a dog"] * 40}
-    return job, answered(photos, job, columns, **changes)
+def output_of(photos, job, *parts, uri=None, warnings=(), is_finished=True):
+    """An output with these parts, of a run that was started twice."""
+    store = Store(uri or f"memory://{uuid.uuid4().hex}")
+    ledger.freeze_settings(store, frozen_of(photos, job))
+    freeze_plan(store, plan_units(ReadSettings(uri=str(photos)), 4), warnings)
+    for number, rows in enumerate(parts):
+        store.publish(f"part-{number:05d}.parquet", parquet_bytes(rows))
+    ledger.write_attempt(store, "1", {"seconds": 10.0, "answered": 30, "output_tokens": 60})
+    ledger.write_attempt(store, "2", {"seconds": 10.0, "answered": 10, "output_tokens": 18})
+    if is_finished:
+        store.publish(ledger.SUCCESS, b"")
+    return store
 
 
-def questioned(photos):
-    job = VqaSettings(kind="vqa", benchmark="b", group_by="kind").build()
+def captioned(photos, reference="gold"):
+    """A job that captions, and what it made of the photographs."""
+    columns = {
+        "caption": [None if error_at(i) else NASTY if i % 4 == 0 else "a dog" for i in range(40)],
+        "gold": ["a dog"] * 40,
+    }
+    return CaptionSettings(kind="caption", reference=reference).build(), answers_of(photos, columns)
+
+
+def questioned(photos, scores=None):
+    """A job that asks, and what it made of the photographs; every second answer is right if nothing else is said."""
     columns = {
         "question": ["what is this?"] * 40,
         "answers": [["red"]] * 40,
         "response": [None if error_at(i) else "Red." if i % 2 else "blue" for i in range(40)],
-        "score": [0.0 if error_at(i) else float(i % 2) for i in range(40)],
+        "score": scores or [0.0 if error_at(i) else float(i % 2) for i in range(40)],
         "kind": ["odd" if i % 2 else "even" for i in range(40)],
     }
-    return job, answered(photos, job, columns)
+    return VqaSettings(kind="vqa", benchmark="b", group_by="kind").build(), answers_of(photos, columns)
 
 
-def page_of(photos, job, results):
-    gallery = build_gallery(results, ReadSettings(uri=str(photos)), job.verdicts(results.rows), words_of(job))
+def results_of(photos, job, *parts, **options):
+    return read_results(output_of(photos, job, *parts, **options), job)
+
+
+def gallery_of(photos, job, *parts):
+    return build_gallery(results_of(photos, job, *parts), ReadSettings(uri=str(photos)), TEXTS)
+
+
+def page_of(photos, job, *parts, **options):
+    results = results_of(photos, job, *parts, **options)
+    gallery = build_gallery(results, ReadSettings(uri=str(photos)), words_of(job))
     return render_report(numbers_of(results, job), gallery, job)
 
 
 def test_the_numbers_are_those_of_the_parts_and_of_all_starts(photos):
-    job, results = questioned(photos)
-    numbers = numbers_of(results, job)
+    job, rows = questioned(photos)
+    numbers = numbers_of(results_of(photos, job, rows), job)
     assert (numbers["rows"], numbers["planned_rows"], numbers["failed"], numbers["attempts"]) == (40, 40, 1, 2)
     assert (numbers["tokens"], numbers["prompt_tokens"], numbers["image_tokens"]) == (78, 39 * 30, 39 * 16)
     assert (numbers["seconds"], numbers["rows_per_second"], numbers["tokens_per_second"]) == (20.0, 2.0, 3.9)
@@ -126,21 +151,27 @@ def test_the_numbers_are_those_of_the_parts_and_of_all_starts(photos):
 
 
 def test_an_unfinished_run_says_how_many_rows_it_misses(photos):
-    job, results = questioned(photos)
-    part = replace(results, rows=results.rows.slice(0, 30), is_finished=False)
-    assert numbers_of(part, job)["scores"]["b"]["missing"] == 10
-    assert "Not finished: 30 of 40 rows" in page_of(photos, job, part)
+    job, rows = questioned(photos)
+    part = rows.slice(0, 30)
+    assert numbers_of(results_of(photos, job, part, is_finished=False), job)["scores"]["b"]["missing"] == 10
+    assert "Not finished: 30 of 40 rows" in page_of(photos, job, part, is_finished=False)
 
 
-def test_failures_are_counted_by_stage_and_type_with_examples():
+def test_failures_are_counted_by_stage_and_type_with_the_first_examples_of_all_parts():
     errors = [{"stage": "decode", "type": "BadImage", "message": f"m{i}"} if i % 3 else None for i in range(9)] + [
         {"stage": "fetch", "type": "Missing", "message": "gone"}
     ]
-    rows = pa.table({"key": [f"k{i}" for i in range(10)], "error": pa.array(errors, ERROR)})
-    first, second = failures(rows)
+    places = {"shard": ["s"] * 10, "index": range(10), "finish_reason": ["stop"] * 10}
+    tokens = {name: pa.nulls(10, pa.int32()) for name in SUMMED}
+    rows = pa.table({"key": [f"k{i}" for i in range(10)], **places, **tokens, "error": pa.array(errors, ERROR)})
+    counts = Counts()
+    for start in (0, 2, 5):
+        counts.add(rows.slice(start, {0: 2, 2: 3, 5: 5}[start]))
+    first, second = counts.failures
     assert (first["stage"], first["type"], first["count"]) == ("decode", "BadImage", 6)
     assert first["examples"] == [{"key": f"k{i}", "message": f"m{i}"} for i in (1, 2, 4)]
     assert (second["stage"], second["count"]) == ("fetch", 1)
+    assert (counts.rows, counts.answers, counts.failed) == (10, 10, 7)
 
 
 def test_text_of_rows_and_settings_is_escaped(photos):
@@ -150,8 +181,8 @@ def test_text_of_rows_and_settings_is_escaped(photos):
 
 
 def test_the_page_needs_no_network_and_no_script(photos):
-    for job, results in (captioned(photos), questioned(photos)):
-        page = page_of(photos, job, results)
+    for job, rows in (captioned(photos), questioned(photos)):
+        page = page_of(photos, job, rows)
         links = re.findall(r"""(?:src|href|srcset|action)=["']?([^"'\s>]+)|url\(([^)]+)\)|@import""", page)
         assert links
         assert all(link[0].startswith("data:image/") for link in links)
@@ -166,10 +197,7 @@ def test_right_and_wrong_are_said_in_words_and_signs(photos):
 
 
 def test_a_gallery_shows_the_same_rows_every_time(photos):
-    job, results = captioned(photos)
-    read = ReadSettings(uri=str(photos))
-    verdicts = job.verdicts(results.rows)
-    first, second = (build_gallery(results, read, verdicts, TEXTS) for _ in range(2))
+    first, second = (gallery_of(photos, *captioned(photos)) for _ in range(2))
     assert first == second
     assert len(first.cards) <= MOST_CARDS
     assert len({card.row["key"] for card in first.cards}) == len(first.cards)
@@ -177,42 +205,39 @@ def test_a_gallery_shows_the_same_rows_every_time(photos):
 
 
 def test_a_gallery_leaves_failed_rows_to_the_table_of_failures(photos):
-    job, results = captioned(photos)
-    gallery = build_gallery(results, ReadSettings(uri=str(photos)), [None] * 40, TEXTS)
+    job, rows = captioned(photos, reference=None)
+    gallery = gallery_of(photos, job, rows)
     assert "03.png" not in {card.row["key"] for card in gallery.cards}
     assert gallery.num_right is None
-    assert "cannot decode" in page_of(photos, job, results)
+    assert "cannot decode" in page_of(photos, job, rows)
 
 
 def test_a_run_in_which_every_row_failed_has_a_page(photos):
-    job, results = captioned(photos)
-    rows = results.rows.filter(results.rows["error"].is_valid())
-    page = page_of(photos, job, replace(results, rows=rows))
+    job, rows = captioned(photos)
+    page = page_of(photos, job, rows.filter(rows["error"].is_valid()))
     assert "No row has an answer" in page
     assert "BadImage" in page
 
 
 def test_the_image_beside_a_caption_is_that_rows_image(photos):
-    _, results = captioned(photos)
-    gallery = build_gallery(results, ReadSettings(uri=str(photos)), [None] * 40, TEXTS)
-    for card in gallery.cards:
+    for card in gallery_of(photos, *captioned(photos, reference=None)).cards:
         number = int(card.row["key"].removesuffix(".png"))
         assert card.images[0] == thumbnail(png((number, 0, 0)))
 
 
 def test_few_rows_of_one_verdict_leave_their_places_to_the_other(photos):
-    _, results = captioned(photos)
-    verdicts = [i != 7 for i in range(40)]
-    gallery = build_gallery(results, ReadSettings(uri=str(photos)), verdicts, TEXTS)
+    gallery = gallery_of(photos, *questioned(photos, scores=[float(i != 7) for i in range(40)]))
     assert len(gallery.cards) == MOST_CARDS
     assert [card.verdict for card in gallery.cards].count("wrong") <= 1
 
 
 def test_a_gallery_without_its_input_says_so(photos):
-    job, results = captioned(photos)
+    job, rows = captioned(photos)
+    store = output_of(photos, job, rows)
     for path in photos.iterdir():
         path.unlink()
-    page = page_of(photos, job, results)
+    write_report(store, job, ReadSettings(uri=str(photos)))
+    page = store.read("_report/report.html").decode()
     assert "<img" not in page
     assert "could not be read again" in page
 
@@ -231,11 +256,8 @@ def test_a_thumbnail_of_no_image_is_refused():
 
 
 def test_a_report_is_written_beside_the_parts(photos, tmp_path):
-    job, results = captioned(photos)
-    store = Store(str(tmp_path / "out"))
-    ledger.freeze_settings(store, dict(results.frozen))
-    freeze_plan(store, results.units)
-    store.publish("part-00000.parquet", parquet_bytes(results.rows))
+    job, rows = captioned(photos)
+    store = output_of(photos, job, rows, uri=str(tmp_path / "out"), is_finished=False)
     report = write_report(store, job, ReadSettings(uri=str(photos)))
     assert json.loads(store.read("_report/report.json")) == report.numbers
     assert store.read("_report/report.html").decode().startswith("<!doctype html>")
@@ -243,14 +265,11 @@ def test_a_report_is_written_beside_the_parts(photos, tmp_path):
     assert report.numbers["is_finished"] is False
 
 
-def test_a_report_tells_what_was_odd_about_the_input(photos, tmp_path):
-    job, results = captioned(photos)
-    store = Store(str(tmp_path / "out"))
-    ledger.freeze_settings(store, dict(results.frozen))
-    freeze_plan(store, results.units, [f"x.tar: cut off within {NASTY}"])
-    for number, odd in enumerate([{"cmyk": 2, "animated": 1}, {"cmyk": 40}]):
-        rows = with_oddities(results.rows.slice(20 * number, 20), odd)
-        store.publish(f"part-{number:05d}.parquet", parquet_bytes(rows))
+def test_a_report_tells_what_was_odd_about_the_input(photos):
+    job, rows = captioned(photos)
+    odd = [{"cmyk": 2, "animated": 1}, {"cmyk": 40}]
+    parts = [with_oddities(rows.slice(20 * number, 20), counts) for number, counts in enumerate(odd)]
+    store = output_of(photos, job, *parts, warnings=[f"x.tar: cut off within {NASTY}"])
     report = write_report(store, job, ReadSettings(uri=str(photos)))
     assert report.numbers["oddities"] == {"cmyk": 42, "animated": 1}
     assert report.numbers["warnings"] == [f"x.tar: cut off within {NASTY}"]
@@ -266,7 +285,7 @@ def test_every_oddity_is_explained_on_the_page():
 
 def test_a_report_is_written_again_by_the_address_of_its_output_alone(photos, s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
-    job, results = captioned(photos)
+    job, rows = captioned(photos)
     values = {
         "read": {"uri": str(photos)},
         "model": {"path": "model"},
@@ -275,25 +294,23 @@ def test_a_report_is_written_again_by_the_address_of_its_output_alone(photos, s3
     }
     store = Store(f"s3://{s3.bucket}/out")
     settings = dump_settings(check_settings(RunSettings, values))
-    ledger.freeze_settings(store, {**results.frozen, "settings": settings})
-    freeze_plan(store, results.units)
-    store.publish("part-00000.parquet", parquet_bytes(results.rows))
+    ledger.freeze_settings(store, {**frozen_of(photos, job), "settings": settings})
+    freeze_plan(store, plan_units(ReadSettings(uri=str(photos)), 4))
+    store.publish("part-00000.parquet", parquet_bytes(rows))
     assert report_again(store.uri).numbers["rows"] == 40
     assert "BadImage" in store.read("_report/report.html").decode()
 
 
-def test_an_empty_folder_has_no_report(tmp_path):
+def test_an_empty_folder_has_no_report(photos, tmp_path):
+    job, _ = captioned(photos)
     with pytest.raises(ReportError, match="found no run in"):
-        read_results(Store(str(tmp_path)))
+        read_results(Store(str(tmp_path / "out")), job)
 
 
-def test_a_run_without_a_part_has_no_report_yet(photos, tmp_path):
-    _, results = captioned(photos)
-    store = Store(str(tmp_path / "out"))
-    ledger.freeze_settings(store, dict(results.frozen))
-    freeze_plan(store, results.units)
+def test_a_run_without_a_part_has_no_report_yet(photos):
+    job, _ = captioned(photos)
     with pytest.raises(ReportError, match="no finished part"):
-        read_results(store)
+        results_of(photos, job, is_finished=False)
 
 
 def test_the_demos_index_links_its_pages():

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs.report.gallery import MOST_CARDS, build_gallery, thumbnail
+from jobs.report.candidates import MOST_CARDS
+from jobs.report.gallery import build_gallery, thumbnail
 from jobs.report.results import read_results
 from jobs.report.shown import PICTURES
 from jobs.report.write import write_report
@@ -92,10 +93,9 @@ def output(folder: Path, job_settings: dict[str, Any], parts: int = 2) -> tuple[
 
 def test_each_card_shows_the_picture_of_its_own_row(tmp_path: Path) -> None:
     store, job, read = output(tmp_path, {})
-    results = read_results(store)
-    assert results.pictures is not None and "image" not in results.rows.column_names
-    gallery = build_gallery(results, read, job.verdicts(results.rows), PICTURES)
+    gallery = build_gallery(read_results(store, job), read, PICTURES)
     assert len(gallery.cards) == MOST_CARDS
+    assert not any("image" in card.row for card in gallery.cards)
     for card in gallery.cards:
         assert card.images == [thumbnail(png(color_of(card.row["index"], card.row["image_index"])))]
         assert card.note is None
@@ -105,8 +105,8 @@ def test_each_card_shows_the_picture_of_its_own_row(tmp_path: Path) -> None:
 
 
 def test_only_the_row_groups_of_the_shown_pictures_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, *_ = output(tmp_path, {})
-    pictures = read_results(store).pictures
+    store, job, _ = output(tmp_path, {})
+    pictures = read_results(store, job).gathered.pictures
     assert pictures is not None
     read: list[int] = []
     original = pq.ParquetFile.read_row_group
@@ -124,8 +124,8 @@ def test_only_the_row_groups_of_the_shown_pictures_are_read(tmp_path: Path, monk
 
 
 def test_the_picture_of_a_failed_row_is_nothing(tmp_path: Path) -> None:
-    store, *_ = output(tmp_path, {})
-    pictures = read_results(store).pictures
+    store, job, _ = output(tmp_path, {})
+    pictures = read_results(store, job).gathered.pictures
     assert pictures is not None and pictures.read([3 * FAILED]) == {3 * FAILED: None}
 
 
@@ -199,6 +199,6 @@ def test_a_picture_whose_check_failed_is_shown_without_a_verdict(tmp_path: Path)
 
 
 def test_an_input_column_called_image_makes_no_pictures(tmp_path: Path) -> None:
-    store, *_ = output(tmp_path, {}, parts=1)
+    store, job, _ = output(tmp_path, {}, parts=1)
     rewrite(store, "part-00000.parquet", lambda rows: rows.drop_columns(["image_format", "caption_in"]))
-    assert read_results(store).pictures is None
+    assert read_results(store, job).gathered.pictures is None

@@ -18,6 +18,7 @@ from models.images import encode_image
 from models.types import Answer, BadRequest, PictureFormat, Sampling
 from pipeline.rows import kept_columns, part_schema
 from pipeline.run import RunResult
+from tests.jobs.summaries import summary_of
 
 ROW = {"key": "a", "shard": "s", "index": 0, "images": (), "error": None, "text": "a fox"}
 SAMPLING = Sampling(temperature=1.0, top_k=2048, guidance_scale=3.0, seed=2**63 - 2)
@@ -354,11 +355,11 @@ RESULTS = pa.table(
 
 
 def test_pictures_are_counted():
-    assert synthesize().summarize(RESULTS) == {"pictures": 4}
+    assert summary_of(synthesize(), RESULTS) == {"pictures": 4}
 
 
 def test_with_a_check_the_share_of_pictures_kept_is_given():
-    summary = checked().summarize(RESULTS)
+    summary = summary_of(checked(), RESULTS)
     kept = summary["scores"]["kept"]
     assert summary["pictures"] == 4
     assert kept["score"] == pytest.approx(2 / 3)
@@ -367,10 +368,10 @@ def test_with_a_check_the_share_of_pictures_kept_is_given():
 
 
 def test_the_command_line_says_how_many_pictures_there_are_and_are_kept():
-    assert say_scores(checked().summarize(RESULTS)) == ["kept: 66.7 % of 3 pictures (95 % interval 20.8–93.9)"]
-    assert say_scores(checked().summarize(RESULTS.slice(3))) == ["kept: nothing was asked about any picture"]
+    assert say_scores(summary_of(checked(), RESULTS)) == ["kept: 66.7 % of 3 pictures (95 % interval 20.8–93.9)"]
+    assert say_scores(summary_of(checked(), RESULTS.slice(3))) == ["kept: nothing was asked about any picture"]
     result = RunResult("out", 5, 8, 4, 9, 9, 2.0, 5, 0)
-    report = Report({**synthesize().summarize(RESULTS), "scores": {}}, "page")
+    report = Report({**summary_of(synthesize(), RESULTS), "scores": {}}, "page")
     assert say_outcome(Outcome(result, report))[0] == "5 rows, 4 pictures, 4 of 8 results failed, 9 tokens in 2 s"
     done = say_outcome(Outcome(replace(result, answered=0), report))
     assert done[0] == "finished before, nothing to do: 5 rows, 4 pictures, 4 of 8 results failed"

@@ -1,0 +1,13 @@
+"""What a job makes of results as the report asks it: from the columns that it names, by way of what it keeps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.report.shown import ShownJob
+
+
+def summary_of(job: ShownJob, results: pa.Table) -> Mapping[str, Any]:
+    """Return a job's own numbers."""
+    return job.summarize(job.narrow(results.select(job.summarized(results.column_names))))

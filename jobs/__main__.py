@@ -73,7 +73,7 @@ def _judge(result: "RunResult", report: "Report", limit: float) -> int:
 def _report(asked: argparse.Namespace) -> int:
     from jobs.report.again import report_again
 
-    _say([report_again(asked.output).page])
+    _say([report_again(asked.output, asked.overrides).page])
     return 0
 
 
@@ -98,10 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     retry = commands.add_parser("retry", parents=[common], help="run a finished run's failed rows again, replace them")
     retry.add_argument("output", metavar="OUTPUT", help="the folder of the results")
-    retry.add_argument("overrides", metavar="key=value", nargs="*", help="of settings that change no answer")
+    retry.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="that change no answer; write.storage.* reach the output"
+    )
     retry.set_defaults(command=_retry)
     report = commands.add_parser("report", parents=[common], help="write report.json and report.html of a run again")
     report.add_argument("output", metavar="OUTPUT", help="the folder of the results")
+    report.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. write.storage.endpoint_url=http://...")
     report.set_defaults(command=_report)
     demo = commands.add_parser("demo", parents=[common], help="the jobs on data and a small checkpoint that come along")
     demo.add_argument("folder", metavar="DIR", nargs="?", default="demo_output", help="default: demo_output")

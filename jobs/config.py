@@ -1,13 +1,22 @@
-"""The settings of a whole run: the pipeline's and the job's. `RunSettings` is what a YAML file must fit."""
+"""The settings of a whole run: the pipeline's and the job's, from a YAML file or as a run has frozen them.
 
-from typing import Annotated
+`RunSettings` is what a YAML file must fit.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from jobs.caption import CaptionSettings
+from jobs.report.results import ReportError
 from jobs.synthesize import SynthesizeSettings
 from jobs.vqa import VqaSettings
+from pipeline import ledger
 from pipeline.pipeline_settings import PipelineSettings
+from pipeline.settings import ConfigError, check_settings, lay_over
+from pipeline.storage.store import NotFound, StorageSettings, Store
 
 JobSettings = Annotated[CaptionSettings | VqaSettings | SynthesizeSettings, Field(discriminator="kind")]
 
@@ -22,3 +31,36 @@ class RunSettings(PipelineSettings):
 
     job: JobSettings
     note: str | None = None
+
+
+def output_at(uri: str, overrides: Sequence[str]) -> Store:
+    """Return the output of a run, reached as the overrides of `write.storage` say.
+
+    Raises:
+        ConfigError: An override is none.
+    """
+    laid: dict[str, Any] = {}
+    if faults := lay_over(laid, overrides):
+        raise ConfigError("the command line", faults)
+    write = laid.get("write")
+    reached = write.get("storage", {}) if isinstance(write, dict) else {}
+    return Store(uri, check_settings(StorageSettings, reached, "write.storage"))
+
+
+def frozen_settings(output: Store, overrides: Sequence[str]) -> RunSettings:
+    """Return the settings that a run has frozen in its output, which may stand elsewhere now, with overrides laid over.
+
+    Raises:
+        ReportError: There is no run.
+        ConfigError: The settings, with the overrides, are none of this version.
+        StorageError: The output cannot be read.
+    """
+    try:
+        frozen = ledger.read_settings(output)["settings"]
+    except NotFound as error:
+        missing = f"found no run in {output.uri} ({ledger.SETTINGS} is missing), expected its output"
+        raise ReportError(missing) from error
+    values = copy.deepcopy(frozen)
+    lay_over(values, overrides)
+    values["write"]["uri"] = output.uri
+    return check_settings(RunSettings, values, output.name(ledger.SETTINGS))

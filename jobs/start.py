@@ -3,20 +3,17 @@
 It knows the order of things and decides nothing about exit codes or words for people.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from jobs.config import RunSettings
+from jobs.config import RunSettings, frozen_settings, output_at
 from jobs.progress import shown_progress
-from jobs.report.results import ReportError
 from jobs.report.write import Report, write_report
 from pipeline import ledger
 from pipeline.retry import Retried, retry
 from pipeline.run import RunResult, run
-from pipeline.settings import ConfigError, check_settings, dump_settings, lay_over
-from pipeline.storage.store import NotFound, StorageSettings, Store
+from pipeline.settings import dump_settings
+from pipeline.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def retry_and_report(uri: str, overrides: Sequence[str]) -> RetryOutcome:
         RunError: The run is not finished, or the retry could not be.
         StorageError: The output cannot be read or written.
     """
-    settings = frozen_settings(uri, overrides)
+    settings = retry_settings(uri, overrides)
     job = settings.job.build()
     with shown_progress(f"{settings.job.kind}, failed rows again") as show:
         retried = retry(settings, job, progress=show)
@@ -71,28 +68,14 @@ def retry_and_report(uri: str, overrides: Sequence[str]) -> RetryOutcome:
     return RetryOutcome(retried, write_report(store, job, settings.read), settings.limits.max_failed_share)
 
 
-def frozen_settings(uri: str, overrides: Sequence[str]) -> RunSettings:
+def retry_settings(uri: str, overrides: Sequence[str]) -> RunSettings:
     """Return the settings that a run has frozen in its output, with those laid over that are free to change.
 
     Raises:
         ReportError: There is no run.
         ConfigError: An override is none, or would give other answers than those already there.
     """
-    laid: dict[str, Any] = {}
-    faults = lay_over(laid, overrides)
-    if faults:
-        raise ConfigError("the command line", faults)
-    # The output may stand on a store that is reached in a way which only the overrides know.
-    write = laid.get("write")
-    reached = write.get("storage", {}) if isinstance(write, dict) else {}
-    store = Store(uri, check_settings(StorageSettings, reached, "write.storage"))
-    try:
-        frozen = ledger.read_settings(store)["settings"]
-    except NotFound as error:
-        raise ReportError(f"found no run in {store.uri} ({ledger.SETTINGS} is missing), expected its output") from error
-    values = copy.deepcopy(frozen)
-    values["write"]["uri"] = uri
-    lay_over(values, overrides)
-    settings = check_settings(RunSettings, values, store.name(ledger.SETTINGS))
-    ledger.refuse_other_settings(frozen, dump_settings(settings), store.uri)
+    store = output_at(uri, overrides)
+    settings = frozen_settings(store, overrides)
+    ledger.refuse_other_settings(ledger.read_settings(store)["settings"], dump_settings(settings), store.uri)
     return settings

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from jobs.__main__ import main
-from jobs.start import frozen_settings
+from jobs.start import retry_settings
 from pipeline.retry import retry
 from pipeline.rounds import Progress
 from tests.end_to_end.shards import digests, png, results
@@ -102,7 +102,7 @@ def test_failed_rows_are_run_again_until_the_parts_are_those_of_an_input_that_wa
         (pictures / f"{number}.png").write_bytes(png(number))
     words = said(capsys, ["retry", str(out), "generate.sampling.seed=3", "read.limit=5"], 2)
     assert "generate.sampling.seed: was 11, now 3" in words and "read.limit: was nothing, now 5" in words
-    settings = frozen_settings(str(out), ["generate.slots=2"])
+    settings = retry_settings(str(out), ["generate.slots=2"])
     with pytest.raises(KeyboardInterrupt):
         retry(settings, settings.job.build(), progress=stop)
     words = said(capsys, ["retry", str(out), "generate.slots=3"], 0)

@@ -59,6 +59,12 @@ def test_a_report_on_no_run_fails_in_one_line(tmp_path, capsys):
     assert said.count("\n") == 1
 
 
+def test_a_report_takes_no_setting_that_says_something_else_than_where_its_stores_are(tmp_path, capsys):
+    assert main(["report", str(tmp_path), "write.storage.patience_s=1", "job.prompt=Why?", "write.storages=1"]) == 2
+    said = capsys.readouterr().err
+    assert "2 faults" in said and "'job.prompt=Why?'" in said and "'write.storages=1'" in said
+
+
 @pytest.fixture
 def unfinished(config, tmp_path):
     """The output of a run that has written its settings down and nothing else."""

@@ -28,7 +28,7 @@ from models.types import BadImage
 from pipeline import ledger
 from pipeline.plan import freeze_plan
 from pipeline.rows import ERROR
-from pipeline.settings import check_settings, dump_settings
+from pipeline.settings import ConfigError, check_settings, dump_settings
 from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, plan_units
 from pipeline.write import parquet_bytes, with_oddities
@@ -283,22 +283,43 @@ def test_every_oddity_is_explained_on_the_page():
     assert set(words) == set(SETTLED)
 
 
-def test_a_report_is_written_again_by_the_address_of_its_output_alone(photos, s3, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
+def finished_at(store, photos, looked=None, **sections):
+    """Leave what a run of captions leaves, under the settings of these sections and with a plan read as told."""
     job, rows = captioned(photos)
     values = {
         "read": {"uri": str(photos)},
         "model": {"path": "model"},
-        "write": {"uri": f"s3://{s3.bucket}/out"},
+        "write": {"uri": store.uri},
         "job": job.settings.model_dump(mode="json"),
     }
-    store = Store(f"s3://{s3.bucket}/out")
-    settings = dump_settings(check_settings(RunSettings, values))
+    settings = dump_settings(check_settings(RunSettings, {**values, **sections}))
     ledger.freeze_settings(store, {**frozen_of(photos, job), "settings": settings})
-    freeze_plan(store, plan_units(ReadSettings(uri=str(photos)), 4))
+    freeze_plan(store, plan_units(looked or ReadSettings(uri=str(photos)), 4))
     store.publish("part-00000.parquet", parquet_bytes(rows))
+
+
+def test_a_report_is_written_again_by_the_address_of_its_output_alone(photos, s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
+    store = Store(f"{s3.uri}/out")
+    finished_at(store, photos)
     assert report_again(store.uri).numbers["rows"] == 40
     assert "BadImage" in store.read("_report/report.html").decode()
+
+
+def test_a_report_is_told_where_the_stores_are_that_once_were_elsewhere(photos, s3):
+    store = Store(f"{s3.uri}/out", s3.settings)
+    for path in photos.iterdir():
+        Store(f"{s3.uri}/in", s3.settings).publish(path.name, path.read_bytes())
+    gone = {"storage": {"endpoint_url": "http://127.0.0.1:9", "patience_s": 0}}
+    read = ReadSettings(uri=f"{s3.uri}/in", storage=s3.settings)
+    finished_at(store, photos, read, read={"uri": read.uri, **gone}, write={"uri": "s3://before", **gone})
+    overrides = [f"{section}.storage.endpoint_url={s3.endpoint_url}" for section in ("read", "write")]
+    assert report_again(store.uri, overrides).numbers["rows"] == 40
+    assert "data:image/" in store.read("_report/report.html").decode()
+    with pytest.raises(ConfigError, match=r"'read.limit=3': a report takes only read.storage.\* and write.storage.\*"):
+        report_again(store.uri, [*overrides, "read.limit=3"])
+    with pytest.raises(ConfigError, match=r"read\.storage\.endpoint: unknown setting"):
+        report_again(store.uri, [*overrides, "read.storage.endpoint=3"])
 
 
 def test_an_empty_folder_has_no_report(photos, tmp_path):

@@ -32,7 +32,7 @@ from pipeline.rounds import Progress
 from pipeline.run import run
 from pipeline.settings import check_settings
 from pipeline.storage.store import Store
-from tests.benchmarks.residents import EVERY_SECOND, STEPS, Resident, Residents
+from tests.benchmarks.residents import EVERY_SECOND, STEPS, Resident, Residents, every
 from tests.benchmarks.stand_in import silent_engines
 
 # No tests.tiny here: this process is measured, and would hold torch.
@@ -85,7 +85,8 @@ def measure(folder: Path, rows: int, out: TextIO) -> list[Resident]:
 
     os.environ |= EVERY_SECOND
     start_ray(settings.ray)
-    with silent_engines(folder / "pids"), Residents(lambda: reached.done, folder / "pids", note) as residents:
+    residents = Residents(lambda: reached.done, folder / "pids", note)
+    with silent_engines(folder / "pids"), every(1.0, residents.look):
         result = run(settings, job, progress=tell)
     assert (result.rows, result.failed) == (rows, 0), result
     return residents.seen

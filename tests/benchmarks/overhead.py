@@ -12,12 +12,10 @@ import contextlib
 import json
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -35,7 +33,7 @@ from pipeline.run import run
 from pipeline.storage.store import Store
 from pipeline.units import Unit
 from pipeline.write import commit_unit
-from tests.benchmarks.residents import below
+from tests.benchmarks.residents import below, every
 from tests.benchmarks.stand_in import load_silent, silent_engines
 
 CHECKPOINT = Path(__file__).parents[2] / "jobs" / "demo" / "checkpoints" / "aria"
@@ -77,18 +75,6 @@ class Spent:
 
     def __init__(self) -> None:
         self._ticks: dict[int, int] = {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "Spent":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def __call__(self) -> float:
         """Return them, up to a moment ago."""
@@ -97,10 +83,6 @@ class Spent:
                 after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
                 self._ticks[pid] = int(after_name[11]) + int(after_name[12])
         return sum(self._ticks.values()) / TICKS
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.5):
-            self()
 
 
 def measure(model: Model, rows: int, rounds: int) -> None:
@@ -131,7 +113,8 @@ def _settings(folder: Path, name: str) -> RunSettings:
 
 def _through_ray(folder: Path, number: int) -> Watch:
     settings = _settings(folder, f"ray-{number}")
-    with Spent() as spent:
+    spent = Spent()
+    with every(0.5, spent):
         watch = Watch(spent)
         watch.mark(0)
         result = run(settings, settings.job.build(), progress=watch.commit)

@@ -8,10 +8,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 MIB = 2**20
@@ -48,7 +47,7 @@ class Resident:
 
 
 class Residents:
-    """Looks once a second while a block runs."""
+    """Keeps what each look finds."""
 
     def __init__(self, rows: Callable[[], int], pids: Path, tell: Callable[[Resident], None]) -> None:
         """Begin with nothing seen.
@@ -63,30 +62,18 @@ class Residents:
         self._pids = pids
         self._tell = tell
         self._actors: set[int] = set()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._started = time.monotonic()
 
-    def __enter__(self) -> "Residents":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        started = time.monotonic()
-        while not self._over.wait(1.0):
-            store, spilled = _objects()
-            sizes = dict.fromkeys(STEPS, 0.0)
-            for pid, title in below(os.getpid()).items():
-                step = self._step(pid, title)
-                sizes[step] = max(sizes[step], own_mib(pid))
-            seconds = round(time.monotonic() - started, 1)
-            self.seen.append(Resident(seconds, self._rows(), store=store, spilled=spilled, **sizes))
-            self._tell(self.seen[-1])
+    def look(self) -> None:
+        """Look once."""
+        store, spilled = _objects()
+        sizes = dict.fromkeys(STEPS, 0.0)
+        for pid, title in below(os.getpid()).items():
+            step = self._step(pid, title)
+            sizes[step] = max(sizes[step], own_mib(pid))
+        seconds = round(time.monotonic() - self._started, 1)
+        self.seen.append(Resident(seconds, self._rows(), store=store, spilled=spilled, **sizes))
+        self._tell(self.seen[-1])
 
     def _step(self, pid: int, title: str) -> str:
         if pid == os.getpid():
@@ -98,6 +85,24 @@ class Residents:
         if "StepActor" in title:
             self._actors.add(pid)  # between two units its title is shorter
         return "preprocess" if pid in self._actors else "tasks"
+
+
+@contextlib.contextmanager
+def every(period_s: float, look: Callable[[], object]) -> Iterator[None]:
+    """Call `look` again and again, on a thread, while a block runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(period_s):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def own_mib(pid: int) -> float:

@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.prompt import GREEDY
 from models.types import Answer, ModelInput, Request, Sampling
 from pipeline.actors import Work
 from pipeline.answerer import Answered, Answerer
 from pipeline.generate import Generate, sampling_of
 from pipeline.guard import Step
 from pipeline.rows import ANSWER, IDENTITY, MODEL_INPUT, UNIT, kept_columns, part_schema
+from tests.plain_job import PlainJob
 
 WORDS = "a picture of something"
 TOKENS = (5, 9, 2, 6, 5, 3, 5, 8)
@@ -39,19 +39,13 @@ class Silent(Answerer):
         return Answered(answer, None)
 
 
-@dataclass(frozen=True)
-class NullJob:
+@dataclass(frozen=True, kw_only=True)
+class NullJob(PlainJob):
     """Asks one question of every line of text, and keeps one column."""
 
     kind: str = "null"
     required: tuple[str, ...] = ("text",)
-    optional: tuple[str, ...] = ()
     has_text_only_rows: bool = True
-    needs_unique_keys: bool = False
-    template: str | None = None
-    sampling: Sampling = GREEDY
-    picture: None = None
-    check: None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -67,10 +61,6 @@ class NullJob:
     ) -> Mapping[str, Any]:
         """Keep what was said."""
         return {"said": answer and answer.text}
-
-    def summarize(self, results: pa.Table) -> Mapping[str, Any]:
-        """Say nothing."""
-        return {}
 
 
 def load_silent(pids: str, work: Work) -> Step:

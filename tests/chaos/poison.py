@@ -18,17 +18,17 @@ import pyarrow as pa
 
 from jobs.caption import CaptionSettings
 from jobs.config import RunSettings
-from jobs.prompt import GREEDY
 from models.types import Answer, Request, Sampling
 from pipeline.run import run
 from pipeline.settings import check_settings
+from tests.plain_job import PlainJob
 
 HUNGER_BYTES = 6 * 2**30
 BITE_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
-class PoisonedCaptions:
+@dataclass(frozen=True, kw_only=True)
+class PoisonedCaptions(PlainJob):
     """Asks like caption, and dies of some rows.
 
     Attributes:
@@ -39,14 +39,6 @@ class PoisonedCaptions:
     settings: CaptionSettings
     poison: Mapping[str, tuple[str, str]]
     kind: str = "caption"
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    has_text_only_rows: bool = False
-    needs_unique_keys: bool = False
-    template: str | None = None
-    sampling: Sampling = GREEDY
-    picture: None = None
-    check: None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -62,9 +54,6 @@ class PoisonedCaptions:
         if answer is not None:
             self._die(row, "generate")
         return self.settings.build().record(row, answer, index, sampling)
-
-    def summarize(self, results: pa.Table) -> Mapping[str, Any]:
-        return {}
 
     def _die(self, row: Mapping[str, Any], step: str) -> None:
         where, way = self.poison.get(row["key"], ("", ""))
@@ -102,7 +91,7 @@ def main(config: Path) -> int:
     poison = {key: (step, way) for key, (step, way) in values.pop("poison").items()}
     settings = check_settings(RunSettings, values)
     assert isinstance(settings.job, CaptionSettings)
-    result = run(settings, PoisonedCaptions(settings.job, poison))
+    result = run(settings, PoisonedCaptions(settings=settings.job, poison=poison))
     print(json.dumps({"rows": result.rows, "failed": result.failed}))
     return 0
 

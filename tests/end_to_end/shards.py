@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from jobs.caption import CaptionSettings
-from jobs.prompt import GREEDY
 from models.types import Answer, Request, Sampling
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.run import RunResult, run
 from pipeline.settings import check_settings
 from pipeline.storage.store import Store
+from tests.plain_job import PlainJob
 
 
 def png(number: int) -> bytes:
@@ -88,19 +88,11 @@ def digests(out: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.glob("part-*"))}
 
 
-@dataclass(frozen=True)
-class WhereJob:
+@dataclass(frozen=True, kw_only=True)
+class WhereJob(PlainJob):
     """Asks like caption, and keeps the device ids that the process which answered was given."""
 
     kind: str = "where"
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    has_text_only_rows: bool = False
-    needs_unique_keys: bool = False
-    template: str | None = None
-    sampling: Sampling = GREEDY
-    picture: None = None
-    check: None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -114,6 +106,3 @@ class WhereJob:
     ) -> Mapping[str, Any]:
         time.sleep(0.3)  # long enough that one engine cannot have done all before the other has started
         return {"process": os.getpid(), "devices": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
-
-    def summarize(self, results: pa.Table) -> Mapping[str, Any]:
-        return {}

@@ -1,0 +1,29 @@
+"""What jobs of tests have in common that ask for text and want nothing special; each says what it asks and keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.prompt import GREEDY
+from models.types import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainJob:
+    """The part of a job that says nothing of its rows."""
+
+    kind: str
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    has_text_only_rows: bool = False
+    needs_unique_keys: bool = False
+    template: str | None = None
+    sampling: Sampling = GREEDY
+    picture: None = None
+    check: None = None
+
+    def summarize(self, results: pa.Table) -> Mapping[str, Any]:
+        """Say nothing."""
+        return {}

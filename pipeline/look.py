@@ -22,6 +22,8 @@ from pipeline.storage.store import Entry
 NUM_READERS = 8
 # Told apart in the warnings about what is passed over.
 MOST_KINDS = 20
+# So many units of a gzip tar, or so few bytes to be unpacked for all of them, are not worth a word.
+MOST_UNPACKED, UNPACKED_BYTES = 8, 2**30
 
 Looked = Sequence[tuple[Entry, Index]]
 
@@ -65,7 +67,7 @@ def warnings_of(shards: Shards, looked: Looked, columns: Mapping[Word, str]) -> 
     """
     warnings = [f"{shards.store.name(entry.path)}: {text}" for entry, index in looked for text in index.warnings]
     warnings += _passed_over(looked, samples.wanted_image(columns.get("image")))
-    return warnings + _columns_missing(shards, looked, columns)
+    return warnings + _columns_missing(shards, looked, columns) + _unpacked_often(looked)
 
 
 def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
@@ -104,6 +106,19 @@ def _passed_over(looked: Looked, image: str | None) -> list[str]:
     rest = len(counts) - len(shown)
     warnings = [f"passed over {count} {kind} in {num_shards[kind]} of {len(looked)} shards" for kind, count in shown]
     return warnings + ([f"passed over members of {rest} more kinds"] if rest else [])
+
+
+def _unpacked_often(looked: Looked) -> list[str]:
+    """Tell of gzip tars of many units: each unit unpacks its shard from the start up to its own end."""
+    often = [(entry, index) for entry, index in looked if index.is_packed and len(index.slices) > MOST_UNPACKED]
+    content = sum(piece.end_byte for _, index in often for piece in index.slices)
+    if content < UNPACKED_BYTES:
+        return []
+    entry, index = often[0]
+    return [
+        f"{len(often)} gzip tars have more than {MOST_UNPACKED} units (first {entry.path}: {len(index.slices)}), "
+        f"and each unit unpacks its tar from the start: {content / 10**9:.1f} GB in all; plain tars are read faster"
+    ]
 
 
 def _is_read(extension: str, image: str | None) -> bool:

@@ -397,6 +397,12 @@ def test_a_shard_that_changed_since_it_was_planned_is_refused(tmp_path: Path) ->
     jsonl(path, [{"n": 1}, {"n": 22}])
     with pytest.raises(ReadError, match=r"not what it was when the run was planned: found 18 bytes .*planned 17 bytes"):
         read_unit(units[1], settings)
+    jsonl(path, [{"n": 1}, {"n": 3}])
+    os.utime(path, (1, 1))
+    with pytest.raises(ReadError, match=r"found as many bytes as planned, but version 1970-01-01T00:00:01"):
+        read_unit(units[1], settings)
+    accepting = settings.model_copy(update={"on_changed": "accept"})
+    assert read_unit(units[1], accepting).column("n").to_pylist() == [3]
     path.unlink()
     with pytest.raises(NotFound, match=r"m\.jsonl"):
         read_unit(units[1], settings)

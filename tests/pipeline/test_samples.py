@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import look
 from pipeline.formats import packed
 from pipeline.formats.rows import ReadError
 from pipeline.keys import duplicate_keys
@@ -152,6 +153,22 @@ def test_a_compressed_tar_gives_the_same_rows(tmp_path: Path, name: str, monkeyp
     assert duplicate_keys(planned.units, ReadSettings(uri=str(path))) == []
 
 
+def test_a_compressed_tar_that_would_be_unpacked_many_times_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(path: Path, unit_rows: int) -> list[str]:
+        return plan_input(ReadSettings(uri=str(path)), unit_rows).warnings
+
+    path, _ = packed_tar(tmp_path)
+    assert told(path, 5) == [], "it is small"
+    monkeypatch.setattr(look, "UNPACKED_BYTES", 2**20)
+    assert told(path, 7) == [], "eight units"
+    (warning,) = told(path, 5)
+    assert warning.startswith("1 gzip tars have more than 8 units (first a.tar.gz: 10), and each unit unpacks its tar")
+    write(tmp_path / "plain.tar", gzip.decompress(path.read_bytes()))
+    assert told(tmp_path / "plain.tar", 5) == []
+
+
 def test_gzip_streams_glued_together_are_one_stream(tmp_path: Path) -> None:
     data = tar_bytes(rows_as_members([{"key": str(n), "jpg": os.urandom(900)} for n in range(9)]))
     path = write(tmp_path / "a.tgz", gzip.compress(data[:5000]) + gzip.compress(data[5000:]) + bytes(100))
@@ -226,7 +243,7 @@ def test_links_and_devices_are_counted_and_folders_are_not(tmp_path: Path) -> No
 
 def test_a_unit_of_a_compressed_tar_is_read_without_what_lies_behind_it(tmp_path: Path) -> None:
     path, images = packed_tar(tmp_path, count=20)
-    settings = ReadSettings(uri=str(path))
+    settings = ReadSettings(uri=str(path), on_changed="accept")
     units = plan_input(settings, 5).units
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))

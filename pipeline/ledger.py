@@ -109,9 +109,15 @@ def existing_fault(output: Output, on_existing: str, uri: str) -> str | None:
 
 
 def clear(store: Store, output: Output) -> None:
-    """Remove an earlier run's results; the settings last, so that an interrupted removal is still known as a run's."""
-    store.delete([path for path in output.paths if path != SETTINGS])
-    store.delete([SETTINGS])
+    """Remove an earlier run's results.
+
+    The mark that all is done goes first and the settings last: what an interrupted removal leaves is still known as a
+    run's, and as an unfinished one. Parts go before their tars, as a part that stands says that its tar does.
+    """
+    parts = [path for path in output.paths if PART_NAME.fullmatch(path)]
+    kept = {SUCCESS, SETTINGS, *parts}
+    for paths in ([SUCCESS], parts, [path for path in output.paths if path not in kept], [SETTINGS]):
+        store.delete(paths)
 
 
 def freeze_settings(store: Store, frozen: Mapping[str, Any]) -> dict[str, Any]:

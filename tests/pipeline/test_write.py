@@ -9,7 +9,7 @@ import pytest
 from pipeline import ledger
 from pipeline.columns import ERROR
 from pipeline.rows import ODDITIES, UNIT
-from pipeline.storage.store import Store
+from pipeline.storage.store import StorageError, Store
 from pipeline.write import Part, Parts, commit_unit, merge_part, oddities_in, parquet_bytes, plan_parts, unit_path
 from tests.pipeline.toys import units_of
 
@@ -172,3 +172,16 @@ def test_replacing_removes_an_earlier_run_and_nothing_else(store: Store) -> None
         store.publish(path, b"{}")
     ledger.clear(store, ledger.look(store))
     assert names(store) == [".keep"]
+
+
+def test_a_removal_that_was_interrupted_leaves_an_unfinished_run(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for path in ("_report/report.html", "part-00000.parquet", "part-00001.parquet", ledger.SETTINGS, "_SUCCESS"):
+        store.publish(path, b"{}")
+    output = ledger.look(store)
+    (tmp_path / "part-00001.parquet").unlink()
+    (tmp_path / "part-00001.parquet").mkdir()  # nobody can delete this as a file
+    with pytest.raises(StorageError, match=r"cannot delete .*part-00001\.parquet"):
+        ledger.clear(store, output)
+    left = ledger.look(store)
+    assert left.is_started and not left.is_done and left.parts == frozenset()

@@ -1,4 +1,6 @@
-"""Let only so many units onto the way at once: the read step gets the next one when the write step has ended one.
+"""Let only so many units onto the way at once, as many as the actors that there are have use for and a few more.
+
+The read step gets the next unit when the write step has ended one, or when a pool of actors has grown.
 
 Ray Data holds reading back only when its object store fills up. Small rows never fill it; then thousands of units would
 be read ahead, and read again after the driver has died. Its own policies are left out altogether: they share CPUs out
@@ -14,7 +16,7 @@ from ray.data._internal.execution.backpressure_policy import (
     BackpressurePolicy,
 )
 
-LIMIT = "triptych.units_in_flight"
+AHEAD = "triptych.units_ahead"
 
 
 class Admission(BackpressurePolicy):
@@ -24,16 +26,19 @@ class Admission(BackpressurePolicy):
         super().__init__(data_context, topology, resource_manager)
         # In their order: the source, the steps; the executor adds nothing behind the last one.
         _, self._first, *_, self._last = topology
-        self._limit = int(data_context.get_config(LIMIT))
+        self._ahead = int(data_context.get_config(AHEAD))
+        self._pools = [pool for operator in topology for pool in operator.get_autoscaling_actor_pools()]
         # Said by the operator itself, and not as a policy: where nothing moves at all, as while a model is loaded, Ray
         # Data passes over its policies and would read on, unit after unit.
         self._first.can_add_input = self._may_begin
 
     def _may_begin(self) -> bool:
-        return bool(self._first.metrics.num_tasks_submitted - self._last.metrics.num_tasks_finished < self._limit)
+        on_their_way = self._first.metrics.num_tasks_submitted - self._last.metrics.num_tasks_finished
+        wanted = sum(pool.current_size() * pool.max_tasks_in_flight_per_actor() for pool in self._pools)
+        return bool(on_their_way < wanted + self._ahead)
 
 
-def limit_units(data_context: Any, units: int) -> None:
-    """Hold the executions of a context to so many units at once."""
-    data_context.set_config(LIMIT, units)
+def limit_units(data_context: Any, ahead: int) -> None:
+    """Hold the executions of a context to so many units at once beyond what their actors take."""
+    data_context.set_config(AHEAD, ahead)
     data_context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [Admission])

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 TIMES_ALONE = 2
 # Of one actor, each before it was ready to work.
 FAILED_LOADS = 3
-# So many rows' worth of tries may an actor die without having done anything well; then it is not the rows.
+# So many rows' worth of tries may an actor die without having done anything well; then it is not the rows. Rows that
+# did no harm are tried in between, so that many that do may follow each other.
 HOPELESS_ROWS = 3
 
 
@@ -24,6 +25,7 @@ class Verdict:
         deaths: How many processes have died with it.
         is_suspect: So many that its rows are to be done one at a time, and nothing else meanwhile.
         cleared: Places of rows that were done alone before and did no harm.
+        tried: Places of rows on which a process died while they were alone, not yet often enough to blame them.
         blamed: Places of rows that are not to be tried again, and why.
         is_hopeless: The actor dies whatever it is given.
     """
@@ -31,6 +33,7 @@ class Verdict:
     deaths: int = 0
     is_suspect: bool = False
     cleared: frozenset[int] = frozenset()
+    tried: frozenset[int] = frozenset()
     blamed: Mapping[int, str] = field(default_factory=dict)
     is_hopeless: bool = False
 
@@ -40,6 +43,7 @@ class _Begun:
     """A unit that was begun and has not ended."""
 
     deaths: int = 0
+    is_under_way: bool = True
     row: int | None = None
     alone: Counter[int] = field(default_factory=Counter)
     cleared: set[int] = field(default_factory=set)
@@ -75,40 +79,57 @@ class CrashLedger:
         """Note why an actor's process is about to end itself."""
         self._last_words[actor] = words
 
+    def new_round(self) -> None:
+        """Note that whatever was under way was stopped on purpose, with its processes: nothing has died of it."""
+        for known in self._begun.values():
+            known.is_under_way, known.row = False, None
+
     def begin(self, step: str, unit: str, actor: str) -> Verdict:
         """Note that work on a unit begins, and say how to go about it."""
-        known = self._begun.get((step, unit))
-        if known is None:
-            self._begun[step, unit] = _Begun()
-            return Verdict(is_hopeless=self._is_hopeless(actor))
-        known.deaths += 1
-        if known.row is not None:
-            self._blame(known, known.row, actor)
+        known = self._begun.setdefault((step, unit), _Begun(is_under_way=False))
+        if known.is_under_way:
+            known.deaths += 1
+            if known.row is not None:
+                self._suspect(known, known.row, actor)
+        known.is_under_way = True
         return Verdict(
             deaths=known.deaths,
-            is_suspect=known.deaths > self._attempts - TIMES_ALONE - 1,
+            is_suspect=self._is_suspect(known),
             cleared=frozenset(known.cleared),
+            tried=frozenset(known.alone) - frozenset(known.blamed),
             blamed=dict(known.blamed),
             is_hopeless=self._is_hopeless(actor),
         )
 
     def begin_row(self, step: str, unit: str, row: int) -> None:
         """Note that a row is begun alone."""
-        self._begun[step, unit].row = row
+        self._known(step, unit).row = row
 
     def end_row(self, step: str, unit: str, row: int, actor: str) -> None:
         """Note that a row was done alone and the process lives."""
         self._starts[actor] = 0
-        self._begun[step, unit].row = None
-        self._begun[step, unit].cleared.add(row)
+        known = self._known(step, unit)
+        known.row = None
+        known.cleared.add(row)
+        del known.alone[row]
 
     def end(self, step: str, unit: str, actor: str) -> None:
-        """Note that a unit is done."""
-        self._starts[actor] = 0
-        self._begun.pop((step, unit), None)
+        """Note that a unit is done; with all of its rows blamed that does not say that the actor can do anything."""
+        known = self._begun.pop((step, unit), None)
+        if known is None or not self._is_suspect(known):
+            self._starts[actor] = 0
 
-    def _blame(self, known: _Begun, row: int, actor: str) -> None:
+    def _known(self, step: str, unit: str) -> _Begun:
+        """Return what is known of a unit; a ledger that was killed itself starts with nothing in the middle of it."""
+        return self._begun.setdefault((step, unit), _Begun())
+
+    def _is_suspect(self, known: _Begun) -> bool:
+        return known.deaths > self._attempts - TIMES_ALONE - 1
+
+    def _suspect(self, known: _Begun, row: int, actor: str) -> None:
         known.row = None
+        if row in known.cleared:  # it is the process, then
+            return
         known.alone[row] += 1
         if known.alone[row] >= TIMES_ALONE:
             words = self._last_words.get(actor)

@@ -83,11 +83,9 @@ class Guard:
         return done
 
     async def _row_by_row(self, step: Step, unit: str, block: pa.Table, verdict: Verdict) -> pa.Table:
-        """Do the rows that nothing is known of first, for the process may not live to see the others done."""
         pieces = rows_of(block)
-        order = sorted(range(len(pieces)), key=lambda place: place in verdict.cleared)
         done: dict[int, pa.Table] = {}
-        for place in order:
+        for place in order_of(len(pieces), verdict):
             if place in verdict.blamed:
                 done[place] = await step(left_out(pieces[place], self._stage, verdict.blamed[place]))
                 continue
@@ -154,6 +152,18 @@ class Gate:
 def pause_s(deaths: int) -> float:
     """Return how long to wait before a unit is tried again with which so many processes have died."""
     return min(PAUSE_S * 2**deaths, LONGEST_PAUSE_S) if deaths else 0.0
+
+
+def order_of(rows: int, verdict: Verdict) -> list[int]:
+    """Say in which order to do a unit's rows one by one.
+
+    Those that nothing is known of come first, then those that may have killed a process, for this one may not live to
+    see the others done. But before a row is suspected again one that did no harm shows that the process can work.
+    """
+    known_well = sorted(verdict.cleared)
+    proof, rest = (known_well[:1], known_well[1:]) if verdict.tried else ([], known_well)
+    unknown = [row for row in range(rows) if row not in verdict.cleared and row not in verdict.tried]
+    return [*proof, *unknown, *sorted(verdict.tried), *rest]
 
 
 def rows_of(block: pa.Table) -> list[pa.Table]:

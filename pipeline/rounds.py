@@ -26,6 +26,10 @@ from pipeline.write import Part, Parts, merge_part, unit_path
 
 log = logging.getLogger(__name__)
 
+# So many rounds one after the other may end soon after they began; each of them loads the model again.
+MOST_SHORT_ROUNDS = 5
+SHORT_ROUND_S = 1800.0
+
 
 class RunError(Exception):
     """The run stopped before every row had its place; what is committed stays."""
@@ -116,12 +120,13 @@ class Rounds:
         self._rows = {name: unit.num_rows for name, unit in self._units.items()}
         self._started = time.monotonic()
         self._reached = Progress(sum(self._rows.values()), 0)
+        self._short_rounds = 0
 
     def run(self) -> Progress:
         """Work until every part stands in the output; return how far this start came.
 
         Raises:
-            RunError: A round committed nothing.
+            RunError: A round committed nothing, or one after the other ended early.
         """
         outcome, began = "failed", time.time()
         try:
@@ -157,11 +162,11 @@ class Rounds:
     def _round(self, parts: Parts) -> None:
         names = parts.missing_units
         missing = [unit for name, unit in self._units.items() if name in names]
-        before = self._reached.answered
+        before, began = self._reached.answered, time.monotonic()
         log.info("%d units with %d rows to do", len(missing), sum(self._rows[unit.name] for unit in missing))
         failure: Exception | None = None
         try:
-            with closing(parts), closing(stream(missing, self._work, self._placement)) as committed:
+            with parts, closing(stream(missing, self._work, self._placement)) as committed:
                 for numbers in committed:
                     parts.add(numbers["unit"])
                     self._reached = self._reached.after(numbers, time.monotonic() - self._started)
@@ -172,8 +177,10 @@ class Rounds:
         except Exception as error:  # Ray passes on anything that a step raised
             failure = error
         why = _why(failure, len(missing))
+        self._short_rounds = self._short_rounds + 1 if time.monotonic() - began < SHORT_ROUND_S else 0
         # A store that is gone would be asked just as patiently in the next round.
-        if self._reached.answered == before or Unreachable.__name__ in why:
+        is_gone = isinstance(failure, Unreachable) or Unreachable.__name__ in why
+        if self._reached.answered == before or is_gone or self._short_rounds == MOST_SHORT_ROUNDS:
             raise RunError(why) from failure
         if failure is not None:
             log.warning("a round ended early and is followed by another: %s", why)

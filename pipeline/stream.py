@@ -9,7 +9,7 @@ import math
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from pipeline.actors import StepActor, Work, commit_block, load_check, load_preprocess, read_block
+from pipeline.actors import StepActor, Work, begin_round, commit_block, load_check, load_preprocess, read_block
 from pipeline.cluster.placement import READ_CPUS, WRITE_CPUS, Placement
 from pipeline.units import Unit, unit_to_message
 
@@ -31,7 +31,7 @@ def units_in_flight(slots: int, unit_rows: int) -> int:
 
 
 def units_on_their_way(placement: Placement, slots: int, unit_rows: int, check_slots: int = 0) -> int:
-    """Say how many units are between being read and being committed at most: enough for no actor to wait for work.
+    """Say how many units are between being read and being committed when all pools have grown (see admission.py).
 
     Args:
         placement: How many actors there are.
@@ -48,9 +48,9 @@ def stream(units: Sequence[Unit], work: Work, placement: Placement) -> Generator
     """Run units through all steps; yield the numbers of each as soon as it is committed, in any order."""
     from ray.data import DataContext
 
-    check_slots = work.job.check.settings.generate.slots if work.job.check else 0
-    most = units_on_their_way(placement, work.generate.slots, work.unit_rows, check_slots)
-    with DataContext.current(_context(most)):
+    if work.crashes:
+        begin_round(work.crashes)
+    with DataContext.current(_context()):
         committed = _plan(units, work, placement)
         for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
@@ -116,7 +116,7 @@ def _pool(least: int, most: int, slots: int, unit_rows: int) -> Any:
     )
 
 
-def _context(most_units: int) -> Any:
+def _context() -> Any:
     """Return Ray Data's context so set that a unit stays one block, and few are on their way; its reports stay away."""
     from ray.data import DataContext
 
@@ -134,6 +134,6 @@ def _context(most_units: int) -> Any:
     # mark of 1.75 times that. And half of all CPUs, set aside in equal parts, would leave nothing to grow with.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     context.op_resource_reservation_ratio = 0.1
-    limit_units(context, most_units)
+    limit_units(context, READ_AHEAD)
     watch_nodes(context)
     return context

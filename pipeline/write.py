@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -157,7 +157,7 @@ class Parts:
         self._part_of = {unit.name: part for part in parts for unit in part.units}
         self._missing = {part.number: {unit.name for unit in part.units} for part in self._part_of.values()}
         self._merger = ThreadPoolExecutor(1, thread_name_prefix="merge")
-        self._merging: list[Future[None]] = []
+        self._failure: Exception | None = None
         for name in committed:
             if part := self._completed(name):
                 self._merge(self._store, part, self._schema)
@@ -173,20 +173,31 @@ class Parts:
         Raises:
             Exception: What an earlier merge failed of.
         """
-        while self._merging and self._merging[0].done():  # they end in the order of their beginning
-            self._merging.pop(0).result()
+        if self._failure:
+            raise self._failure
         if part := self._completed(name):
-            self._merging.append(self._merger.submit(self._merge, self._store, part, self._schema))
+            self._merger.submit(self._merge_next, part)
 
-    def close(self) -> None:
-        """Wait until all that is complete is merged.
+    def __enter__(self) -> "Parts":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Wait until all that is complete is merged; after an error, for the merge that is under way alone.
 
         Raises:
             Exception: What a merge failed of.
         """
-        self._merger.shutdown()
-        for merging in self._merging:
-            merging.result()
+        self._merger.shutdown(cancel_futures=error is not None)
+        if error is None and self._failure:
+            raise self._failure
+
+    def _merge_next(self, part: Part) -> None:
+        """Merge a part unless an earlier one failed: where the store is gone, each would wait for it in vain."""
+        if self._failure is None:
+            try:
+                self._merge(self._store, part, self._schema)
+            except Exception as error:  # raised again where the run hears of it
+                self._failure = error
 
     def _completed(self, name: str) -> Part | None:
         """Note that a unit is committed; return its part if that was the last one."""

@@ -1,9 +1,10 @@
-"""Notice that nodes are gone and that what was on them finds no room on the others.
+"""Notice that actors find no room on the nodes that there are: because some are gone, or others' work takes it.
 
 Ray starts an actor of a lost node again somewhere else; where no other node has room for it, it waits for one without a
 word, and with it all that it had in hand. This file knows Ray Data's executor, and nothing of units.
 """
 
+import logging
 import time
 from typing import Any
 
@@ -11,7 +12,10 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from pipeline.cluster.placement import NodesLost
 
+log = logging.getLogger(__name__)
+
 LOOK_EVERY_S = 2.0
+WARN_EVERY_S = 600.0
 # A place is found within a second or never. Longer than that, so that a cluster that replaces its nodes may do so.
 WAIT_FOR_ROOM_S = 20.0
 
@@ -24,12 +28,13 @@ class NodeWatch(ExecutionCallback):
         self._lost: set[str] = set()
         self._next_look = 0.0
         self._waiting_since: float | None = None
+        self._next_warning = 0.0
 
     def on_execution_step(self, executor: Any) -> None:
-        """End the execution if it waits for room that is not there.
+        """End the execution if it waits for room that is lost; say so if it waits for room that others may leave.
 
         Raises:
-            NodesLost: It does.
+            NodesLost: Nodes are lost, and it waits for their room.
         """
         now = time.monotonic()
         if now < self._next_look:
@@ -38,15 +43,24 @@ class NodeWatch(ExecutionCallback):
         alive = _alive_nodes()
         self._lost |= self._seen - alive
         self._seen |= alive
-        waiting = _homeless_actors() if self._lost and _is_short_of_actors(executor) else 0
+        waiting = _homeless_actors() if _is_short_of_actors(executor) else 0
         if not waiting:
             self._waiting_since = None
             return
         self._waiting_since = self._waiting_since or now
-        if now - self._waiting_since >= WAIT_FOR_ROOM_S:
+        if now - self._waiting_since < WAIT_FOR_ROOM_S:
+            return
+        if self._lost:
             raise NodesLost(
                 f"{len(self._lost)} of {len(self._seen)} nodes are lost, and {waiting} of their actors find no room on "
                 "the others"
+            )
+        if now >= self._next_warning:
+            self._next_warning = now + WARN_EVERY_S
+            log.warning(
+                "%d actors wait for CPUs or GPUs of this cluster that something else holds; the run goes on when "
+                "there is room for them",
+                waiting,
             )
 
 

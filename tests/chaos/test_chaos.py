@@ -14,7 +14,7 @@ from tests.chaos.trials import undisturbed
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 ROWS = 320
 # Read again for one kill of the driver: what was on its way, and the looks that each start takes.
-MOST_UNITS_AGAIN = 16
+MOST_UNITS_AGAIN = 13
 UNITS = ROWS / 8
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline import guard
 from pipeline.columns import ERROR
 from pipeline.crashes import HOPELESS_ROWS, CrashLedger, Verdict
-from pipeline.guard import READ_DEATHS, Gate, Guard, HopelessStep, pause_s, read_guarded, rows_of
+from pipeline.guard import READ_DEATHS, Gate, Guard, HopelessStep, order_of, pause_s, read_guarded, rows_of
 from pipeline.units import ReadSettings, plan_units
 from tests.pipeline.inputs import write
 
@@ -39,6 +40,9 @@ class Actor:
 
     async def end(self, unit: str) -> None:
         self.ledger.end(self.step, unit, self.name)
+
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = guard.PAUSE_S, guard.LONGEST_PAUSE_S
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +94,8 @@ async def live(actor: Actor, step: Any, blocks: dict[str, pa.Table], most_starts
                 blocks = {name: block for name, block in blocks.items() if name != unit}
             return done
         except Death:
+            pass
+        finally:
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
@@ -157,6 +163,54 @@ def test_rows_done_alone_are_not_done_first_the_next_time() -> None:
     assert seen == ["b", "c", "a"]
 
 
+def test_a_row_that_did_no_harm_goes_before_those_that_may_have_killed() -> None:
+    verdict = Verdict(is_suspect=True, cleared=frozenset({5, 6}), tried=frozenset({0, 1}), blamed={2: "it died"})
+    assert order_of(8, verdict) == [5, 2, 3, 4, 7, 0, 1, 6]
+    assert order_of(3, Verdict(is_suspect=True)) == [0, 1, 2]
+
+
+def test_many_rows_that_kill_may_stand_side_by_side() -> None:
+    actor = Actor(CrashLedger(ATTEMPTS))
+    killers = "abcdefgh"
+    done = asyncio.run(live(actor, deadly(*killers), {"u": block_of(f"{killers}xyz"), "v": block_of("uvw", "v")}))
+    assert failed(done["u"]) == dict.fromkeys(killers, "WorkerDied") and failed(done["v"]) == {}
+
+
+def test_a_row_that_did_no_harm_is_never_blamed_for_a_process_that_fails_later() -> None:
+    ledger = CrashLedger(ATTEMPTS)
+    for _ in range(3):
+        ledger.begin("s", "u", "a")
+    ledger.begin_row("s", "u", 4)
+    ledger.end_row("s", "u", 4, "a")
+    for _ in range(6):
+        ledger.begin_row("s", "u", 4)
+        verdict = ledger.begin("s", "u", "a")
+    assert not verdict.blamed and not verdict.tried
+
+
+def test_a_small_unit_blamed_as_a_whole_does_not_hide_a_step_that_can_do_nothing() -> None:
+    actor = Actor(CrashLedger(ATTEMPTS))
+    blocks = {name: block_of("ab", name) for name in "uvwxyz"}
+    with pytest.raises(HopelessStep, match="dies again and again"):
+        asyncio.run(live(actor, deadly("a", "b"), blocks))
+
+
+def test_what_the_end_of_a_round_stops_has_killed_nothing() -> None:
+    ledger = CrashLedger(ATTEMPTS)
+    for _ in range(20):
+        verdict = ledger.begin("s", "u", "a")
+        ledger.begin_row("s", "u", 0)
+        ledger.new_round()
+    assert verdict == Verdict()
+
+
+def test_a_ledger_that_was_killed_itself_takes_marks_in_the_middle() -> None:
+    ledger = CrashLedger(ATTEMPTS)
+    ledger.begin_row("s", "u", 0)
+    ledger.end_row("s", "v", 0, "a")
+    ledger.end("s", "w", "a")
+
+
 def test_last_words_stand_in_the_error() -> None:
     ledger = CrashLedger(3)
     for _ in range(4):
@@ -205,8 +259,12 @@ def test_lines_of_one_row_stay_together() -> None:
     assert [piece["key"].to_pylist() for piece in rows_of(block_of("aabccc"))] == [["a", "a"], ["b"], ["c", "c", "c"]]
 
 
-def test_pauses_grow_and_end() -> None:
-    assert pause_s(0) == 0.0
+def test_pauses_grow_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.guard.PAUSE_S", FIRST_PAUSE_S)
+    pauses = [pause_s(deaths) for deaths in range(12)]
+    assert pauses[0] == 0.0 and pauses[1] > 0.0
+    assert all(after == min(2 * before, LONGEST_PAUSE_S) for before, after in itertools.pairwise(pauses[1:]))
+    assert pauses[-1] == LONGEST_PAUSE_S
 
 
 def test_a_unit_whose_reading_kills_over_and_over_becomes_error_rows(tmp_path: Any) -> None:

@@ -1,5 +1,6 @@
 import io
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,14 +78,13 @@ def test_a_block_of_two_units_is_refused(store: Store) -> None:
 
 
 def test_a_part_appears_with_the_last_of_its_units_and_takes_their_place(store: Store) -> None:
-    parts = Parts(store, plan_parts(UNITS, 6), [], SCHEMA)
-    for unit in (1, 2):
-        commit_unit(answered(unit), store)
-        parts.add(UNITS[unit].name)
-    assert names(store) == [unit_path(UNITS[1].name), unit_path(UNITS[2].name)]
-    commit_unit(answered(0), store)
-    parts.add(UNITS[0].name)
-    parts.close()
+    with Parts(store, plan_parts(UNITS, 6), [], SCHEMA) as parts:
+        for unit in (1, 2):
+            commit_unit(answered(unit), store)
+            parts.add(UNITS[unit].name)
+        assert names(store) == [unit_path(UNITS[1].name), unit_path(UNITS[2].name)]
+        commit_unit(answered(0), store)
+        parts.add(UNITS[0].name)
     assert names(store) == [unit_path(UNITS[2].name), "part-00000.parquet"]
     assert pq.read_table(io.BytesIO(store.read("part-00000.parquet"))).column("index").to_pylist() == list(range(6))
     assert parts.missing_units == {UNITS[3].name}
@@ -98,20 +98,32 @@ def test_a_part_is_merged_at_the_start_if_its_units_are_all_there(store: Store) 
 
 
 def test_a_plain_read_of_the_output_sees_parts_only(store: Store) -> None:
-    parts = Parts(store, plan_parts(UNITS, 6), [], SCHEMA)
-    for unit in (0, 1, 2):
-        commit_unit(answered(unit), store)
-        parts.add(UNITS[unit].name)
-    parts.close()
+    with Parts(store, plan_parts(UNITS, 6), [], SCHEMA) as parts:
+        for unit in (0, 1, 2):
+            commit_unit(answered(unit), store)
+            parts.add(UNITS[unit].name)
     assert pq.read_table(store.uri).column("index").to_pylist() == list(range(6))
 
 
 def test_what_a_merge_fails_of_is_raised_at_the_latest_at_the_end(store: Store) -> None:
     commit_unit(answered(0).slice(0, 2), store)
     parts = Parts(store, [Part(0, (UNITS[0],))], [], SCHEMA)
-    parts.add(UNITS[0].name)
-    with pytest.raises(ValueError, match="has 2 rows, the plan says 3"):
-        parts.close()
+    with pytest.raises(ValueError, match="has 2 rows, the plan says 3"), parts:
+        parts.add(UNITS[0].name)
+
+
+def test_after_a_merge_that_failed_no_other_is_begun(store: Store) -> None:
+    asked: list[int] = []
+
+    def merge(store: Store, part: Part, schema: pa.Schema) -> None:
+        asked.append(part.number)
+        raise StorageError("the store is gone")
+
+    parts = Parts(store, [Part(unit, (UNITS[unit],)) for unit in range(3)], [], SCHEMA, merge)
+    with pytest.raises(StorageError, match="the store is gone"), parts, suppress(StorageError):
+        for unit in range(3):  # a quick failure may be heard of at once
+            parts.add(UNITS[unit].name)
+    assert asked == [0]
 
 
 def test_what_was_odd_of_rows_that_are_well_is_summed_up_in_the_footers(store: Store) -> None:

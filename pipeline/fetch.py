@@ -4,6 +4,8 @@ It knows rows and stores; what is in the files it does not look at.
 """
 
 import base64
+import os
+import platform
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, RowError
 from pipeline.storage import web
+from pipeline.storage.faults import is_of_bucket, is_of_process
 from pipeline.storage.file_systems import scheme_of
 from pipeline.storage.redaction import redacted
 from pipeline.storage.store import NotFound, StorageError, Store, Unreachable
@@ -35,7 +38,7 @@ def fetch_images(rows: Sequence[RawRow], folder: Store) -> list[list[bytes]]:
     """Return every row's images; relative paths start at `folder`. A row whose image is missing gets a fault.
 
     Raises:
-        Unreachable: The store does not answer; that is no row's fault.
+        StorageError: Every row would fare so on this machine, for the time being: see `_misfortune`.
     """
     with ThreadPoolExecutor(NUM_FETCHERS) as pool:
         return list(pool.map(lambda row: _images(row, folder), rows))
@@ -45,7 +48,7 @@ def video_block(paths: Sequence[str], store: Store, num_frames: int, size: int) 
     """Return the rows of videos: their frames are their images. One that gives none has a fault.
 
     Raises:
-        Unreachable: The store does not answer; that is no row's fault.
+        StorageError: Every row would fare so on this machine, for the time being: see `_misfortune`.
         ReadError: Nothing here decodes videos.
     """
     from pipeline.formats import video
@@ -70,7 +73,21 @@ def _frames(path: str, store: Store, num_frames: int, size: int) -> "Frames | Fa
     except Unreachable:
         raise
     except StorageError as error:
-        return _fault(error)
+        why = _worded(error, store, path)
+        if misfortune := _misfortune(why, store, store):
+            raise misfortune from error
+        return _fault(why)
+
+
+def _worded(error: StorageError, store: Store, path: str) -> StorageError:
+    """Return the error with the server's words: a file is opened by a request whose answer has no room for any."""
+    if store.is_local:
+        return error
+    try:
+        store.read(path, 0, 1)
+    except StorageError as worded:
+        return worded
+    return error
 
 
 def _images(row: RawRow, folder: Store) -> list[bytes]:
@@ -135,21 +152,25 @@ def _file(address: str, folder: Store) -> bytes:
 
     Raises:
         RowError: The row cannot have it.
-        Unreachable: The store, or the host that the shard came from, does not answer.
+        StorageError: No row could, here and now: see `_misfortune`.
     """
     if address.startswith("data:"):
         return _inline(address)
     scheme = _SCHEME.match(address)
+    store = folder
     try:
         if (scheme[1].lower() if scheme else scheme_of(folder.uri)) not in web.SCHEMES:
             store, path = _place(address, folder)
             return store.read(path, 0, LIMIT_BYTES + 1)
         url = address if scheme else f"{folder.uri}/{address}"
-        if web.host_of(url) == web.host_of(folder.uri):
+        own_host = web.host_of(folder.uri)
+        if own_host and own_host == web.host_of(url):
             return web.get(url, LIMIT_BYTES, folder.settings.patience_s)
     except Unreachable:
         raise
     except StorageError as error:
+        if misfortune := _misfortune(error, store, folder):
+            raise misfortune from error
         raise _row_error(error) from error
     try:
         return web.get_from_stranger(url, LIMIT_BYTES)
@@ -189,6 +210,37 @@ def _below_bucket(folder: Store, path: str) -> tuple[Store, str]:
     if not whole.startswith(f"{bucket}/"):
         raise RowError("Refused", f"{path!r} leads out of {scheme}://{bucket}")
     return replace(folder, uri=f"{scheme}://{bucket}"), whole.removeprefix(f"{bucket}/")
+
+
+def _misfortune(error: StorageError, store: Store, folder: Store) -> StorageError | None:
+    """Return what to raise where every row would fare so; None where the row is to blame.
+
+    Every row would where the store does not answer, where this machine has no or wrong credentials or a wrong clock,
+    where the shard's own bucket is missing or elsewhere, and where a disk is not mounted. Another bucket, that only
+    some rows name, is their own affair.
+
+    Args:
+        error: What happened.
+        store: Where the row's file lies.
+        folder: Where its shard lies; there is a file in it for certain.
+    """
+    if isinstance(error, Unreachable):
+        return error
+    here = platform.node()
+    is_own = store.bucket == folder.bucket and scheme_of(store.uri) not in web.SCHEMES
+    if is_of_process(error) or (is_own and is_of_bucket(error)):
+        return StorageError(f"{error}; it was asked for from {here}")
+    if store.is_local and folder.is_local and not _holds_anything(folder.uri):
+        return StorageError(f"{error}; {here} finds nothing at all in {folder.uri}, is a disk not mounted there?")
+    return None
+
+
+def _holds_anything(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:  # where a disk is not mounted, an empty folder often stands in its place
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def _inline(address: str) -> bytes:

@@ -5,7 +5,7 @@ reads nothing and writes nothing, and what it says is free of credentials.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.storage.redaction import redacted
@@ -24,7 +24,12 @@ PASSING = {
     "IncompleteRead",
     "IncompleteReadError",
 }
-PASSING_NUMBERS = {errno.EBUSY, errno.ESTALE, errno.EAGAIN}
+PASSING_NUMBERS = {
+    *(errno.EBUSY, errno.ESTALE, errno.EAGAIN),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),  # this machine has too much in hand
+    # The server of a mounted disk is gone.
+    *(errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+}
 FULL_NUMBERS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota of the disk is used up"}
 
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -49,11 +54,44 @@ _REMEDIES = {
     "CertificateError": "the server's certificate is not trusted; check storage.endpoint_url and AWS_CA_BUNDLE",
     "HeaderError": "the credentials hold a line break or another character that no header may have",
 }
-_SAME_AS = {"403": "AccessDenied", "301": "PermanentRedirect", "AllAccessDisabled": "AccessDenied"}
+# What is wrong with whoever asks: whatever else they ask for, the answer is the same.
+_OF_PROCESS = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "CertificateError",
+    "HeaderError",
+}
+# What is so of all that a bucket holds.
+_OF_BUCKET = {
+    "NoSuchBucket",
+    "InvalidBucketName",
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "Unauthorized",
+}
+_SAME_AS = {
+    "301": "PermanentRedirect",
+    "401": "Unauthorized",
+    "403": "AccessDenied",
+    "AllAccessDisabled": "AccessDenied",
+}
 
 
 class StorageError(Exception):
-    """Something cannot be read or written; the message names the uri and the cause."""
+    """Something cannot be read or written; the message names the uri and the cause.
+
+    Attributes:
+        code: The server's word for it, or the client's; empty where neither is known here.
+    """
+
+    code = ""
 
 
 class NotFound(StorageError):
@@ -67,7 +105,20 @@ class Unreachable(StorageError):
 def storage_error(what: str, error: BaseException) -> StorageError:
     """Return an error that is final, as `what` failed with it: one sentence with the cause and the remedy."""
     kind = NotFound if isinstance(error, FileNotFoundError) else StorageError
-    return kind(redacted(f"{what}: {_explained(error)}"))
+    final = kind(redacted(f"{what}: {_explained(error)}"))
+    code = code_of(error) or str(_status(error) or "")
+    final.code = _SAME_AS.get(code, code)
+    return final
+
+
+def is_of_process(error: StorageError) -> bool:
+    """Say whether whoever asks is at fault, not what was asked for: credentials, the clock, trust in certificates."""
+    return error.code in _OF_PROCESS
+
+
+def is_of_bucket(error: StorageError) -> bool:
+    """Say whether all else in this bucket would fail as well: it is missing, elsewhere, or wants to know who asks."""
+    return error.code in _OF_BUCKET
 
 
 def unreachable(what: str, error: BaseException, waited_s: float) -> Unreachable:
@@ -86,8 +137,8 @@ def describe(error: BaseException) -> str:
 
 
 def harmless(error: BaseException) -> BaseException | None:
-    """Return an error for a traceback, or None where it quotes credentials."""
-    texts = [str(link) for link in _links(error)]
+    """Return an error for a traceback, or None where it, or one that would be printed before it, quotes credentials."""
+    texts = [str(link) for link in _printed(error)]
     return error if all(redacted(text) == text for text in texts) else None
 
 
@@ -162,11 +213,25 @@ def _response(error: BaseException) -> dict[str, Any]:
 
 def _links(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, what it was made from, and what botocore keeps of an error inside one of its own."""
+    return _reached(error, lambda link: [link.__cause__, (getattr(link, "kwargs", None) or {}).get("error")])
+
+
+def _printed(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that a traceback prints with it: also what was being handled when one was raised."""
+
+    def printed_with(link: BaseException) -> list[Any]:
+        handled = None if link.__suppress_context__ else link.__context__
+        return [link.__cause__, handled, *getattr(link, "exceptions", ())]
+
+    return _reached(error, printed_with)
+
+
+def _reached(error: BaseException, following: Callable[[BaseException], list[Any]]) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting:
         link = waiting.pop(0)
         if isinstance(link, BaseException) and not any(link is one for one in seen):
             seen.append(link)
-            waiting += [link.__cause__, (getattr(link, "kwargs", None) or {}).get("error")]
+            waiting += following(link)
     yield from seen

@@ -1,22 +1,25 @@
 """Images that rows name by path or address."""
 
 import base64
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import fetch
-from pipeline.fetch import fetch_images
+from pipeline.fetch import fetch_images, video_block
 from pipeline.formats.rows import RawRow
 from pipeline.storage import patience, web
-from pipeline.storage.store import Store, Unreachable
+from pipeline.storage.store import StorageError, StorageSettings, Store, Unreachable
 from tests.pipeline.inputs import write
-from tests.s3 import free_ports
+from tests.proxy import Proxy, proxy
+from tests.s3 import S3, forget_connections, free_ports
 
 Answer = Callable[["Handler", int], None]
 
@@ -63,6 +66,15 @@ def host() -> Iterator[Web]:
         yield Web(server, own)
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def between(s3: S3) -> Iterator[Proxy]:
+    """A proxy before the S3 server; its connections are forgotten before and after the test."""
+    forget_connections()
+    with proxy(s3.endpoint_url) as running:
+        yield running
+    forget_connections()
 
 
 @pytest.fixture(autouse=True)
@@ -279,3 +291,77 @@ def test_a_signature_stays_out_of_the_message(host: Web, tmp_path: Path) -> None
     host.answers["/large"] = lambda handler, _: handler.say(200, b"", 10 * 2**30)
     for name in ("x", "large"):
         assert "hush" not in message_of(f"{host.url}/{name}?X-Amz-Signature=hushhush", tmp_path)
+
+
+OF_THE_MACHINE = {
+    "ExpiredToken": "the credentials have expired",
+    "InvalidAccessKeyId": "does not know this access key",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
+}
+OF_THE_BUCKET = {
+    "NoSuchBucket": "there is no such bucket",
+    "PermanentRedirect": "in another region",
+    "Unauthorized": "Unauthorized",
+}
+
+
+def in_bucket(s3: S3, between: Proxy) -> Store:
+    return Store(f"{s3.uri}/set", StorageSettings(endpoint_url=between.url, patience_s=0))
+
+
+@pytest.mark.parametrize(("code", "said"), [*OF_THE_MACHINE.items(), *OF_THE_BUCKET.items()])
+def test_what_every_row_would_suffer_here_is_no_rows_fault(s3: S3, between: Proxy, code: str, said: str) -> None:
+    folder = in_bucket(s3, between)
+    folder.replace("a.jpg", b"a")
+    between.answer(404 if code == "NoSuchBucket" else 400, code)
+    with pytest.raises(StorageError, match=f"{said}.*asked for from {platform.node()}"):
+        fetched(["a.jpg"], folder)
+    assert fetched(["a.jpg"], folder) == [[b"a"]]
+
+
+def test_what_another_bucket_suffers_is_the_fault_of_those_rows_that_name_it(s3: S3, between: Proxy) -> None:
+    folder = in_bucket(s3, between)
+    folder.replace("a.jpg", b"a")
+    assert fetched(["s3://of-somebody-else/x.jpg", "a.jpg", "none.jpg"], folder) == ["NotFound", [b"a"], "NotFound"]
+    between.answer(403, "AccessDenied")
+    assert fetched(["a.jpg"], folder) == ["StorageError"]
+
+
+def test_without_credentials_no_row_is_to_blame_wherever_its_shard_lies(
+    s3: S3, between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "rows.jsonl", "{}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for folder in (in_bucket(s3, between), Store(str(tmp_path), in_bucket(s3, between).settings)):
+        with pytest.raises(StorageError, match="found no credentials"):
+            fetched([f"{s3.uri}/a.jpg"], folder)
+
+
+def test_wrong_credentials_are_no_videos_fault(s3: S3, between: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    folder = in_bucket(s3, between)
+    folder.replace("a.mp4", b"a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another secret")
+    forget_connections()
+    with pytest.raises(StorageError, match="the secret key does not fit"):
+        video_block(["a.mp4"], folder, 4, 100)
+
+
+@pytest.mark.parametrize("is_mount_point_left", [False, True])
+def test_a_disk_that_is_not_mounted_is_no_rows_fault(tmp_path: Path, is_mount_point_left: bool) -> None:
+    mounted = write(tmp_path / "disk/a.jpg", b"a").parent
+    assert fetched(["a.jpg", "b.jpg"], mounted) == [[b"a"], "NotFound"]
+    (mounted / "a.jpg").unlink()
+    if not is_mount_point_left:
+        mounted.rmdir()
+    with pytest.raises(StorageError, match=f"{platform.node()} finds nothing at all in .*disk, is a disk not mounted"):
+        fetched(["a.jpg"], mounted)
+    if find_spec("av"):
+        with pytest.raises(StorageError, match="is a disk not mounted"):
+            video_block(["a.mp4"], Store(str(mounted)), 4, 100)
+
+
+def test_a_row_that_names_a_folder_that_is_nowhere_is_to_blame_itself(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", "{}")
+    assert fetched(["/nowhere/a.jpg", "nowhere/a.jpg"], tmp_path) == ["NotFound", "NotFound"]

@@ -24,7 +24,7 @@ from pipeline.plan import make_plan, read_plan
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
 from pipeline.preflight.models import CHECK, Looked, look_at_check, look_at_model, tried
-from pipeline.preflight.nodes import look_at_nodes, marked
+from pipeline.preflight.nodes import Place, look_at_nodes, marked
 from pipeline.preflight.sample import check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.rows import READ, part_schema
 from pipeline.settings import ConfigError, dump_settings
@@ -138,7 +138,8 @@ def place_on_ray(settings: PipelineSettings, job: Job, store: Store, ready: Read
         faults += _memory_faults(there, settings, job, ready, placement)
     with marked(store) as paths:
         # A single node is this machine, where all of it has been found already.
-        faults += look_at_nodes(there, job, {**_local_paths(ready), **paths} if len(there) > 1 else {})
+        named = ({**_local_paths(ready), **paths}, _places(ready, settings, store)) if len(there) > 1 else ({}, {})
+        faults += look_at_nodes(there, job, *named)
     if faults or placement is None:
         raise ConfigError("the run cannot start", faults)
     return placement, _device(asked, placement.generate_gpus)
@@ -180,6 +181,15 @@ def _local_paths(ready: Ready) -> dict[str, str]:
     """Return what the settings name by a local path, and the setting of each."""
     named = {ready.units[0].root: "read.uri", ready.model_path: "model.path", ready.check_path: f"{CHECK}model.path"}
     return {path: setting for path, setting in named.items() if os.path.exists(path)}
+
+
+def _places(ready: Ready, settings: PipelineSettings, store: Store) -> dict[str, Place]:
+    """Return, for each setting that names a store, what to ask it for."""
+    storage, unit = settings.read.storage, ready.units[0]
+    models = {"model.path": ready.model_path, f"{CHECK}model.path": ready.check_path}
+    places = {setting: (Store(path, storage), "config.json") for setting, path in models.items() if "://" in path}
+    read = Store(unit.root, storage), unit.shard or unit.paths[0]
+    return {"read.uri": read, "write.uri": (store, ledger.PLAN), **places}
 
 
 def _memory_faults(

@@ -1,4 +1,4 @@
-"""Look at every node of a cluster before a run starts: it has the code, and finds what the settings name by a path.
+"""Look at every node of a cluster before a run starts: it has the code, and reaches what the settings name.
 
 Last part of the preflight; small tasks, one on each node. It knows Ray, and nothing of rows.
 """
@@ -13,33 +13,42 @@ from typing import Any
 from pipeline import ledger
 from pipeline.cluster.placement import Node
 from pipeline.job import Job
+from pipeline.storage.faults import is_of_bucket
+from pipeline.storage.file_systems import scheme_of
 from pipeline.storage.probes import probe
-from pipeline.storage.store import Store
+from pipeline.storage.store import WITHOUT_RANGES, NotFound, StorageError, Store
 
 log = logging.getLogger(__name__)
 
 # A node that has just joined starts its first process, and fetches the code, in a few seconds.
 ANSWERS_WITHIN_S = 300.0
 
-Seen = tuple[list[str], dict[str, str]]
+# A store and a file of it.
+Place = tuple[Store, str]
+# Which paths are missing; why a setting's store cannot be used; the packages' versions.
+Seen = tuple[list[str], dict[str, str], dict[str, str]]
 
 
-def look_at_nodes(nodes: Sequence[Node], job: Job, paths: Mapping[str, str]) -> list[str]:
+def look_at_nodes(nodes: Sequence[Node], job: Job, paths: Mapping[str, str], places: Mapping[str, Place]) -> list[str]:
     """Ask each node; return what is wrong with it.
 
     Args:
         nodes: Those of the running Ray.
         job: Sent to each node, to see whether the code that it needs is there.
         paths: Local paths that each node must find, and the setting that each comes from.
+        places: For each setting that names a store in a network, what each node asks it for; a file that is not
+            there is an answer, too.
     """
     import ray
 
-    asked = [_asks(node).remote(job, list(paths)) for node in nodes]
+    # A web server may answer with all of a file, and asks nobody who they are.
+    asked_for = {name: place for name, place in places.items() if _is_asked(place[0])}
+    asked = [_asks(node).remote(job, list(paths), asked_for) for node in nodes]
     faults: list[str] = []
     deadline = time.monotonic() + ANSWERS_WITHIN_S
     for node, answer in zip(nodes, asked, strict=True):
         try:
-            missing, versions = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+            missing, troubles, versions = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
         except ray.exceptions.GetTimeoutError:
             faults.append(f"ray: node {node.name} did not answer within {ANSWERS_WITHIN_S:g} s; is it overloaded?")
             continue
@@ -47,6 +56,7 @@ def look_at_nodes(nodes: Sequence[Node], job: Job, paths: Mapping[str, str]) -> 
             faults.append(_code_fault(node, error))
             continue
         faults += [_path_fault(paths[path], path, node) for path in missing]
+        faults += [f"{setting}: node {node.name} {trouble}" for setting, trouble in troubles.items()]
         _compare(versions, node)
     # The same code is missing everywhere, and the same path on most nodes: say it a few times, not a thousand.
     return faults if len(faults) <= 5 else [*faults[:5], f"... and so on {len(faults) - 5} nodes more"]
@@ -68,14 +78,27 @@ def _asks(node: Node) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    see: Any = ray.remote(num_cpus=0)(_see)
-    return see.options(scheduling_strategy=there)
+    look: Any = ray.remote(num_cpus=0)(look_from_here)
+    return look.options(scheduling_strategy=there)
 
 
-def _see(job: Job, paths: list[str]) -> Seen:
-    """Say, from where this is done, which paths are missing and which versions the packages have."""
+def look_from_here(job: Job, paths: list[str], places: Mapping[str, Place]) -> Seen:
+    """Say, from where this is done, what is missing, which stores refuse, and which versions the packages have."""
     assert job.kind
-    return [path for path in paths if not os.path.exists(path)], ledger.versions()
+    troubles = {setting: trouble for setting, place in places.items() if (trouble := _trouble(*place))}
+    return [path for path in paths if not os.path.exists(path)], troubles, ledger.versions()
+
+
+def _is_asked(store: Store) -> bool:
+    return not store.is_local and scheme_of(store.uri) not in WITHOUT_RANGES
+
+
+def _trouble(store: Store, path: str) -> str | None:
+    try:
+        store.while_looking().read(path, 0, 1)
+    except StorageError as error:
+        return None if isinstance(error, NotFound) and not is_of_bucket(error) else str(error)
+    return None
 
 
 def _code_fault(node: Node, error: Exception) -> str:

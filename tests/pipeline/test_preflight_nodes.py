@@ -1,0 +1,51 @@
+"""What each node of a cluster says of itself before a run starts, asked here without a cluster."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.preflight.nodes import look_from_here
+from pipeline.storage.store import Store
+from tests.pipeline.toys import ToyJob
+from tests.s3 import S3, forget_connections
+
+
+@pytest.fixture
+def store(s3: S3) -> Iterator[Store]:
+    """The bucket, asked with the credentials of the moment."""
+    forget_connections()
+    yield Store(s3.uri, s3.settings)
+    forget_connections()
+
+
+def trouble(store: Store) -> dict[str, str]:
+    return look_from_here(ToyJob(), [], {"read.uri": (store, "a.tar")})[1]
+
+
+def test_a_node_that_reaches_a_store_has_no_trouble_whatever_lies_there(store: Store) -> None:
+    assert trouble(store) == {}
+    store.replace("a.tar", b"")
+    assert trouble(store) == {}
+    store.replace("a.tar", b"content")
+    assert trouble(store) == {}
+
+
+def test_a_node_without_credentials_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert "found no credentials; set AWS_ACCESS_KEY_ID" in trouble(store)["read.uri"]
+
+
+def test_a_node_with_a_wrong_key_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another secret")
+    assert "the secret key does not fit the access key" in trouble(store)["read.uri"]
+
+
+def test_a_node_whose_server_has_no_such_bucket_says_so(store: Store) -> None:
+    assert "there is no such bucket" in trouble(Store("s3://nowhere-at-all", store.settings))["read.uri"]
+
+
+def test_a_node_says_which_paths_it_does_not_have(tmp_path: Path) -> None:
+    absent = str(tmp_path / "weights")
+    assert look_from_here(ToyJob(), [str(tmp_path), absent], {})[0] == [absent]

@@ -7,10 +7,11 @@ they get a process each.
 import asyncio
 import math
 import os
+import platform
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -25,9 +26,9 @@ from pipeline.guard import Guard, Step, read_guarded
 from pipeline.job import Job
 from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
 from pipeline.read import read_unit
-from pipeline.rows import UNIT
-from pipeline.storage.model_folder import local_copy
-from pipeline.storage.store import StorageSettings, Store
+from pipeline.rows import UNIT, with_unit
+from pipeline.storage.model_folder import local_copy, weights_digest
+from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, unit_from_message
 from pipeline.write import UNITS, commit_unit
 
@@ -44,6 +45,7 @@ class Work:
         load: Makes the step that answers, in the actor that it will work in.
         units: Where committed units stand below the store.
         crashes: Name of the actor that keeps the crash ledger; without one, whatever kills an actor ends the run.
+        weights: Fingerprints of the models' files by their paths; no actor loads others.
     """
 
     read: ReadSettings
@@ -59,6 +61,11 @@ class Work:
     check_model: ModelSettings | None = None
     units: str = UNITS
     crashes: str | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
+class OtherWeights(RuntimeError):
+    """Where an actor works, the model's files are not those that the run began with."""
 
 
 def read_block(block: pa.Table, settings: ReadSettings, crashes: str | None) -> pa.Table:
@@ -69,7 +76,7 @@ def read_block(block: pa.Table, settings: ReadSettings, crashes: str | None) -> 
             table = read_unit(unit, settings)
         else:
             table = asyncio.run(read_guarded(unit, settings, RemoteCrashes(crashes, "fetch")))
-    return table.append_column(UNIT, pa.array([unit.name] * table.num_rows, pa.string()))
+    return with_unit(table, unit.name, unit.num_rows)
 
 
 def commit_block(block: pa.Table, store: Store, folder: str) -> pa.Table:
@@ -196,7 +203,7 @@ def begin_round(crashes: str) -> None:
 
 def load_preprocess(work: Work) -> Step:
     """Load the processor of the model that answers."""
-    processor = _processor(work.model, work.preprocess, work.job.template, work.read.storage)
+    processor = _processor(model_folder(work.model, work), work.model, work.preprocess, work.job.template)
     preprocess = Preprocess(processor, work.job, sampling_of(work.generate, work.job.sampling))
 
     async def step(block: pa.Table) -> pa.Table:
@@ -207,8 +214,9 @@ def load_preprocess(work: Work) -> Step:
 
 def load_generate(work: Work) -> Generate:
     """Load the model that answers, with all that stands around it."""
-    processor = _processor(work.model, work.preprocess, work.job.template, work.read.storage)
-    answerer = _answerer(work.model, work.generate, processor, work.read.storage, work.job.picture)
+    folder = model_folder(work.model, work)
+    processor = _processor(folder, work.model, work.preprocess, work.job.template)
+    answerer = _answerer(folder, work.model, work.generate, processor, work.job.picture)
     sampling = sampling_of(work.generate, work.job.sampling)
     return Generate(answerer, work.job, sampling, work.model_name, work.schema)
 
@@ -217,9 +225,28 @@ def load_check(work: Work) -> CheckAnswers:
     """Load the model that checks, with all that stands around it."""
     check, model = work.job.check, work.check_model
     assert check is not None and model is not None
-    processor = _processor(model, check.settings.preprocess, check.template, work.read.storage)
-    answerer = _answerer(model, check.settings.generate, processor, work.read.storage, picture=None)
+    folder = model_folder(model, work)
+    processor = _processor(folder, model, check.settings.preprocess, check.template)
+    answerer = _answerer(folder, model, check.settings.generate, processor, picture=None)
     return CheckAnswers(answerer, check, sampling_of(check.settings.generate, Sampling()), work.job.schema)
+
+
+def model_folder(model: ModelSettings, work: Work) -> str:
+    """Bring a model's files to this machine and see that they are those that the run began with.
+
+    Raises:
+        OtherWeights: They are others: another copy on this node, a hub's newer revision, files written over meanwhile.
+        StorageError: They cannot be brought here.
+    """
+    folder = local_copy(model.path, work.read.storage)
+    if expected := work.weights.get(model.path):
+        found = weights_digest([folder])
+        if found != expected:
+            raise OtherWeights(
+                f"on node {platform.node()} the model's files in {folder} are others than the run began with: "
+                f"found {found}, expected {expected}; bring the same files to every node, or begin a new run with these"
+            )
+    return folder
 
 
 def devices(device: str, gpus: float | None) -> str | list[str]:
@@ -228,10 +255,10 @@ def devices(device: str, gpus: float | None) -> str | list[str]:
 
 
 def _answerer(
+    folder: str,
     settings: ModelSettings,
     generate: GenerateSettings,
     processor: Processor,
-    storage: StorageSettings,
     picture: PictureFormat | None,
 ) -> Answerer:
     from models import load_model
@@ -239,16 +266,13 @@ def _answerer(
     from models.engine.scheduler import Sequence as EngineSequence
     from models.painting import Painter, Paints
 
-    path = local_copy(settings.path, storage)
     device = devices(settings.device, generate.gpus)
-    model = load_model(path, device=device, dtype=settings.dtype, text_only=settings.text_only)
+    model = load_model(folder, device=device, dtype=settings.dtype, text_only=settings.text_only)
     max_length = max_length_of(generate, model.max_position_embeddings, draws=picture is not None)
     engine = EngineThread(Engine(model, slots=generate.slots, max_length=max_length), EngineSequence)
     painter = Painter(model) if picture and isinstance(model, Paints) else None
     return Answerer(engine, processor, painter, picture)
 
 
-def _processor(
-    model: ModelSettings, preprocess: PreprocessSettings, template: str | None, storage: StorageSettings
-) -> Processor:
-    return open_processor(local_copy(model.path, storage), preprocess, template, text_only=model.text_only)
+def _processor(folder: str, model: ModelSettings, preprocess: PreprocessSettings, template: str | None) -> Processor:
+    return open_processor(folder, preprocess, template, text_only=model.text_only)

@@ -17,7 +17,17 @@ from models.types import ModelInput, Sampling
 from pipeline.answerer import Answered, Answerer
 from pipeline.cluster.pools import ActorCount
 from pipeline.job import Job
-from pipeline.rows import ANSWER, IDENTITY, ODDITIES, UNIT, kept_columns, model_inputs, part_schema, row_error
+from pipeline.rows import (
+    ANSWER,
+    IDENTITY,
+    ODDITIES,
+    UNIT,
+    UNIT_ROWS,
+    kept_columns,
+    model_inputs,
+    part_schema,
+    row_error,
+)
 from pipeline.settings import Address, Settings
 
 # A prompt and its answer in text, where neither the settings nor the checkpoint say less.
@@ -160,7 +170,7 @@ class Generate:
             for field in self._job.schema
         }
         table = pa.table([columns[name] for name in self._schema.names], schema=self._schema)
-        for name in (UNIT, ODDITIES):
+        for name in (UNIT, UNIT_ROWS, ODDITIES):
             table = table.append_column(name, block.column(name))
         return table
 

@@ -3,20 +3,21 @@
 The output folder is the only state there is. This file knows its names; it knows neither Ray nor models.
 """
 
-import hashlib
 import importlib.metadata
 import json
+import logging
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.settings import ConfigError, differences
-from pipeline.storage.model_folder import is_read
-from pipeline.storage.store import PROBES, Store
+from pipeline.storage.store import PROBES, NotFound, Store
 from pipeline.tars import TARS
 from pipeline.write import PART_NAME, UNITS
+
+log = logging.getLogger(__name__)
 
 SETTINGS = "_triptych/settings.json"
 PLAN = "_triptych/plan.parquet"
@@ -47,9 +48,6 @@ FREE = (
     "write.storage",
 )
 
-DIGEST_SLICES = 16
-DIGEST_SLICE_BYTES = 65536
-
 
 @dataclass(frozen=True)
 class Output:
@@ -58,14 +56,16 @@ class Output:
     Attributes:
         paths: Every file of a run's.
         parts: Numbers of the finished parts.
-        units: Names of committed units that no part holds yet, or whose removal was interrupted.
+        units: Names of the run's committed units that no part holds yet, or whose removal was interrupted.
         strangers: Files that no run wrote and that a reader of the folder would take for results.
+        run: What the run that has frozen its settings here calls itself; empty where none has, or none of this version.
     """
 
     paths: tuple[str, ...]
     parts: frozenset[int]
     units: frozenset[str]
     strangers: tuple[str, ...]
+    run: str = ""
 
     @property
     def is_started(self) -> bool:
@@ -83,17 +83,80 @@ class Output:
         return self.is_started and SUCCESS in self.paths
 
 
+class RunError(Exception):
+    """The run stopped before every row had its place; what is committed stays."""
+
+
+class RunReplaced(RunError):
+    """Another run has taken the output; nothing more of this one may get there."""
+
+
+def new_run() -> str:
+    """Return a name for a run that is about to freeze its settings; no other has it."""
+    return uuid.uuid4().hex[:16]
+
+
+def units_folder(run: str) -> str:
+    """Where a run's committed units stand: apart from those of a run that it has replaced and that may still live.
+
+    Runs of earlier versions have no name, and theirs stand beside the others' folders.
+    """
+    return f"{UNITS}/{run}" if run else UNITS
+
+
 def look(store: Store) -> Output:
     """List an output folder and sort what is there."""
-    paths = [entry.path for entry in store.list()]
+    # Units first: one that another driver merges meanwhile is seen as a unit, as a part, or as both, never as missing.
+    before = {entry.path for entry in store.list(UNITS)}
+    paths = sorted(before.union(entry.path for entry in store.list()))
+    run = _run_of(store) if SETTINGS in paths else None
+    if run is None:  # or it was removed between the listing and the look into it
+        paths = [path for path in paths if path != SETTINGS]
     parts = {path: int(match[1]) for path in paths if (match := PART_NAME.fullmatch(path))}
-    unit = re.compile(rf"{UNITS}/(.+)\.parquet")
+    unit = re.compile(rf"{units_folder(run or '')}/([^/]+)\.parquet")
     units = [match[1] for path in paths if (match := unit.fullmatch(path))]
     ours = [path for path in paths if path in parts or path == SUCCESS or path.startswith(OURS)]
     ours = [path for path in ours if not path.startswith(PROBES)]  # another driver is looking, too
     known = set(ours)
     strangers = [path for path in paths if path not in known and not path.startswith(("_", "."))]
-    return Output(tuple(ours), frozenset(parts.values()), frozenset(units), tuple(strangers))
+    return Output(tuple(ours), frozenset(parts.values()), frozenset(units), tuple(strangers), run or "")
+
+
+def look_again(store: Store, run: str) -> Output:
+    """List a run's output once more.
+
+    Raises:
+        RunReplaced: It is another run's by now.
+    """
+    output = look(store)
+    if not output.is_started or output.run != run:
+        raise _replaced(store)
+    return output
+
+
+def refuse_replaced(store: Store, run: str) -> None:
+    """See with one small read that an output still is this run's.
+
+    Raises:
+        RunReplaced: It is another's by now.
+    """
+    if _run_of(store) != run:
+        raise _replaced(store)
+
+
+def _run_of(store: Store) -> str | None:
+    """Return what the run calls itself whose settings stand there; None where none do."""
+    try:
+        return str(read_settings(store).get("run", ""))
+    except NotFound:
+        return None
+
+
+def _replaced(store: Store) -> RunReplaced:
+    return RunReplaced(
+        f"another run has replaced this one in {store.uri} (its {SETTINGS} is another by now); "
+        "nothing more of this run is written there"
+    )
 
 
 def existing_fault(output: Output, on_existing: str, uri: str) -> str | None:
@@ -112,12 +175,24 @@ def clear(store: Store, output: Output) -> None:
     """Remove an earlier run's results.
 
     The mark that all is done goes first and the settings last: what an interrupted removal leaves is still known as a
-    run's, and as an unfinished one. Parts go before their tars, as a part that stands says that its tar does.
+    run's, and as an unfinished one. Parts go before their tars, as a part that stands says that its tar does, and both
+    before the plan: by another one, they would hold other rows.
     """
     parts = [path for path in output.paths if PART_NAME.fullmatch(path)]
-    kept = {SUCCESS, SETTINGS, *parts}
-    for paths in ([SUCCESS], parts, [path for path in output.paths if path not in kept], [SETTINGS]):
+    units = [path for path in output.paths if path.startswith(f"{UNITS}/")]
+    kept = {SUCCESS, PLAN, SETTINGS, *parts, *units}
+    log.info("removing %d parts and %d units of an earlier run from %s", len(parts), len(units), store.uri)
+    for paths in ([SUCCESS], parts, units, [path for path in output.paths if path not in kept], [PLAN], [SETTINGS]):
         store.delete(paths)
+
+
+def sweep(store: Store, kept: str = "") -> None:
+    """Remove what crashed writers left half written, and all committed units but those in the folder `kept`.
+
+    Others are of runs that this one has replaced, or of workers that outlived their driver.
+    """
+    store.sweep()
+    store.delete([entry.path for entry in store.list(UNITS) if not entry.path.startswith(f"{kept}/")])
 
 
 def freeze_settings(store: Store, frozen: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +202,7 @@ def freeze_settings(store: Store, frozen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(store: Store) -> dict[str, Any]:
-    """Return what a run has frozen: `settings`, `weights`, `versions`."""
+    """Return what a run has frozen: `run`, `settings`, `device`, `check_device`, `weights`, `versions`."""
     frozen = json.loads(store.read(SETTINGS))
     assert isinstance(frozen, dict)
     return frozen
@@ -179,6 +254,18 @@ def refuse_other_device(frozen: Mapping[str, Any], devices: Mapping[str, str], u
         raise ConfigError(f"{uri} holds a run on another device", faults)
 
 
+def warn_of_other_versions(frozen: Mapping[str, Any]) -> None:
+    """Say so if a run goes on with other packages than it began with: its later answers may differ in last bits."""
+    before, now = frozen["versions"], versions()
+    changed = [
+        f"{name} (was {before.get(name, 'absent')}, now {now.get(name, 'absent')})"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        log.warning("the run began with other packages, and answers may differ from then on: %s", ", ".join(changed))
+
+
 def part_paths(store: Store) -> list[str]:
     """List the parts in order."""
     return [entry.path for entry in store.list() if PART_NAME.fullmatch(entry.path)]
@@ -187,24 +274,6 @@ def part_paths(store: Store) -> list[str]:
 def write_attempt(store: Store, name: str, numbers: Mapping[str, Any]) -> None:
     """Write down when, where and how far one start of the run went. Nothing else here knows of time."""
     store.publish(f"{ATTEMPTS}/{name}.json", json.dumps(numbers, indent=2).encode())
-
-
-def weights_digest(folders: Sequence[str]) -> str:
-    """Return a fingerprint of checkpoint folders: names, sizes and evenly spaced slices of the files that are read.
-
-    Reading every byte of 50 GB would take minutes at each start; slices tell two trainings of one architecture apart.
-    """
-    digest = hashlib.sha256()
-    for path in (path for folder in folders for path in sorted(Path(folder).iterdir())):
-        if not path.is_file() or not is_read(path.name):
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            for start in sorted({size * i // DIGEST_SLICES for i in range(DIGEST_SLICES)}):
-                file.seek(start)
-                digest.update(file.read(DIGEST_SLICE_BYTES))
-    return f"sha256:{digest.hexdigest()}"
 
 
 def versions(names: Sequence[str] = ("triptych", "ray", "torch", "pyarrow", "pillow", "tokenizers")) -> dict[str, str]:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.columns import ERROR
+from pipeline.ledger import RunError, read_settings
 from pipeline.rewrite import Place
-from pipeline.rounds import RunError
 from pipeline.storage.store import Store
 from pipeline.units import Unit, units_from_parquet, units_to_parquet
 from pipeline.write import READERS, Part, parquet_bytes
@@ -28,10 +28,17 @@ BEFORE = pa.list_(pa.struct([("key", pa.string()), ("shard", pa.string()), ("ind
 
 @dataclass(frozen=True)
 class Frozen:
-    """One retry as it was written down: its number, and the parts that it concerns, made of its units alone."""
+    """One retry as it was written down: its number, and the parts that it concerns, made of its units alone.
+
+    Attributes:
+        number: Its place among the retries.
+        parts: What is written anew.
+        run: What the run calls itself whose rows they are.
+    """
 
     number: int
     parts: list[Part]
+    run: str = ""
 
     @property
     def folder(self) -> str:
@@ -41,7 +48,7 @@ class Frozen:
     @property
     def units_folder(self) -> str:
         """Where its committed units stand."""
-        return f"{self.folder}/units"
+        return f"{self.folder}/units/{self.run}" if self.run else f"{self.folder}/units"
 
     def mark(self, part: Part) -> str:
         """Name the file that says what came of one part; its existence says that the part is written anew."""
@@ -123,4 +130,4 @@ def _files(store: Store) -> list[tuple[int, str]]:
 
 def _read(store: Store, number: int, parts: Sequence[Part]) -> Frozen:
     units = units_from_parquet(store.read(f"{RETRIES}/{number:04d}/{PLAN}"))
-    return Frozen(number, restrict(parts, units))
+    return Frozen(number, restrict(parts, units), read_settings(store).get("run", ""))

@@ -72,7 +72,8 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
 
     Raises:
         ConfigError: Something would keep the rows from being answered as before; nothing has changed.
-        RunError: There is no finished run, or rows are missing and further tries bring nothing.
+        RunError: There is no finished run, rows are missing and further tries bring nothing, or another run has
+            replaced this one.
         KeyboardInterrupt: Passed on after a clean stop.
     """
     started = time.monotonic()
@@ -80,6 +81,7 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     store = Store(settings.write.uri, settings.write.storage)
     if not ledger.look(store).is_done:
         raise RunError(f"found no finished run in {store.uri}; finish it with `triptych run`, then retry what failed")
+    ledger.sweep(store)
     parts = _parts_of(store, settings, job)
     last = last_number(store)
     standing = open_retry(store, parts, last)
@@ -91,7 +93,9 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     refuse_changed_shards(concerned, settings.read)
     placement, device = place_on_ray(settings, job, store, ready)
     devices = {"device": device, "check_device": check_device(job, placement)}
-    ledger.refuse_other_device(ledger.read_settings(store), devices, store.uri)
+    begun = ledger.read_settings(store)
+    ledger.refuse_other_device(begun, devices, store.uri)
+    ledger.warn_of_other_versions(begun)
     frozen = standing or freeze_retry(store, parts, last + 1, found)
     units = [unit for part in frozen.parts for unit in part.units]
     work = work_of(settings, job, store, replace(ready, units=units), **devices)
@@ -99,6 +103,8 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
         work = replace(work, units=frozen.units_folder, crashes=crashes)
         again = functools.partial(place_again, settings, job, devices)
         reached = Rounds(frozen.parts, work, placement, progress, books_of(frozen), again).run()
+    ledger.sweep(store)
+    store.delete([entry.path for entry in store.list(f"{frozen.folder}/units")])  # of workers that outlived a driver
     return _retried(store, frozen, count_results(store, time.monotonic() - started, reached.answered))
 
 
@@ -151,12 +157,14 @@ def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, frozen: Frozen)
 
     Raises:
         ValueError: A unit has not the rows that the plan gives it.
+        RunReplaced: The parts are another run's by now.
     """
     try:
         answered = [_answered(store, unit, schema, frozen) for unit in part.units]
         again = pa.concat_tables(answered)
         rows = _read_part(store, part, schema)
         standing = replace_rows(rows, again)
+        ledger.refuse_replaced(store, frozen.run)
         if not standing.equals(rows):
             # Only of rows that are well is counted what was odd, so nothing of those that had failed is in there yet.
             odd = sum((oddities_in(each.schema) for each in answered), oddities_in(rows.schema))
@@ -164,6 +172,7 @@ def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, frozen: Frozen)
         numbers = count_failures(only_places(standing, spans(again)))
         store.publish(frozen.mark(part), json.dumps(numbers, indent=2).encode())
     except NotFound:
+        ledger.refuse_replaced(store, frozen.run)
         # Another driver may have written the part and removed its units under our hands; anything else is an error.
         if not store.exists(frozen.mark(part)):
             raise
@@ -199,6 +208,7 @@ def _answered(store: Store, unit: Unit, schema: pa.Schema, frozen: Frozen) -> pa
 
 def _look(store: Store, *, frozen: Frozen) -> ledger.Output:
     """List a retry's own folder: as parts those that are written anew, as units those that it has committed."""
+    ledger.refuse_replaced(store, frozen.run)
     paths = {entry.path for entry in store.list(frozen.folder)}
     parts = [part.number for part in frozen.parts if frozen.mark(part) in paths]
     names = (unit.name for part in frozen.parts for unit in part.units)

@@ -18,6 +18,8 @@ import pyarrow as pa
 from pipeline import ledger
 from pipeline.actors import Work
 from pipeline.cluster.placement import NodesLost, Placement, PlacementError
+from pipeline.ledger import RunError as RunError
+from pipeline.ledger import RunReplaced
 from pipeline.rows import part_schema
 from pipeline.storage.store import StorageError, Store, Unreachable
 from pipeline.storage.watch import watched
@@ -29,10 +31,6 @@ log = logging.getLogger(__name__)
 # So many rounds one after the other may end soon after they began; each of them loads the model again.
 MOST_SHORT_ROUNDS = 5
 SHORT_ROUND_S = 1800.0
-
-
-class RunError(Exception):
-    """The run stopped before every row had its place; what is committed stays."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,12 @@ class Rounds:
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
+        except RunReplaced:
+            outcome = "replaced"  # nobody will look for this one's numbers there
+            raise
         finally:
-            self._write_attempt(outcome, began)
+            if outcome != "replaced":
+                self._write_attempt(outcome, began)
         return self._reached
 
     def _look(self) -> Parts:
@@ -174,6 +176,8 @@ class Rounds:
         except NodesLost as lost:
             self._place_again(lost)
             return
+        except RunReplaced:
+            raise
         except Exception as error:  # Ray passes on anything that a step raised
             failure = error
         why = _why(failure, len(missing))

@@ -41,6 +41,7 @@ ANSWER = pa.schema(
 
 # Columns that exist only between two steps. The dot keeps them apart from any column of an input.
 UNIT = "input.unit"
+UNIT_ROWS = "input.unit_rows"  # how many of the input's rows the unit has; none may be lost on the way
 MODEL_INPUT = pa.schema(
     [
         ("input.answer", pa.int32()),  # which of the row's answers this one is
@@ -84,6 +85,12 @@ def row_seed(run_seed: int, key: str) -> int:
     """
     digest = hashlib.blake2b(f"{run_seed}/0/{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def with_unit(rows: pa.Table, name: str, num_rows: int) -> pa.Table:
+    """Return rows with the columns that say of which unit they are."""
+    rows = rows.append_column(UNIT, pa.array([name] * rows.num_rows, pa.string()))
+    return rows.append_column(UNIT_ROWS, pa.array([num_rows] * rows.num_rows, pa.int64()))
 
 
 def count_rows(results: pa.Table) -> int:

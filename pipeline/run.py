@@ -21,12 +21,11 @@ from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import freeze_plan, rows_per_part
 from pipeline.preflight.check import Ready, check, check_device, place_again, place_on_ray
-from pipeline.rounds import Books, Progress, Rounds
+from pipeline.rounds import Books, Progress, Rounds, RunError
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
 from pipeline.storage.store import Store
-from pipeline.units import Unit
-from pipeline.write import plan_parts
+from pipeline.write import merge_part, plan_parts
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
 
     Raises:
         ConfigError: Something would keep the run from working; every fault is listed and nothing has started.
-        RunError: Units are missing and further tries bring nothing.
+        RunError: Units are missing and further tries bring nothing, or another run has replaced this one.
         KeyboardInterrupt: Passed on after a clean stop.
     """
     started = time.monotonic()
@@ -85,20 +84,22 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     ready = check(settings, job, store)
     if ready.is_done:
         log.info("%s holds this run, finished; nothing to do", store.uri)
+        ledger.sweep(store)
         return count_results(store, time.monotonic() - started, 0)
     placement, device = place_on_ray(settings, job, store, ready)
     devices = {"device": device, "check_device": check_device(job, placement)}
-    units = _freeze(settings, store, ready, devices)
-    num_rows = rows_per_part(settings.write.rows_per_part, units, job)
-    parts = plan_parts(units, num_rows, have_tars=settings.write.webdataset)
-    work = work_of(settings, job, store, replace(ready, units=units), **devices)
-    store.sweep()  # what a start that was killed left half written
-    books = Books(note={"first_writer_wins": ready.first_wins})
+    ready = _freeze(settings, store, ready, devices)
+    num_rows = rows_per_part(settings.write.rows_per_part, ready.units, job)
+    parts = plan_parts(ready.units, num_rows, have_tars=settings.write.webdataset)
+    work = work_of(settings, job, store, ready, **devices)
+    ledger.sweep(store, work.units)  # what a start that was killed left half written, and what a replaced run has left
+    books = _books(store, ready)
     with crash_ledger(settings.limits.attempts) as crashes:
         again = partial(place_again, settings, job, devices)
         reached = Rounds(parts, replace(work, crashes=crashes), placement, progress, books, again).run()
+    ledger.refuse_replaced(store, ready.run)
     store.publish(ledger.SUCCESS, b"")
-    store.sweep()  # and of actors that were killed since
+    ledger.sweep(store)  # and of actors that were killed since
     return count_results(store, time.monotonic() - started, reached.answered)
 
 
@@ -120,23 +121,50 @@ def work_of(
         unit_rows=max(unit.num_rows for unit in ready.units),
         load=load_generate,
         check_model=checking and checking.model_copy(update={"device": check_device, "path": ready.check_path}),
+        weights=ready.digests,
+        units=ledger.units_folder(ready.run),
     )
 
 
-def _freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Mapping[str, str]) -> list[Unit]:
+def _books(store: Store, ready: Ready) -> Books:
+    """Return how a run is kept account of: only as long as the output is its own."""
+    return Books(
+        look=partial(ledger.look_again, run=ready.run),
+        merge=partial(
+            merge_part,
+            folder=ledger.units_folder(ready.run),
+            check=partial(ledger.refuse_replaced, store, ready.run),
+        ),
+        note={"first_writer_wins": ready.first_wins},
+    )
+
+
+def _freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Mapping[str, str]) -> Ready:
     """Write settings and plan down before the first unit, or go on with those that stand there."""
     if ready.is_started:
-        ledger.refuse_other_device(ledger.read_settings(store), devices, store.uri)
-        return ready.units
+        ledger.refuse_replaced(store, ready.run)
+        frozen = ledger.read_settings(store)
+        ledger.refuse_other_device(frozen, devices, store.uri)
+        ledger.warn_of_other_versions(frozen)
+        return ready
     if settings.write.on_existing == "replace":
         ledger.clear(store, ledger.look(store))
     dumped = dump_settings(settings)
-    frozen = {"settings": dumped, **devices, "weights": ready.weights, "versions": ledger.versions()}
+    ours = ledger.new_run()
+    frozen = {"run": ours, "settings": dumped, **devices, "weights": ready.weights, "versions": ledger.versions()}
     standing = ledger.freeze_settings(store, frozen)
     # Another driver may have been faster: then its settings and its plan hold, or ours are refused.
     ledger.refuse_other_answers(standing, dumped, ready.weights, store.uri)
     ledger.refuse_other_device(standing, devices, store.uri)
-    return freeze_plan(store, ready.units, ready.warnings)
+    run = standing.get("run", "")
+    if run == ours:  # what stands there all the same is of a run that this one has replaced while it was writing
+        store.delete(ledger.part_paths(store))
+    units = freeze_plan(store, ready.units, ready.warnings)
+    if run == ours and units != ready.units:
+        store.delete([ledger.PLAN])
+        store.delete([ledger.SETTINGS])
+        raise RunError(f"another run that was starting in {store.uri} has left its plan there; start this one again")
+    return replace(ready, units=units, run=run)
 
 
 def count_results(store: Store, seconds: float, answered: int) -> RunResult:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from pipeline.rows import ODDITIES, UNIT, count_rows
+from pipeline.rows import ODDITIES, UNIT, UNIT_ROWS, count_rows
 from pipeline.settings import Address, Settings
 from pipeline.storage.store import NotFound, StorageSettings, Store
 from pipeline.tars import has_pictures, picture_tar, tar_path
@@ -44,7 +44,11 @@ class WriteSettings(Settings):
         default="auto", description="rows read, answered and committed together"
     )
     webdataset: bool = Field(default=False, description="write drawn pictures as tar shards too, for training loaders")
-    on_existing: Literal["resume", "fail", "replace"] = "resume"
+    on_existing: Literal["resume", "fail", "replace"] = Field(
+        default="resume",
+        description="what if a run stands there: go on with it, refuse, or remove it, even if it is the same, finished "
+        "or not, and start over",
+    )
     storage: StorageSettings = StorageSettings()
 
 
@@ -95,13 +99,16 @@ def commit_unit(block: pa.Table, store: Store, folder: str = UNITS) -> pa.Table:
     names = pc.unique(block.column(UNIT)).to_pylist()
     if len(names) != 1:
         raise ValueError(f"a block holds rows of {len(names)} units {names[:3]}, expected exactly one")
+    found, expected = count_rows(block), block.column(UNIT_ROWS)[0].as_py()
+    if found != expected:
+        raise ValueError(f"unit {names[0]} has come with {found} rows, the plan says {expected}")
     odd = oddities_of(block)
     block = block.drop_columns([ODDITIES]) if ODDITIES in block.column_names else block
-    data = parquet_bytes(with_oddities(block.drop_columns([UNIT]), odd))
+    data = parquet_bytes(with_oddities(block.drop_columns([UNIT, UNIT_ROWS]), odd))
     store.publish(unit_path(names[0], folder), data)
     numbers = {
         "unit": names,
-        "rows": [count_rows(block)],
+        "rows": [found],
         "failed": [block.num_rows - block.column("error").null_count],
         "prompt_tokens": [pc.sum(block.column("prompt_tokens")).as_py() or 0],
         "output_tokens": [pc.sum(block.column("output_tokens")).as_py() or 0],
@@ -211,26 +218,46 @@ class Parts:
         return part
 
 
-def merge_part(store: Store, part: Part, schema: pa.Schema) -> None:
+def merge_part(
+    store: Store, part: Part, schema: pa.Schema, folder: str = UNITS, check: Callable[[], None] = lambda: None
+) -> None:
     """Publish a part made of its committed units, its tar before it, then remove those.
 
     Where the part stands, so does the tar; one whose part a crash kept away has the bytes that it would get again.
+
+    Args:
+        store: The output.
+        part: What to make.
+        schema: The part gets it.
+        folder: Where the units stand.
+        check: Called just before anything is written; raises if this run may write there no more.
 
     Raises:
         ValueError: A unit has not the rows that the plan gives it.
     """
     try:
         with ThreadPoolExecutor(READERS) as readers:
-            tables = list(readers.map(lambda unit: read_unit_rows(store, unit, schema), part.units))
+            tables = list(readers.map(lambda unit: read_unit_rows(store, unit, schema, folder), part.units))
         rows = with_oddities(pa.concat_tables(tables), sum((oddities_in(table.schema) for table in tables), Counter()))
+        check()
         if part.has_tar:
-            store.publish(tar_path(part.number), picture_tar(part.number, rows))
-        store.publish(part.path, parquet_bytes(rows))
+            _write(store, tar_path(part.number), picture_tar(part.number, rows))
+        _write(store, part.path, parquet_bytes(rows))
     except NotFound:
+        check()
         # Another driver may have merged the part and removed its units under our hands; anything else is an error.
         if not store.exists(part.path):
             raise
-    store.delete([unit_path(unit.name) for unit in part.units])
+    store.delete([unit_path(unit.name, folder) for unit in part.units])
+
+
+def _write(store: Store, path: str, data: bytes) -> None:
+    """Publish what units make; another driver of this run has made the same of them.
+
+    Anything else there is the last word of a run that this one has replaced, sent off before that could know.
+    """
+    if not store.publish(path, data) and store.read(path) != data:
+        store.replace(path, data)
 
 
 def read_unit_rows(store: Store, unit: Unit, schema: pa.Schema, folder: str = UNITS) -> pa.Table:

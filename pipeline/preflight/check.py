@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -28,6 +28,7 @@ from pipeline.preflight.nodes import Place, look_at_nodes, marked
 from pipeline.preflight.sample import check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.rows import READ, part_schema
 from pipeline.settings import ConfigError, dump_settings
+from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.probes import conditional_writes
 from pipeline.storage.store import Store
 from pipeline.stream import units_on_their_way
@@ -55,6 +56,8 @@ class Ready:
         row_bytes: Of a row made ready for the model; 0 where no row was looked at.
         warnings: What is wrong with the input although its rows can be read, where it was planned just now.
         first_wins: Whether the output lets the first of two writers win; None where it was not tried.
+        digests: Fingerprints of the checkpoints by the paths under which the actors find them.
+        run: What the run in the output calls itself, if this is one that goes on.
     """
 
     model_path: str
@@ -68,6 +71,8 @@ class Ready:
     row_bytes: int = 0
     warnings: Sequence[str] = ()
     first_wins: bool | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
 
 
 def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
@@ -99,7 +104,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         first_wins = tried(faults, "write.uri", lambda: _probe(store))
     if faults or not (output and asked and units):
         raise ConfigError("the run cannot start", faults)
-    weights = ledger.weights_digest([one.folder for one in (asked, checking) if one])
+    weights = weights_digest([one.folder for one in (asked, checking) if one])
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
         if not is_done:
@@ -116,6 +121,8 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         row_bytes=row_bytes(planned.sample) if planned else 0,
         warnings=planned.warnings if planned else (),
         first_wins=first_wins,
+        digests={one.path: weights_digest([one.folder]) for one in (asked, checking) if one},
+        run=output.run if goes_on else "",
     )
 
 

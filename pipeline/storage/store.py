@@ -61,8 +61,7 @@ class Store:
     Attributes:
         uri: A local folder (made absolute, so that workers elsewhere find it) or an fsspec URL.
         settings: How to reach it.
-        patience_s: How long a store that does not answer is asked again before `Unreachable`, where not as
-            the settings say.
+        patience_s: How long a store that does not answer is asked again before `Unreachable`; None: as settings say.
     """
 
     uri: str
@@ -268,7 +267,9 @@ class Store:
         return True
 
     def _writer(self, path: str) -> str | None:
-        return cast("str | None", self._fs.metadata(self._full(path), refresh=True).get("writer"))
+        with contextlib.suppress(FileNotFoundError):  # another driver has removed it already
+            return cast("str | None", self._fs.metadata(self._full(path), refresh=True).get("writer"))
+        return None
 
     def _put(self, path: str, data: bytes) -> None:
         options = {"chunksize": len(data) + 1} if scheme_of(self.uri) in S3_SCHEMES else {}

@@ -28,7 +28,7 @@ from pipeline.cluster.start import RaySettings, start_ray
 from pipeline.guard import Step
 from pipeline.plan import read_plan
 from pipeline.read import read_unit
-from pipeline.rows import UNIT
+from pipeline.rows import with_unit
 from pipeline.run import run
 from pipeline.storage.store import Store
 from pipeline.units import Unit
@@ -149,7 +149,7 @@ def _in_a_loop(folder: Path, number: int, load: Callable[[Work], Step]) -> Watch
 
 async def _unit(unit: Unit, work: Work, prepare: StepActor, generate: StepActor) -> int:
     table = read_unit(unit, work.read)
-    block = table.append_column(UNIT, pa.array([unit.name] * table.num_rows, pa.string()))
+    block = with_unit(table, unit.name, unit.num_rows)
     committed = commit_unit(await generate(await prepare(block)), work.store)
     return int(committed["rows"][0].as_py())
 

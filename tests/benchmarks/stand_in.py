@@ -19,7 +19,7 @@ from pipeline.actors import Work
 from pipeline.answerer import Answered, Answerer
 from pipeline.generate import Generate, sampling_of
 from pipeline.guard import Step
-from pipeline.rows import ANSWER, IDENTITY, MODEL_INPUT, UNIT, kept_columns, part_schema
+from pipeline.rows import ANSWER, IDENTITY, MODEL_INPUT, UNIT, UNIT_ROWS, kept_columns, part_schema
 from tests.plain_job import PlainJob
 
 WORDS = "a picture of something"
@@ -98,7 +98,7 @@ def load_no_generate(work: Work) -> Step:
             if field.name not in columns:
                 columns[field.name] = pa.array([values[field.name]], field.type).take(pa.array([0] * n))
         table = pa.table([columns[name] for name in schema.names], schema=schema)
-        return table.append_column(UNIT, block.column(UNIT))
+        return table.append_column(UNIT, block.column(UNIT)).append_column(UNIT_ROWS, block.column(UNIT_ROWS))
 
     return step
 

@@ -47,7 +47,7 @@ def test_sigterm_ends_a_run_cleanly_and_leaves_none_of_its_processes(tmp_path: P
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        while process.poll() is None and not list(out.glob("_triptych/units/*.parquet")):
+        while process.poll() is None and not list(out.glob("_triptych/units/*/*.parquet")):
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=300)
@@ -56,7 +56,7 @@ def test_sigterm_ends_a_run_cleanly_and_leaves_none_of_its_processes(tmp_path: P
     (attempt,) = [json.loads(path.read_text()) for path in (out / "_triptych/attempts").iterdir()]
     assert attempt["outcome"] == "interrupted"
     assert wait_until_gone(process.pid), "Ray's processes live on"
-    assert list(out.glob("_triptych/units/*.parquet"))
+    assert list(out.glob("_triptych/units/*/*.parquet"))
 
 
 def wait_until_gone(session: int) -> bool:

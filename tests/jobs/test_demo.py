@@ -154,14 +154,14 @@ def test_an_interrupted_run_ends_with_code_130_and_goes_on(tmp_path):
     path = config(tmp_path, job={"kind": "vqa"})
     process = triptych("run", path, folder=tmp_path)
     deadline = time.monotonic() + 200
-    while not list((tmp_path / "out").rglob("_triptych/units/*.parquet")) and time.monotonic() < deadline:
+    while not list((tmp_path / "out").rglob("_triptych/units/*/*.parquet")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     code, _, err = finished(process)
     assert code == 130, err
     assert "interrupted; what is committed stays" in err and "Traceback" not in err
-    done = len(list((tmp_path / "out").rglob("_triptych/units/*.parquet")))
+    done = len(list((tmp_path / "out").rglob("_triptych/units/*/*.parquet")))
     code, out, err = finished(triptych("run", path, folder=tmp_path))
     assert code == 0, err
     table = pq.read_table(tmp_path / "out")

@@ -8,7 +8,7 @@ from pipeline.answerer import Answerer
 from pipeline.engine_thread import EngineDied, EngineThread
 from pipeline.generate import Generate
 from pipeline.preprocess import Preprocess
-from pipeline.rows import ODDITIES, UNIT, part_schema, row_seed
+from pipeline.rows import ODDITIES, UNIT, UNIT_ROWS, part_schema, row_seed
 from tests.pipeline.toys import READ_SCHEMA, ToyEngine, ToyJob, ToyProcessor, ToySequence, read_rows
 
 SAMPLING = Sampling(max_new_tokens=60, seed=3)
@@ -37,7 +37,7 @@ def test_rows_leave_in_the_order_in_which_they_came() -> None:
 def test_a_block_has_the_schema_of_a_part_and_the_name_of_its_unit() -> None:
     table = generated("abc")
     expected = part_schema(READ_SCHEMA, ToyJob())
-    assert table.drop_columns([ODDITIES, UNIT]).schema == expected
+    assert table.drop_columns([ODDITIES, UNIT, UNIT_ROWS]).schema == expected
     (row,) = table.to_pylist()
     assert row["model"] == "toy" and row["prompt"] == "abc" and row["text"] == "abc"
     assert row["output_token_ids"] == [1, 2, 3] and row["output_logprobs"] == [-0.5] * 3

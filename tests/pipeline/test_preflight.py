@@ -13,6 +13,7 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import freeze_plan
 from pipeline.preflight.check import Ready, check
 from pipeline.settings import ConfigError, check_settings, dump_settings
+from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import png, tar_bytes, write_shards
 from tests.pipeline.toys import ToyJob
@@ -135,13 +136,13 @@ def test_a_run_from_before_a_setting_was_there_is_told_so(tmp_path: Path, checkp
 
 def test_a_checkpoints_fingerprint_is_that_of_the_files_that_are_read(tmp_path: Path, checkpoint: Path) -> None:
     folder = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
-    before = ledger.weights_digest([str(folder)])
+    before = weights_digest([str(folder)])
     (folder / "original").mkdir()
     for name in ("original/params.json", "original/consolidated.00.pth", "README.md", "._config.json"):
         (folder / name).write_text("{}")
-    assert ledger.weights_digest([str(folder)]) == before
+    assert weights_digest([str(folder)]) == before
     (folder / "chat_template.jinja").write_text("another")
-    assert ledger.weights_digest([str(folder)]) != before
+    assert weights_digest([str(folder)]) != before
 
 
 def broken_start(folder: Path, rows: int, broken: int) -> Path:

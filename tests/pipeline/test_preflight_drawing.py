@@ -12,6 +12,7 @@ from pipeline import ledger
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import Ready, check
 from pipeline.settings import ConfigError, check_settings
+from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.store import Store
 from tests.pipeline.toys import ToyJob
 from tests.tiny import tiny_aria, tiny_emu3
@@ -104,7 +105,7 @@ def test_both_models_are_in_the_fingerprint(tmp_path: Path, emu3: Path, aria: Pa
         drawing(settings(tmp_path, emu3)),
         drawing(settings(tmp_path, emu3), check={"model": {"path": str(aria)}}),
     )
-    assert alone.weights == ledger.weights_digest([str(emu3)]) != both.weights
+    assert alone.weights == weights_digest([str(emu3)]) != both.weights
     assert both.check_path == str(aria) and alone.check_path == ""
 
 

@@ -18,7 +18,7 @@ from pipeline.retries import BEFORE, Frozen, failed_rows, freeze_retry, last_num
 from pipeline.retry import books_of, refuse_changed_shards, rewrite_part
 from pipeline.rewrite import replace_rows
 from pipeline.rounds import RunError
-from pipeline.rows import ODDITIES, UNIT
+from pipeline.rows import ODDITIES, with_unit
 from pipeline.settings import ConfigError
 from pipeline.storage.store import NotFound, Store
 from pipeline.tars import picture_tar
@@ -79,7 +79,7 @@ def names(store: Store) -> list[str]:
 
 def commit(store: Store, unit: Unit, frozen: Frozen, *rows: dict[str, Any]) -> None:
     block = table(*rows)
-    commit_unit(block.append_column(UNIT, pa.array([unit.name] * len(rows))), store, frozen.units_folder)
+    commit_unit(with_unit(block, unit.name, len(rows)), store, frozen.units_folder)
 
 
 def empty_store(kind: str, request: pytest.FixtureRequest) -> Store:
@@ -94,6 +94,7 @@ def empty_store(kind: str, request: pytest.FixtureRequest) -> Store:
 def store(request: pytest.FixtureRequest) -> Store:
     """The output of a finished run of ten rows, of which three of the first part have failed."""
     store = empty_store(request.param, request)
+    ledger.freeze_settings(store, {"run": "a-run"})
     for part in PARTS:
         numbers = range(part.units[0].start, part.units[-1].stop)
         store.publish(part.path, parquet_bytes(table(*(row(n, GONE if n in FAILED else None) for n in numbers))))
@@ -155,7 +156,8 @@ def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(
     assert after["index"].to_pylist() == before["index"].to_pylist()
     assert after["error"].to_pylist()[5] == BROKEN
     left = [name for name in names(store) if name.startswith("_triptych")]
-    assert left == ["_triptych/retries/0001/part-00000.json", "_triptych/retries/0001/plan.parquet"]
+    folder = "_triptych/retries/0001"
+    assert left == [f"{folder}/part-00000.json", f"{folder}/plan.parquet", ledger.SETTINGS]
     assert json.loads(store.read(left[0])) == {
         "rows": 3,
         "recovered": 2,
@@ -179,7 +181,7 @@ def test_what_was_odd_about_rows_that_are_well_now_is_counted_once(store: Store,
     store.replace(part.path, parquet_bytes(with_oddities(read_part(store, part), {"cmyk": 2, "exif_turned": 1})))
     for unit, rows in zip(part.units, ([row(1)], [row(4), row(5, BROKEN)]), strict=True):
         odd = pa.array([["cmyk"], ["animated"]][: len(rows)], pa.list_(pa.string()))
-        block = table(*rows).append_column(UNIT, pa.array([unit.name] * len(rows))).append_column(ODDITIES, odd)
+        block = with_unit(table(*rows), unit.name, len(rows)).append_column(ODDITIES, odd)
         commit_unit(block, store, frozen.units_folder)
     units = {path: store.read(path) for path in names(store) if "/units/" in path}
     for _ in range(2):  # the second time as after a kill before the mark
@@ -272,9 +274,10 @@ def test_one_failed_row_can_become_several_pictures_and_the_tar_gets_them_too(tm
 
     first = [*drawn(0, None, b"A", b"B"), *drawn(1, GONE), *drawn(2, None, b"E")]
     store.publish(part.path, parquet_bytes(pa.Table.from_pylist(first, schema=schema)))
+    ledger.freeze_settings(store, {})
     frozen = freeze_retry(store, [part], 1, failed_rows(store, [part]))
     again = pa.Table.from_pylist(drawn(1, None, b"C", b"D"), schema=schema)
-    commit_unit(again.append_column(UNIT, pa.array([UNITS[0].name] * 2)), store, frozen.units_folder)
+    commit_unit(with_unit(again, UNITS[0].name, 1), store, frozen.units_folder)
     rewrite_part(store, frozen.parts[0], schema, frozen=frozen)
     rows = read_part(store, part)
     assert rows["image"].to_pylist() == [b"A", b"B", b"C", b"D", b"E"]

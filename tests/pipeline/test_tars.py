@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import ledger
 from pipeline.columns import ERROR
-from pipeline.rows import UNIT
+from pipeline.rows import with_unit
 from pipeline.storage.store import Store
 from pipeline.tars import has_pictures, picture_tar, tar_path
 from pipeline.write import Part, Parts, commit_unit, merge_part, parquet_bytes, plan_parts
@@ -174,15 +174,15 @@ def commit(store: Store, *units: int) -> None:
         table = drawn(*([{**rows[0], "error": FAILED}, *rows[2:]] if unit == 1 else rows))
         for field in COUNTS:
             table = table.append_column(field, pa.array([1] * table.num_rows, field.type))
-        commit_unit(table.append_column(UNIT, pa.array([UNITS[unit].name] * table.num_rows, pa.string())), store)
+        commit_unit(with_unit(table, UNITS[unit].name, UNITS[unit].num_rows), store)
 
 
 def test_a_part_has_its_tar_beside_it(store: Store) -> None:
     merged = Parts(store, plan_parts(UNITS, 4, have_tars=True), [], COUNTED)
-    for unit in (0, 1, 2):
-        commit(store, unit)
-        merged.add(UNITS[unit].name)
-    merged.close()
+    with merged:
+        for unit in (0, 1, 2):
+            commit(store, unit)
+            merged.add(UNITS[unit].name)
     assert [entry.path for entry in store.list()] == [
         *["_webdataset/part-00000.tar", "_webdataset/part-00001.tar", "part-00000.parquet", "part-00001.parquet"]
     ]

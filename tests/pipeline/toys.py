@@ -23,7 +23,7 @@ from models.types import (
 )
 from pipeline.columns import ERROR
 from pipeline.job import Check
-from pipeline.rows import UNIT
+from pipeline.rows import with_unit
 from pipeline.units import Unit
 
 READ_SCHEMA = pa.schema(
@@ -42,7 +42,7 @@ def read_rows(rows: Sequence[Mapping[str, Any]], unit: str = "00000000", schema:
     """What the reader gives for one unit."""
     defaults = {"shard": "s.tar", "images": [b"jpeg"], "text": "look", "error": None}
     table = pa.Table.from_pylist([{"index": i, **defaults, **row} for i, row in enumerate(rows)], schema=schema)
-    return table.append_column(UNIT, pa.array([unit] * len(rows), pa.string()))
+    return with_unit(table, unit, len(rows))
 
 
 SAMPLING = Sampling()

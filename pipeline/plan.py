@@ -1,6 +1,6 @@
 """Cut the input into units once, and freeze the cut: a run that goes on later never looks at the listing again.
 
-The size of a unit follows from the tiles of the first rows. This file knows nothing of Ray.
+The size of a unit follows from the first rows, from their files and from their tiles. It knows nothing of Ray.
 """
 
 import math
@@ -22,8 +22,10 @@ from pipeline.units import (
     warnings_from_parquet,
 )
 
-# Of tiles, in one unit: a few units in flight must fit the object store.
+# Of tiles or of image files, in one unit: a few units in flight must fit the object store.
 UNIT_BYTES = 120 * 10**6
+# Tiles have a few sizes, files any: those that later rows name may well be larger than those of the first.
+FILES_MAY_GROW = 2
 LEAST_ROWS, MOST_ROWS = 8, 512
 # A small input is still cut into so many units, so that several actors find work and progress can be seen; but not into
 # units of fewer than LEAST_ROWS, unless the rows are large: the 64 frames of a video are 46 MB.
@@ -34,8 +36,17 @@ UNIT_PICTURES = 8
 UNITS_PER_PART = 32
 
 
-def make_plan(read: ReadSettings, unit_rows: int | str, sample: Sequence[pa.Table], job: Job) -> InputPlan:
-    """Cut the input into units of `unit_rows`; `auto` measures the first rows, made ready.
+def make_plan(
+    read: ReadSettings, unit_rows: int | str, sample: Sequence[pa.Table], image_bytes: int, job: Job
+) -> InputPlan:
+    """Cut the input into units of `unit_rows`; `auto` goes by the first rows.
+
+    Args:
+        read: The input.
+        unit_rows: The most rows of a unit, or `auto`.
+        sample: The first rows, made ready.
+        image_bytes: Of the image files that a row names, on average over the first rows.
+        job: What is asked.
 
     Raises:
         ReadError: The input cannot be read, or holds nothing.
@@ -44,7 +55,7 @@ def make_plan(read: ReadSettings, unit_rows: int | str, sample: Sequence[pa.Tabl
         return plan_input(read, unit_rows)
     if job.picture is not None:
         return plan_input(read, max(1, UNIT_PICTURES // max(map(_answers_per_row, sample))))
-    rows = rows_by_memory([_tile_bytes(block) for block in sample])
+    rows = rows_by_memory([FILES_MAY_GROW * image_bytes, *map(_tile_bytes, sample)])
     planned = plan_input(read, rows)
     if planned.units[0].format == "video":  # a decoder that crashes takes the unit's other rows along
         return plan_input(read, 1)
@@ -60,7 +71,7 @@ def rows_per_part(setting: int | str, units: Sequence[Unit], job: Job) -> int:
 
 
 def rows_by_memory(bytes_per_row: Sequence[int]) -> int:
-    """Say how many rows a unit may have, given the tiles of some."""
+    """Say how many rows a unit may have, given the bytes of some."""
     return max(1, min(MOST_ROWS, UNIT_BYTES // max(1, *bytes_per_row)))
 
 

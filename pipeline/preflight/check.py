@@ -10,23 +10,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import pyarrow as pa
-
-from models.types import Processor, Sampling
 from pipeline import ledger
 from pipeline.cluster.placement import Engines, Node, Placement, PlacementError, place
 from pipeline.cluster.start import ClusterError, nodes, start_ray
-from pipeline.generate import max_length_of, sampling_of
 from pipeline.job import Job
-from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import make_plan, read_plan
+from pipeline.plan import read_plan
 from pipeline.preflight.changes import refuse_changed_input
+from pipeline.preflight.inputs import Plan, column_faults, cut_input, refuse_duplicates, sample_faults
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
-from pipeline.preflight.models import CHECK, Looked, look_at_check, look_at_model, tried
+from pipeline.preflight.models import CHECK, look_at_check, look_at_model, tried
 from pipeline.preflight.nodes import Place, look_at_nodes, marked
-from pipeline.preflight.sample import check_length_fault, failure_fault, length_fault, row_bytes, take_sample
-from pipeline.rows import READ, part_schema
+from pipeline.preflight.sample import row_bytes
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.probes import conditional_writes
@@ -53,7 +48,7 @@ class Ready:
         check_path: Where the actors find the checkpoint that checks, if any does.
         num_weights: Values that an engine loads.
         num_check_weights: The same of the checkpoint that checks.
-        row_bytes: Of a row made ready for the model; 0 where no row was looked at.
+        row_bytes: Of a row, as it is read or made ready for the model; 0 where no row was looked at.
         warnings: What is wrong with the input although its rows can be read, where it was planned just now.
         first_wins: Whether the output lets the first of two writers win; None where it was not tried.
         digests: Fingerprints of the checkpoints by the paths under which the actors find them.
@@ -92,13 +87,13 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     checking = look_at_check(faults, settings, job, is_done)
     faults += _drawing_faults(settings, job)
     processor = asked.processor if asked else None
-    planned = tried(faults, "read", lambda: Plan(read_plan(store)) if goes_on else _planned(settings, job, processor))
+    planned = tried(faults, "read", lambda: Plan(read_plan(store)) if goes_on else cut_input(settings, job, processor))
     units = planned.units if planned else []
-    columns = _column_faults(units[0].table_schema, job) if units else []
+    columns = column_faults(units[0].table_schema, job) if units else []
     # Without its columns, no row can be made ready; that is said once.
-    faults += columns or (_sample_faults(settings, job, planned.sample, asked, checking) if planned else [])
+    faults += columns or (sample_faults(settings, job, planned.sample, asked, checking) if planned else [])
     if units and job.needs_unique_keys and not goes_on:
-        tried(faults, "read", lambda: _refuse_duplicates(units, settings, job))
+        tried(faults, "read", lambda: refuse_duplicates(units, settings, job))
     first_wins = None
     if output and not output.is_done and not existing:  # last, because it is the one check that writes
         first_wins = tried(faults, "write.uri", lambda: _probe(store))
@@ -118,7 +113,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         check_path=checking.path if checking else "",
         num_weights=asked.num_weights,
         num_check_weights=checking.num_weights if checking else 0,
-        row_bytes=row_bytes(planned.sample) if planned else 0,
+        row_bytes=max(row_bytes(planned.sample), planned.image_bytes) if planned else 0,
         warnings=planned.warnings if planned else (),
         first_wins=first_wins,
         digests={one.path: weights_digest([one.folder]) for one in (asked, checking) if one},
@@ -235,67 +230,9 @@ def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
     return faults
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The units of a run and, where they were cut just now, the first rows made ready and what is wrong with shards."""
-
-    units: list[Unit]
-    sample: Sequence[pa.Table] = ()
-    warnings: Sequence[str] = ()
-
-
-def _planned(settings: PipelineSettings, job: Job, processor: Processor | None) -> Plan:
-    if processor is None:  # there is a fault already; look only whether the input has one too
-        return Plan(make_plan(settings.read.model_copy(update={"limit": 1}), 1, [], job).units)
-    sample = take_sample(settings.read, processor, job, sampling_of(settings.generate, job.sampling))
-    planned = make_plan(settings.read, settings.write.unit_rows, sample, job)
-    for warning in planned.warnings:
-        log.warning("%s", warning)
-    return Plan(planned.units, sample, planned.warnings)
-
-
-def _sample_faults(
-    settings: PipelineSettings, job: Job, sample: Sequence[pa.Table], asked: Looked | None, checking: Looked | None
-) -> list[str]:
-    """Say whether the first rows all fail, or are too long for the model that answers or for the one that checks."""
-    if asked is None:
-        return []
-    limit = asked.processor.max_position_embeddings
-    max_length = max_length_of(settings.generate, limit, draws=job.picture is not None)
-    found = [failure_fault(sample, settings.limits.max_failed_share)]
-    found.append(length_fault(sample, max_length, sampling_of(settings.generate, job.sampling)))
-    if checking and job.check:
-        generate = job.check.settings.generate
-        max_length = max_length_of(generate, checking.processor.max_position_embeddings, draws=False)
-        sampling = sampling_of(generate, Sampling())
-        found.append(check_length_fault(sample, job, asked.processor, checking.processor, max_length, sampling))
-    return [fault for fault in found if fault]
-
-
 def _probe(store: Store) -> bool:
     first_wins = conditional_writes(store)
     if not first_wins:
         # Names and contents are deterministic, so two writers of one object still leave equal bytes.
         log.warning("%s lets a later writer win over an earlier one; do not run twice at once", store.uri)
     return first_wins
-
-
-def _refuse_duplicates(units: list[Unit], settings: PipelineSettings, job: Job) -> None:
-    if keys := duplicate_keys(units, settings.read):
-        raise ValueError(
-            f"several rows have the key {', '.join(map(repr, keys))}, but job {job.kind} needs unique keys"
-        )
-
-
-def _column_faults(schema: pa.Schema, job: Job) -> list[str]:
-    there = [name for name in schema.names if name not in READ]
-    missing = [name for name in job.required if name not in (*there, "key", "shard", "index")]
-    faults = [
-        f"read.columns: job {job.kind} needs a column `{name}`, but the input has {', '.join(there) or 'no others'}"
-        for name in missing
-    ]
-    try:
-        part_schema(schema, job)
-    except ValueError as error:
-        faults.append(f"read.columns: {error}")
-    return faults

@@ -53,11 +53,11 @@ def weights_faults(nodes: Sequence[Node], engines: Sequence[CpuEngines]) -> list
 
 
 def store_faults(nodes: Sequence[Node], row_bytes: int, unit_rows: int, units: int) -> list[str]:
-    """Say whether a unit made ready for the model is too large for the object store; warn if all on their way are.
+    """Say whether a unit is too large for the object store; warn if all that are on their way are, together.
 
     Args:
         nodes: Each has an object store.
-        row_bytes: Of the largest of the first rows, made ready.
+        row_bytes: Of the largest of the first rows, as they are read or made ready, whichever is more.
         unit_rows: Of the largest unit.
         units: So many are on their way at most.
     """
@@ -68,8 +68,8 @@ def store_faults(nodes: Sequence[Node], row_bytes: int, unit_rows: int, units: i
     # One is being made while the one before it is being answered.
     if 2 * unit_bytes > max(stores):
         return [
-            f"write.unit_rows: two units of {unit_rows} rows take {_size(2 * unit_bytes)} when they are ready for the "
-            f"model, but the largest object store has {_size(max(stores))}; expected {remedy}"
+            f"write.unit_rows: two units of {unit_rows} rows take {_size(2 * unit_bytes)} as they are read or made "
+            f"ready for the model, but the largest object store has {_size(max(stores))}; expected {remedy}"
         ]
     if units * unit_bytes > sum(stores):
         log.warning(

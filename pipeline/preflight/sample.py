@@ -15,12 +15,15 @@ from pipeline.job import Job
 from pipeline.preprocess import Preprocess
 from pipeline.read import read_unit
 from pipeline.rows import model_inputs
+from pipeline.shards import FILE_FORMATS
 from pipeline.units import ReadSettings, plan_units
 
 # Rows with images take a moment each; prompts of pictures do not, and how many a row asks for differs.
 SAMPLE_ROWS, DRAWN_SAMPLE_ROWS = 4, 64
 # A dataset may begin with some broken rows; with so many that all fail alike, it is more likely the settings.
 FAILING_ROWS = 32
+# How large image files are that rows name is seen without decoding them.
+MEASURED_ROWS = 16
 
 
 def take_sample(read: ReadSettings, processor: Processor, job: Job, sampling: Sampling) -> list[pa.Table]:
@@ -38,6 +41,23 @@ def take_sample(read: ReadSettings, processor: Processor, job: Job, sampling: Sa
     sample = first(SAMPLE_ROWS if job.picture is None else DRAWN_SAMPLE_ROWS)
     are_failed = all(error is not None for error in _errors(sample))
     return first(FAILING_ROWS) if are_failed and job.picture is None else sample
+
+
+def image_bytes(read: ReadSettings) -> int:
+    """Return the bytes of a row's image files, on average over the first rows that have any.
+
+    Where every file is a row, and in tars, units are cut by the bytes that are there: 0.
+
+    Raises:
+        ReadError: The input cannot be read, or holds nothing.
+    """
+    limit = min(MEASURED_ROWS, read.limit or MEASURED_ROWS)
+    units = plan_units(read.model_copy(update={"limit": limit}), SAMPLE_ROWS)
+    if units[0].format in (*FILE_FORMATS, "webdataset"):
+        return 0
+    images = (row for unit in units for row in read_unit(unit, read).column("images").to_pylist())
+    sizes = [sum(map(len, row)) for row in images if row]
+    return sum(sizes) // max(1, len(sizes))
 
 
 def failure_fault(sample: Sequence[pa.Table], max_failed_share: float) -> str | None:

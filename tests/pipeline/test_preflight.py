@@ -204,3 +204,22 @@ def test_a_run_that_goes_on_refuses_a_changed_input_unless_it_is_finished(tmp_pa
     assert "000.tar: found as many bytes as planned, but version 1970-01-01T00:00:01" in caught.value.faults[0]
     store.publish(ledger.SUCCESS, b"")
     assert checked(asked).is_done
+
+
+def test_units_of_large_image_files_that_rows_name_are_small(tmp_path: Path, checkpoint: Path) -> None:
+    folder = tmp_path / "named"
+    folder.mkdir()
+    for name, size in (("large", 5 * 10**6), ("small", 0)):
+        (folder / f"{name}.png").write_bytes(png(0) + bytes(size))
+        lines = [json.dumps({"image": f"{name}.png", "text": "<|image|>look"}) for _ in range(400)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+
+    def ready(name: str, **write: Any) -> Ready:
+        read = {"uri": str(folder / f"{name}.jsonl")}
+        return checked(settings(tmp_path, checkpoint, read=read, write={"unit_rows": "auto", **write}))
+
+    assert max(unit.num_rows for unit in ready("small").units) == 25, "a sixteenth"
+    large = ready("large")
+    assert max(unit.num_rows for unit in large.units) == 11
+    assert large.row_bytes > 5 * 10**6
+    assert ready("large", unit_rows=100).row_bytes == large.row_bytes, "it is weighed whoever says how many rows"

@@ -44,7 +44,7 @@ def test_nodes_that_do_not_say_how_much_memory_they_have_are_believed() -> None:
 
 def test_a_unit_too_large_for_the_object_store_is_a_fault() -> None:
     (fault,) = store_faults([node(store=200 * 10**6)], row_bytes=4 * 10**6, unit_rows=32, units=8)
-    assert fault.startswith("write.unit_rows: two units of 32 rows take 256 MB when they are ready for the model, but")
+    assert fault.startswith("write.unit_rows: two units of 32 rows take 256 MB as they are read or made ready for the")
     assert "the largest object store has 200 MB" in fault and "ray.object_store_bytes" in fault
 
 

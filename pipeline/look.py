@@ -36,14 +36,17 @@ def look_through(shards: Shards, unit_rows: int, limit: int | None) -> Looked:
         StorageError: The store refuses or does not answer.
     """
     look = functools.partial(_look, shards, unit_rows)
-    if limit is None:
-        with ThreadPoolExecutor(NUM_READERS) as pool:
-            return list(zip(shards.entries, pool.map(look, shards.entries), strict=True))
+    # The first shard may be enough.
+    waves = [shards.entries] if limit is None else [shards.entries[:1], shards.entries[1:]]
     looked: list[tuple[Entry, Index]] = []
-    for entry in shards.entries:
-        looked.append((entry, look(entry)))
-        if sum(index.num_rows for _, index in looked) >= limit:
-            break
+    num_rows = 0
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        for wave in waves:
+            for entry, index in zip(wave, pool.map(look, wave), strict=True):
+                looked.append((entry, index))
+                num_rows += index.num_rows
+                if limit is not None and num_rows >= limit:
+                    return looked  # what is not begun yet is called off
     return looked
 
 

@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import tarfile
+import time
 import uuid
 from pathlib import Path
 
@@ -74,6 +75,23 @@ def test_a_limit_spares_looking_at_later_shards(tmp_path: Path) -> None:
     write(tmp_path / "a.tar", shard(4))
     write(tmp_path / "b.tar", b"not a tar" * 1000)
     assert len(plan(tmp_path, limit=4)) == 2
+    write(tmp_path / "a.tar", shard(2))
+    write(tmp_path / "aa.tar", shard(2))
+    assert len(plan(tmp_path, limit=4)) == 2, "the broken shard was looked at beside the second one, for nothing"
+    with pytest.raises(ReadError, match=r"b\.tar"):
+        plan(tmp_path, limit=5)
+
+
+def test_a_limit_makes_looking_at_many_shards_no_slower(tmp_path: Path) -> None:
+    for number in range(6000):
+        (tmp_path / f"{number:05d}.txt").write_text("one\ntwo\n")
+
+    def cpu_seconds(**settings: int) -> float:
+        began = time.process_time()
+        assert len(plan(tmp_path, **settings)) == 6000
+        return time.process_time() - began
+
+    assert cpu_seconds(limit=11_999) < 2.5 * cpu_seconds()
 
 
 def test_units_of_large_rows_are_cut_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def look(store: Store) -> Output:
     if run is None:  # or it was removed between the listing and the look into it
         paths = [path for path in paths if path != SETTINGS]
     parts = {path: int(match[1]) for path in paths if (match := PART_NAME.fullmatch(path))}
-    unit = re.compile(rf"{units_folder(run or '')}/([^/]+)\.parquet")
+    unit = re.compile(re.escape(units_folder(run or "")) + r"/([^/]+)\.parquet")
     units = [match[1] for path in paths if (match := unit.fullmatch(path))]
     ours = [path for path in paths if path in parts or path == SUCCESS or path.startswith(OURS)]
     ours = [path for path in ours if not path.startswith(PROBES)]  # another driver is looking, too

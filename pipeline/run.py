@@ -88,12 +88,12 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         return count_results(store, time.monotonic() - started, 0)
     placement, device = place_on_ray(settings, job, store, ready)
     devices = {"device": device, "check_device": check_device(job, placement)}
-    ready = _freeze(settings, store, ready, devices)
+    ready = freeze(settings, store, ready, devices)
     num_rows = rows_per_part(settings.write.rows_per_part, ready.units, job)
     parts = plan_parts(ready.units, num_rows, have_tars=settings.write.webdataset)
     work = work_of(settings, job, store, ready, **devices)
     ledger.sweep(store, work.units)  # what a start that was killed left half written, and what a replaced run has left
-    books = _books(store, ready)
+    books = books_of(store, ready)
     with crash_ledger(settings.limits.attempts) as crashes:
         again = partial(place_again, settings, job, devices)
         reached = Rounds(parts, replace(work, crashes=crashes), placement, progress, books, again).run()
@@ -126,21 +126,23 @@ def work_of(
     )
 
 
-def _books(store: Store, ready: Ready) -> Books:
+def books_of(store: Store, ready: Ready) -> Books:
     """Return how a run is kept account of: only as long as the output is its own."""
+    mine = partial(ledger.refuse_replaced, store, ready.run)
     return Books(
         look=partial(ledger.look_again, run=ready.run),
-        merge=partial(
-            merge_part,
-            folder=ledger.units_folder(ready.run),
-            check=partial(ledger.refuse_replaced, store, ready.run),
-        ),
+        merge=partial(merge_part, folder=ledger.units_folder(ready.run), check=mine),
         note={"first_writer_wins": ready.first_wins},
     )
 
 
-def _freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Mapping[str, str]) -> Ready:
-    """Write settings and plan down before the first unit, or go on with those that stand there."""
+def freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Mapping[str, str]) -> Ready:
+    """Write settings and plan down before the first unit, or go on with those that stand there; return what holds.
+
+    Raises:
+        ConfigError: A run of other settings stands there.
+        RunError: Another run has replaced what was to go on, or was about to begin, too.
+    """
     if ready.is_started:
         ledger.refuse_replaced(store, ready.run)
         frozen = ledger.read_settings(store)
@@ -149,22 +151,25 @@ def _freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Map
         return ready
     if settings.write.on_existing == "replace":
         ledger.clear(store, ledger.look(store))
-    dumped = dump_settings(settings)
-    ours = ledger.new_run()
-    frozen = {"run": ours, "settings": dumped, **devices, "weights": ready.weights, "versions": ledger.versions()}
+    dumped, run = dump_settings(settings), ledger.new_run()
+    frozen = {"run": run, "settings": dumped, **devices, "weights": ready.weights, "versions": ledger.versions()}
     standing = ledger.freeze_settings(store, frozen)
     # Another driver may have been faster: then its settings and its plan hold, or ours are refused.
     ledger.refuse_other_answers(standing, dumped, ready.weights, store.uri)
     ledger.refuse_other_device(standing, devices, store.uri)
-    run = standing.get("run", "")
-    if run == ours:  # what stands there all the same is of a run that this one has replaced while it was writing
-        store.delete(ledger.part_paths(store))
-    units = freeze_plan(store, ready.units, ready.warnings)
-    if run == ours and units != ready.units:
+    if standing.get("run", "") == run:
+        return _freeze_first_plan(store, replace(ready, run=run))
+    return replace(ready, units=freeze_plan(store, ready.units, ready.warnings), run=standing.get("run", ""))
+
+
+def _freeze_first_plan(store: Store, ready: Ready) -> Ready:
+    """Write the plan down of a run that has just begun; what else stands there is of one that it has replaced."""
+    store.delete(ledger.part_paths(store))
+    if freeze_plan(store, ready.units, ready.warnings) != ready.units:
         store.delete([ledger.PLAN])
         store.delete([ledger.SETTINGS])
         raise RunError(f"another run that was starting in {store.uri} has left its plan there; start this one again")
-    return replace(ready, units=units, run=run)
+    return ready
 
 
 def count_results(store: Store, seconds: float, answered: int) -> RunResult:

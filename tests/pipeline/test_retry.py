@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import ledger
 from pipeline.columns import ERROR
+from pipeline.ledger import RunReplaced
 from pipeline.retries import BEFORE, Frozen, failed_rows, freeze_retry, last_number, open_retry, restrict
 from pipeline.retry import books_of, refuse_changed_shards, rewrite_part
 from pipeline.rewrite import replace_rows
@@ -261,6 +262,25 @@ def test_a_unit_with_other_rows_than_were_asked_for_changes_nothing(store: Store
     with pytest.raises(ValueError, match="holds other rows than were asked for"):
         rewrite_part(store, part, SCHEMA, frozen=frozen)
     assert store.read(part.path) == before
+
+
+def test_a_retry_of_a_run_that_was_replaced_changes_nothing_of_the_other_one(store: Store, frozen: Frozen) -> None:
+    (part,) = frozen.parts
+    commit(store, part.units[0], frozen, row(1))
+    commit(store, part.units[1], frozen, row(4), row(5))
+    ledger.clear(store, ledger.look(store))
+    ledger.freeze_settings(store, {"run": "another-run"})
+    theirs = parquet_bytes(table(*(row(n, GONE) for n in range(6))))
+    store.publish(part.path, theirs)
+    for unit, numbers in zip(part.units, ((1,), (4, 5)), strict=True):  # workers that live on
+        commit(store, unit, frozen, *(row(number) for number in numbers))
+    with pytest.raises(RunReplaced):
+        books_of(frozen).look(store)
+    with pytest.raises(RunReplaced):
+        rewrite_part(store, part, SCHEMA, frozen=frozen)
+    assert store.read(part.path) == theirs and not store.exists(frozen.mark(part))
+    later = freeze_retry(store, PARTS, 1, failed_rows(store, [PARTS[0]]))
+    assert books_of(later).look(store).units == frozenset()
 
 
 def test_one_failed_row_can_become_several_pictures_and_the_tar_gets_them_too(tmp_path: Path) -> None:

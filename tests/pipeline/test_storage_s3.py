@@ -10,6 +10,7 @@ import botocore.session
 import pytest
 
 from pipeline.storage.deletion import delete_at_once
+from pipeline.storage.file_systems import open_file_system
 from pipeline.storage.store import NotFound, StorageError, StorageSettings, Store, Unreachable
 from tests.proxy import proxy
 from tests.s3 import S3, forget_connections
@@ -155,6 +156,25 @@ def test_a_large_object_is_one_put(s3: S3) -> None:
     assert store.publish("large", data)
     assert "-" not in (store.entry("large").etag or "-"), "a dash marks a multipart upload"
     assert store.size("large") == len(data)
+
+
+def test_an_object_that_won_and_was_removed_before_we_looked_whose_it_is_was_there(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(s3.uri, s3.settings)
+    assert store.publish("unit.parquet", b"theirs")
+    files = open_file_system(store.uri, store.settings)
+    pipe_file = files.pipe_file
+
+    def late(*arguments: Any, **options: Any) -> None:
+        try:
+            pipe_file(*arguments, **options)
+        finally:
+            files.rm_file(f"{s3.bucket}/unit.parquet")
+
+    monkeypatch.setattr(files, "pipe_file", late)
+    assert not store.publish("unit.parquet", b"ours")
+    assert not store.exists("unit.parquet")
 
 
 def test_many_objects_go_in_few_requests_and_those_that_are_gone_are_no_error(s3: S3) -> None:

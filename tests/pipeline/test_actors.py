@@ -1,0 +1,73 @@
+"""What an actor loads, and what it refuses to load; without Ray."""
+
+import asyncio
+import platform
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.actors import OtherWeights, StepActor, Work, load_generate, load_preprocess, model_folder
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.preflight.check import Ready
+from pipeline.run import work_of
+from pipeline.settings import check_settings
+from pipeline.storage.model_folder import CACHE_VARIABLE, weights_digest
+from pipeline.storage.store import Store
+from tests.pipeline.toys import READ_SCHEMA, ToyJob, read_rows, units_of
+from tests.tiny import tiny_mllama
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_mllama(tmp_path_factory.mktemp("mllama"))
+
+
+def work(path: str, digest: str) -> Work:
+    values = {"read": {"uri": "memory://in"}, "model": {"path": path}, "write": {"uri": "memory://out"}}
+    settings = check_settings(PipelineSettings, values)
+    units = [replace(unit, schema=READ_SCHEMA.serialize().to_pybytes()) for unit in units_of(1, 1)]
+    ready = Ready(path, units, digest, is_started=False, is_done=False, digests={path: digest})
+    return work_of(settings, ToyJob(has_text_only_rows=True), Store("memory://out"), ready, "cpu")
+
+
+def prepared(work: Work) -> pa.Table:
+    return asyncio.run(StepActor(load_preprocess, work, "preprocess", 1)(read_rows([{"key": "a", "images": None}])))
+
+
+def test_an_actor_loads_the_model_that_the_run_began_with(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert prepared(work(str(checkpoint), weights_digest([str(checkpoint)]))).num_rows == 1
+
+
+def test_an_actor_refuses_weights_that_were_written_over_and_says_where(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "weights"))
+    before = weights_digest([str(folder)])
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    now = weights_digest([str(folder)])
+    for load in (load_preprocess, load_generate):
+        actor = StepActor(load, work(str(folder), before), "", 1)
+        with pytest.raises(RuntimeError, match="the model cannot be loaded: ") as caught:
+            asyncio.run(actor(read_rows([{"key": "a"}])))
+        said = str(caught.value)
+        assert f"on node {platform.node()} the model's files in {folder}" in said
+        assert f"found {now}, expected {before}" in said
+
+
+def test_a_model_that_has_changed_at_its_source_is_refused_too(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    source = Path(shutil.copytree(checkpoint, tmp_path / "source"))
+    asked = work(f"local://{source}", weights_digest([str(source)]))
+    assert weights_digest([model_folder(asked.model, asked)]) == weights_digest([str(source)])
+    (source / "chat_template.jinja").write_text("another")
+    with pytest.raises(OtherWeights, match=r"the model's files in .*cache.* are others than the run began with"):
+        model_folder(asked.model, asked)

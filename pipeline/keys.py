@@ -54,12 +54,10 @@ def _repeated(hashes: "np.ndarray[Any, np.dtype[np.int64]]") -> frozenset[int]:
 
 
 def _stretches(units: Sequence[Unit]) -> Iterator[Unit]:
-    """Join the units of a shard that would be read from its start anew for each of them."""
-    for (_, format, is_packed), group in itertools.groupby(
-        units, key=lambda unit: (unit.shard, unit.format, unit.is_packed)
-    ):
+    """Join the units of a shard, where each would open it anew and read more of it than its own rows."""
+    for (_, format), group in itertools.groupby(units, key=lambda unit: (unit.shard, unit.format)):
         together = list(group)
-        if format == "parquet" or is_packed:
+        if format in ("parquet", "webdataset"):
             together = [replace(together[0], stop=together[-1].stop, end_byte=together[-1].end_byte)]
         yield from together
 

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+# Whoever passes over so much may do it again, as who reads the headers of large members of a tar: then no more than the
+# second number is fetched at once, until they read on from there. To pass over less takes longer than to read it.
+PASSED_OVER_BYTES = 2**20
+AT_FIRST_BYTES = 2**18
+
 
 class _Ranges(io.RawIOBase):
     def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
@@ -17,6 +22,7 @@ class _Ranges(io.RawIOBase):
         self._fetch = fetch
         self._size = size
         self._position = 0
+        self._fetched_to = 0
 
     def readable(self) -> bool:
         return True
@@ -36,7 +42,8 @@ class _Ranges(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer).cast("B")
-        data = self._take(len(view))
+        has_jumped = abs(self._position - self._fetched_to) > PASSED_OVER_BYTES
+        data = self._take(min(len(view), AT_FIRST_BYTES) if has_jumped else len(view))
         view[: len(data)] = data
         return len(data)
 
@@ -50,12 +57,12 @@ class _Ranges(io.RawIOBase):
         data = self._fetch(self._position, stop)
         if len(data) != stop - self._position:
             raise OSError(f"found {len(data)} bytes from {self._position} on, expected {stop - self._position}")
-        self._position = stop
+        self._position = self._fetched_to = stop
         return data
 
 
 def ranged_file(fetch: Callable[[int, int], bytes], size: int, block_bytes: int) -> BinaryIO:
-    """Return a file of `size` bytes for reading and seeking; small reads fetch `block_bytes` ahead.
+    """Return a file of `size` bytes for reading and seeking; small reads fetch `block_bytes` ahead, less after a jump.
 
     Args:
         fetch: Returns the bytes from a start up to a stop, both within the file.

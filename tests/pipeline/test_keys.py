@@ -7,8 +7,11 @@ import pytest
 
 from pipeline.keys import duplicate_keys
 from pipeline.read import read_unit
+from pipeline.storage.store import StorageSettings, Store
 from pipeline.units import ReadSettings, plan_units
 from tests.end_to_end.shards import png, tar_bytes
+from tests.proxy import proxy
+from tests.s3 import S3, forget_connections
 
 ROWS = [{"key": "a"}, {"key": "b"}, {"key": "a"}, {"key": None}, {"key": None}, {"key": "c"}]
 
@@ -64,3 +67,16 @@ def test_a_broken_page_of_keys_hides_no_others(tmp_path: Path) -> None:
     path.write_bytes(data)
     read = ReadSettings(uri=str(path))
     assert duplicate_keys(plan_units(read, 4), read) == keys[8:11]
+
+
+def test_looking_for_keys_in_a_tar_opens_it_once_however_many_units_it_has(s3: S3) -> None:
+    members = {f"{n}.png": png(n) for n in range(60)}
+    with proxy(s3.endpoint_url) as between:
+        store = Store(s3.uri, StorageSettings(endpoint_url=between.url))
+        store.replace("a.tar", tar_bytes(members))
+        read = ReadSettings(uri=f"{s3.uri}/a.tar", storage=store.settings)
+        units = plan_units(read, 2)
+        asked = between.count("GET", "a.tar")
+        assert len(units) == 30 and duplicate_keys(units, read) == []
+        assert between.count("GET", "a.tar") == asked + 1
+    forget_connections()

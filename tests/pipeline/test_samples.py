@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from pipeline import look
-from pipeline.formats import packed
+from pipeline.formats import packed, samples
 from pipeline.formats.rows import ReadError
 from pipeline.keys import duplicate_keys
 from pipeline.read import read_unit
+from pipeline.storage.file_systems import BLOCK_BYTES
+from pipeline.storage.ranged_file import ranged_file
 from pipeline.units import ReadSettings, plan_input
 from tests.pipeline.inputs import faults, read_all, rows_as_members, rows_of, tar_bytes, write
 
@@ -248,3 +250,21 @@ def test_a_unit_of_a_compressed_tar_is_read_without_what_lies_behind_it(tmp_path
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
     assert read_unit(units[0], settings).column("images").to_pylist() == [[image] for image in images[:5]]
+
+
+@pytest.mark.parametrize(("size", "least", "most", "most_requests"), [(60_000, 0.9, 1.0, 5), (5_000_000, 0.0, 0.4, 8)])
+def test_looking_through_a_tar_skips_large_members_and_reads_on_over_small_ones(
+    size: int, least: float, most: float, requests: int
+) -> None:
+    num_rows = 33_000_000 // size
+    data = tar_bytes(rows_as_members([{"key": str(n), "jpg": bytes(size), "txt": b"t"} for n in range(num_rows)]))
+    fetched: list[int] = []
+
+    def fetch(start: int, stop: int) -> bytes:
+        fetched.append(stop - start)
+        return data[start:stop]
+
+    found = samples.index(ranged_file(fetch, len(data), BLOCK_BYTES), len(data), 8)
+    assert found.num_rows == num_rows and not found.warnings
+    assert least * len(data) <= sum(fetched) <= most * len(data)
+    assert len(fetched) <= requests

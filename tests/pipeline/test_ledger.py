@@ -2,9 +2,11 @@
 
 import io
 import json
+import subprocess
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,21 +14,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import ledger
-from pipeline.actors import Work, load_generate
 from pipeline.cluster.placement import Placement
 from pipeline.ledger import RunError, RunReplaced
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import freeze_plan
-from pipeline.preflight.check import Ready
+from pipeline.preflight.check import Ready, check
+from pipeline.retry import retry
 from pipeline.rounds import Rounds
 from pipeline.rows import part_schema, with_unit
-from pipeline.run import books_of, freeze, work_of
+from pipeline.run import books_of, freeze, run, work_of
 from pipeline.settings import ConfigError, check_settings
+from pipeline.storage.local_disk import machine
 from pipeline.storage.store import Entry, Store
 from pipeline.units import Unit
 from pipeline.write import commit_unit, plan_parts, unit_path
+from tests.end_to_end.shards import write_shards
 from tests.pipeline.toys import READ_SCHEMA, ToyJob, units_of
 from tests.s3 import S3
+from tests.tiny import tiny_mllama
 
 DEVICES = {"device": "cpu", "check_device": ""}
 INPUT = READ_SCHEMA.serialize().to_pybytes()
@@ -74,9 +79,7 @@ def commit(store: Store, run: Ready, unit: int, caption: str) -> None:
 
 
 def rounds(store: Store, run: Ready) -> Rounds:
-    settings = settings_of(store)
-    work: Work = work_of(settings, ToyJob(), store, run, **DEVICES)
-    assert work.units == ledger.units_folder(run.run) and work.load is load_generate
+    work = work_of(settings_of(store), ToyJob(), store, run, **DEVICES)
     return Rounds(plan_parts(run.units, 2), work, PLACEMENT, None, books_of(store, run))
 
 
@@ -221,6 +224,36 @@ def test_a_run_that_goes_on_with_other_packages_says_which(caplog: pytest.LogCap
     ledger.warn_of_other_versions({"versions": {**now, "pyarrow": "1.0", "pillow": "2.0"}})
     (said,) = caplog.messages
     assert f"pillow (was 2.0, now {now['pillow']}), pyarrow (was 1.0, now {now['pyarrow']})" in said
+
+
+def test_whatever_starts_clears_away_what_was_left_even_if_all_is_done(tmp_path: Path) -> None:
+    checkpoint = tiny_mllama(tmp_path / "mllama")
+    store = Store(str(tmp_path / "out"))
+    read = {"uri": str(write_shards(tmp_path / "in", shards=1, rows=4))}
+    settings = settings_of(store, read=read, model={"path": str(checkpoint), "device": "cpu"})
+    job = ToyJob(has_text_only_rows=True, required=())
+    done = freeze(settings, store, check(settings, job, store), DEVICES)
+    for number, part in enumerate(plan_parts(done.units, 2)):
+        commit(store, done, number, "well")
+        books_of(store, done).merge(store, part, SCHEMA)
+    store.publish(ledger.SUCCESS, b"")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+
+    def leave() -> list[Path]:
+        """What a killed driver left half written, and what workers committed that outlived it."""
+        left = [tmp_path / "out" / f".part-00000.parquet.{machine()}-{dead.pid}-01234567.unfinished"]
+        left += [tmp_path / "out" / unit_path("00000000", ledger.units_folder(name)) for name in (done.run, "old")]
+        for path in left:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+        return left
+
+    for start in (run, retry):
+        left = leave()
+        start(settings, job)
+        assert not [path for path in left if path.exists()]
+    assert store.exists(ledger.SUCCESS)
 
 
 class Killed(BaseException):

@@ -252,7 +252,7 @@ def test_a_unit_of_a_compressed_tar_is_read_without_what_lies_behind_it(tmp_path
     assert read_unit(units[0], settings).column("images").to_pylist() == [[image] for image in images[:5]]
 
 
-@pytest.mark.parametrize(("size", "least", "most", "most_requests"), [(60_000, 0.9, 1.0, 5), (5_000_000, 0.0, 0.4, 8)])
+@pytest.mark.parametrize(("size", "least", "most", "requests"), [(60_000, 0.9, 1.0, 5), (5_000_000, 0.0, 0.4, 8)])
 def test_looking_through_a_tar_skips_large_members_and_reads_on_over_small_ones(
     size: int, least: float, most: float, requests: int
 ) -> None:

@@ -230,7 +230,7 @@ def merge_part(
         part: What to make.
         schema: The part gets it.
         folder: Where the units stand.
-        check: Called just before anything is written; raises if this run may write there no more.
+        check: Called before and after anything is written; raises if this run may write there no more.
 
     Raises:
         ValueError: A unit has not the rows that the plan gives it.
@@ -241,8 +241,8 @@ def merge_part(
         rows = with_oddities(pa.concat_tables(tables), sum((oddities_in(table.schema) for table in tables), Counter()))
         check()
         if part.has_tar:
-            _write(store, tar_path(part.number), picture_tar(part.number, rows))
-        _write(store, part.path, parquet_bytes(rows))
+            _publish(store, tar_path(part.number), picture_tar(part.number, rows), check)
+        _publish(store, part.path, parquet_bytes(rows), check)
     except NotFound:
         check()
         # Another driver may have merged the part and removed its units under our hands; anything else is an error.
@@ -251,13 +251,15 @@ def merge_part(
     store.delete([unit_path(unit.name, folder) for unit in part.units])
 
 
-def _write(store: Store, path: str, data: bytes) -> None:
-    """Publish what units make; another driver of this run has made the same of them.
-
-    Anything else there is the last word of a run that this one has replaced, sent off before that could know.
-    """
-    if not store.publish(path, data) and store.read(path) != data:
-        store.replace(path, data)
+def _publish(store: Store, path: str, data: bytes, check: Callable[[], None]) -> None:
+    """Write what units make, and take it back if the output became another run's while it was under way."""
+    is_ours = store.publish(path, data)
+    try:
+        check()
+    except Exception:  # if it is only that the check failed, the units still stand, and it is made of them again
+        if is_ours:
+            store.delete([path])
+        raise
 
 
 def read_unit_rows(store: Store, unit: Unit, schema: pa.Schema, folder: str = UNITS) -> pa.Table:

@@ -1,43 +1,34 @@
 """One output, one run: what another has replaced writes nothing more there, and nothing of it is taken for its own."""
 
-import io
 import json
-import subprocess
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline import ledger
-from pipeline.cluster.placement import Placement
 from pipeline.ledger import RunError, RunReplaced
-from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import freeze_plan
-from pipeline.preflight.check import Ready, check
-from pipeline.retry import retry
-from pipeline.rounds import Rounds
-from pipeline.rows import part_schema, with_unit
-from pipeline.run import books_of, freeze, run, work_of
-from pipeline.settings import ConfigError, check_settings
-from pipeline.storage.local_disk import machine
+from pipeline.run import books_of, freeze
+from pipeline.settings import ConfigError
 from pipeline.storage.store import Entry, Store
 from pipeline.units import Unit
-from pipeline.write import commit_unit, plan_parts, unit_path
-from tests.end_to_end.shards import write_shards
-from tests.pipeline.toys import READ_SCHEMA, ToyJob, units_of
+from pipeline.write import plan_parts, unit_path
+from tests.pipeline.drivers import (
+    DEVICES,
+    SCHEMA,
+    UNITS,
+    begun,
+    captions,
+    commit,
+    names,
+    ready_of,
+    rounds,
+    settings_of,
+)
+from tests.pipeline.toys import units_of
 from tests.s3 import S3
-from tests.tiny import tiny_mllama
-
-DEVICES = {"device": "cpu", "check_device": ""}
-INPUT = READ_SCHEMA.serialize().to_pybytes()
-UNITS = [replace(unit, schema=INPUT) for unit in units_of(4, 2)]
-SCHEMA = part_schema(READ_SCHEMA, ToyJob())
-PLACEMENT = Placement(1, 1.0, 1, 1.0, 0.0)
 
 
 @pytest.fixture(params=["disk", "memory", "s3"])
@@ -47,49 +38,6 @@ def store(request: pytest.FixtureRequest) -> Store:
         return Store(s3.uri, s3.settings)
     name = uuid.uuid4().hex
     return Store(f"memory://{name}" if request.param == "memory" else str(request.getfixturevalue("tmp_path") / name))
-
-
-def settings_of(store: Store, on_existing: str = "resume", **sections: Any) -> PipelineSettings:
-    values = {
-        "read": {"uri": "memory://in"},
-        "model": {"path": "model"},
-        "write": {"uri": store.uri, "unit_rows": 2, "rows_per_part": 2, "on_existing": on_existing},
-    }
-    return check_settings(PipelineSettings, {**values, **sections})
-
-
-def ready_of(store: Store, units: Sequence[Unit] = UNITS) -> Ready:
-    """What the checks of a start find out."""
-    output = ledger.look(store)
-    return Ready("model", list(units), "w", is_started=output.is_planned, is_done=output.is_done, run=output.run)
-
-
-def begun(store: Store, on_existing: str = "replace", units: Sequence[Unit] = UNITS) -> Ready:
-    """Start a run: its settings and its plan stand there."""
-    found = replace(ready_of(store, units), is_started=False) if on_existing == "replace" else ready_of(store, units)
-    return freeze(settings_of(store, on_existing), store, found, DEVICES)
-
-
-def commit(store: Store, run: Ready, unit: int, caption: str) -> None:
-    """Do as a worker of a run does that has answered a unit."""
-    places = range(UNITS[unit].start, UNITS[unit].stop)
-    rows = [{"key": str(n), "shard": "s.tar", "index": n, "finish_reason": "stop", "caption": caption} for n in places]
-    table = with_unit(pa.Table.from_pylist(rows, schema=SCHEMA), UNITS[unit].name, UNITS[unit].num_rows)
-    commit_unit(table, store, ledger.units_folder(run.run))
-
-
-def rounds(store: Store, run: Ready) -> Rounds:
-    work = work_of(settings_of(store), ToyJob(), store, run, **DEVICES)
-    return Rounds(plan_parts(run.units, 2), work, PLACEMENT, None, books_of(store, run))
-
-
-def names(store: Store) -> list[str]:
-    return [entry.path for entry in store.list()]
-
-
-def captions(store: Store) -> list[str]:
-    parts = [pq.read_table(io.BytesIO(store.read(path))) for path in ledger.part_paths(store)]
-    return [caption for part in parts for caption in part["caption"].to_pylist()]
 
 
 def test_answers_of_a_run_that_was_replaced_do_not_get_into_the_other_ones_parts(store: Store) -> None:
@@ -128,14 +76,33 @@ def test_a_run_that_was_replaced_hears_of_it_and_leaves_nothing(store: Store) ->
     assert names(store) == [ledger.PLAN, ledger.SETTINGS]
 
 
-def test_a_part_that_a_replaced_run_sent_off_before_it_could_know_is_written_over(store: Store) -> None:
-    new = begun(store)
-    commit(store, new, 0, "new")
-    commit(store, new, 1, "new")
+def test_a_part_that_is_on_its_way_while_its_run_is_replaced_is_taken_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = begun(store)
+    commit(store, old, 0, "old")
     (part, _) = plan_parts(UNITS, 2)
-    store.publish(part.path, b"rows of another run")
-    books_of(store, new).merge(store, part, SCHEMA)
-    assert captions(store) == ["new"] * 2
+    publish, replacing = Store.publish, [part.path]
+
+    def late(self: Store, path: str, data: bytes) -> bool:
+        if path in replacing:
+            replacing.clear()
+            begun(self)
+        return publish(self, path, data)
+
+    monkeypatch.setattr(Store, "publish", late)
+    with pytest.raises(RunReplaced):
+        books_of(store, old).merge(store, part, SCHEMA)
+    assert not replacing and names(store) == [ledger.PLAN, ledger.SETTINGS]
+
+
+def test_a_part_that_stands_is_left_alone_by_another_driver_that_answered_its_rows_again(store: Store) -> None:
+    both = begun(store)
+    (part, _) = plan_parts(UNITS, 2)
+    for caption in ("first", "second"):
+        commit(store, both, 0, caption)
+        books_of(store, both).merge(store, part, SCHEMA)
+    assert captions(store) == ["first"] * 2 and not ledger.look(store).units
 
 
 def test_parts_that_a_replaced_run_sent_off_meanwhile_are_gone_before_the_first_look(
@@ -224,75 +191,3 @@ def test_a_run_that_goes_on_with_other_packages_says_which(caplog: pytest.LogCap
     ledger.warn_of_other_versions({"versions": {**now, "pyarrow": "1.0", "pillow": "2.0"}})
     (said,) = caplog.messages
     assert f"pillow (was 2.0, now {now['pillow']}), pyarrow (was 1.0, now {now['pyarrow']})" in said
-
-
-def test_whatever_starts_clears_away_what_was_left_even_if_all_is_done(tmp_path: Path) -> None:
-    checkpoint = tiny_mllama(tmp_path / "mllama")
-    store = Store(str(tmp_path / "out"))
-    read = {"uri": str(write_shards(tmp_path / "in", shards=1, rows=4))}
-    settings = settings_of(store, read=read, model={"path": str(checkpoint), "device": "cpu"})
-    job = ToyJob(has_text_only_rows=True, required=())
-    done = freeze(settings, store, check(settings, job, store), DEVICES)
-    for number, part in enumerate(plan_parts(done.units, 2)):
-        commit(store, done, number, "well")
-        books_of(store, done).merge(store, part, SCHEMA)
-    store.publish(ledger.SUCCESS, b"")
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-
-    def leave() -> list[Path]:
-        """What a killed driver left half written, and what workers committed that outlived it."""
-        left = [tmp_path / "out" / f".part-00000.parquet.{machine()}-{dead.pid}-01234567.unfinished"]
-        left += [tmp_path / "out" / unit_path("00000000", ledger.units_folder(name)) for name in (done.run, "old")]
-        for path in left:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
-        return left
-
-    for start in (run, retry):
-        left = leave()
-        start(settings, job)
-        assert not [path for path in left if path.exists()]
-    assert store.exists(ledger.SUCCESS)
-
-
-class Killed(BaseException):
-    """The driver is no more."""
-
-
-@pytest.mark.parametrize("store", ["memory"], indirect=True)
-def test_a_removal_that_is_killed_anywhere_leaves_no_part_that_another_plan_could_claim(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    delete = Store.delete
-
-    def fill() -> None:
-        run = begun(store)
-        commit(store, run, 0, "old")
-        for path in ("part-00000.parquet", "_webdataset/part-00000.tar", "_report/report.html", ledger.SUCCESS):
-            store.publish(path, b"")
-
-    def killed_after(done: int) -> Callable[[Store, Sequence[str]], None]:
-        left = [None] * done
-
-        def delete_some(self: Store, paths: Sequence[str]) -> None:
-            for path in paths:
-                if not left:
-                    raise Killed
-                left.pop()
-                delete(self, [path])
-
-        return delete_some
-
-    fill()
-    num_files = len(names(store))
-    for done in range(num_files):
-        fill()
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(Store, "delete", killed_after(done))
-            ledger.clear(store, ledger.look(store))
-        output = ledger.look(store)
-        assert output.is_started and (done == 0 or not output.is_done)
-        assert output.is_planned or not (output.parts or output.units)
-    ledger.clear(store, ledger.look(store))
-    assert names(store) == []

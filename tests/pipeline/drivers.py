@@ -1,0 +1,71 @@
+"""Do as drivers and workers do that begin a run and commit units of it; without Ray, a model or an input."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import ledger
+from pipeline.cluster.placement import Placement
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.preflight.check import Ready
+from pipeline.rounds import Rounds
+from pipeline.rows import part_schema, with_unit
+from pipeline.run import books_of, freeze, work_of
+from pipeline.settings import check_settings
+from pipeline.storage.store import Store
+from pipeline.units import Unit
+from pipeline.write import commit_unit, plan_parts
+from tests.pipeline.toys import READ_SCHEMA, ToyJob, units_of
+
+DEVICES = {"device": "cpu", "check_device": ""}
+INPUT = READ_SCHEMA.serialize().to_pybytes()
+UNITS = [replace(unit, schema=INPUT) for unit in units_of(4, 2)]
+SCHEMA = part_schema(READ_SCHEMA, ToyJob())
+PLACEMENT = Placement(1, 1.0, 1, 1.0, 0.0)
+
+
+def settings_of(store: Store, on_existing: str = "resume", **sections: Any) -> PipelineSettings:
+    values = {
+        "read": {"uri": "memory://in"},
+        "model": {"path": "model"},
+        "write": {"uri": store.uri, "unit_rows": 2, "rows_per_part": 2, "on_existing": on_existing},
+    }
+    return check_settings(PipelineSettings, {**values, **sections})
+
+
+def ready_of(store: Store, units: Sequence[Unit] = UNITS) -> Ready:
+    """What the checks of a start find out."""
+    output = ledger.look(store)
+    return Ready("model", list(units), "w", is_started=output.is_planned, is_done=output.is_done, run=output.run)
+
+
+def begun(store: Store, on_existing: str = "replace", units: Sequence[Unit] = UNITS) -> Ready:
+    """Start a run: its settings and its plan stand there."""
+    found = replace(ready_of(store, units), is_started=False) if on_existing == "replace" else ready_of(store, units)
+    return freeze(settings_of(store, on_existing), store, found, DEVICES)
+
+
+def commit(store: Store, run: Ready, unit: int, caption: str) -> None:
+    """Do as a worker of a run does that has answered a unit."""
+    places = range(UNITS[unit].start, UNITS[unit].stop)
+    rows = [{"key": str(n), "shard": "s.tar", "index": n, "finish_reason": "stop", "caption": caption} for n in places]
+    table = with_unit(pa.Table.from_pylist(rows, schema=SCHEMA), UNITS[unit].name, UNITS[unit].num_rows)
+    commit_unit(table, store, ledger.units_folder(run.run))
+
+
+def rounds(store: Store, run: Ready) -> Rounds:
+    work = work_of(settings_of(store), ToyJob(), store, run, **DEVICES)
+    return Rounds(plan_parts(run.units, 2), work, PLACEMENT, None, books_of(store, run))
+
+
+def names(store: Store) -> list[str]:
+    return [entry.path for entry in store.list()]
+
+
+def captions(store: Store) -> list[str]:
+    parts = [pq.read_table(io.BytesIO(store.read(path))) for path in ledger.part_paths(store)]
+    return [caption for part in parts for caption in part["caption"].to_pylist()]

@@ -181,7 +181,9 @@ def clear(store: Store, output: Output) -> None:
     parts = [path for path in output.paths if PART_NAME.fullmatch(path)]
     units = [path for path in output.paths if path.startswith(f"{UNITS}/")]
     kept = {SUCCESS, PLAN, SETTINGS, *parts, *units}
-    log.info("removing %d parts and %d units of an earlier run from %s", len(parts), len(units), store.uri)
+    run, say = ("a finished run", log.info) if output.is_done else ("an unfinished run", log.warning)
+    if parts or units:
+        say("removing %d parts and %d units of %s from %s", len(parts), len(units), run, store.uri)
     for paths in ([SUCCESS], parts, units, [path for path in output.paths if path not in kept], [PLAN], [SETTINGS]):
         store.delete(paths)
 

@@ -50,6 +50,15 @@ def test_whatever_starts_clears_away_what_was_left_even_if_all_is_done(tmp_path:
     assert store.exists(ledger.SUCCESS)
 
 
+def test_what_replacing_removes_of_an_unfinished_run_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    old = begun(store)
+    assert not caplog.records
+    commit(store, old, 1, "old")
+    begun(store)
+    assert caplog.messages == [f"removing 0 parts and 1 units of an unfinished run from {store.uri}"]
+
+
 class Killed(BaseException):
     """The driver is no more."""
 

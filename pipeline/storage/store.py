@@ -9,7 +9,7 @@ import functools
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -22,6 +22,8 @@ from pipeline.storage.faults import code_of, is_beyond_end, is_refused, is_unkno
 from pipeline.storage.file_systems import BLOCK_BYTES, S3_SCHEMES, open_file_system, scheme_of
 from pipeline.storage.file_systems import StorageSettings as StorageSettings
 from pipeline.storage.file_systems import absolute as absolute
+from pipeline.storage.listing import Entry as Entry
+from pipeline.storage.listing import entries_of, s3_page
 from pipeline.storage.patience import patiently
 from pipeline.storage.ranged_file import ranged_file
 from pipeline.storage.redaction import redacted
@@ -32,22 +34,8 @@ UNFINISHED_AGE_S = 3600.0
 LOOKING_PATIENCE_S = 10.0
 MD5 = re.compile(r"[0-9a-f]{32}")
 PROBES = "_triptych/probes"
-# What tells in fsspec's listings that content has changed, the surest first.
-TAGS = ("ETag", "etag", "blob_id", "mtime")
 # Servers of these may answer a range with the whole file.
 WITHOUT_RANGES = ("http", "https")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One file in a listing: its path below the uri, its bytes, and its tag, which changes with its content.
-
-    The tag is the store's or, on a disk, when the file was last written; None where a store says neither.
-    """
-
-    path: str
-    size: int
-    etag: str | None
 
 
 Entries = list[Entry]  # inside Store, `list` is its method
@@ -88,11 +76,10 @@ class Store:
     def list(self, prefix: str = "") -> Entries:
         """List every file below the folder `prefix`, sorted by path; an absent folder has none."""
         try:
-            found = self._steadily("list", prefix, lambda: self._fs.find(self._full(prefix), detail=True))
+            return self._entries(self._found(prefix))
         except NotFound as error:
             _refuse_missing_bucket(error)
             return []
-        return self._entries(found.values())
 
     def glob(self, pattern: str) -> Entries:
         """List the files whose path below the uri matches `pattern`; `*` stays within a folder, `**` does not."""
@@ -217,11 +204,18 @@ class Store:
         return f"{self._root}/{path}".rstrip("/") if path else self._root or "/"
 
     def _entries(self, found: Iterable[Any]) -> Entries:
-        root = self._root
-        files = [info for info in found if info["type"] != "directory" and not info["name"].endswith("/")]
-        entries = [Entry(_below(root, info["name"]), int(info["size"] or 0), _etag(info)) for info in files]
-        shown = [entry for entry in entries if not local_disk.is_unfinished(entry.path.rsplit("/", 1)[-1])]
-        return sorted(shown, key=lambda entry: entry.path)
+        return entries_of(self._root, found)
+
+    def _found(self, folder: str) -> Iterator[Any]:
+        """Yield what lies below a folder; of S3 by the page, so that one that stumbles does not cost all of them."""
+        full = self._full(folder)
+        if scheme_of(self.uri) not in S3_SCHEMES:
+            yield from self._steadily("list", folder, lambda: self._fs.find(full, detail=True)).values()
+            return
+        token: str | None = ""
+        while token is not None:
+            infos, token = self._steadily("list", folder, functools.partial(s3_page, self._fs, full, token))
+            yield from infos
 
     def _steadily(self, verb: str, path: str, operation: Callable[[], T]) -> T:
         patience_s = self.settings.patience_s if self.patience_s is None else self.patience_s
@@ -285,16 +279,3 @@ def _refuse_missing_bucket(error: NotFound) -> None:
     """Raise the error again if it says that the whole bucket is missing; a missing folder is an empty one."""
     if error.__cause__ and code_of(error.__cause__) == "NoSuchBucket":
         raise error
-
-
-def _below(root: str, name: str) -> str:
-    if not name.startswith(root):
-        raise StorageError(f"found {redacted(name)} in a listing, expected names that begin with {redacted(root)}")
-    return name.removeprefix(root).lstrip("/")
-
-
-def _etag(info: Mapping[str, Any]) -> str | None:
-    if "islink" in info:
-        return local_disk.written_at(info)
-    tag = next((info[name] for name in TAGS if info.get(name)), None)
-    return str(tag).strip('"') if tag else None

@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import ledger
 from pipeline.cluster.placement import Placement
+from pipeline.ledger import RunReplaced
 from pipeline.preflight.check import check
-from pipeline.rounds import Rounds
+from pipeline.rounds import Progress, Rounds
 from pipeline.run import run, work_of
 from pipeline.settings import ConfigError
 from pipeline.storage.store import Store
@@ -120,6 +122,27 @@ def test_replacing_starts_over(tmp_path: Path, checkpoint: Path, finished: Path)
     new = write_shards(tmp_path / "new", shards=1, rows=8)
     assert caption(new, checkpoint, out, write={"on_existing": "replace"}).rows == 8
     assert results(out).num_rows == 8
+
+
+def test_a_run_whose_output_another_takes_ends_and_the_other_one_is_as_if_it_had_never_been(
+    tmp_path: Path, shards: Path, checkpoint: Path, finished: Path
+) -> None:
+    out = tmp_path / "out"
+    store = Store(str(out))
+
+    def taken(progress: Progress) -> None:
+        """When the first unit has come, do as another start does that replaces."""
+        if progress.answered and ledger.look(store).run != "another":
+            frozen = ledger.read_settings(store) | {"run": "another"}
+            ledger.clear(store, ledger.look(store))
+            ledger.freeze_settings(store, frozen)
+
+    with pytest.raises(RunReplaced, match="another run has replaced this one"):
+        run(settings_of(shards, checkpoint, out), caption_job(), progress=taken)
+    assert [entry.path for entry in store.list() if "/units/" not in entry.path] == [ledger.SETTINGS]
+    assert caption(shards, checkpoint, out).answered == 45
+    assert digests(out) == digests(finished)
+    assert {path.parts[-2] for path in out.rglob("*.*")} == {"out", "_triptych", "attempts"}
 
 
 def test_what_would_stop_the_run_is_listed_at_once_and_nothing_is_written(tmp_path: Path, checkpoint: Path) -> None:

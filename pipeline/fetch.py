@@ -4,11 +4,10 @@ It knows rows and stores; what is in the files it does not look at.
 """
 
 import base64
-import os
 import platform
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,9 @@ NUM_FETCHERS = 16
 # address, some of which read this machine's disks or log in elsewhere: not for a dataset to choose.
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
 
+# What a file looks like that lay on a disk which is not mounted, or in a folder that is gone.
+LOST = (NotFound.__name__, StorageError.__name__)
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://")
 
 
@@ -41,7 +43,9 @@ def fetch_images(rows: Sequence[RawRow], folder: Store) -> list[list[bytes]]:
         StorageError: Every row would fare so on this machine, for the time being: see `_misfortune`.
     """
     with ThreadPoolExecutor(NUM_FETCHERS) as pool:
-        return list(pool.map(lambda row: _images(row, folder), rows))
+        found = list(pool.map(lambda row: _images(row, folder), rows))
+    _refuse_empty((row.fault for row in rows), folder)
+    return found
 
 
 def video_block(paths: Sequence[str], store: Store, num_frames: int, size: int) -> RawBlock:
@@ -54,6 +58,7 @@ def video_block(paths: Sequence[str], store: Store, num_frames: int, size: int) 
     from pipeline.formats import video
 
     found = [_frames(path, store, num_frames, size) for path in paths]
+    _refuse_empty((one for one in found if isinstance(one, Fault)), store)
     rows = [
         RawRow(key=path, fault=one) if isinstance(one, Fault) else RawRow(key=path, image=one.images)
         for path, one in zip(paths, found, strict=True)
@@ -216,31 +221,40 @@ def _misfortune(error: StorageError, store: Store, folder: Store) -> StorageErro
     """Return what to raise where every row would fare so; None where the row is to blame.
 
     Every row would where the store does not answer, where this machine has no or wrong credentials or a wrong clock,
-    where the shard's own bucket is missing or elsewhere, and where a disk is not mounted. Another bucket, that only
-    some rows name, is their own affair.
+    and where the shard's own bucket is missing or elsewhere. Another bucket, that only some rows name, is their own
+    affair.
 
     Args:
         error: What happened.
         store: Where the row's file lies.
-        folder: Where its shard lies; there is a file in it for certain.
+        folder: Where its shard lies.
     """
     if isinstance(error, Unreachable):
         return error
-    here = platform.node()
     is_own = store.bucket == folder.bucket and scheme_of(store.uri) not in web.SCHEMES
     if is_of_process(error) or (is_own and is_of_bucket(error)):
-        return StorageError(f"{error}; it was asked for from {here}")
-    if store.is_local and folder.is_local and not _holds_anything(folder.uri):
-        return StorageError(f"{error}; {here} finds nothing at all in {folder.uri}, is a disk not mounted there?")
+        return StorageError(f"{error}; it was asked for from {platform.node()}")
     return None
 
 
-def _holds_anything(folder: str) -> bool:
+def _refuse_empty(faults: Iterable[Fault | None], folder: Store) -> None:
+    """Blame no row where files are missing because none are left: its folder had files when the run was planned.
+
+    Raises:
+        StorageError: The shard's folder is gone or empty, as is one in whose place a disk is to be mounted.
+    """
+    missing = next((fault for fault in faults if fault and fault.type in LOST), None)
+    if missing is None:
+        return
     try:
-        with os.scandir(folder) as entries:  # where a disk is not mounted, an empty folder often stands in its place
-            return next(entries, None) is not None
-    except OSError:
-        return False
+        is_empty = not folder.holds_anything()
+    except Unreachable:
+        raise
+    except StorageError:  # who may read need not be allowed to list
+        return
+    if is_empty:
+        where = f"{platform.node()} finds nothing at all in {folder.name('')}"
+        raise StorageError(f"{missing.message}; {where}; is it gone, or a disk not mounted?")
 
 
 def _inline(address: str) -> bytes:

@@ -36,11 +36,11 @@ class Page(NamedTuple):
     next_token: str | None
 
 
-def s3_page(fs: Any, folder: str, token: str) -> Page:
-    """Ask S3 once for what lies below a folder (`bucket` or `bucket/folder`), however deep."""
+def s3_page(fs: Any, folder: str, token: str, most: int) -> Page:
+    """Ask S3 once for files below a folder (`bucket` or `bucket/folder`), however deep, and `most` of them at most."""
     bucket, _, key = folder.partition("/")
     onward = {"ContinuationToken": token} if token else {}
-    page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=PAGE_FILES, **onward)
+    page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=most, **onward)
     infos = [
         {"name": f"{bucket}/{each['Key']}", "size": each["Size"], "ETag": each.get("ETag"), "type": "file"}
         for each in page.get("Contents", ())

@@ -169,3 +169,12 @@ def _opened(path: Path) -> BinaryIO:
             return path.open("wb")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("wb")
+
+
+def holds_anything(folder: str) -> bool:
+    """Say whether a folder is there and not empty, as one often is in whose place a disk is to be mounted."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False

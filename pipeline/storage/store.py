@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar, cast
 
-from pipeline.storage import local_disk
+from pipeline.storage import listing, local_disk
 from pipeline.storage.deletion import batches, delete_at_once
 from pipeline.storage.faults import NotFound as NotFound
 from pipeline.storage.faults import StorageError as StorageError
@@ -80,6 +80,16 @@ class Store:
         except NotFound as error:
             _refuse_missing_bucket(error)
             return []
+
+    def holds_anything(self) -> bool:
+        """Say whether anything lies below the uri, without listing it; True of stores that are neither disk nor S3."""
+        if self.is_local:
+            return local_disk.holds_anything(self.uri)
+        if scheme_of(self.uri) not in S3_SCHEMES:
+            return True
+        # The first may be a mark that this is a folder.
+        page = self._steadily("list", "", lambda: s3_page(self._fs, self._full(""), "", 2))
+        return any(not info["name"].endswith("/") for info in page.infos)
 
     def glob(self, pattern: str) -> Entries:
         """List the files whose path below the uri matches `pattern`; `*` stays within a folder, `**` does not."""
@@ -214,7 +224,8 @@ class Store:
             return
         token: str | None = ""
         while token is not None:
-            infos, token = self._steadily("list", folder, functools.partial(s3_page, self._fs, full, token))
+            ask = functools.partial(s3_page, self._fs, full, token, listing.PAGE_FILES)
+            infos, token = self._steadily("list", folder, ask)
             yield from infos
 
     def _steadily(self, verb: str, path: str, operation: Callable[[], T]) -> T:

@@ -85,16 +85,23 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "PATIENCE_S", 2.0)
 
 
+def beside_a_shard(folder: Store | Path) -> Store:
+    if isinstance(folder, Store):
+        return folder
+    write(folder / "rows.jsonl", "{}")
+    return Store(str(folder))
+
+
 def fetched(sources: Sequence[Any], folder: Store | Path) -> list[list[bytes] | str]:
     """The images of each row, or the kind of its fault."""
     rows = [RawRow(image=source) for source in sources]
-    images = fetch_images(rows, folder if isinstance(folder, Store) else Store(str(folder)))
+    images = fetch_images(rows, beside_a_shard(folder))
     return [row.fault.type if row.fault else found for row, found in zip(rows, images, strict=True)]
 
 
 def message_of(source: Any, folder: Store | Path) -> str:
     row = RawRow(image=source)
-    fetch_images([row], folder if isinstance(folder, Store) else Store(str(folder)))
+    fetch_images([row], beside_a_shard(folder))
     assert row.fault is not None
     return row.fault.message
 
@@ -350,18 +357,32 @@ def test_wrong_credentials_are_no_videos_fault(s3: S3, between: Proxy, monkeypat
 
 @pytest.mark.parametrize("is_mount_point_left", [False, True])
 def test_a_disk_that_is_not_mounted_is_no_rows_fault(tmp_path: Path, is_mount_point_left: bool) -> None:
-    mounted = write(tmp_path / "disk/a.jpg", b"a").parent
+    mounted = Store(str(write(tmp_path / "disk/a.jpg", b"a").parent))
     assert fetched(["a.jpg", "b.jpg"], mounted) == [[b"a"], "NotFound"]
-    (mounted / "a.jpg").unlink()
+    (tmp_path / "disk/a.jpg").unlink()
     if not is_mount_point_left:
-        mounted.rmdir()
-    with pytest.raises(StorageError, match=f"{platform.node()} finds nothing at all in .*disk, is a disk not mounted"):
+        (tmp_path / "disk").rmdir()
+    with pytest.raises(StorageError, match=f"{platform.node()} finds nothing at all in .*disk; is it gone, or"):
         fetched(["a.jpg"], mounted)
     if find_spec("av"):
-        with pytest.raises(StorageError, match="is a disk not mounted"):
-            video_block(["a.mp4"], Store(str(mounted)), 4, 100)
+        with pytest.raises(StorageError, match="is it gone, or a disk not mounted"):
+            video_block(["a.mp4"], mounted, 4, 100)
+
+
+def test_a_folder_of_a_bucket_that_is_gone_is_no_rows_fault(s3: S3, between: Proxy) -> None:
+    folder = in_bucket(s3, between)
+    folder.replace("deep/a.jpg", b"a")
+    assert fetched(["a.jpg", "b.jpg"], folder) == ["NotFound", "NotFound"]
+    assert between.count("GET", "list-type=2") == 1, "once for all rows of a unit"
+    between.answer(404, "NoSuchKey")
+    between.answer(403, "AccessDenied")
+    assert fetched(["a.jpg"], folder) == ["NotFound"], "who may not list has to believe it"
+    folder.delete(["deep/a.jpg"])
+    Store(s3.uri, folder.settings).replace("set/", b"")
+    Store(s3.uri, folder.settings).replace("set-aside/a.jpg", b"")
+    with pytest.raises(StorageError, match=f"finds nothing at all in {folder.uri}; is it gone"):
+        fetched(["a.jpg"], folder)
 
 
 def test_a_row_that_names_a_folder_that_is_nowhere_is_to_blame_itself(tmp_path: Path) -> None:
-    write(tmp_path / "rows.jsonl", "{}")
     assert fetched(["/nowhere/a.jpg", "nowhere/a.jpg"], tmp_path) == ["NotFound", "NotFound"]

@@ -16,7 +16,7 @@ from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import make_plan
 from pipeline.preflight.models import Looked
-from pipeline.preflight.sample import check_length_fault, failure_fault, image_bytes, length_fault, take_sample
+from pipeline.preflight.sample import check_length_fault, failure_fault, length_fault, take_sample
 from pipeline.rows import READ, part_schema
 from pipeline.units import Unit
 
@@ -49,11 +49,10 @@ def cut_input(settings: PipelineSettings, job: Job, processor: Processor | None)
     if processor is None:  # there is a fault already; look only whether the input has one too
         return Plan(make_plan(settings.read.model_copy(update={"limit": 1}), 1, [], 0, job).units)
     sample = take_sample(settings.read, processor, job, sampling_of(settings.generate, job.sampling))
-    file_bytes = image_bytes(settings.read)
-    planned = make_plan(settings.read, settings.write.unit_rows, sample, file_bytes, job)
+    planned = make_plan(settings.read, settings.write.unit_rows, sample.blocks, sample.image_bytes, job)
     for warning in planned.warnings:
         log.warning("%s", warning)
-    return Plan(planned.units, sample, file_bytes, planned.warnings)
+    return Plan(planned.units, sample.blocks, sample.image_bytes, planned.warnings)
 
 
 def sample_faults(

@@ -4,6 +4,7 @@ It runs on the driver's CPU, with the processors alone. This file knows nothing 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.preprocess import Preprocess
 from pipeline.read import read_unit
 from pipeline.rows import model_inputs
 from pipeline.shards import FILE_FORMATS
-from pipeline.units import ReadSettings, plan_units
+from pipeline.units import ReadSettings, Unit, plan_units
 
 # Rows with images take a moment each; prompts of pictures do not, and how many a row asks for differs.
 SAMPLE_ROWS, DRAWN_SAMPLE_ROWS = 4, 64
@@ -24,40 +25,47 @@ SAMPLE_ROWS, DRAWN_SAMPLE_ROWS = 4, 64
 FAILING_ROWS = 32
 # How large image files are that rows name is seen without decoding them.
 MEASURED_ROWS = 16
+CUT_BY_BYTES = (*FILE_FORMATS, "webdataset")
 
 
-def take_sample(read: ReadSettings, processor: Processor, job: Job, sampling: Sampling) -> list[pa.Table]:
-    """Return the input's first rows, read and made ready as the run will do it; more of them if all of these fail.
+@dataclass(frozen=True)
+class Sample:
+    """The first rows of an input.
+
+    Attributes:
+        blocks: Some of them, made ready as the run will do it.
+        image_bytes: Of the image files that a row names, on average over those rows that have any. 0 in tars and where
+            every file is a row: there units are cut by the bytes that are there.
+    """
+
+    blocks: Sequence[pa.Table]
+    image_bytes: int = 0
+
+
+def take_sample(read: ReadSettings, processor: Processor, job: Job, sampling: Sampling) -> Sample:
+    """Read the input's first rows and make some of them ready; more of them if all of these fail.
 
     Raises:
         ReadError: The input cannot be read, or holds nothing.
     """
     preprocess = Preprocess(processor, job, sampling)
-
-    def first(num_rows: int) -> list[pa.Table]:
-        units = plan_units(read.model_copy(update={"limit": min(num_rows, read.limit or num_rows)}), num_rows)
-        return [preprocess(read_unit(unit, read)) for unit in units]
-
-    sample = first(SAMPLE_ROWS if job.picture is None else DRAWN_SAMPLE_ROWS)
-    are_failed = all(error is not None for error in _errors(sample))
-    return first(FAILING_ROWS) if are_failed and job.picture is None else sample
-
-
-def image_bytes(read: ReadSettings) -> int:
-    """Return the bytes of a row's image files, on average over the first rows that have any.
-
-    Where every file is a row, and in tars, units are cut by the bytes that are there: 0.
-
-    Raises:
-        ReadError: The input cannot be read, or holds nothing.
-    """
-    limit = min(MEASURED_ROWS, read.limit or MEASURED_ROWS)
-    units = plan_units(read.model_copy(update={"limit": limit}), SAMPLE_ROWS)
-    if units[0].format in (*FILE_FORMATS, "webdataset"):
-        return 0
-    images = (row for unit in units for row in read_unit(unit, read).column("images").to_pylist())
-    sizes = [sum(map(len, row)) for row in images if row]
-    return sum(sizes) // max(1, len(sizes))
+    if job.picture is not None:
+        units = _first(read, DRAWN_SAMPLE_ROWS, DRAWN_SAMPLE_ROWS)
+        return Sample([preprocess(read_unit(unit, read)) for unit in units])
+    blocks: list[pa.Table] = []
+    sizes: list[int] = []
+    for unit in _first(read, MEASURED_ROWS, SAMPLE_ROWS):
+        missing = SAMPLE_ROWS - sum(block.num_rows for block in blocks)
+        if not missing and unit.format in CUT_BY_BYTES:
+            break
+        block = read_unit(unit, read)
+        if missing:
+            blocks.append(preprocess(block.slice(0, missing)))
+        if unit.format not in CUT_BY_BYTES:
+            sizes += [sum(map(len, images)) for images in block.column("images").to_pylist() if images]
+    if all(error is not None for error in _errors(blocks)):
+        blocks = [preprocess(read_unit(unit, read)) for unit in _first(read, FAILING_ROWS, FAILING_ROWS)]
+    return Sample(blocks, sum(sizes) // max(1, len(sizes)))
 
 
 def failure_fault(sample: Sequence[pa.Table], max_failed_share: float) -> str | None:
@@ -133,6 +141,11 @@ def _blank(block: pa.Table, job: Job, processor: Processor) -> dict[str, Any] | 
     row = {name: value for name, value in block.slice(place, 1).to_pylist()[0].items() if not name.startswith("input.")}
     answer = Answer("", image, (), (), "stop", len(model_input.token_ids), 0)
     return {**row, "seed": 0, **job.record(row, answer, 0, Sampling())}
+
+
+def _first(read: ReadSettings, num_rows: int, unit_rows: int) -> list[Unit]:
+    limit = min(num_rows, read.limit or num_rows)
+    return plan_units(read.model_copy(update={"limit": limit}), unit_rows)
 
 
 def _errors(sample: Sequence[pa.Table]) -> list[dict[str, str] | None]:

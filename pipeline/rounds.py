@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipeline import ledger
 from pipeline.actors import Work
 from pipeline.cluster.placement import NodesLost, Placement, PlacementError
+from pipeline.cluster.signals import heard_signals
 from pipeline.ledger import RunError as RunError
 from pipeline.ledger import RunReplaced
 from pipeline.rows import part_schema
@@ -168,11 +169,12 @@ class Rounds:
         log.info("%d units with %d rows to do", len(missing), sum(self._rows[unit.name] for unit in missing))
         failure: Exception | None = None
         try:
-            with parts, closing(stream(missing, self._work, self._placement)) as committed:
+            with heard_signals() as check, parts, closing(stream(missing, self._work, self._placement)) as committed:
                 for numbers in committed:
                     parts.add(numbers["unit"])
                     self._reached = self._reached.after(numbers, time.monotonic() - self._started)
                     self._tell(self._reached)
+                    check()
         except NodesLost as lost:
             self._place_again(lost)
             return

@@ -6,11 +6,10 @@ Who gets which share of them is pipeline/cluster/placement.py's business. This f
 import contextlib
 import logging
 import os
+import secrets
 import shutil
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pydantic import Field, model_validator
 
 import pipeline
 from pipeline.cluster.placement import Node
+from pipeline.cluster.signals import own_signals
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,9 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         ClusterError: There is no cluster at the address, or a local one does not start.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if settings.address is None:
-        # A Ray of our own listens on this machine only; the token it would ask for guards nothing.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if settings.address is None and "RAY_AUTH_MODE" not in os.environ:
+        # Even a Ray of our own listens to the network, and runs what it is sent: only for who has this run's token.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
     if ray.is_initialized():
@@ -89,7 +89,7 @@ def start_ray(settings: RaySettings, **local: float) -> None:
             _refuse_silence(settings.address)
         options |= {"address": settings.address, "runtime_env": {"py_modules": modules}}
     try:
-        with contextlib.nullcontext() if is_verbose else _muted_core(), _own_signals():
+        with contextlib.nullcontext() if is_verbose else _muted_core(), own_signals():
             ray.init(**options)
     except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         raise ClusterError(f"ray.address: {_refusal(settings.address, error)}") from error
@@ -148,22 +148,6 @@ def nodes() -> list[Node]:
         for node in api.nodes()
         if node["Alive"]
     ]
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep what the program does when it is asked to end; Ray puts its own way, which ends at once, in its place."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit as ended:  # asked in the middle of this: Ray has cleaned up after itself
-        raise KeyboardInterrupt from ended
-    finally:
-        if callable(kept):
-            signal.signal(signal.SIGTERM, kept)
 
 
 @contextlib.contextmanager

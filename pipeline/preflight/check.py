@@ -139,9 +139,9 @@ def place_on_ray(settings: PipelineSettings, job: Job, store: Store, ready: Read
     if placement:
         faults += _memory_faults(there, settings, job, ready, placement)
     with marked(store) as paths:
+        local, remote = {**_local_paths(ready), **paths}, asked_of_nodes(ready, settings, store)
         # A single node is this machine, where all of it has been found already.
-        named = ({**_local_paths(ready), **paths}, _places(ready, settings, store)) if len(there) > 1 else ({}, {})
-        faults += look_at_nodes(there, job, *named)
+        faults += look_at_nodes(there, job, local, remote) if len(there) > 1 else look_at_nodes(there, job, {}, {})
     if faults or placement is None:
         raise ConfigError("the run cannot start", faults)
     return placement, _device(asked, placement.generate_gpus)
@@ -185,8 +185,8 @@ def _local_paths(ready: Ready) -> dict[str, str]:
     return {path: setting for path, setting in named.items() if os.path.exists(path)}
 
 
-def _places(ready: Ready, settings: PipelineSettings, store: Store) -> dict[str, Place]:
-    """Return, for each setting that names a store, what to ask it for."""
+def asked_of_nodes(ready: Ready, settings: PipelineSettings, store: Store) -> dict[str, Place]:
+    """Return, for each setting that may name a store, what each node asks it for."""
     storage, unit = settings.read.storage, ready.units[0]
     models = {"model.path": ready.model_path, f"{CHECK}model.path": ready.check_path}
     places = {setting: (Store(path, storage), "config.json") for setting, path in models.items() if "://" in path}

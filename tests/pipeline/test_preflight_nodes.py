@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.ledger import PLAN
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.preflight.check import Ready, asked_of_nodes
 from pipeline.preflight.nodes import look_from_here
+from pipeline.settings import check_settings
 from pipeline.storage.store import Store
+from pipeline.units import Unit
 from tests.pipeline.toys import ToyJob
 from tests.s3 import S3, forget_connections
 
@@ -49,3 +54,18 @@ def test_a_node_whose_server_has_no_such_bucket_says_so(store: Store) -> None:
 def test_a_node_says_which_paths_it_does_not_have(tmp_path: Path) -> None:
     absent = str(tmp_path / "weights")
     assert look_from_here(ToyJob(), [str(tmp_path), absent], {})[0] == [absent]
+
+
+def test_every_store_that_the_settings_name_is_asked_and_no_other_model() -> None:
+    unit = Unit(0, "s3://in/set", "a.tar", "webdataset", 0, 1, b"")
+    ready = Ready("s3://weights/aria", [unit], "", is_started=False, is_done=False, check_path="/local/weights")
+    settings = check_settings(
+        PipelineSettings,
+        {"read": {"uri": "s3://in/set"}, "model": {"path": "s3://weights/aria"}, "write": {"uri": "s3://out"}},
+    )
+    output = Store("s3://out")
+    assert asked_of_nodes(ready, settings, output) == {
+        "read.uri": (Store("s3://in/set"), "a.tar"),
+        "write.uri": (output, PLAN),
+        "model.path": (Store("s3://weights/aria"), "config.json"),
+    }

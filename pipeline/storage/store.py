@@ -87,9 +87,9 @@ class Store:
             return local_disk.holds_anything(self.uri)
         if scheme_of(self.uri) not in S3_SCHEMES:
             return True
-        # The first may be a mark that this is a folder.
-        page = self._steadily("list", "", lambda: s3_page(self._fs, self._full(""), "", 2))
-        return any(not info["name"].endswith("/") for info in page.infos)
+        folder = self._full("")
+        page = self._steadily("list", "", lambda: s3_page(self._fs, folder, "", 2))
+        return any(info["name"] != f"{folder}/" for info in page.infos)  # an object that marks an empty folder
 
     def glob(self, pattern: str) -> Entries:
         """List the files whose path below the uri matches `pattern`; `*` stays within a folder, `**` does not."""

@@ -378,8 +378,11 @@ def test_a_folder_of_a_bucket_that_is_gone_is_no_rows_fault(s3: S3, between: Pro
     between.answer(403, "AccessDenied")
     assert fetched(["a.jpg"], folder) == ["NotFound"], "who may not list has to believe it"
     folder.delete(["deep/a.jpg"])
-    Store(s3.uri, folder.settings).replace("set/", b"")
-    Store(s3.uri, folder.settings).replace("set-aside/a.jpg", b"")
+    bucket = Store(s3.uri, folder.settings)
+    for mark in ("set/", "set/deep/", "set-aside/a.jpg"):
+        bucket.replace(mark, b"")
+    assert fetched(["a.jpg"], folder) == ["NotFound"], "there are folders still"
+    bucket.delete(["set/deep/"])
     with pytest.raises(StorageError, match=f"finds nothing at all in {folder.uri}; is it gone"):
         fetched(["a.jpg"], folder)
 

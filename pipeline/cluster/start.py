@@ -60,9 +60,10 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         ClusterError: There is no cluster at the address, or a local one does not start.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if settings.address is None and "RAY_AUTH_MODE" not in os.environ:
-        # Even a Ray of our own listens to the network, and runs what it is sent: only for who has this run's token.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if settings.address is None:
+        # Even a Ray of our own listens to the network, and runs what it is sent: for who has this token. Without one
+        # Ray would make one up and write it into the user's home, which may not be there to be written to.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():

@@ -24,7 +24,7 @@ from tests.s3 import S3
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[2]
-ROWS, UNIT_ROWS, PART_ROWS = 64, 4, 16
+ROWS, UNIT_ROWS, PART_ROWS = 192, 8, 32
 PATIENCE_S = 480.0
 
 
@@ -190,7 +190,7 @@ def test_a_lost_node_costs_no_row_though_the_others_cannot_hold_all_actors(
     undisturbed: str, nodes: Cluster, server: Proxy, inputs: Store, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / "elsewhere", nodes, server, "lost", generate={"actors": 2})
-    run.wait_for_units(inputs, 4)
+    run.wait_for_units(inputs, 5)
     nodes.nodes[1].kill()
     assert "the run goes on with what is left" in run.finish()
     assert parts_of(inputs, "lost") == parts_of(inputs, undisturbed)

@@ -58,7 +58,9 @@ def server(binary: Path, folder: Path, ports: Sequence[int] = ()) -> Iterator[st
     identities.write_text(json.dumps({"identities": [identity]}))
     ports = ports or free_ports()
     options = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.autoCreateBucket=false", "-webdav=false", "-admin.ui=false"]
-    options += ["-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-dir={folder}", f"-s3.config={identities}"]
+    options += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-dir={folder}", f"-s3.config={identities}"]
+    # Every bucket takes volumes of its own, and there are as many as fit onto the disk: with large ones, too few.
+    options.append("-master.volumeSizeLimitMB=64")
     options += [f"-{name}.port={port}" for name, port in zip(("s3", "master", "volume", "filer"), ports, strict=True)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([str(binary), "mini", *options], stdout=log, stderr=log, cwd=folder)

@@ -158,13 +158,14 @@ def freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Mapp
     ledger.refuse_other_answers(standing, dumped, ready.weights, store.uri)
     ledger.refuse_other_device(standing, devices, store.uri)
     if standing.get("run", "") == run:
+        if settings.write.on_existing == "replace":
+            store.delete(ledger.part_paths(store))  # the replaced run may have written one meanwhile
         return _freeze_first_plan(store, replace(ready, run=run))
     return replace(ready, units=freeze_plan(store, ready.units, ready.warnings), run=standing.get("run", ""))
 
 
 def _freeze_first_plan(store: Store, ready: Ready) -> Ready:
-    """Write the plan down of a run that has just begun; what else stands there is of one that it has replaced."""
-    store.delete(ledger.part_paths(store))
+    """Write the plan down of a run that has just begun."""
     if freeze_plan(store, ready.units, ready.warnings) != ready.units:
         store.delete([ledger.PLAN])
         store.delete([ledger.SETTINGS])

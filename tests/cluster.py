@@ -63,9 +63,11 @@ class Cluster:
         number = len(self.nodes)
         cache = self.folder / f"cache{number}"
         if number == 0:
-            where = ["--head", f"--port={_free_port()}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
+            where = ["--head", f"--port={_free_port()}", "--include-dashboard=false"]
         else:
             where = [f"--address={self.address}"]
+        # With one folder for all, a node that joins would unpack the code anew under the hands of the others.
+        where.append(f"--temp-dir={self.folder}/{number}")
         options = [f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"]
         command = [str(Path(sys.executable).with_name("ray")), "start", *where, *options, "--block"]
         log = self.folder / f"node{number}.log"

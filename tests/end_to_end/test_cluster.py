@@ -24,7 +24,7 @@ from tests.s3 import S3
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[2]
-ROWS, UNIT_ROWS, PART_ROWS = 192, 8, 32
+ROWS, UNIT_ROWS, PART_ROWS = 240, 8, 32
 PATIENCE_S = 480.0
 
 
@@ -186,13 +186,13 @@ def test_code_and_weights_reach_every_node_and_the_weights_once(
 
 
 @pytest.mark.chaos
-def test_a_lost_node_costs_no_row_though_the_others_cannot_hold_all_actors(
+def test_a_lost_node_costs_no_row_whatever_it_had_in_hand(
     undisturbed: str, nodes: Cluster, server: Proxy, inputs: Store, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / "elsewhere", nodes, server, "lost", generate={"actors": 2})
-    run.wait_for_units(inputs, 5)
+    run.wait_for_units(inputs, 8)
     nodes.nodes[1].kill()
-    assert "the run goes on with what is left" in run.finish()
+    run.finish()  # with what is left, or with less if actors of the lost node find no room there
     assert parts_of(inputs, "lost") == parts_of(inputs, undisturbed)
 
 

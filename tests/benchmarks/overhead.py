@@ -58,6 +58,11 @@ class Watch:
         if progress.answered and len(self._marks) == 1:
             self.mark(progress.answered)
 
+    @property
+    def rows(self) -> int:
+        """How many were done in the end: as many as were asked for, or as there are."""
+        return self._marks[-1][0]
+
     def numbers(self) -> dict[str, float]:
         """Return start-up, and what a thousand rows took after it."""
         (_, began, began_cpu), (first, started, started_cpu), (rows, ended, ended_cpu) = self._marks
@@ -97,7 +102,7 @@ def measure(model: Model, rows: int, rounds: int) -> None:
                 through_ray = _through_ray(folder, number)
                 in_a_loop = _in_a_loop(folder, number, load)
                 assert _answers(folder / f"ray-{number}") == _answers(folder / f"loop-{number}")
-                _tell(model, rows, through_ray, in_a_loop)
+                _tell(model, through_ray, in_a_loop)
 
 
 def _settings(folder: Path, name: str) -> RunSettings:
@@ -160,10 +165,10 @@ def _answers(folder: Path) -> dict[str, Any]:
     return dict(zip(table["key"].to_pylist(), table["output_token_ids"].to_pylist(), strict=True))
 
 
-def _tell(model: Model, rows: int, through_ray: Watch, in_a_loop: Watch) -> None:
+def _tell(model: Model, through_ray: Watch, in_a_loop: Watch) -> None:
     ray, loop = through_ray.numbers(), in_a_loop.numbers()
     ratios = {name: ray[name] / loop[name] for name in ("s_per_1000", "cpu_s_per_1000")}
-    line: dict[str, Any] = {"model": model, "rows": rows, "load": round(os.getloadavg()[0], 1)}
+    line: dict[str, Any] = {"model": model, "rows": through_ray.rows, "load": round(os.getloadavg()[0], 1)}
     for side, numbers in (("ray", ray), ("loop", loop), ("ratio", ratios)):
         line[side] = {name: round(value, 2) for name, value in numbers.items()}
     print(json.dumps(line), flush=True)
@@ -172,7 +177,7 @@ def _tell(model: Model, rows: int, through_ray: Watch, in_a_loop: Watch) -> None
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=("demo", "null"), default="demo")
-    parser.add_argument("--rows", type=int, default=9673)
+    parser.add_argument("--rows", type=int, default=9673, help="at most as many as there are questions: 9,673")
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     measure(arguments.model, arguments.rows, arguments.rounds)

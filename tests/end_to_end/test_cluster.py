@@ -24,7 +24,7 @@ from tests.s3 import S3
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[2]
-ROWS, UNIT_ROWS, PART_ROWS = 240, 8, 32
+ROWS, UNIT_ROWS, PART_ROWS = 320, 8, 32
 PATIENCE_S = 480.0
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # An actor is started again, and what it had in hand given to it again, as often as it dies: the crash ledger sees to
 # it that this comes to an end. Tasks that read are begun again as often, too.
 FOR_EVER = {"max_restarts": -1, "max_task_retries": -1}
-# Ray Data keeps a second block waiting at each actor.
+# While a preprocess actor works on one unit the next one waits there.
 WAITING_AT_AN_ACTOR = 2
 READ_AHEAD = 4
 # What moves nothing for so long stands still for good; loading a large model over a slow line takes its time, too.
@@ -75,7 +75,11 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
             "stage": "preprocess",
             "cpus": placement.preprocess_cpus,
         },
-        compute=ActorPoolStrategy(min_size=placement.preprocess_actors, max_size=placement.preprocess_most),
+        compute=ActorPoolStrategy(
+            min_size=placement.preprocess_actors,
+            max_size=placement.preprocess_most,
+            max_tasks_in_flight_per_actor=WAITING_AT_AN_ACTOR,
+        ),
         num_cpus=placement.preprocess_cpus,
         **whole,
         **FOR_EVER,

@@ -99,7 +99,8 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         first_wins = tried(faults, "write.uri", lambda: _probe(store))
     if faults or not (output and asked and units):
         raise ConfigError("the run cannot start", faults)
-    weights = weights_digest([one.folder for one in (asked, checking) if one])
+    digests = {one.path: weights_digest([one.folder]) for one in (asked, checking) if one}
+    weights = weights_digest([asked.folder, checking.folder]) if checking else digests[asked.path]
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
         if not is_done:
@@ -116,7 +117,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         row_bytes=max(row_bytes(planned.sample), planned.image_bytes) if planned else 0,
         warnings=planned.warnings if planned else (),
         first_wins=first_wins,
-        digests={one.path: weights_digest([one.folder]) for one in (asked, checking) if one},
+        digests=digests,
         run=output.run if goes_on else "",
     )
 

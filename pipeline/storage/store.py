@@ -18,7 +18,7 @@ from pipeline.storage.deletion import batches, delete_at_once
 from pipeline.storage.faults import NotFound as NotFound
 from pipeline.storage.faults import StorageError as StorageError
 from pipeline.storage.faults import Unreachable as Unreachable
-from pipeline.storage.faults import code_of, is_beyond_end, is_refused, is_unknown
+from pipeline.storage.faults import is_beyond_end, is_refused, is_unknown
 from pipeline.storage.file_systems import BLOCK_BYTES, S3_SCHEMES, open_file_system, scheme_of
 from pipeline.storage.file_systems import StorageSettings as StorageSettings
 from pipeline.storage.file_systems import absolute as absolute
@@ -288,5 +288,5 @@ def _age_of_probe(path: str) -> float:
 
 def _refuse_missing_bucket(error: NotFound) -> None:
     """Raise the error again if it says that the whole bucket is missing; a missing folder is an empty one."""
-    if error.__cause__ and code_of(error.__cause__) == "NoSuchBucket":
+    if error.code == "NoSuchBucket":
         raise error

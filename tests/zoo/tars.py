@@ -109,7 +109,7 @@ def _members() -> Iterator[Animal]:
     yield Animal("long_names.tar", "a name of 400 characters (pax)", long, corner=RED)
     long = tar_bytes([(f"{deep}/a.png", PICTURE)], tarfile.GNU_FORMAT)
     yield Animal("gnu_names.tar", "the same as GNU writes it", long, corner=RED)
-    away = _tar("../../etc/passwd.png", "/root/b.png")
+    away = _tar("../../etc/passwd.png", "/elsewhere/b.png")
     yield Animal("away.tar", "names that lead out of the folder", away, "2 answers", corner=RED)
     hidden = _tar("a.png", "._a.png", "README", ".DS_Store")
     warning = "passed over 3 hidden members and members without an extension"

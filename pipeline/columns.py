@@ -61,8 +61,8 @@ def output_name(column: str, columns: Mapping[Word, str], format: Format) -> str
     for word, name in columns.items():
         if name == column and word not in ("key", "image"):
             return word
-    # What begins with `input.` is ours between two steps (pipeline/rows.py).
-    is_taken = column in TAKEN or column in {str(word) for word in columns} or column.startswith("input.")
+    # What begins so is ours between two steps (pipeline/rows.py).
+    is_taken = column in TAKEN or column in {str(word) for word in columns} or column.startswith(("input.", "job."))
     return f"input_{column}" if is_taken else column
 
 

@@ -22,6 +22,8 @@ RowError = dict[str, str]
 # What the reader gives for every row; the input's other columns follow.
 IDENTITY = ("key", "shard", "index")
 READ = (*IDENTITY, "images", "error")
+# What a job's `adapt` adds under such a name goes with the row to the job, and into no part.
+FOR_THE_JOB = "job."
 
 # What every part has, between `shard, index` and the columns of the input and of the job.
 ANSWER = pa.schema(
@@ -102,11 +104,11 @@ def kept_columns(input_schema: pa.Schema, job: Job) -> list[tuple[str, str]]:
     """Say under which name each of the input's other columns stands in a part, as (name there, name in the input).
 
     A column that the job reads and writes out under the same name (vqa's `question`) is not kept twice, nor is one that
-    sets what stands there anyway (a row's own `seed`). Any other clash of names is resolved for the input's column, as
-    `input_<name>`, so that nothing is lost.
+    sets what stands there anyway (a row's own `seed`), nor what the job's `adapt` has put there for the job alone. Any
+    other clash of names is resolved for the input's column, as `input_<name>`, so that nothing is lost.
     """
     ours = {*IDENTITY, *ANSWER.names, *job.schema.names}
-    others = [name for name in input_schema.names if name not in READ]
+    others = [name for name in input_schema.names if name not in READ and not name.startswith(FOR_THE_JOB)]
     written = {name for name in job.required if name in job.schema.names}
     written |= {name for name in job.optional if name in ours}
     kept = [name for name in others if name not in written]

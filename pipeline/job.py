@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 
+class MissingColumns(ValueError):
+    """An input lacks columns that a job needs.
+
+    Attributes:
+        faults: One sentence per column.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = list(faults)
+
+
 class Job(Protocol):
     """One kind of work over rows. An instance is small, frozen and picklable: it travels to the CPU and GPU actors."""
 

@@ -1,7 +1,9 @@
-"""How sure a score is: intervals around shares. It knows numbers only, not where they come from."""
+"""How sure a score is: intervals around shares and means. It knows numbers only, not where they come from."""
 
 import math
 from typing import NamedTuple
+
+from scipy.special import stdtrit
 
 # The 97.5 % point of the normal distribution, for two-sided 95 % intervals.
 Z_95 = 1.959963984540054
@@ -33,3 +35,25 @@ def wilson(successes: float, total: int) -> Interval:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == total else centre + half
     return Interval(low, high)
+
+
+def normal(mean: float, error: float) -> Interval:
+    """Return the 95 % interval around a mean of many rows: 1.96 standard errors to each side."""
+    return Interval(mean - Z_95 * error, mean + Z_95 * error)
+
+
+def student(mean: float, error: float, degrees: int) -> Interval:
+    """Return the 95 % interval of Student's t distribution, which also holds for a few rows.
+
+    Args:
+        mean: The middle of the interval.
+        error: Its standard error.
+        degrees: Degrees of freedom: rows, or clusters of rows, less one.
+
+    Raises:
+        ValueError: There are no degrees of freedom.
+    """
+    if degrees < 1:
+        raise ValueError(f"found {degrees} degrees of freedom, expected 1 or more: two rows, or two clusters of rows")
+    half = float(stdtrit(degrees, 0.975)) * error
+    return Interval(mean - half, mean + half)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from jobs.prompt import GREEDY, Prompt, ask, columns_of
 from jobs.report.shown import Lines
-from jobs.scoring import exact
+from jobs.scoring.answers import exact
 from jobs.scoring.summary import scored, summarize_scores
 from models.types import Answer, Request, Sampling
 from pipeline.rows import kept_name

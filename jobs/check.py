@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from jobs.prompt import Prompt, ask, columns_of, fill
-from jobs.scoring import exact
+from jobs.scoring.answers import exact
 from jobs.scoring.clean import clean
 from models.types import Answer, Request, Sampling
 from pipeline.check import CheckSettings

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from jobs.prompt import GREEDY, Prompt, ask, columns_of
 from jobs.report.shown import Lines
-from jobs.scoring import exact
+from jobs.scoring.answers import exact
 from jobs.scoring.clean import clean
 from jobs.scoring.summary import scored, summarize_scores
 from models.types import Answer, BadRequest, Request, Sampling

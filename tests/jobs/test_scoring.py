@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from jobs.scoring import exact
+from jobs.scoring.answers import exact
 from jobs.scoring.clean import clean
 from jobs.scoring.intervals import wilson
 from jobs.scoring.summary import scored, summarize_scores

@@ -14,6 +14,8 @@ from jobs.scoring.summary import scored, summarize_scores
 from models.types import Answer, Request, Sampling
 from pipeline.rows import kept_name
 from pipeline.settings import Settings
+from pipeline.sources import Source
+from pipeline.units import ReadSettings
 
 
 class CaptionSettings(Settings):
@@ -62,6 +64,14 @@ class CaptionJob:
     def required(self) -> Sequence[str]:
         """The columns named in the prompt, and the reference."""
         return [*columns_of(self.settings.prompt), *([self.settings.reference] if self.settings.reference else [])]
+
+    def sources(self, read: ReadSettings) -> Sequence[Source]:
+        """Read the one input that the run names."""
+        return [Source("", read)]
+
+    def adapt(self, source: str, rows: pa.Table) -> pa.Table:
+        """Take rows as they are."""
+        return rows
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask the prompt of this row's images."""

@@ -21,6 +21,8 @@ from models.emu3.grid import grid_for
 from models.images import FORMATS, LIMIT_PIXELS
 from models.types import Answer, BadRequest, PictureFormat, Request, Sampling
 from pipeline.settings import Settings
+from pipeline.sources import Source
+from pipeline.units import ReadSettings
 
 SCHEMA = pa.schema(
     [
@@ -128,6 +130,14 @@ class SynthesizeJob:
     def check(self) -> PictureCheck | None:
         """What another model is asked about each picture."""
         return None if self.settings.check is None else PictureCheck(self.settings.check)
+
+    def sources(self, read: ReadSettings) -> Sequence[Source]:
+        """Read the one input that the run names."""
+        return [Source("", read)]
+
+    def adapt(self, source: str, rows: pa.Table) -> pa.Table:
+        """Take rows as they are."""
+        return rows
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask for each of the row's pictures; they differ in their seeds, which count up from the first one's.

@@ -18,6 +18,8 @@ from jobs.scoring.summary import scored, summarize_scores
 from models.types import Answer, BadRequest, Request, Sampling
 from pipeline.rows import kept_name
 from pipeline.settings import Settings
+from pipeline.sources import Source
+from pipeline.units import ReadSettings
 
 SCHEMA = pa.schema(
     [
@@ -85,6 +87,14 @@ class VqaJob:
         """The question, its answers, and whatever else the prompt and the report need."""
         group = [self.settings.group_by] if self.settings.group_by else []
         return list(dict.fromkeys(["question", "answers", *columns_of(self.settings.prompt), *group]))
+
+    def sources(self, read: ReadSettings) -> Sequence[Source]:
+        """Read the one input that the run names."""
+        return [Source("", read)]
+
+    def adapt(self, source: str, rows: pa.Table) -> pa.Table:
+        """Take rows as they are."""
+        return rows
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask this row's question of its images.

@@ -8,13 +8,15 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.formats.fields import kept_type
+from pipeline.formats.fields import kept_type, raw_type
 from pipeline.formats.parquet import image_type_fault
 from pipeline.formats.rows import IMAGE_EXTENSIONS, ReadError
 from pipeline.formats.samples import is_image, wanted_image
 from pipeline.shards import FILE_FORMATS, Format
 
 Word = Literal["key", "image", "text", "question", "answers"]
+# What becomes columns of ours; the others are names for the input's.
+OF_OURS: tuple[Word, ...] = ("key", "image")
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
 OUR_COLUMNS = pa.schema(
     [
@@ -34,8 +36,10 @@ def input_schema(
     format: Format,
     where: str,
     extensions: frozenset[str] = frozenset(),
+    *,
+    is_raw: bool = False,
 ) -> pa.Schema:
-    """Return the columns of every table of a run.
+    """Return the columns of every table of a source; `is_raw` leaves the input's own their types.
 
     Raises:
         ReadError: A column that was named does not exist, or one of ours cannot be made from what is there.
@@ -46,7 +50,11 @@ def input_schema(
     if fault:
         raise ReadError(f"{where}: image column {image!r} holds {fields[image]}, expected {fault}")
     kept = [(output_name(name, columns, format), kind) for name, kind in fields.items()]
-    others = [pa.field(name, kept_type(name, kind, where)) for name, kind in kept if name is not None]
+    others = [
+        pa.field(name, raw_type(kind) if is_raw else kept_type(name, kind, where))
+        for name, kind in kept
+        if name is not None
+    ]
     names = [field.name for field in others]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -59,11 +67,16 @@ def output_name(column: str, columns: Mapping[Word, str], format: Format) -> str
     if format != "webdataset" and column in (source_column("key", columns), source_column("image", columns)):
         return None
     for word, name in columns.items():
-        if name == column and word not in ("key", "image"):
+        if name == column and word not in OF_OURS:
             return word
     # What begins so is ours between two steps (pipeline/rows.py).
     is_taken = column in TAKEN or column in {str(word) for word in columns} or column.startswith(("input.", "job."))
     return f"input_{column}" if is_taken else column
+
+
+def columns_read(columns: Mapping[Word, str], *, is_raw: bool) -> Mapping[Word, str]:
+    """Return what `read.columns` says of a source: in a raw one, other columns than its key and images are its own."""
+    return {word: name for word, name in columns.items() if word in OF_OURS} if is_raw else columns
 
 
 def source_column(word: Word, columns: Mapping[Word, str]) -> str:

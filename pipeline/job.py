@@ -14,6 +14,8 @@ from models.types import Answer, PictureFormat, Request, Sampling
 
 if TYPE_CHECKING:
     from pipeline.check import CheckSettings
+    from pipeline.sources import Source
+    from pipeline.units import ReadSettings
 
 Row = Mapping[str, Any]
 
@@ -81,6 +83,24 @@ class Job(Protocol):
     @property
     def check(self) -> Check | None:
         """What another model is asked about the finished rows; None for nothing."""
+        ...
+
+    def sources(self, read: ReadSettings) -> Sequence[Source]:
+        """Name the data sets that a run reads whose settings say `read`; most jobs read that one and call it nothing.
+
+        Their names differ, and there is at least one.
+        """
+        ...
+
+    def adapt(self, source: str, rows: pa.Table) -> pa.Table:
+        """Return a source's rows as the job's steps see them: those of every source have the same columns.
+
+        All rows stay, in their order, and so do `key`, `shard`, `index` and `images`. Rows that have an `error` already
+        may hold nulls in any other column; a row that cannot be adapted gets one, of stage `adapt`.
+
+        Raises:
+            MissingColumns: The rows lack columns that are needed; told by a table without rows before anything starts.
+        """
         ...
 
     def requests(self, row: Row, sampling: Sampling) -> Sequence[Request]:

@@ -6,13 +6,13 @@ read raises. It decodes no image (of a video, the frames that are taken) and kno
 
 import logging
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.columns import ERROR, OUR_COLUMNS, output_name, source_column
+from pipeline.columns import ERROR, OUR_COLUMNS, Word, columns_read, output_name, source_column
 from pipeline.fetch import fetch_images, video_block
 from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.fields import fit_column, fit_values
@@ -57,7 +57,7 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None) ->
     folder = Store(posixpath.dirname(f"{store.uri}/{unit.shard}") if unit.shard else store.uri, settings.storage)
     images = fetch_images(block.rows, folder)
     keys = [_key(row, unit, place, settings) for place, row in enumerate(block.rows)]
-    others = _other_columns(block, unit, settings)
+    others = _other_columns(block, unit, columns_read(settings.columns, is_raw=unit.is_raw))
     images = [[] if row.fault else found for row, found in zip(block.rows, images, strict=True)]
     errors = [_error(row.fault) for row in block.rows]
     ours = [pa.array(keys, pa.string()), *_places(unit), pa.array(images, OUR_COLUMNS.field("images").type)]
@@ -143,13 +143,13 @@ def _places(unit: Unit) -> tuple[pa.Array, pa.Array]:
     return pa.array([unit.shard] * unit.num_rows, pa.string()), pa.array(range(unit.start, unit.stop), pa.int64())
 
 
-def _other_columns(block: RawBlock, unit: Unit, settings: ReadSettings) -> list[pa.Array]:
+def _other_columns(block: RawBlock, unit: Unit, columns: Mapping[Word, str]) -> list[pa.Array]:
     """Return the input's other columns in the types of the run; a value that does not fit makes its row an error."""
     wanted = [field for field in unit.table_schema if field.name not in (*OUR_COLUMNS.names, "error")]
     if block.columns is None:
-        fitted = _fit_rows(block, wanted, unit, settings)
+        fitted = _fit_rows(block, wanted, unit, columns)
     else:
-        found = {output_name(name, settings.columns, unit.format): each for name, each in block.columns.items()}
+        found = {output_name(name, columns, unit.format): each for name, each in block.columns.items()}
         fitted = [_fit_found(field, found.get(field.name), unit.num_rows) for field in wanted]
     for _, faults in fitted:
         for row, fault in zip(block.rows, faults, strict=True):
@@ -164,17 +164,19 @@ def _fit_found(field: pa.Field, column: pa.ChunkedArray | None, num_rows: int) -
 
 
 def _fit_rows(
-    block: RawBlock, wanted: Sequence[pa.Field], unit: Unit, settings: ReadSettings
+    block: RawBlock, wanted: Sequence[pa.Field], unit: Unit, columns: Mapping[Word, str]
 ) -> list[tuple[pa.Array, list[Fault | None]]]:
     named = [
-        {output_name(name, settings.columns, unit.format): value for name, value in row.values.items()}
-        for row in block.rows
+        {output_name(name, columns, unit.format): value for name, value in row.values.items()} for row in block.rows
     ]
     known = {field.name for field in wanted}
     left_out = sorted({name for row in named for name in row if name is not None} - known)
     if left_out:
         log.warning("%s: left out fields that no row looked at by the plan had: %s", unit.shard, ", ".join(left_out))
-    return [fit_values(field.name, [row.get(field.name) for row in named], field.type) for field in wanted]
+    return [
+        fit_values(field.name, [row.get(field.name) for row in named], field.type, is_raw=unit.is_raw)
+        for field in wanted
+    ]
 
 
 def _error(fault: Fault | None) -> dict[str, Any] | None:

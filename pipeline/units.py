@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt, field_validator
 
-from pipeline.columns import Word, input_schema
+from pipeline.columns import Word, columns_read, input_schema
 from pipeline.formats.rows import Cutter, Index, ReadError
 from pipeline.look import look_through, merged, warnings_of
 from pipeline.settings import Address, Settings
@@ -62,7 +62,7 @@ class Unit:
         format: How the shard is read.
         start: First row in the shard (or in the sorted listing).
         stop: One more than the last row.
-        schema: The run's input columns, serialized; the same in every unit.
+        schema: The columns that reading gives, serialized; the same in every unit of a source.
         first_byte: Where the rows begin in a tar or a file of lines.
         end_byte: Where they end.
         size: Bytes of the shard when it was planned; of all files, where each is a row.
@@ -71,6 +71,8 @@ class Unit:
         header: The cells' names in a CSV shard.
         is_packed: Whether the shard is a gzip stream; its bytes are counted in its content.
         only: Which of these rows are wanted, counted from `start`; empty means all.
+        source: The data set of the run that they belong to; empty where there is one.
+        is_raw: Whether its columns keep their own names and types (see `pipeline.sources.Source`).
     """
 
     seq: int
@@ -88,6 +90,8 @@ class Unit:
     header: tuple[str, ...] = ()
     is_packed: bool = False
     only: tuple[int, ...] = ()
+    source: str = ""
+    is_raw: bool = False
 
     @property
     def name(self) -> str:
@@ -122,6 +126,8 @@ UNIT_COLUMNS = pa.schema(
         ("header", pa.list_(pa.string())),
         ("is_packed", pa.bool_()),
         ("only", pa.list_(pa.int64())),
+        ("source", pa.string()),
+        ("is_raw", pa.bool_()),
         ("schema", pa.binary()),
     ]
 )
@@ -148,19 +154,26 @@ def plan_units(settings: ReadSettings, unit_rows: int) -> list[Unit]:
     return planned.units
 
 
-def plan_input(settings: ReadSettings, unit_rows: int) -> InputPlan:
-    """List the shards, look through each, and cut its rows into units of at most `unit_rows` rows."""
+def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False) -> InputPlan:
+    """List the shards, look through each, and cut its rows into units of at most `unit_rows` rows.
+
+    Args:
+        settings: The input.
+        unit_rows: The most rows of a unit.
+        is_raw: Whether columns keep their own names and types (see `pipeline.sources.Source`).
+    """
     shards = find_shards(settings.uri, settings.format, settings.storage)
     fields = _fields_of_files(shards, settings)
     if shards.format in FILE_FORMATS:
         return InputPlan(_file_units(shards, settings, unit_rows, fields), [*shards.warnings])
     looked = look_through(shards, unit_rows, settings.limit)
-    warnings = [*shards.warnings, *warnings_of(shards, looked, settings.columns)]
+    columns = columns_read(settings.columns, is_raw=is_raw)
+    warnings = [*shards.warnings, *warnings_of(shards, looked, columns)]
     where = next((shards.store.name(entry.path) for entry, index in looked if index.slices), None)
     if where is None:
         raise ReadError("; ".join([f"found no rows in the {len(looked)} shards of {settings.uri}", *warnings[:5]]))
     fields, extensions = merged(shards.format, [index for _, index in looked if index.slices])
-    schema = input_schema(fields, settings.columns, shards.format, where, extensions)
+    schema = input_schema(fields, columns, shards.format, where, extensions, is_raw=is_raw)
     return InputPlan(_row_units(shards, looked, schema.serialize().to_pybytes(), settings.limit), warnings)
 
 
@@ -204,7 +217,9 @@ def units_from_parquet(data: bytes) -> list[Unit]:
 
 
 def _unit(row: dict[str, Any]) -> Unit:
-    return Unit(**{**row, **{name: tuple(row[name]) for name in ("paths", "header", "only")}})
+    lists = {name: tuple(row[name]) for name in ("paths", "header", "only")}
+    # Plans of older versions say nothing of sources.
+    return Unit(**{**row, **lists, "source": row["source"] or "", "is_raw": bool(row["is_raw"])})
 
 
 def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: bytes, limit: int | None) -> list[Unit]:

@@ -1,6 +1,6 @@
 """What jobs of tests have in common that ask for text and want nothing special; each says what it asks and keeps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from jobs.prompt import GREEDY
 from models.types import Sampling
+from pipeline.sources import Source
+from pipeline.units import ReadSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,14 @@ class PlainJob:
     sampling: Sampling = GREEDY
     picture: None = None
     check: None = None
+
+    def sources(self, read: ReadSettings) -> Sequence[Source]:
+        """Read the one input that the run names."""
+        return [Source("", read)]
+
+    def adapt(self, source: str, rows: pa.Table) -> pa.Table:
+        """Take rows as they are."""
+        return rows
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
         """Say nothing."""

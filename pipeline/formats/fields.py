@@ -60,9 +60,17 @@ def kept_type(name: str, found: pa.DataType, where: str) -> pa.DataType:
     return pa.string() if is_text else plain
 
 
-def fit_values(name: str, values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array, list[Fault | None]]:
+def raw_type(found: pa.DataType) -> pa.DataType:
+    """Return the type in which a column of a raw source is kept: its own, but for how a writer has stored it."""
+    plain = _plain(found)
+    return pa.string() if pa.types.is_null(plain) else plain
+
+
+def fit_values(
+    name: str, values: Sequence[Any], kind: pa.DataType, *, is_raw: bool = False
+) -> tuple[pa.Array, list[Fault | None]]:
     """Make a column of plain values; what does not fit is null and has a fault."""
-    fit = _fitter(name, kind)
+    fit = _fitter("" if is_raw else name, kind)
     fitted: list[Any] = []
     faults: list[Fault | None] = []
     for value in values:

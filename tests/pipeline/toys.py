@@ -24,7 +24,8 @@ from models.types import (
 from pipeline.columns import ERROR
 from pipeline.job import Check
 from pipeline.rows import with_unit
-from pipeline.units import Unit
+from pipeline.sources import Source
+from pipeline.units import ReadSettings, Unit
 
 READ_SCHEMA = pa.schema(
     [
@@ -149,6 +150,12 @@ class ToyJob:
     @property
     def schema(self) -> pa.Schema:
         return pa.schema([("caption", pa.string())])
+
+    def sources(self, read: ReadSettings) -> Sequence[Source]:
+        return [Source("", read)]
+
+    def adapt(self, source: str, rows: pa.Table) -> pa.Table:
+        return rows
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         if not row["text"]:

@@ -5,9 +5,10 @@ It holds no data set and no wording; those stand beside it. It knows rows as pla
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 Row = Mapping[str, Any]
+Total = Literal["mean", "circular", "yes_no", "points", "subjects", "captions"]
 
 
 class BadRow(ValueError):
@@ -54,6 +55,10 @@ class Benchmark:
         video: The column that names a row's video, and `subtitles` the one that names its subtitles.
         join: Of images that lie in a table of their own: the column there that holds what `images` names here, and the
             one with the images.
+        total: What the headline is: the mean over rows; over questions of which every rotation is right (`circular`);
+            the F1 of yes (`yes_no`); points of 1,000 (`points`); the mean over subjects beside that over rows
+            (`subjects`); what captions have only all together (`captions`).
+        may_lack_images: Whether some questions have no image; elsewhere a row without one has lost it, and is an error.
     """
 
     key: str
@@ -67,3 +72,5 @@ class Benchmark:
     video: str | None = None
     subtitles: str | None = None
     join: tuple[str, str] | None = None
+    total: Total = "mean"
+    may_lack_images: bool = False

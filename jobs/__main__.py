@@ -1,4 +1,4 @@
-"""The command line: `triptych run`, `triptych retry`, `triptych report` and `triptych demo`.
+"""The command line: `triptych run`, `retry`, `report`, `compare` and `demo`.
 
 Here, and nowhere else, words are printed and exit codes chosen: 0 done, 1 the run failed, 2 wrong settings, 3 done but
 with more failed rows than allowed, 130 interrupted.
@@ -84,6 +84,21 @@ def _demo(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(asked: argparse.Namespace) -> int:
+    from jobs.config import output_at
+    from jobs.evaluation import compare, words
+
+    sides = [output_at(uri, asked.overrides) for uri in (asked.a, asked.b)]
+    found = compare.compare(sides[0], sides[1], asked.benchmark)
+    if asked.json:
+        compare.write_json(asked.json, sides[0], sides[1], found)
+    _say(words.say_comparisons(found))
+    if asked.threshold is None:
+        return 0
+    fallen = compare.fallen_below(found, asked.threshold, only_sure=asked.significant)
+    return _complain(words.say_fallen(fallen, asked.threshold), FAILED) if fallen else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triptych", description="Offline multimodal batch inference on Ray.", allow_abbrev=False
@@ -106,11 +121,36 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("output", metavar="OUTPUT", help="the folder of the results")
     report.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. write.storage.endpoint_url=http://...")
     report.set_defaults(command=_report)
+    _add_compare(commands.add_parser("compare", parents=[common], help="two scored outputs: paired difference, gate"))
     demo = commands.add_parser("demo", parents=[common], help="the jobs on data and a small checkpoint that come along")
     demo.add_argument("folder", metavar="DIR", nargs="?", default="demo_output", help="default: demo_output")
     demo.add_argument("--quick", action="store_true", help="about 50 rows of each")
     demo.set_defaults(command=_demo)
     return parser
+
+
+def _add_compare(compare: argparse.ArgumentParser) -> None:
+    compare.add_argument("a", metavar="A", help="the folder of scored rows that is measured against")
+    compare.add_argument("b", metavar="B", help="the one that is measured")
+    compare.add_argument("overrides", metavar="key=value", nargs="*", help="write.storage.* reach both")
+    compare.add_argument(
+        "--benchmark", metavar="NAME", action="append", default=[], help="only this one; may be repeated"
+    )
+    compare.add_argument("--json", metavar="FILE", help="write everything that is known of the difference there")
+    compare.add_argument(
+        "--threshold", metavar="X", type=_share, help="exit with 1 if B's score is below A's by more, e.g. -0.01"
+    )
+    compare.add_argument(
+        "--significant", action="store_true", help="only if the whole 95 %% interval is below the threshold"
+    )
+    compare.set_defaults(command=_compare)
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not -1 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a share from -1 to 1 (0.01 is one point)")
+    return share
 
 
 @contextmanager

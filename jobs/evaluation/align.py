@@ -1,0 +1,126 @@
+"""Two outputs brought together row by row: the same keys, the same content, the same rule, or nothing is compared.
+
+It knows scored rows; what their difference means is not known here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.evaluation.rows import benchmarks_of, dataset_of, named, of_benchmark, origin, read_rows
+from jobs.report.results import ReportError
+from pipeline.storage.store import Store
+
+COLUMNS = (
+    "key",
+    "benchmark",
+    "cluster",
+    "row_hash",
+    "image_hash",
+    "rule",
+    "preset",
+    "model",
+    "answers",
+    "response_clean",
+    "parse_status",
+    "score",
+    "error",
+)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The rows of one benchmark in two outputs; row i of one is row i of the other.
+
+    Attributes:
+        benchmark: Its name.
+        dataset: Which data set it is.
+        rule: What both were scored by.
+        a: The rows of the first output, in its order.
+        b: Those of the second.
+    """
+
+    benchmark: str
+    dataset: str
+    rule: str
+    a: pa.Table
+    b: pa.Table
+
+
+def align(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Aligned]:
+    """Bring two outputs together, benchmark by benchmark.
+
+    Args:
+        a: The folder of the first; what is measured against.
+        b: The folder of the second.
+        benchmarks: Those to look at; none means all, which must then be the same on both sides.
+
+    Raises:
+        ReportError: The outputs are not of the same rows, or not scored alike.
+        StorageError: An output cannot be read.
+    """
+    tables = (read_rows(a, COLUMNS), read_rows(b, COLUMNS))
+    names = benchmarks or _common(benchmarks_of(tables[0]), benchmarks_of(tables[1]), (a.uri, b.uri))
+    known = origin(a)
+    return [
+        _aligned(
+            name,
+            dataset_of(known, name),
+            of_benchmark(tables[0], name, a.uri),
+            of_benchmark(tables[1], name, b.uri),
+        )
+        for name in names
+    ]
+
+
+def _common(a: Sequence[str], b: Sequence[str], uris: tuple[str, str]) -> Sequence[str]:
+    for these, others, uri in ((a, b, uris[0]), (b, a, uris[1])):
+        if alone := [name for name in these if name not in others]:
+            raise ReportError(
+                f"found {named(alone)} only in {uri}, expected the same benchmarks on both sides; "
+                "`--benchmark NAME` compares those that it names"
+            )
+    return a
+
+
+def _aligned(benchmark: str, dataset: str, a: pa.Table, b: pa.Table) -> Aligned:
+    _refuse_other_keys(benchmark, a["key"], b["key"])
+    b = b.take(pc.index_in(a["key"].combine_chunks(), value_set=b["key"].combine_chunks()))
+    _refuse_other_content(benchmark, a, b)
+    rules = [sorted(map(str, pc.unique(side["rule"]).to_pylist())) for side in (a, b)]
+    if rules[0] != rules[1] or len(rules[0]) > 1:
+        raise ReportError(
+            f"{benchmark}: found scores by {named(rules[0])} in A and by {named(rules[1])} in B, expected one rule for "
+            "both; `triptych score` scores stored answers again"
+        )
+    return Aligned(benchmark, dataset, rules[0][0], a, b)
+
+
+def _refuse_other_keys(benchmark: str, a: pa.ChunkedArray, b: pa.ChunkedArray) -> None:
+    only = [
+        these.filter(pc.invert(pc.is_in(these, value_set=others.combine_chunks()))).to_pylist()
+        for these, others in ((a, b), (b, a))
+    ]
+    if only[0] or only[1]:
+        sides = [f"{len(keys):,} only in {side} ({named(keys)})" for side, keys in zip("AB", only, strict=True) if keys]
+        raise ReportError(
+            f"{benchmark}: found {len(a):,} keys in A and {len(b):,} in B, {' and '.join(sides)}; "
+            "expected the same rows on both sides"
+        )
+
+
+def _refuse_other_content(benchmark: str, a: pa.Table, b: pa.Table) -> None:
+    # Scored from stored answers, a row's images were not looked at, and their hash is null.
+    both = pc.and_(a["image_hash"].is_valid(), b["image_hash"].is_valid())
+    differ = {
+        "question, answers or options": pc.invert(pc.fill_null(pc.equal(a["row_hash"], b["row_hash"]), False)),
+        "images": pc.and_(both, pc.fill_null(pc.not_equal(a["image_hash"], b["image_hash"]), False)),
+    }
+    for what, rows in differ.items():
+        if keys := a["key"].filter(rows).to_pylist():
+            raise ReportError(
+                f"{benchmark}: found {len(keys):,} rows whose {what} differ between A and B ({named(keys)}), "
+                "expected the same data set on both sides"
+            )

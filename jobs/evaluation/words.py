@@ -1,0 +1,58 @@
+"""What the command line says of comparisons, submissions and stored answers scored again; it prints nothing itself."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.evaluation.compare import Comparison, Side
+
+LOSSES_SHOWN = 5
+
+
+def say_comparisons(comparisons: "Sequence[Comparison]") -> list[str]:
+    """Say what each benchmark's scores are, how far they differ, and how sure that is."""
+    return [line for one in comparisons for line in _say_comparison(one, len(comparisons))]
+
+
+def say_fallen(fallen: "Sequence[Comparison]", threshold: float) -> str:
+    """Say which benchmarks have kept B from passing."""
+    found = ", ".join(f"{one.benchmark} by {_points(one.difference)}" for one in fallen)
+    return f"B has fallen further than {_points(threshold)} allows: {found}"
+
+
+def _say_comparison(one: "Comparison", num_benchmarks: int) -> list[str]:
+    interval = "too few for an interval"
+    if one.low is not None and one.high is not None:
+        interval = f"95 % interval {_points(one.low)} to {_points(one.high)}"
+    adjusted = f", {one.p_holm:.3g} after Holm over {num_benchmarks} benchmarks" if num_benchmarks > 1 else ""
+    detectable = f"; {_points(one.detectable)} would show 8 times in 10" if one.detectable is not None else ""
+    clusters = f" in {one.clusters:,} clusters" if one.clusters is not None else ""
+    lines = [
+        f"{one.benchmark} ({one.rule}, {one.n:,} {one.counted}s{clusters})",
+        f"  A           {_side(one.a)}",
+        f"  B           {_side(one.b)}",
+        f"  B - A       {_points(one.difference)} ({interval})",
+        f"  {one.test}  p = {one.p:.3g}{adjusted}{detectable}",
+        f"  B wins {one.wins:,}, loses {one.losses:,}, ties {one.ties:,}",
+    ]
+    if one.lost:
+        lines.append(f"  lost first: {', '.join(one.lost[:LOSSES_SHOWN])}")
+    if one.unscored:
+        lines.append(f"  {one.unscored:,} rows have no score on either side")
+    if one.a.presets != one.b.presets:
+        lines.append(f"  the questions were worded differently: {_joined(one.a.presets)} and {_joined(one.b.presets)}")
+    return lines
+
+
+def _side(side: "Side") -> str:
+    error = f" ± {side.error * 100:.2f}" if side.error is not None else ""
+    counts = f"{side.failed:,} failed, {side.truncated:,} truncated"
+    return f"{side.score * 100:.2f}{error}  {_joined(side.models)}, {counts}"
+
+
+def _joined(words: "Sequence[str]") -> str:
+    return ", ".join(words) or "unnamed"
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:+.2f}"

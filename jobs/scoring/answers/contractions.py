@@ -11,18 +11,18 @@ _BARE = """
     somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's
     they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's
     where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
-""".split()
+"""
 
 # Each of these is also meant where one of its two apostrophes is missing.
 _HALF = """
     couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've
     there'd've they'd've we'd've who'd've wouldn't've you'd've
-""".split()
+"""
 
 CONTRACTIONS = {
-    **{whole.replace("'", ""): whole for whole in _BARE},
-    **{whole.replace("'", "", 1): whole for whole in _HALF},
-    **{"".join(whole.rsplit("'", 1)): whole for whole in _HALF},
+    **{whole.replace("'", ""): whole for whole in _BARE.split()},
+    **{whole.replace("'", "", 1): whole for whole in _HALF.split()},
+    **{"".join(whole.rsplit("'", 1)): whole for whole in _HALF.split()},
     "yall'll": "y'all'll",
     "y'allll": "y'all'll",
     "yall'd've": "y'all'd've",

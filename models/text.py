@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,15 @@ class Text:
         Raises:
             BadRequest: A message has the wrong shape, or the template refuses it, or there is none.
         """
-        guarded, kept = self._guard(messages)
-        parts = _MARK.split(self._template.render(guarded, image))
-        return Rendered(tuple(kept[int(part)] if i % 2 else part for i, part in enumerate(parts)))
+        kept: list[str] = []
+        guard = partial(self._guard, kept)
+        guarded = [dict(_checked(message), content=_map_text(message, guard)) for message in messages]
+        return _unguarded(self._template.render(guarded, image), kept)
+
+    def as_data(self, text: str) -> Rendered:
+        """Return a text all of which is data: control tokens in it are set apart, to be read as plain characters."""
+        kept: list[str] = []
+        return _unguarded(self._guard(kept, text), kept)
 
     def encode(self, rendered: Rendered, bos: int | None = None) -> list[int]:
         """Tokenise a prompt, with what belongs before it.
@@ -125,10 +132,18 @@ class Text:
         Raises:
             BadRequest: The prompt is empty, or has several BOS.
         """
+        return self.begun(self.tokens(rendered), bos)
+
+    def tokens(self, rendered: Rendered) -> list[int]:
+        """Tokenise a text as it stands, with nothing before it."""
         ids: list[int] = []
         for i, piece in enumerate(rendered.pieces):
             tokenizer = self._plain if i % 2 else self._tokenizer
             ids += tokenizer.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    def begun(self, ids: list[int], bos: int | None = None) -> list[int]:
+        """Return a prompt's ids with what belongs before them; see encode."""
         if bos is None:
             ids = ids if ids[: len(self._prefix)] == self._prefix else self._prefix + ids
         elif ids.count(bos) > 1:
@@ -155,19 +170,16 @@ class Text:
         window = max(len(text.encode()) for text in stop) + 8
         return lambda ids: any(text in self.decode(ids[-window:]) for text in stop)
 
-    def _guard(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[str]]:
-        kept: list[str] = []
+    def _guard(self, kept: list[str], text: Any) -> str:
+        """Return a text with a mark in the place of each control token, which is put into `kept`."""
+        if not isinstance(text, str):
+            raise BadRequest(f"a message's text is {text!r}, expected a string")
 
         def mark(word: str) -> str:
             kept.append(word)
             return f"{_OPEN}{len(kept) - 1}{_CLOSE}"
 
-        def guard(text: Any) -> str:
-            if not isinstance(text, str):
-                raise BadRequest(f"a message's text is {text!r}, expected a string")
-            return self._guarded.replace(text, mark)
-
-        return [dict(_checked(message), content=_map_text(message, guard)) for message in messages], kept
+        return self._guarded.replace(text, mark)
 
 
 class _Words:
@@ -232,6 +244,11 @@ def _check_answered_in_text(request: Request) -> None:
         raise BadRequest(
             f"found guidance_scale {request.sampling.guidance_scale:g} without a grid, expected 1: it is for pictures"
         )
+
+
+def _unguarded(text: str, kept: Sequence[str]) -> Rendered:
+    parts = _MARK.split(text)
+    return Rendered(tuple(kept[int(part)] if i % 2 else part for i, part in enumerate(parts)))
 
 
 def _checked(message: Any) -> Message:

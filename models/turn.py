@@ -4,6 +4,7 @@ The families that answer in text share it. It does not know what was asked.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from models.text import Text, cut_at_stop
 from models.types import Answer, Completion, ModelInput, Sampling
@@ -38,7 +39,7 @@ class Turn:
         """Turn emitted ids back into text; see models.types.Processor."""
         ids = completion.token_ids
         shown = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
-        return Answer(
+        answer = Answer(
             text=cut_at_stop(self._text.decode(shown), (*sampling.stop, *self._spelled)),
             image=None,
             token_ids=ids,
@@ -46,4 +47,13 @@ class Turn:
             finish=completion.finish,
             prompt_tokens=len(model_input.token_ids),
             image_tokens=model_input.image_tokens,
+        )
+        if not model_input.choices:
+            return answer
+        return replace(
+            answer,
+            # Blanks at the prompt's end are tokens of the choice, and some tokenizers leave out a text's first one.
+            text=self._text.decode(ids).strip(),
+            choice_logprobs=completion.choice_logprobs,
+            choice_tokens=tuple(len(choice) for choice in model_input.choices),
         )

@@ -80,33 +80,8 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Request:
-    """A question to a model, as a job states it: either `messages` for the chat template or a `prompt` as it is.
-
-    Attributes:
-        key: The row's name; it comes back in nothing but error messages.
-        messages: Chat messages; `content` is a string or a list of `{"type": "image"}` and
-            `{"type": "text", "text": ...}`. Control tokens inside texts are read as plain characters.
-        prompt: The final text, image placeholders included, taken as it is.
-        images: Compressed image bytes (JPEG, PNG, ...) in the order of their placeholders.
-        sampling: How to answer.
-        grid: Rows and columns of codes of a picture that `prompt` describes; the answer is then that picture. The
-            prompt is read as plain text, and what asks for a picture of this size is put behind it.
-        negative_prompt: What a guided picture is moved away from; None is the empty text.
-    """
-
-    key: str = ""
-    messages: Sequence[Message] | None = None
-    prompt: str | None = None
-    images: Sequence[bytes] = ()
-    sampling: Sampling = Sampling()
-    grid: tuple[int, int] | None = None
-    negative_prompt: str | None = None
-
-
-@dataclass(frozen=True)
 class ImageSettings:
-    """What a run may override of a checkpoint's own image settings; None keeps the checkpoint's.
+    """What a run, or a single request, may override of a checkpoint's own image settings; None overrides nothing.
 
     Attributes:
         split_image: Aria: cut large images into crops beside the overview.
@@ -121,6 +96,36 @@ class ImageSettings:
     max_image_tiles: int | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question to a model, as a job states it: either `messages` for the chat template or a `prompt` as it is.
+
+    Attributes:
+        key: The row's name; it comes back in nothing but error messages.
+        messages: Chat messages; `content` is a string or a list of `{"type": "image"}` and
+            `{"type": "text", "text": ...}`. Control tokens inside texts are read as plain characters.
+        prompt: The final text, image placeholders included, taken as it is.
+        images: Compressed image bytes (JPEG, PNG, ...) in the order of their placeholders.
+        sampling: How to answer.
+        grid: Rows and columns of codes of a picture that `prompt` describes; the answer is then that picture. The
+            prompt is read as plain text, and what asks for a picture of this size is put behind it.
+        negative_prompt: What a guided picture is moved away from; None is the empty text.
+        choices: Given continuations of the prompt to score in place of an answer; how to answer (`sampling`) then says
+            nothing. They are plain text, control tokens included. See models/choices.py.
+        preprocess: Image settings of this request alone, which go before the run's.
+    """
+
+    key: str = ""
+    messages: Sequence[Message] | None = None
+    prompt: str | None = None
+    images: Sequence[bytes] = ()
+    sampling: Sampling = Sampling()
+    grid: tuple[int, int] | None = None
+    negative_prompt: str | None = None
+    choices: tuple[str, ...] = ()
+    preprocess: ImageSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,7 @@ class ModelInput:
             features. Questions about one image find its features by it.
         negative: int32 (T,), the negative prompt that guidance moves away from; None for no guidance.
         num_new_tokens: How many tokens the answer has, where a grammar fixes it (a picture of a given size).
+        choices: int32 (T',) each, the continuations to score in place of an answer, none of them empty.
     """
 
     prompt: str
@@ -160,6 +166,7 @@ class ModelInput:
     image_names: tuple[str, ...] = ()
     negative: NDArray[np.int32] | None = None
     num_new_tokens: int | None = None
+    choices: tuple[NDArray[np.int32], ...] = ()
 
     @property
     def is_drawn(self) -> bool:
@@ -176,17 +183,22 @@ class Completion:
         logprobs: Log-probability of each emitted id under the model's own distribution, before temperature and filters.
         finish: `stop` for a stop id or stop string, `length` for the limit.
         image: The picture that the ids stand for, encoded, once it is painted.
+        choice_logprobs: One for each of the input's choices; the ids are then those of the likeliest.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
     image: bytes | None = None
+    choice_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
     """What comes back for one request.
+
+    Where it was to score choices, the answer is the likeliest of them, the first of equally likely ones: `text` is that
+    choice as its tokens read, without blanks around it, and `finish` is `stop`.
 
     Attributes:
         text: The answer without stop token, stop string and special tokens.
@@ -196,6 +208,8 @@ class Answer:
         finish: `stop` or `length`.
         prompt_tokens: Length of the prompt in tokens, image tokens included.
         image_tokens: How many of those stand for image features.
+        choice_logprobs: The log-probability of each choice, in their order: the sum over its tokens.
+        choice_tokens: How many tokens each choice has.
     """
 
     text: str
@@ -205,6 +219,8 @@ class Answer:
     finish: Finish
     prompt_tokens: int
     image_tokens: int
+    choice_logprobs: tuple[float, ...] = ()
+    choice_tokens: tuple[int, ...] = ()
 
 
 class Processor(Protocol):

@@ -9,14 +9,16 @@ photograph. `split_image` adds close-ups, by the rule of the original authors' p
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from models.aria.config import AriaConfig, AriaImages, read_config, read_images
-from models.checkpoint import refuse_settings
-from models.images import decode_image, image_name
-from models.text import Text, blindness, check_placeholders, unseen
+from models.choices import encode_prompt
+from models.eye import Eye
+from models.images import image_name
+from models.text import Text, blindness, check_placeholders
 from models.turn import Turn
 from models.types import (
     TEMPLATE_DATE,
@@ -58,11 +60,10 @@ class AriaProcessor:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
         self._blind = None if self.config.vision else blindness(text_only)
-        refuse_settings(settings, "Aria", ("split_image", "max_image_size"), self._blind)
         self._text = Text(folder, template, today=today)
         self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TURN)
-        self._images = None if self._blind else read_images(folder, settings)
-        self._queries = 0 if self._images is None else _queries_per_tile(self.config, self._images, settings)
+        known = ("split_image", "max_image_size")
+        self._eye = Eye("Aria", known, settings, self._blind, lambda asked: Canvas(folder, self.config, asked).crops)
         self.stop_ids = self._turn.stop_ids
         self.max_position_embeddings = self.config.text.max_position_embeddings
 
@@ -74,17 +75,18 @@ class AriaProcessor:
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
         rendered = self._text.read(request, IMAGE_TOKEN)
-        ids = self._text.encode(rendered)
-        crops = self._crops(request.images)
-        check_placeholders(ids.count(self.config.image_token_index), len(crops), IMAGE_TOKEN)
-        tiles = tuple(tile for image in crops for tile in image)
+        encoded = encode_prompt(self._text, rendered, request.choices)
+        images = self._eye.look(request)
+        check_placeholders(encoded.ids.count(self.config.image_token_index), len(images), IMAGE_TOKEN)
+        crops = [crop for image in images for crop in image]
         return ModelInput(
             prompt=rendered.text,
-            token_ids=self._expand(ids, [len(image) for image in crops]),
-            tiles=tiles,
-            layout=(self._queries,) * len(tiles),
-            image_tokens=self._queries * len(tiles),
-            image_names=tuple(image_name([tile], self._queries) for tile in tiles),
+            token_ids=self._expand(encoded.ids, [sum(crop.queries for crop in image) for image in images]),
+            tiles=tuple(crop.tile for crop in crops),
+            layout=tuple(crop.queries for crop in crops),
+            image_tokens=sum(crop.queries for crop in crops),
+            image_names=tuple(image_name([crop.tile], crop.queries) for crop in crops),
+            choices=encoded.choices,
         )
 
     def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
@@ -95,21 +97,34 @@ class AriaProcessor:
         """Turn emitted ids back into text; see models.types.Processor."""
         return self._turn.finish(model_input, completion, sampling)
 
-    def _crops(self, images: Sequence[bytes]) -> list[list[Pixels]]:
-        if images and self._blind:
-            raise unseen(len(images), self._blind)
-        return [self._tiles(decode_image(data)) for data in images]
-
-    def _tiles(self, image: Image.Image) -> list[Pixels]:
-        assert self._images is not None and self.config.vision is not None
-        crops = split(image, self._images.max_image_size) if self._images.split_image else [image]
-        return [tile(crop, self._images, self.config.vision.patch_size) for crop in crops]
-
-    def _expand(self, ids: Sequence[int], num_tiles: Sequence[int]) -> np.ndarray:
-        waiting = iter(num_tiles)
+    def _expand(self, ids: Sequence[int], num_queries: Sequence[int]) -> np.ndarray:
+        waiting = iter(num_queries)
         image = self.config.image_token_index
-        expanded = [[i] * self._queries * next(waiting) if i == image else [i] for i in ids]
+        expanded = [[i] * next(waiting) if i == image else [i] for i in ids]
         return np.array([i for run in expanded for i in run], dtype=np.int32)
+
+
+class Crop(NamedTuple):
+    """A tile, and how many rows of features it becomes."""
+
+    tile: Pixels
+    queries: int
+
+
+class Canvas:
+    """What pictures are laid on, and whether close-ups are cut of them."""
+
+    def __init__(self, folder: Path, config: AriaConfig, settings: ImageSettings) -> None:
+        """Read a checkpoint's image settings, under those of a run or a request."""
+        assert config.vision is not None
+        self._images = read_images(folder, settings)
+        self._patch_size = config.vision.patch_size
+        self._queries = _queries_per_tile(config, self._images, settings)
+
+    def crops(self, image: Image.Image) -> list[Crop]:
+        """Return the tiles of a picture, the whole of it first."""
+        cuts = split(image, self._images.max_image_size) if self._images.split_image else [image]
+        return [Crop(tile(cut, self._images, self._patch_size), self._queries) for cut in cuts]
 
 
 def tile(image: Image.Image, images: AriaImages, patch_size: int) -> Pixels:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.checkpoint import refuse_settings
+from models.choices import encode_prompt
 from models.emu3.config import Emu3Images, read_config, read_images
 from models.emu3.grid import Grid
 from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_TOKEN, PLACEHOLDER
-from models.images import decode_image, image_name
-from models.text import Rendered, Text, blindness, check_placeholders, unseen
+from models.eye import Eye
+from models.images import image_name
+from models.text import Rendered, Text, blindness, check_placeholders
 from models.turn import Turn
 from models.types import (
     TEMPLATE_DATE,
@@ -84,12 +86,12 @@ class Emu3Processor:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
         self._blind = None if self.config.vq else blindness(text_only)
-        refuse_settings(settings, "Emu3", ("min_pixels", "max_pixels"), self._blind)
         self._text = Text(folder, template, today=today, changes=TOKENIZERS[tokenizer])
         self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TEXT)
-        self._images = None if self._blind else read_images(folder, settings)
+        known = ("min_pixels", "max_pixels")
+        self._eye = Eye("Emu3", known, settings, self._blind, lambda asked: partial(tile, read_images(folder, asked)))
         if not self._blind:
-            self._check_files(folder)
+            self._check_files(folder, read_images(folder, settings))
         self.stop_ids = self._turn.stop_ids
         self.max_position_embeddings = self.config.text.max_position_embeddings
 
@@ -109,20 +111,20 @@ class Emu3Processor:
 
     def _chat(self, request: Request) -> ModelInput:
         rendered = self._text.read(_with_items(request), PLACEHOLDER)
-        if request.images and self._blind:
-            raise unseen(len(request.images), self._blind)
+        tiles = self._eye.look(request)
         found = sum(piece.count(PLACEHOLDER) for piece in rendered.pieces[::2])
-        check_placeholders(found, len(request.images), PLACEHOLDER)
-        tiles = [self._tile(decode_image(data)) for data in request.images]
+        check_placeholders(found, len(tiles), PLACEHOLDER)
         grids = [self._grid(tile) for tile in tiles]
+        encoded = encode_prompt(self._text, _framed(rendered, grids), request.choices, self.config.bos_token_id)
         return ModelInput(
             prompt=rendered.text,
-            token_ids=np.array(self._ids(rendered, grids), np.int32),
+            token_ids=np.array(self._expand(encoded.ids, grids), np.int32),
             tiles=tuple(tiles),
             layout=tuple(side for grid in grids for side in (grid.rows, grid.columns)),
             image_tokens=sum(grid.rows * grid.columns for grid in grids),
             # A tile's own shape says all of how it lies.
             image_names=tuple(image_name([tile], layout=0) for tile in tiles),
+            choices=encoded.choices,
         )
 
     def _drawing(self, request: Request, grid: Grid) -> ModelInput:
@@ -147,11 +149,6 @@ class Emu3Processor:
         answer = self._turn.finish(model_input, completion, sampling)
         return answer if model_input.num_new_tokens is None else replace(answer, text="", image=completion.image)
 
-    def _tile(self, image: Image.Image) -> Pixels:
-        assert self._images is not None
-        height, width = fitted(image.height, image.width, self._images)
-        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-
     def _grid(self, tile: Pixels) -> Grid:
         assert self.config.vq is not None
         factor = self.config.vq.spatial_factor
@@ -160,8 +157,7 @@ class Emu3Processor:
     def _encode(self, rendered: Rendered) -> NDArray[np.int32]:
         return np.array(self._text.encode(rendered, self.config.bos_token_id), np.int32)
 
-    def _ids(self, rendered: Rendered, grids: Sequence[Grid]) -> list[int]:
-        ids = self._text.encode(_framed(rendered, grids), self.config.bos_token_id)
+    def _expand(self, ids: list[int], grids: Sequence[Grid]) -> list[int]:
         vocabulary = self.config.vocabulary
         if vocabulary is None:
             return ids
@@ -171,10 +167,10 @@ class Emu3Processor:
         ]
         return [i for run in expanded for i in run]
 
-    def _check_files(self, folder: Path) -> None:
+    def _check_files(self, folder: Path, images: Emu3Images) -> None:
         """Refuse a checkpoint whose files contradict each other about pictures."""
-        vq, vocabulary, images = self.config.vq, self.config.vocabulary, self._images
-        assert vq is not None and vocabulary is not None and images is not None
+        vq, vocabulary = self.config.vq, self.config.vocabulary
+        assert vq is not None and vocabulary is not None
         if images.spatial_factor % vq.spatial_factor:
             raise CheckpointError(
                 f"{folder}: the image settings' spatial_factor is {images.spatial_factor}, "
@@ -195,6 +191,12 @@ class Emu3Processor:
                 f"{folder / 'tokenizer.json'} reads {''.join(control)!r} as {found}, "
                 f"expected {expected}, as in config.json"
             )
+
+
+def tile(images: Emu3Images, image: Image.Image) -> Pixels:
+    """Return a picture as the model sees it."""
+    height, width = fitted(image.height, image.width, images)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def fitted(height: int, width: int, images: Emu3Images) -> tuple[int, int]:
@@ -254,6 +256,8 @@ def _drawn_text(request: Request) -> str:
         raise BadRequest("found no `prompt` for a picture, expected a text")
     if request.images:
         raise BadRequest(f"found {len(request.images)} images, expected none: a picture is drawn from text alone")
+    if request.choices:
+        raise BadRequest(f"found {len(request.choices)} choices for a picture, expected none: text alone is scored")
     return request.prompt
 
 

@@ -9,15 +9,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from models.checkpoint import refuse_settings
-from models.images import decode_image, image_name
+from models.choices import encode_prompt
+from models.eye import Eye, Look
+from models.images import image_name
 from models.mllama.config import VisionConfig, read_config, read_images
-from models.text import Text, blindness, check_placeholders, unseen
+from models.text import Text, blindness, check_placeholders
 from models.turn import Turn
 from models.types import (
     TEMPLATE_DATE,
@@ -59,11 +61,10 @@ class MllamaProcessor:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
         self._blind = None if self.config.vision else blindness(text_only)
-        refuse_settings(settings, "Mllama", ("max_image_tiles",), self._blind)
         self._text = Text(folder, template, default=PLAIN_TEMPLATE, today=today)
         self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TURN)
         vision = self.config.vision
-        self._canvas = None if vision is None else Canvas(vision, read_images(folder, vision, settings).max_image_tiles)
+        self._eye = Eye("Mllama", ("max_image_tiles",), settings, self._blind, partial(_canvas, folder, vision))
         self._bos = _known(self._text.token_id(BEGIN_OF_TEXT), self.config.bos_token_id)
         self._image = _known(self._text.token_id(IMAGE_TOKEN), self.config.image_token_index)
         if vision is not None and self._text.token_id(IMAGE_TOKEN) is None:
@@ -79,19 +80,20 @@ class MllamaProcessor:
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
         rendered = self._text.read(_with_plain_system(request), IMAGE_TOKEN)
-        ids = self._text.encode(rendered, self._bos)
-        if request.images and self._blind:
-            raise unseen(len(request.images), self._blind)
-        check_placeholders(ids.count(self._image), len(request.images), IMAGE_TOKEN)
-        images = [self._tiles(data) for data in request.images]
+        encoded = encode_prompt(self._text, rendered, request.choices, self._bos)
+        images = self._eye.look(request)
+        check_placeholders(encoded.ids.count(self._image), len(images), IMAGE_TOKEN)
         return ModelInput(
             prompt=rendered.text,
             # Meta's own tokenizer has the image token at another id than the embedding table.
-            token_ids=np.array([self.config.image_token_index if i == self._image else i for i in ids], np.int32),
+            token_ids=np.array(
+                [self.config.image_token_index if i == self._image else i for i in encoded.ids], np.int32
+            ),
             tiles=tuple(tile for tiles, _ in images for tile in tiles),
             layout=tuple(layout for _, layout in images),
             image_tokens=len(images),
             image_names=tuple(image_name(tiles, layout) for tiles, layout in images),
+            choices=encoded.choices,
         )
 
     def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
@@ -101,10 +103,6 @@ class MllamaProcessor:
     def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
         """Turn emitted ids back into text; see models.types.Processor."""
         return self._turn.finish(model_input, completion, sampling)
-
-    def _tiles(self, data: bytes) -> tuple[list[Pixels], int]:
-        assert self._canvas is not None
-        return self._canvas.tiles(decode_image(data))
 
 
 class Canvas:
@@ -147,6 +145,11 @@ def fitted(width: int, height: int, grid: Grid, tile_size: int) -> tuple[int, in
     if scale_width < scale_height:
         return target_width, min(math.floor(height * scale_width) or 1, target_height)
     return min(math.floor(width * scale_height) or 1, target_width), target_height
+
+
+def _canvas(folder: Path, vision: VisionConfig | None, settings: ImageSettings) -> Look[tuple[list[Pixels], int]]:
+    assert vision is not None
+    return Canvas(vision, read_images(folder, vision, settings).max_image_tiles).tiles
 
 
 def _with_plain_system(request: Request) -> Request:

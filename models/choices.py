@@ -1,0 +1,69 @@
+"""The continuations of a prompt that a request wants scored, cut into tokens: which are the prompt's, which theirs.
+
+What a continuation's log-probability is, and of which model, is not known here (models/engine/scoring.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.text import Rendered, Text
+from models.types import BadRequest
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt's ids and, after it, those of each continuation; the prompt's are what an answer would follow.
+
+    Attributes:
+        ids: The prompt's.
+        choices: int32 (T,) each.
+    """
+
+    ids: list[int]
+    choices: tuple[NDArray[np.int32], ...] = ()
+
+
+def encode_prompt(text: Text, rendered: Rendered, choices: Sequence[str], bos: int | None = None) -> Encoded:
+    """Tokenise a prompt and what may follow it.
+
+    The rule is lm-evaluation-harness's (`_encode_pair`): blanks at the prompt's end belong to each continuation, and a
+    continuation's tokens are those that the whole text has behind the prompt's own. Where the two grow together, so
+    that the whole text does not begin with the prompt's tokens, the harness cuts at their number all the same, and what
+    it scores may be another text. Here such a continuation is tokenised by itself, and follows the same prompt as the
+    others.
+
+    Args:
+        text: The checkpoint's tokenizer.
+        rendered: The prompt.
+        choices: The continuations; control tokens in them are plain characters. Without any the prompt stays whole.
+        bos: See Text.encode.
+
+    Raises:
+        BadRequest: A continuation is empty, or no text, or the prompt is empty.
+    """
+    if not choices:
+        return Encoded(text.encode(rendered, bos))
+    *before, last = rendered.pieces
+    stem = last.rstrip()
+    prompt = text.tokens(Rendered((*before, stem)))
+    own = []
+    for place, choice in enumerate(choices):
+        first, *rest = _checked(place, choice, text).pieces
+        whole = text.tokens(Rendered((*before, last + first, *rest)))
+        if whole[: len(prompt)] == prompt:
+            ids = whole[len(prompt) :]
+        else:
+            ids = text.tokens(Rendered((last[len(stem) :] + first, *rest)))
+        if not ids:
+            raise BadRequest(f"choice {place}, {choice!r}, has no tokens of its own: expected at least one")
+        own.append(np.array(ids, np.int32))
+    return Encoded(text.begun(prompt, bos), tuple(own))
+
+
+def _checked(place: int, choice: str, text: Text) -> Rendered:
+    if not isinstance(choice, str) or not choice:
+        raise BadRequest(f"choice {place} is {choice!r}, expected a text that may follow the prompt")
+    return text.as_data(choice)

@@ -58,6 +58,7 @@ MODEL_INPUT = pa.schema(
         ("input.image_names", pa.list_(pa.string())),
         ("input.negative", pa.list_(pa.int32())),
         ("input.num_new_tokens", pa.int32()),
+        ("input.choices", pa.list_(pa.list_(pa.int32()))),
     ]
 )
 
@@ -163,6 +164,7 @@ def input_columns(prepared: Sequence[Prepared]) -> list[pa.Array]:
         [given and list(given.image_names) for given in inputs],
         [given and given.negative for given in inputs],
         [given and given.num_new_tokens for given in inputs],
+        [given and list(given.choices) for given in inputs],
     ]
     return [pa.array(column, field.type) for column, field in zip(values, MODEL_INPUT, strict=True)]
 
@@ -190,6 +192,7 @@ def _model_input(row: Mapping[str, Any]) -> ModelInput | None:
         image_names=tuple(row["input.image_names"].as_py()),
         negative=row["input.negative"].values.to_numpy() if row["input.negative"].is_valid else None,
         num_new_tokens=row["input.num_new_tokens"].as_py(),
+        choices=tuple(np.array(ids, np.int32) for ids in row["input.choices"].as_py()),
     )
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "Sampling",
     "ask",
     "check_weights",
+    "family",
     "load_model",
     "load_processor",
 ]
@@ -51,6 +52,7 @@ __all__ = [
 ARIA = ("aria", "aria_text", "aria_moe_lm")
 MLLAMA = ("mllama", "mllama_text_model")
 EMU3 = ("emu3", "emu3_text_model")
+_FAMILIES = {"aria": ARIA, "mllama": MLLAMA, "emu3": EMU3}
 
 
 def load_processor(
@@ -217,6 +219,19 @@ def _named(place: int, key: str, error: Exception) -> Exception:
     """Return the error with its request's place and key; what is not the request's fault is a RuntimeError."""
     kind = type(error) if isinstance(error, BadRequest) else RuntimeError
     return kind(f"request {place} ({key!r}): {error}")
+
+
+def family(path: str) -> str:
+    """Return which family a checkpoint folder is of: `aria`, `mllama` or `emu3`.
+
+    Raises:
+        CheckpointError: The folder is not a checkpoint of a family we run.
+    """
+    kind = _model_type(Path(path))
+    found = next((name for name, kinds in _FAMILIES.items() if kind in kinds), None)
+    if found is None:
+        raise _unknown(Path(path), kind)
+    return found
 
 
 def _empty_model(folder: Path, text_only: bool) -> tuple[AriaModel | Emu3Model | MllamaModel, Rename]:

@@ -1,0 +1,1 @@
+"""Corpus metrics of captions: BLEU, ROUGE-L, CIDEr-D and METEOR over the tokens of the Penn treebank."""

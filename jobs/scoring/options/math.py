@@ -1,0 +1,138 @@
+r"""MATH's rule: the last `\boxed{...}` of a response, equal to the gold answer as LaTeX written in one way.
+
+It knows strings only and does no mathematics. Sources: hendrycks/math 985bdc1, modeling/math_equivalence.py; for the
+box lm-evaluation-harness 4e7e0d4, hendrycks_math/utils.py.
+"""
+
+import re
+
+from jobs.scoring.options.letters import status_of
+from jobs.scoring.rule import Gold, Verdict
+
+_BOX, _BOX_AND_BLANK, _FRAME = "\\boxed", "\\boxed ", "\\fbox"
+# In this order; what is left of a unit goes between the two halves, as its mark holds a blank.
+_BEFORE_UNITS = (
+    *(("\n", ""), ("\\!", ""), ("\\\\", "\\"), ("tfrac", "frac"), ("dfrac", "frac")),
+    *(("\\left", ""), ("\\right", ""), ("^{\\circ}", ""), ("^\\circ", ""), ("\\$", "")),
+)
+_AFTER_UNITS = (("\\%", ""), (" .", " 0."), ("{.", "{0."))
+_UNIT = "\\text{ "
+_WHOLE_FRACTION = re.compile(r"(-?(?:0|[1-9][0-9]*))/(-?(?:0|[1-9][0-9]*))")
+
+
+class NotComparable(ValueError):
+    """A piece of LaTeX that the published rule does not get through, so that it compares it as it is."""
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Return the last `\boxed{...}` or `\fbox{...}` with its braces in balance, or `\boxed x` to the next `$`."""
+    if _BOX_AND_BLANK in text:
+        return _BOX_AND_BLANK + text.split(_BOX_AND_BLANK)[-1].split("$")[0]
+    start = max(text.rfind(_BOX), text.rfind(_FRAME) if _BOX not in text else -1)
+    if start < 0:
+        return None
+    depth = 0
+    for place in range(start, len(text)):
+        if text[place] == "{":
+            depth += 1
+        elif text[place] == "}":
+            depth -= 1
+            if depth == 0:
+                return text[start : place + 1]
+    return None
+
+
+def boxed_content(boxed: str) -> str | None:
+    r"""Return what stands in a box that `last_boxed` found; None for `\fbox`, whose content is not published as one."""
+    if boxed.startswith(_BOX_AND_BLANK):
+        return boxed.removeprefix(_BOX_AND_BLANK)
+    if boxed.startswith(_BOX + "{") and boxed.endswith("}"):
+        return boxed[len(_BOX) + 1 : -1]
+    return None
+
+
+def normalize(latex: str) -> str:
+    r"""Return LaTeX in one way of writing: without blanks, units, degrees, percent; `\frac{a}{b}`, `\sqrt{a}`.
+
+    Raises:
+        NotComparable: The published function raises an error on it.
+    """
+    for old, new in _BEFORE_UNITS:
+        latex = latex.replace(old, new)
+    latex = _without_unit(latex)
+    for old, new in _AFTER_UNITS:
+        latex = latex.replace(old, new)
+    if not latex:
+        return latex
+    latex = _without_name("0" + latex if latex.startswith(".") else latex)
+    latex = _fractions(_roots(latex).replace(" ", ""))
+    return _slash("\\frac{1}{2}" if latex == "0.5" else latex)
+
+
+def _without_unit(latex: str) -> str:
+    pieces = latex.split(_UNIT)
+    if len(pieces) > 2:
+        raise NotComparable(f"found {len(pieces) - 1} units in {latex!r}, expected one at most")
+    return pieces[0]
+
+
+def _without_name(latex: str) -> str:
+    """Drop what stands before a single `=`, if it is two characters at most."""
+    name, *rest = latex.split("=")
+    return rest[0] if len(rest) == 1 and len(name) <= 2 else latex
+
+
+def _roots(latex: str) -> str:
+    first, *rest = latex.split("\\sqrt")
+    if not all(rest):
+        raise NotComparable(f"found nothing after \\sqrt in {latex!r}, expected what it is the root of")
+    return first + "".join(
+        "\\sqrt" + (piece if piece.startswith("{") else f"{{{piece[0]}}}{piece[1:]}") for piece in rest
+    )
+
+
+def _fractions(latex: str) -> str:
+    first, *rest = latex.split("\\frac")
+    written = first
+    for piece in rest:
+        if not piece:
+            raise NotComparable(f"found nothing after \\frac in {latex!r}, expected a numerator")
+        if piece.startswith("{"):
+            written += f"\\frac{piece}"
+        elif len(piece) < 2:
+            return latex
+        else:
+            below = piece[1:] if piece[1] == "{" else f"{{{piece[1]}}}{piece[2:]}"
+            written += f"\\frac{{{piece[0]}}}{below}"
+    return written
+
+
+def _slash(latex: str) -> str:
+    r"""Write `a/b` of two whole numbers as `\frac{a}{b}`."""
+    found = _WHOLE_FRACTION.fullmatch(latex)
+    if found is None or "-0" in (found[1], found[2]):
+        return latex
+    return f"\\frac{{{found[1]}}}{{{found[2]}}}"
+
+
+def is_equivalent(prediction: str, gold: str) -> bool:
+    """Return whether two pieces of LaTeX are equal after `normalize`; as they are, if one cannot be normalised."""
+    try:
+        return normalize(prediction) == normalize(gold)
+    except NotComparable:
+        return prediction == gold
+
+
+def extract(response: str) -> str | None:
+    """Return the content of a response's last box; None if there is no box, or none that is closed."""
+    boxed = last_boxed(response)
+    return None if boxed is None else boxed_content(boxed)
+
+
+def score_hendrycks(response: str, gold: Gold) -> Verdict:
+    """The rule `math/hendrycks`. The gold answer is the content of the solution's last box."""
+    found = extract(response)
+    if not gold.answers:
+        return Verdict(found, status_of(found, response), None)
+    right = found is not None and any(is_equivalent(found, answer) for answer in gold.answers)
+    return Verdict(found, status_of(found, response), float(right))

@@ -1,0 +1,155 @@
+"""MMMU's rules for its two kinds of questions: an option's letter, or numbers and words in a free answer.
+
+They know strings only. Where the official rule picks an option at random, nothing was found.
+Source: MMMU bb0b95a, mmmu/utils/eval_utils.py; the variant of lmms-eval 75571cf, mmmu_mcq_utils.py.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from jobs.scoring.options.letters import letter_verdict, letters_of
+from jobs.scoring.rule import Gold, Verdict
+
+# What a free answer may mean: a number, or words in lower case.
+Candidate: TypeAlias = str | float
+Parse: TypeAlias = Callable[[str, Sequence[str]], str | None]
+
+_EDGES = (",", ".", "!", "?", ";", ":", "'")
+_NUMBERS = (
+    re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
+    re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),
+    re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
+)
+_LEADS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+_TRIVIAL = (":", ",", ".", "!", "?", ";", "'")
+
+
+def parse_letter(response: str, choices: Sequence[str]) -> str | None:
+    """Return the letter as the official rule reads it: `(X)`, else ` X `, else the option's text in a long response."""
+    text = _padded(response)
+    letters = letters_of(choices)
+    return (
+        _last([(text.rfind(f"({letter})"), letter) for letter in letters])
+        or _last([(text.rfind(f" {letter} "), letter) for letter in letters])
+        or _by_text(text, choices)
+    )
+
+
+def parse_letter_lmms(response: str, choices: Sequence[str]) -> str | None:
+    """Return the letter as lmms-eval reads it: `(X)`, else `X ` even at a word's end, else `X.`, else the text."""
+    text = _padded(response)
+    letters = letters_of(choices)
+    found = _last([(text.rfind(f"({letter})"), letter) for letter in letters])
+    for form in ("{} ", "{}."):
+        if found is None:
+            # Several are told apart by where ` X ` stands last, in either form; none may, then the first one counts.
+            there = [letter for letter in letters if form.format(letter) in text]
+            found = max(there, key=lambda letter: text.rfind(f" {letter} "), default=None)
+    return found or _by_text(text, choices)
+
+
+def _padded(response: str) -> str:
+    for edge in _EDGES:
+        response = response.strip(edge)
+    return f" {response} "
+
+
+def _last(places: Iterable[tuple[int, str]]) -> str | None:
+    """Return the letter that stands last, the first one given if several stand there; None if all places are -1."""
+    place, letter = max(places, key=lambda one: one[0], default=(-1, ""))
+    return letter if place >= 0 else None
+
+
+def _by_text(text: str, choices: Sequence[str]) -> str | None:
+    if len(text.split()) <= 5:
+        return None
+    lowered, letters = text.lower(), letters_of(choices)
+    return _last([(lowered.rfind(choice.lower()), letter) for letter, choice in zip(letters, choices, strict=False)])
+
+
+def numbers_in(text: str) -> list[str]:
+    """Return all numbers in a text: those in groups of three digits, then in scientific notation, then plain ones."""
+    return [number for pattern in _NUMBERS for number in pattern.findall(text)]
+
+
+def normalize(text: str) -> list[Candidate]:
+    """Return a number rounded to two decimals, or the text in lower case; a single character as `" c"` and `"c "`."""
+    text = text.strip()
+    try:
+        return [round(float(text.replace(",", "")), 2)]
+    except ValueError:
+        lowered = text.lower()
+        return [f" {lowered}", f"{lowered} "] if len(lowered) == 1 else [lowered]
+
+
+def parse_open(response: str) -> list[Candidate]:
+    """Return what a free answer may mean: the ends of its sentences, and every number in them, without repetitions."""
+    ends = _ends(response)
+    said = [*ends, *(number for end in ends for number in numbers_in(end))]
+    return list(dict.fromkeys(candidate for one in said for candidate in normalize(one)))
+
+
+def _ends(response: str) -> list[str]:
+    """Return of each line the shortest end that follows a lead phrase; the whole response if no line has one."""
+    said = response.strip().strip(".").lower()
+    lines = said.split("\n")
+    ends = [_end(line, _LEADS) for line in lines[:-1]]
+    # The last line may be an equation.
+    ends.append(_end(lines[-1], (*_LEADS, "=")))
+    return [end for end in ends if end and end not in _TRIVIAL] or [said]
+
+
+def _end(line: str, leads: Sequence[str]) -> str:
+    shortest = ""
+    for lead in leads:
+        if lead in line:
+            end = line.split(lead)[-1].strip()
+            # An empty end gives way to a later one, however long: the published loop takes it for none yet.
+            if not shortest or len(end) < len(shortest):
+                shortest = end
+    return shortest
+
+
+def is_right(candidates: Iterable[Candidate], answers: Iterable[str]) -> bool:
+    """Return whether words among the candidates contain a gold answer, or a number among them equals one."""
+    golds = [gold for answer in answers for gold in normalize(answer)]
+    words = [gold for gold in golds if isinstance(gold, str)]
+    return any(
+        any(word in candidate for word in words) if isinstance(candidate, str) else candidate in golds
+        for candidate in candidates
+    )
+
+
+def score_official(response: str, gold: Gold) -> Verdict:
+    """The rule `mmmu/official`."""
+    return _score(response, gold, parse_letter)
+
+
+def score_lmms(response: str, gold: Gold) -> Verdict:
+    """The rule `mmmu/lmms`: lmms-eval's reading of letters; open questions are scored as officially.
+
+    So they are there, too, since its PR 1471; before, practically all of them came out wrong.
+    """
+    return _score(response, gold, parse_letter_lmms)
+
+
+def _score(response: str, gold: Gold, parse: Parse) -> Verdict:
+    if is_multiple_choice(gold.facts.get("question_type")):
+        return letter_verdict(parse(response, gold.choices), response, gold)
+    candidates = parse_open(response)
+    score = float(is_right(candidates, gold.answers)) if gold.answers else None
+    parsed = json.dumps(candidates, ensure_ascii=False)
+    return Verdict(parsed, "ok" if response.strip() else "empty", score)
+
+
+def is_multiple_choice(question_type: object) -> bool:
+    """Return which of MMMU's two kinds a question is of.
+
+    Raises:
+        ValueError: It is of neither.
+    """
+    if question_type not in ("multiple-choice", "open"):
+        raise ValueError(f"found question_type {question_type!r}, expected 'multiple-choice' or 'open'")
+    return question_type == "multiple-choice"

@@ -5,6 +5,7 @@ they get a process each.
 """
 
 import asyncio
+import functools
 import math
 import os
 import platform
@@ -17,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.types import PictureFormat, Processor, Sampling
+from pipeline.adapt import read_adapted, settings_by_source
 from pipeline.answerer import Answerer
 from pipeline.check import CheckAnswers
 from pipeline.crashes import FAILED_LOADS, CrashLedger, Verdict
@@ -25,7 +27,6 @@ from pipeline.generate import Generate, GenerateSettings, ModelSettings, max_len
 from pipeline.guard import Guard, Step, read_guarded
 from pipeline.job import Job
 from pipeline.preprocess import Preprocess, PreprocessSettings, open_processor
-from pipeline.read import read_unit
 from pipeline.rows import UNIT, with_unit
 from pipeline.storage.model_folder import local_copy, weights_digest
 from pipeline.storage.store import Store
@@ -38,10 +39,12 @@ class Work:
     """What the actors of a run must know; small, because it travels to each of them.
 
     Attributes:
+        read: The run's; what each of its sources is read by, the job makes of it.
         model: Whose `path` and `device` are what the settings' own mean where the actors are.
         model_name: What the parts call it: what the user said.
         check_model: The same of the model that checks, if any.
         unit_rows: Of the largest unit.
+        schema: The columns of the rows as the job has adapted them.
         load: Makes the step that answers, in the actor that it will work in.
         units: Where committed units stand below the store.
         crashes: Name of the actor that keeps the crash ledger; without one, whatever kills an actor ends the run.
@@ -68,14 +71,12 @@ class OtherWeights(RuntimeError):
     """Where an actor works, the model's files are not those that the run began with."""
 
 
-def read_block(block: pa.Table, settings: ReadSettings, crashes: str | None) -> pa.Table:
+def read_block(block: pa.Table, settings: ReadSettings, job: Job, crashes: str | None) -> pa.Table:
     """Read the one unit that a block names, in a task of its own."""
     unit = unit_from_message(block.column("unit")[0].as_py())
+    read = functools.partial(read_adapted, unit, job, settings_by_source(job, settings))
     with _ended_when_cancelled():
-        if crashes is None:
-            table = read_unit(unit, settings)
-        else:
-            table = asyncio.run(read_guarded(unit, settings, RemoteCrashes(crashes, "fetch")))
+        table = asyncio.run(read_guarded(unit, read, RemoteCrashes(crashes, "fetch"))) if crashes else read()
     return with_unit(table, unit.name, unit.num_rows)
 
 

@@ -14,9 +14,8 @@ import pyarrow as pa
 from pipeline.columns import ERROR
 from pipeline.crashes import Verdict
 from pipeline.formats.rows import Fault
-from pipeline.read import read_unit
 from pipeline.rows import IS_INPUT
-from pipeline.units import ReadSettings, Unit
+from pipeline.units import Unit
 
 # Before a unit is tried again, doubled each time: a machine short of memory needs a moment to recover.
 PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
@@ -95,11 +94,16 @@ class Guard:
         return pa.concat_tables([done[place] for place in range(len(pieces))]).combine_chunks()
 
 
-async def read_guarded(unit: Unit, settings: ReadSettings, crashes: Crashes) -> pa.Table:
+async def read_guarded(unit: Unit, read: Callable[[Fault | None], pa.Table], crashes: Crashes) -> pa.Table:
     """Read a unit; if that kills its process over and over, all of its rows have an error that says so.
 
     Which row it is cannot be told here: they are read as one. And processes that read are the first to be killed where
     memory is short, so it takes many deaths to blame anyone.
+
+    Args:
+        unit: What is read.
+        read: Reads it, or, given a fault, opens nothing and gives all its rows that one.
+        crashes: Where marks are made.
     """
     verdict = await crashes.begin(unit.name)
     await asyncio.sleep(pause_s(verdict.deaths))
@@ -107,7 +111,7 @@ async def read_guarded(unit: Unit, settings: ReadSettings, crashes: Crashes) -> 
     if verdict.deaths >= READ_DEATHS:
         why = f"{verdict.deaths} processes died while reading the {unit.num_rows} rows from {unit.start} on"
         fault = Fault("WorkerDied", why)
-    table = read_unit(unit, settings, fault)
+    table = read(fault)
     await crashes.end(unit.name)
     return table
 

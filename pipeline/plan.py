@@ -3,6 +3,7 @@
 The size of a unit follows from the first rows, from their files and from their tiles. It knows nothing of Ray.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -11,10 +12,10 @@ import pyarrow.compute as pc
 
 from pipeline.job import Job
 from pipeline.ledger import PLAN
+from pipeline.sources import Source
 from pipeline.storage.store import Store
 from pipeline.units import (
     InputPlan,
-    ReadSettings,
     Unit,
     plan_input,
     units_from_parquet,
@@ -37,12 +38,12 @@ UNITS_PER_PART = 32
 
 
 def make_plan(
-    read: ReadSettings, unit_rows: int | str, sample: Sequence[pa.Table], image_bytes: int, job: Job
+    source: Source, unit_rows: int | str, sample: Sequence[pa.Table], image_bytes: int, job: Job
 ) -> InputPlan:
-    """Cut the input into units of `unit_rows`; `auto` goes by the first rows.
+    """Cut a source into units of `unit_rows`; `auto` goes by its first rows.
 
     Args:
-        read: The input.
+        source: Where the rows are.
         unit_rows: The most rows of a unit, or `auto`.
         sample: The first rows, made ready.
         image_bytes: Of the image files that a row names, on average over the first rows.
@@ -51,16 +52,17 @@ def make_plan(
     Raises:
         ReadError: The input cannot be read, or holds nothing.
     """
+    cut = functools.partial(plan_input, source.read, is_raw=source.is_raw)
     if isinstance(unit_rows, int):
-        return plan_input(read, unit_rows)
+        return cut(unit_rows)
     if job.picture is not None:
-        return plan_input(read, max(1, UNIT_PICTURES // max(map(_answers_per_row, sample))))
+        return cut(max(1, UNIT_PICTURES // max(map(_answers_per_row, sample))))
     rows = rows_by_memory([FILES_MAY_GROW * image_bytes, *map(_tile_bytes, sample)])
-    planned = plan_input(read, rows)
+    planned = cut(rows)
     if planned.units[0].format == "video":  # a decoder that crashes takes the unit's other rows along
-        return plan_input(read, 1)
+        return cut(1)
     spread = max(LEAST_ROWS, math.ceil(sum(unit.num_rows for unit in planned.units) / LEAST_UNITS))
-    return planned if spread >= rows else plan_input(read, spread)
+    return planned if spread >= rows else cut(spread)
 
 
 def rows_per_part(setting: int | str, units: Sequence[Unit], job: Job) -> int:

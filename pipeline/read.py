@@ -4,6 +4,7 @@ First step of the way. A row that cannot be read becomes an error row of stage `
 read raises. It decodes no image (of a video, the frames that are taken) and knows neither models nor Ray.
 """
 
+import functools
 import logging
 import posixpath
 from collections.abc import Mapping, Sequence
@@ -37,8 +38,14 @@ def plan_schema(units: Sequence[Unit], settings: ReadSettings) -> pa.Schema:
     return units[0].table_schema
 
 
-def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None) -> pa.Table:
-    """Read a unit's rows, in order; bad rows have an `error` and no images. With a fault, nothing is opened.
+def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None, *, with_images: bool = True) -> pa.Table:
+    """Read a unit's rows, in order; bad rows have an `error` and no images.
+
+    Args:
+        unit: The rows.
+        settings: Those of the unit's source.
+        fault: What is wrong with all of the rows; then nothing is opened.
+        with_images: Whether images are read and fetched; a row whose image is bad is well without.
 
     Raises:
         ReadError: The shard is another than the one that was planned.
@@ -47,15 +54,15 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None) ->
     if unit.only and unit.format in FILE_FORMATS:  # what is not wanted need not be opened
         unit = replace(unit, paths=tuple(unit.paths[row] for row in unit.only), start=0, stop=len(unit.only), only=())
     if unit.only:
-        whole = read_unit(replace(unit, only=()), settings, fault)
+        whole = read_unit(replace(unit, only=()), settings, fault, with_images=with_images)
         return whole.take(pa.array(unit.only, pa.int64()))
     store = Store(unit.root, settings.storage)
-    block = _faulty(unit, fault) if fault else _raw_block(unit, settings, store)
+    block = _faulty(unit, fault) if fault else _raw_block(unit, settings, store, with_images=with_images)
     if len(block.rows) != unit.num_rows:
         found = f"found {len(block.rows)} rows, planned {unit.num_rows}"
         raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
     folder = Store(posixpath.dirname(f"{store.uri}/{unit.shard}") if unit.shard else store.uri, settings.storage)
-    images = fetch_images(block.rows, folder)
+    images = fetch_images(block.rows, folder) if with_images else [[]] * unit.num_rows
     keys = [_key(row, unit, place, settings) for place, row in enumerate(block.rows)]
     others = _other_columns(block, unit, columns_read(settings.columns, is_raw=unit.is_raw))
     images = [[] if row.fault else found for row, found in zip(block.rows, images, strict=True)]
@@ -64,17 +71,17 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None) ->
     return pa.Table.from_arrays([*ours, *others, pa.array(errors, ERROR)], schema=unit.table_schema)
 
 
-def _raw_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
-    if unit.format == "images":
-        return RawBlock([RawRow(key=path, image=path) for path in unit.paths])
+def _raw_block(unit: Unit, settings: ReadSettings, store: Store, *, with_images: bool) -> RawBlock:
+    if unit.format == "images" or (unit.format == "video" and not with_images):
+        return RawBlock([RawRow(key=path, image=path) for path in unit.paths], {})
     if unit.format == "video":
         return video_block(unit.paths, store, settings.num_frames, settings.frame_size)
     check_unchanged(unit, store, settings.on_changed)
     if unit.format == "parquet":
-        return _parquet_block(unit, settings, store)
+        return _parquet_block(unit, settings, store, with_images=with_images)
     if unit.format == "webdataset":
         image = samples.wanted_image(settings.columns.get("image"))
-        rows = samples.read(_reader(unit, store), unit.first_byte, unit.end_byte, image)
+        rows = samples.read(_reader(unit, store), unit.first_byte, unit.end_byte, image, with_images=with_images)
     else:
         rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
         for row in rows:
@@ -109,10 +116,13 @@ def _bytes(unit: Unit, store: Store, start: int, stop: int) -> bytes:
     return store.use(unit.shard, lambda file: Unpacked(file).read_at(start, stop - start))
 
 
-def _parquet_block(unit: Unit, settings: ReadSettings, store: Store) -> RawBlock:
+def _parquet_block(unit: Unit, settings: ReadSettings, store: Store, *, with_images: bool) -> RawBlock:
     key, image = source_column("key", settings.columns), source_column("image", settings.columns)
+    read = functools.partial(
+        parquet.read, start=unit.start, stop=unit.stop, key=key, image=image, with_images=with_images
+    )
     try:
-        return store.use(unit.shard, lambda file: parquet.read(file, unit.start, unit.stop, key, image))
+        return store.use(unit.shard, read)
     except StorageError as error:
         # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
         if not parquet.is_damage(error.__cause__):

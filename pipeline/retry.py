@@ -9,7 +9,7 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline import ledger
 from pipeline.actors import crash_ledger
+from pipeline.adapt import settings_by_source
 from pipeline.formats.rows import ReadError
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
@@ -90,7 +91,7 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
         return Retried(count_results(store, time.monotonic() - started, 0), 0, 0, ())
     ready = check(settings, job, store)
     concerned = standing.parts if standing else restrict(parts, (unit for unit, _ in found))
-    refuse_changed_shards(concerned, settings.read)
+    refuse_changed_shards(concerned, settings_by_source(job, settings.read))
     placement, device = place_on_ray(settings, job, store, ready)
     devices = {"device": device, "check_device": check_device(job, placement)}
     begun = ledger.read_settings(store)
@@ -124,7 +125,7 @@ def books_of(frozen: Frozen) -> Books:
     )
 
 
-def refuse_changed_shards(parts: Iterable[Part], settings: ReadSettings) -> None:
+def refuse_changed_shards(parts: Iterable[Part], sources: Mapping[str, ReadSettings]) -> None:
     """Refuse to look for rows in shards that are not what they were: another row may stand at an old one's place.
 
     Raises:
@@ -134,6 +135,7 @@ def refuse_changed_shards(parts: Iterable[Part], settings: ReadSettings) -> None
 
     def fault_of(unit: Unit) -> str | None:
         try:
+            settings = sources[unit.source]
             check_unchanged(unit, Store(unit.root, settings.storage), settings.on_changed)
         except (ReadError, NotFound) as error:
             return str(error)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline import ledger
 from pipeline.actors import Work
+from pipeline.adapt import settings_by_source
 from pipeline.cluster.placement import NodesLost, Placement, PlacementError
 from pipeline.cluster.signals import heard_signals
 from pipeline.ledger import RunError as RunError
@@ -220,8 +221,9 @@ class Rounds:
             log.warning("this start is not written down: %s", error)
 
     def _stores(self) -> list[Store]:
-        roots = {unit.root for unit in self._units.values()}
-        return [self._work.store, *(Store(root, self._work.read.storage) for root in sorted(roots))]
+        sources = settings_by_source(self._work.job, self._work.read)
+        roots = {unit.root: sources[unit.source].storage for unit in self._units.values()}
+        return [self._work.store, *(Store(root, roots[root]) for root in sorted(roots))]
 
 
 # One line of a traceback that names an exception which is not Ray's wrapping around another.

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline import ledger
 from pipeline.actors import Work, crash_ledger, load_generate
+from pipeline.adapt import adapted_schema
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import freeze_plan, rows_per_part
@@ -116,7 +117,7 @@ def work_of(
         preprocess=settings.preprocess,
         generate=settings.generate,
         job=job,
-        schema=ready.units[0].table_schema,
+        schema=adapted_schema(job, ready.units),
         store=store,
         unit_rows=max(unit.num_rows for unit in ready.units),
         load=load_generate,

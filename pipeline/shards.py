@@ -65,9 +65,10 @@ def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSett
     return Shards(replace(store, patience_s=None), found, shards, _passed_over(uri, listed, shards))
 
 
-def list_files(uri: str, storage: StorageSettings) -> dict[str, Entry]:
-    """List, by path, every file that a uri means now, whatever its format."""
-    return {entry.path: entry for entry in _listed(uri, storage)[1]}
+def list_files(uri: str, storage: StorageSettings) -> tuple[Store, list[Entry]]:
+    """List every file that a uri means now, whatever its format, and the store below which they lie."""
+    store, entries, _ = _listed(uri, storage)
+    return store, entries
 
 
 def joined(entries: Sequence[Entry]) -> Entry:

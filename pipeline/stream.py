@@ -63,7 +63,7 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     messages = [{"unit": unit_to_message(unit)} for unit in units]
     source: Any = ray.data.from_items(messages, override_num_blocks=len(messages))
-    reading = {"settings": work.read, "crashes": work.crashes}
+    reading = {"settings": work.read, "job": work.job, "crashes": work.crashes}
     rows = source.map_batches_internal(read_block, fn_kwargs=reading, num_cpus=READ_CPUS, max_retries=-1, **whole)
     # Not the public method: that one insists on a number for batch_size where GPUs are asked for, and would cut or
     # join units by it; and it has no word for how often an actor may die before the run hears of it.

@@ -68,12 +68,12 @@ class Gallery:
 Shown = tuple[Sequence[str], str | None]
 
 
-def build_gallery(results: Results, read: ReadSettings, words: Words) -> Gallery:
+def build_gallery(results: Results, sources: Mapping[str, ReadSettings], words: Words) -> Gallery:
     """Choose rows and fetch their images.
 
     Args:
         results: The finished parts; rows that failed are not shown here, but pictures that could not be checked are.
-        read: How to reach the input.
+        sources: How to reach each source of the input, by its name.
         words: What verdicts are called.
     """
     gathered = results.gathered
@@ -81,7 +81,7 @@ def build_gallery(results: Results, read: ReadSettings, words: Words) -> Gallery
     if gathered.pictures:
         images = _drawn(gathered.pictures, [one.number for one in chosen])
     else:
-        images = _given([one.row for one in chosen], gathered.candidates.units, read)
+        images = _given([one.row for one in chosen], gathered.candidates.units, sources)
     cards = [Card(one.row, *shown, _verdict(one.verdict)) for one, shown in zip(chosen, images, strict=True)]
     if not gathered.num_right + gathered.num_wrong:
         return Gallery(cards, RULE, None, None)
@@ -96,7 +96,9 @@ def _drawn(pictures: Pictures, numbers: Sequence[int]) -> list[Shown]:
     return [_thumbnails([picture], None) if (picture := found[number]) else ((), NOT_DRAWN) for number in numbers]
 
 
-def _given(rows: Sequence[Mapping[str, Any]], units: Iterable[Unit], read: ReadSettings) -> list[Shown]:
+def _given(
+    rows: Sequence[Mapping[str, Any]], units: Iterable[Unit], sources: Mapping[str, ReadSettings]
+) -> list[Shown]:
     """Fetch what the model saw, from the input."""
     wanted = {_place(row) for row in rows}
     fetched: dict[tuple[str, int], Shown] = {}
@@ -105,7 +107,8 @@ def _given(rows: Sequence[Mapping[str, Any]], units: Iterable[Unit], read: ReadS
         if not only:
             continue
         try:
-            table = read_unit(replace(unit, only=only), read).select(["shard", "index", "images", "error"])
+            table = read_unit(replace(unit, only=only), sources[unit.source])
+            table = table.select(["shard", "index", "images", "error"])
         except (StorageError, ReadError) as error:
             log.warning("the gallery lacks some images: %s", error)
             continue

@@ -10,6 +10,7 @@ from jobs.report.numbers import numbers_of
 from jobs.report.page import render_report
 from jobs.report.results import read_results
 from jobs.report.shown import ShownJob, words_of
+from pipeline.adapt import settings_by_source
 from pipeline.storage.store import Store
 from pipeline.units import ReadSettings
 
@@ -42,7 +43,7 @@ def write_report(store: Store, job: ShownJob, read: ReadSettings) -> Report:
     """
     results = read_results(store, job)
     numbers = numbers_of(results, job)
-    gallery = build_gallery(results, read, words_of(job))
+    gallery = build_gallery(results, settings_by_source(job, read), words_of(job))
     store.replace(NUMBERS, json.dumps(numbers, indent=2, ensure_ascii=False).encode())
     store.replace(PAGE, render_report(numbers, gallery, job).encode())
     return Report(numbers, store.name(PAGE))

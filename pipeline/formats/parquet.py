@@ -34,9 +34,15 @@ def index(file: BinaryIO, unit_rows: int) -> Index:
     return Index(slices, {field.name: field.type for field in parquet.schema_arrow})
 
 
-def read(file: BinaryIO, start: int, stop: int, key: str | None, image: str | None) -> RawBlock:
-    """Read the rows from `start` up to `stop`; `key` and `image` name the columns that are not kept as they are."""
-    table = _rows(pq.ParquetFile(file, buffer_size=BUFFER_BYTES), start, stop)
+def read(
+    file: BinaryIO, start: int, stop: int, key: str | None, image: str | None, *, with_images: bool = True
+) -> RawBlock:
+    """Read the rows from `start` up to `stop`; `key` and `image` name the columns that are not kept as they are.
+
+    Without images the bytes of their column are not read.
+    """
+    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)
+    table = _rows(parquet, start, stop, [] if with_images else [image])
     keys = _values(table, key)
     images = _values(table, image)
     rows = [RawRow(image=picture, key=name) for picture, name in zip(images, keys, strict=True)]
@@ -78,18 +84,20 @@ def image_type_fault(kind: pa.DataType) -> str | None:
     return None if is_bytes or is_text or pa.types.is_null(kind) else "bytes, struct<bytes, path>, a path, or a list"
 
 
-def _rows(parquet: pq.ParquetFile, start: int, stop: int) -> pa.Table:
+def _rows(parquet: pq.ParquetFile, start: int, stop: int, left_out: Sequence[str | None]) -> pa.Table:
     groups, skipped = _overlapping(parquet, start, stop)
     found: list[pa.RecordBatch] = []
     wanted = stop - start
-    for batch in parquet.iter_batches(batch_size=wanted, row_groups=groups, use_threads=False):
+    fields = [field for field in parquet.schema_arrow if field.name not in left_out]
+    names = [field.name for field in fields]
+    for batch in parquet.iter_batches(batch_size=wanted, row_groups=groups, columns=names, use_threads=False):
         piece = batch.slice(min(skipped, len(batch)), wanted)
         skipped = max(0, skipped - len(batch))
         found.append(piece)
         wanted -= len(piece)
         if not wanted:
             break
-    return pa.Table.from_batches(found, parquet.schema_arrow)
+    return pa.Table.from_batches(found, pa.schema(fields))
 
 
 def _overlapping(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:

@@ -73,13 +73,13 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     )
 
 
-def read(read_at: ReadAt, start: int, end: int, image: str | None) -> list[RawRow]:
+def read(read_at: ReadAt, start: int, end: int, image: str | None, *, with_images: bool = True) -> list[RawRow]:
     """Read the rows between two places; `image` names the extension that holds the image if there may be several."""
 
     def data(member: Member) -> bytes:
         return read_at(member.data, member.size)
 
-    return [_row(data, members, image) for members in rows_of(Walk(read_at, start, end))]
+    return [_row(data, members, image, with_images) for members in rows_of(Walk(read_at, start, end))]
 
 
 def keys(read_at: ReadAt, start: int, end: int) -> list[str]:
@@ -163,12 +163,13 @@ def _count(found: Counter[str], members: Sequence[Member]) -> None:
         found[extension if extension in found or len(found) < MAX_FIELDS else "others"] += 1
 
 
-def _row(data: Data, members: Sequence[Member], image: str | None) -> RawRow:
+def _row(data: Data, members: Sequence[Member], image: str | None, with_images: bool) -> RawRow:
     row = RawRow(key=_split(members[0].name)[0])
     found = _by_extension(members)
     try:
         row.values = _fields(data, found)
-        row.image = _images(data, found, image)
+        if with_images:
+            row.image = _images(data, found, image)
     except RowError as error:
         row.fault = error.fault
     return row

@@ -5,6 +5,7 @@ Names, sizes and versions from one listing tell: no file is opened, and units th
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.adapt import settings_by_source
 from pipeline.job import Job
 from pipeline.ledger import Output
 from pipeline.pipeline_settings import PipelineSettings
@@ -12,7 +13,7 @@ from pipeline.plan import rows_per_part
 from pipeline.settings import ConfigError
 from pipeline.shards import change, joined, list_files
 from pipeline.storage.store import Entry, StorageError, Store
-from pipeline.units import Unit
+from pipeline.units import ReadSettings, Unit
 from pipeline.write import plan_parts
 
 MOST_SAID = 5
@@ -27,12 +28,9 @@ def refuse_changed_input(output: Output, units: Sequence[Unit], settings: Pipeli
     shards = {unit.shard or unit.name: unit for unit in _left(output, units, settings, job)}
     if not shards:
         return
-    read = settings.read
-    try:
-        found = list_files(read.uri, read.storage)
-    except StorageError as error:
-        raise ConfigError("the run cannot start", [f"read: {error}"]) from error
-    faults = [fault for unit in shards.values() if (fault := _fault(unit, found, read.on_changed))]
+    sources = settings_by_source(job, settings.read)
+    found = _listed([sources[name] for name in {unit.source: None for unit in shards.values()}])
+    faults = [fault for unit in shards.values() if (fault := _fault(unit, found, sources[unit.source].on_changed))]
     if not faults:
         return
     more = [f"... and so on, {len(faults)} in all"] if len(faults) > MOST_SAID else []
@@ -50,8 +48,33 @@ def _left(output: Output, units: Sequence[Unit], settings: PipelineSettings, job
     return [unit for part in missing for unit in part.units if unit.name not in output.units]
 
 
-def _fault(unit: Unit, found: Mapping[str, Entry], on_changed: str) -> str | None:
+def _listed(sources: Sequence[ReadSettings]) -> dict[str, Entry]:
+    """List the files of sources, by their whole names.
+
+    Raises:
+        ConfigError: A source cannot be listed; all those are named.
+    """
+    found: dict[str, Entry] = {}
+    faults = []
+    for read in sources:
+        try:
+            store, entries = list_files(read.uri, read.storage)
+        except StorageError as error:
+            faults.append(f"read: {error}")
+            continue
+        found |= {_whole(store.uri, entry.path): entry for entry in entries}
+    if faults:
+        raise ConfigError("the run cannot start", faults)
+    return found
+
+
+def _whole(root: str, path: str) -> str:
+    return f"{root.rstrip('/')}/{path}"
+
+
+def _fault(unit: Unit, listed: Mapping[str, Entry], on_changed: str) -> str | None:
     paths, store = unit.paths or (unit.shard,), Store(unit.root)
+    found = {path: entry for path in paths if (entry := listed.get(_whole(unit.root, path)))}
     if gone := [path for path in paths if path not in found]:
         more = f", with {len(gone) - 1} more of its unit" if len(gone) > 1 else ""
         return f"{store.name(gone[0])}: is gone{more}"

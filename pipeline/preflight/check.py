@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline import ledger
+from pipeline.adapt import adapted_schema, settings_by_source
 from pipeline.cluster.placement import Engines, Node, Placement, PlacementError, place
 from pipeline.cluster.start import ClusterError, nodes, start_ray
 from pipeline.job import Job
@@ -87,11 +88,15 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     checking = look_at_check(faults, settings, job, is_done)
     faults += _drawing_faults(settings, job)
     processor = asked.processor if asked else None
-    planned = tried(faults, "read", lambda: Plan(read_plan(store)) if goes_on else cut_input(settings, job, processor))
+    if goes_on:
+        planned = tried(faults, "read", lambda: Plan(_standing_units(store, settings, job)))
+    else:
+        planned = cut_input(faults, settings, job, processor)
     units = planned.units if planned else []
-    columns = column_faults(units[0].table_schema, job) if units else []
+    schema = tried(faults, "read", lambda: adapted_schema(job, units)) if units else None
+    columns = column_faults(schema, job) if schema else []
     # Without its columns, no row can be made ready; that is said once.
-    faults += columns or (sample_faults(settings, job, planned.sample, asked, checking) if planned else [])
+    faults += columns or (sample_faults(settings, job, planned, asked, checking) if planned else [])
     if units and job.needs_unique_keys and not goes_on:
         tried(faults, "read", lambda: refuse_duplicates(units, settings, job))
     first_wins = None
@@ -140,7 +145,7 @@ def place_on_ray(settings: PipelineSettings, job: Job, store: Store, ready: Read
     if placement:
         faults += _memory_faults(there, settings, job, ready, placement)
     with marked(store) as paths:
-        local, remote = {**_local_paths(ready), **paths}, asked_of_nodes(ready, settings, store)
+        local, remote = {**_local_paths(ready), **paths}, asked_of_nodes(ready, settings, job, store)
         # A single node is this machine, where all of it has been found already.
         faults += look_at_nodes(there, job, local, remote) if len(there) > 1 else look_at_nodes(there, job, {}, {})
     if faults or placement is None:
@@ -180,19 +185,47 @@ def check_device(job: Job, placement: Placement) -> str:
     return _device(checking.device, placement.check_gpus) if checking else ""
 
 
+def _standing_units(store: Store, settings: PipelineSettings, job: Job) -> list[Unit]:
+    """Read the plan of a run that goes on.
+
+    Raises:
+        ValueError: It has sources that these settings do not name.
+    """
+    units = read_plan(store)
+    names = settings_by_source(job, settings.read)
+    if others := sorted({unit.source for unit in units} - names.keys()):
+        raise ValueError(
+            f"the run in {store.uri} reads {', '.join(others)}, but these settings {', '.join(names)}; expected those "
+            "that the run began with, or write.on_existing=replace"
+        )
+    return units
+
+
+def _roots(units: Sequence[Unit]) -> dict[str, Unit]:
+    """Return where the input lies, and the first unit of each place."""
+    return {unit.root: unit for unit in reversed(units)}
+
+
 def _local_paths(ready: Ready) -> dict[str, str]:
     """Return what the settings name by a local path, and the setting of each."""
-    named = {ready.units[0].root: "read.uri", ready.model_path: "model.path", ready.check_path: f"{CHECK}model.path"}
+    roots = dict.fromkeys(_roots(ready.units), "read.uri")
+    named = {**roots, ready.model_path: "model.path", ready.check_path: f"{CHECK}model.path"}
     return {path: setting for path, setting in named.items() if os.path.exists(path)}
 
 
-def asked_of_nodes(ready: Ready, settings: PipelineSettings, store: Store) -> dict[str, Place]:
+def asked_of_nodes(ready: Ready, settings: PipelineSettings, job: Job, store: Store) -> dict[str, Place]:
     """Return, for each setting that may name a store, what each node asks it for."""
-    storage, unit = settings.read.storage, ready.units[0]
+    storage, sources = settings.read.storage, settings_by_source(job, settings.read)
     models = {"model.path": ready.model_path, f"{CHECK}model.path": ready.check_path}
     places = {setting: (Store(path, storage), "config.json") for setting, path in models.items() if "://" in path}
-    read = Store(unit.root, storage), unit.shard or unit.paths[0]
-    return {"read.uri": read, "write.uri": (store, ledger.PLAN), **places}
+    reads = {
+        f"read.uri of {unit.source}" if unit.source else "read.uri": (
+            Store(root, sources[unit.source].storage),
+            unit.shard or unit.paths[0],
+        )
+        for root, unit in _roots(ready.units).items()
+    }
+    return {**reads, "write.uri": (store, ledger.PLAN), **places}
 
 
 def _memory_faults(

@@ -3,22 +3,26 @@
 What else must hold, pipeline/preflight/check.py knows; it starts no work.
 """
 
+import functools
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from models.types import Processor, Sampling
+from pipeline.adapt import settings_by_source
 from pipeline.generate import max_length_of, sampling_of
 from pipeline.job import Job
 from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import make_plan
-from pipeline.preflight.models import Looked
-from pipeline.preflight.sample import check_length_fault, failure_fault, length_fault, take_sample
+from pipeline.preflight.models import Looked, tried
+from pipeline.preflight.sample import Sample, check_length_fault, failure_fault, length_fault, take_sample
 from pipeline.rows import READ, part_schema
-from pipeline.units import Unit
+from pipeline.sources import Source, one_after_another
+from pipeline.units import InputPlan, Unit
 
 log = logging.getLogger(__name__)
 
@@ -29,38 +33,92 @@ class Plan:
 
     Attributes:
         units: All of them.
-        sample: The first rows, made ready.
-        image_bytes: Of the image files that a row names, on average over the first rows.
+        samples: The first rows of each source, by its name, made ready.
+        image_bytes: Of the image files that a row names, on average over the first rows of the source where it is most.
         warnings: What is wrong with shards whose rows can be read all the same.
     """
 
     units: list[Unit]
-    sample: Sequence[pa.Table] = ()
+    samples: Mapping[str, Sequence[pa.Table]] = field(default_factory=dict)
     image_bytes: int = 0
     warnings: Sequence[str] = ()
 
+    @property
+    def sample(self) -> list[pa.Table]:
+        """The first rows of all sources."""
+        return [block for blocks in self.samples.values() for block in blocks]
 
-def cut_input(settings: PipelineSettings, job: Job, processor: Processor | None) -> Plan:
-    """Cut the input into units, by the first rows where they can be made ready.
+
+def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor: Processor | None) -> Plan | None:
+    """Cut all sources into units, by their first rows where these can be made ready.
+
+    Args:
+        faults: What is wrong with any of them is added here; then the plan is of the others, or None.
+        settings: The run's.
+        job: The run's.
+        processor: Of the model that answers; without it is only looked whether the sources have faults, too.
+    """
+    tries = [
+        tried(faults, _where(source.name), functools.partial(_cut, source, settings, job, processor))
+        for source in job.sources(settings.read)
+    ]
+    cuts = [cut for cut in tries if cut]
+    joined = tried(
+        faults,
+        "read",
+        lambda: one_after_another([cut.source for cut in cuts], [cut.planned for cut in cuts], settings.read.uri),
+    )
+    if joined is None or not joined.units:
+        return None
+    for warning in joined.warnings:
+        log.warning("%s", warning)
+    samples = {cut.source.name: cut.sample.blocks for cut in cuts}
+    return Plan(joined.units, samples, max(cut.sample.image_bytes for cut in cuts), joined.warnings)
+
+
+class _Cut(NamedTuple):
+    """A source, its first rows and its units."""
+
+    source: Source
+    sample: Sample
+    planned: InputPlan
+
+
+def _cut(source: Source, settings: PipelineSettings, job: Job, processor: Processor | None) -> _Cut:
+    """Take a source's first rows and plan it.
 
     Raises:
-        ReadError: The input cannot be read, or holds nothing.
+        ReadError: It cannot be read, or holds nothing.
+        MissingColumns: It lacks columns that the job needs.
     """
-    if processor is None:  # there is a fault already; look only whether the input has one too
-        return Plan(make_plan(settings.read.model_copy(update={"limit": 1}), 1, [], 0, job).units)
-    sample = take_sample(settings.read, processor, job, sampling_of(settings.generate, job.sampling))
-    planned = make_plan(settings.read, settings.write.unit_rows, sample.blocks, sample.image_bytes, job)
-    for warning in planned.warnings:
-        log.warning("%s", warning)
-    return Plan(planned.units, sample.blocks, sample.image_bytes, planned.warnings)
+    if processor is None:
+        first = replace(source, read=source.read.model_copy(update={"limit": 1}))
+        planned = make_plan(first, 1, [], 0, job)
+        job.adapt(source.name, planned.units[0].table_schema.empty_table())
+        return _Cut(source, Sample(()), planned)
+    sample = take_sample(source, processor, job, sampling_of(settings.generate, job.sampling))
+    planned = make_plan(source, settings.write.unit_rows, sample.blocks, sample.image_bytes, job)
+    return _Cut(source, sample, planned)
+
+
+def _where(source: str) -> str:
+    return f"read of {source}" if source else "read"
 
 
 def sample_faults(
-    settings: PipelineSettings, job: Job, sample: Sequence[pa.Table], asked: Looked | None, checking: Looked | None
+    settings: PipelineSettings, job: Job, planned: Plan, asked: Looked | None, checking: Looked | None
 ) -> list[str]:
-    """Say whether the first rows all fail, or are too long for the model that answers or for the one that checks."""
+    """Say of which sources the first rows all fail, or are too long for a model."""
     if asked is None:
         return []
+    found = {name: _faults_of(settings, job, sample, asked, checking) for name, sample in planned.samples.items()}
+    return [f"{fault} (in {name})" if name else fault for name, faults in found.items() for fault in faults]
+
+
+def _faults_of(
+    settings: PipelineSettings, job: Job, sample: Sequence[pa.Table], asked: Looked, checking: Looked | None
+) -> list[str]:
+    """Say whether the first rows all fail, or are too long for the model that answers or for the one that checks."""
     limit = asked.processor.max_position_embeddings
     max_length = max_length_of(settings.generate, limit, draws=job.picture is not None)
     found = [failure_fault(sample, settings.limits.max_failed_share)]
@@ -74,15 +132,18 @@ def sample_faults(
 
 
 def refuse_duplicates(units: list[Unit], settings: PipelineSettings, job: Job) -> None:
-    """Refuse an input of which several rows have one key.
+    """Refuse a source of which several rows have one key; rows of two sources may share one.
 
     Raises:
         ValueError: It names some.
     """
-    if keys := duplicate_keys(units, settings.read):
-        raise ValueError(
-            f"several rows have the key {', '.join(map(repr, keys))}, but job {job.kind} needs unique keys"
-        )
+    found = []
+    for name, read in settings_by_source(job, settings.read).items():
+        if keys := duplicate_keys([unit for unit in units if unit.source == name], read):
+            whose = f"several rows of {name}" if name else "several rows"
+            found.append(f"{whose} have the key {', '.join(map(repr, keys))}")
+    if found:
+        raise ValueError(f"{'; '.join(found)}, but job {job.kind} needs unique keys")
 
 
 def column_faults(schema: pa.Schema, job: Job) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from models.types import CheckpointError, ImageSettingsError, Processor
 from pipeline.generate import ModelSettings
-from pipeline.job import Job
+from pipeline.job import Job, MissingColumns
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preprocess import PreprocessSettings, open_processor
 from pipeline.storage.model_folder import local_copy
@@ -102,6 +102,9 @@ def tried(faults: list[str], setting: str, action: Callable[[], T], where: str =
         return action()
     except ImageSettingsError as error:  # it knows its settings by name
         faults += [f"{where}preprocess.{fault}" for fault in error.faults]
+        return None
+    except MissingColumns as error:  # and so does a job
+        faults += error.faults
         return None
     except (StorageError, CheckpointError, ValueError, OSError) as error:
         faults.append(f"{setting}: {error}" if setting else str(error))

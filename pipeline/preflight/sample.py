@@ -4,7 +4,7 @@ It runs on the driver's CPU, with the processors alone. This file knows nothing 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from models.images import encode_image
 from models.types import Answer, BadRequest, ModelInput, PictureFormat, Processor, Sampling
+from pipeline.adapt import read_adapted
 from pipeline.job import Job
 from pipeline.preprocess import Preprocess
-from pipeline.read import read_unit
 from pipeline.rows import model_inputs
 from pipeline.shards import FILE_FORMATS
-from pipeline.units import ReadSettings, Unit, plan_units
+from pipeline.sources import Source
+from pipeline.units import Unit, plan_input
 
 # Rows with images take a moment each; prompts of pictures do not, and how many a row asks for differs.
 SAMPLE_ROWS, DRAWN_SAMPLE_ROWS = 4, 64
@@ -30,7 +31,7 @@ CUT_BY_BYTES = (*FILE_FORMATS, "webdataset")
 
 @dataclass(frozen=True)
 class Sample:
-    """The first rows of an input.
+    """The first rows of a source.
 
     Attributes:
         blocks: Some of them, made ready as the run will do it.
@@ -42,29 +43,31 @@ class Sample:
     image_bytes: int = 0
 
 
-def take_sample(read: ReadSettings, processor: Processor, job: Job, sampling: Sampling) -> Sample:
-    """Read the input's first rows and make some of them ready; more of them if all of these fail.
+def take_sample(source: Source, processor: Processor, job: Job, sampling: Sampling) -> Sample:
+    """Read a source's first rows and make some of them ready; more of them if all of these fail.
 
     Raises:
-        ReadError: The input cannot be read, or holds nothing.
+        ReadError: The source cannot be read, or holds nothing.
+        MissingColumns: It lacks columns that the job needs.
     """
     preprocess = Preprocess(processor, job, sampling)
     if job.picture is not None:
-        units = _first(read, DRAWN_SAMPLE_ROWS, DRAWN_SAMPLE_ROWS)
-        return Sample([preprocess(read_unit(unit, read)) for unit in units])
+        units = _first(source, DRAWN_SAMPLE_ROWS, DRAWN_SAMPLE_ROWS)
+        return Sample([preprocess(_read(unit, source, job)) for unit in units])
     blocks: list[pa.Table] = []
     sizes: list[int] = []
-    for unit in _first(read, MEASURED_ROWS, SAMPLE_ROWS):
+    for unit in _first(source, MEASURED_ROWS, SAMPLE_ROWS):
         missing = SAMPLE_ROWS - sum(block.num_rows for block in blocks)
         if not missing and unit.format in CUT_BY_BYTES:
             break
-        block = read_unit(unit, read)
+        block = _read(unit, source, job)
         if missing:
             blocks.append(preprocess(block.slice(0, missing)))
         if unit.format not in CUT_BY_BYTES:
             sizes += [sum(map(len, images)) for images in block.column("images").to_pylist() if images]
     if all(error is not None for error in _errors(blocks)):
-        blocks = [preprocess(read_unit(unit, read)) for unit in _first(read, FAILING_ROWS, FAILING_ROWS)]
+        units = _first(source, FAILING_ROWS, FAILING_ROWS)
+        blocks = [preprocess(_read(unit, source, job)) for unit in units]
     return Sample(blocks, sum(sizes) // max(1, len(sizes)))
 
 
@@ -143,9 +146,14 @@ def _blank(block: pa.Table, job: Job, processor: Processor) -> dict[str, Any] | 
     return {**row, "seed": 0, **job.record(row, answer, 0, Sampling())}
 
 
-def _first(read: ReadSettings, num_rows: int, unit_rows: int) -> list[Unit]:
-    limit = min(num_rows, read.limit or num_rows)
-    return plan_units(read.model_copy(update={"limit": limit}), unit_rows)
+def _first(source: Source, num_rows: int, unit_rows: int) -> list[Unit]:
+    limit = min(num_rows, source.read.limit or num_rows)
+    planned = plan_input(source.read.model_copy(update={"limit": limit}), unit_rows, is_raw=source.is_raw)
+    return [replace(unit, source=source.name, is_raw=source.is_raw) for unit in planned.units]
+
+
+def _read(unit: Unit, source: Source, job: Job) -> pa.Table:
+    return read_adapted(unit, job, {source.name: source.read})
 
 
 def _errors(sample: Sequence[pa.Table]) -> list[dict[str, str] | None]:

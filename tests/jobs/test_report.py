@@ -128,12 +128,12 @@ def results_of(photos, job, *parts, **options):
 
 
 def gallery_of(photos, job, *parts):
-    return build_gallery(results_of(photos, job, *parts), ReadSettings(uri=str(photos)), TEXTS)
+    return build_gallery(results_of(photos, job, *parts), {"": ReadSettings(uri=str(photos))}, TEXTS)
 
 
 def page_of(photos, job, *parts, **options):
     results = results_of(photos, job, *parts, **options)
-    gallery = build_gallery(results, ReadSettings(uri=str(photos)), words_of(job))
+    gallery = build_gallery(results, {"": ReadSettings(uri=str(photos))}, words_of(job))
     return render_report(numbers_of(results, job), gallery, job)
 
 

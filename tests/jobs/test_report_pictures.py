@@ -93,7 +93,7 @@ def output(folder: Path, job_settings: dict[str, Any], parts: int = 2) -> tuple[
 
 def test_each_card_shows_the_picture_of_its_own_row(tmp_path: Path) -> None:
     store, job, read = output(tmp_path, {})
-    gallery = build_gallery(read_results(store, job), read, PICTURES)
+    gallery = build_gallery(read_results(store, job), {"": read}, PICTURES)
     assert len(gallery.cards) == MOST_CARDS
     assert not any("image" in card.row for card in gallery.cards)
     for card in gallery.cards:

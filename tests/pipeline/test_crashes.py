@@ -1,6 +1,7 @@
 """The crash ledger and the guard, with processes that die as a test lets them."""
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -12,6 +13,7 @@ from pipeline import guard
 from pipeline.columns import ERROR
 from pipeline.crashes import HOPELESS_ROWS, CrashLedger, Verdict
 from pipeline.guard import READ_DEATHS, Gate, Guard, HopelessStep, order_of, pause_s, read_guarded, rows_of
+from pipeline.read import read_unit
 from pipeline.units import ReadSettings, plan_units
 from tests.pipeline.inputs import write
 
@@ -271,14 +273,15 @@ def test_a_unit_whose_reading_kills_over_and_over_becomes_error_rows(tmp_path: A
     write(tmp_path / "in.txt", "one\ntwo\n")
     settings = ReadSettings(uri=str(tmp_path / "in.txt"))
     (unit,) = plan_units(settings, 9)
+    read = functools.partial(read_unit, unit, settings)
     ledger = CrashLedger(ATTEMPTS)
     for _ in range(READ_DEATHS - 1):
         ledger.begin("fetch", unit.name, "None")
-    read = asyncio.run(read_guarded(unit, settings, Actor(ledger, "fetch", "None")))
-    assert failed(read) == {}
+    rows = asyncio.run(read_guarded(unit, read, Actor(ledger, "fetch", "None")))
+    assert failed(rows) == {}
     for _ in range(READ_DEATHS):
         ledger.begin("fetch", unit.name, "None")
     (tmp_path / "in.txt").unlink()
-    read = asyncio.run(read_guarded(unit, settings, Actor(ledger, "fetch", "None")))
-    assert failed(read) == {"in.txt#0": "WorkerDied", "in.txt#1": "WorkerDied"}
-    assert read.schema == unit.table_schema
+    rows = asyncio.run(read_guarded(unit, read, Actor(ledger, "fetch", "None")))
+    assert failed(rows) == {"in.txt#0": "WorkerDied", "in.txt#1": "WorkerDied"}
+    assert rows.schema == unit.table_schema

@@ -64,7 +64,7 @@ def test_every_store_that_the_settings_name_is_asked_and_no_other_model() -> Non
         {"read": {"uri": "s3://in/set"}, "model": {"path": "s3://weights/aria"}, "write": {"uri": "s3://out"}},
     )
     output = Store("s3://out")
-    assert asked_of_nodes(ready, settings, output) == {
+    assert asked_of_nodes(ready, settings, ToyJob(), output) == {
         "read.uri": (Store("s3://in/set"), "a.tar"),
         "write.uri": (output, PLAN),
         "model.path": (Store("s3://weights/aria"), "config.json"),

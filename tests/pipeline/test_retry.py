@@ -333,9 +333,9 @@ def test_shards_that_have_changed_or_gone_are_named_before_anything_starts(tmp_p
         Unit(seq, str(tmp_path), name, "webdataset", 0, 1, b"", size=size)
         for seq, (name, size) in enumerate([("same.tar", 5), ("longer.tar", 4), ("gone.tar", 5)])
     ]
-    refuse_changed_shards(plan_parts(units[:1], 1), ReadSettings(uri=str(tmp_path)))
+    refuse_changed_shards(plan_parts(units[:1], 1), {"": ReadSettings(uri=str(tmp_path))})
     with pytest.raises(ConfigError) as caught:
-        refuse_changed_shards(plan_parts(units, 1), ReadSettings(uri=str(tmp_path)))
+        refuse_changed_shards(plan_parts(units, 1), {"": ReadSettings(uri=str(tmp_path))})
     changed, gone, advice = caught.value.faults
     assert "longer.tar is not what it was" in changed and "gone.tar" in gone
     assert "put the shards back" in advice

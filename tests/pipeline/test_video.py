@@ -19,6 +19,7 @@ from pipeline.formats.rows import ReadError
 from pipeline.formats.video import BadVideo, Frames, sample
 from pipeline.plan import make_plan
 from pipeline.read import read_unit
+from pipeline.sources import Source
 from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, plan_units
 from tests.pipeline.inputs import faults, read_all, rows_of, write
@@ -265,8 +266,8 @@ def test_a_video_is_a_unit_by_itself_unless_the_settings_say_otherwise(tmp_path:
         write(tmp_path / name, video(2))
     settings, job = ReadSettings(uri=str(tmp_path)), CaptionSettings(kind="caption").build()
     sample = [pa.table({"input.tiles": pa.array([[b"pixels"]], pa.list_(pa.large_binary()))})]
-    assert [unit.num_rows for unit in make_plan(settings, "auto", sample, 0, job).units] == [1, 1]
-    assert [unit.num_rows for unit in make_plan(settings, 2, [], 0, job).units] == [2]
+    assert [unit.num_rows for unit in make_plan(Source("", settings), "auto", sample, 0, job).units] == [1, 1]
+    assert [unit.num_rows for unit in make_plan(Source("", settings), 2, [], 0, job).units] == [2]
 
 
 def test_frames_are_asked_of_videos_only(tmp_path: Path) -> None:

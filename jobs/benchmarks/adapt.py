@@ -66,12 +66,12 @@ def adapt(name: str, benchmark: Benchmark, renames: Mapping[str, str], rows: pa.
 def with_items(name: str, rows: pa.Table, given: Iterable[Row], item: Callable[[Row], Item]) -> pa.Table:
     """Put each row's question beside it; a row that is refused has an error, if it has none yet, and no question."""
     errors = rows.column("error").to_pylist()
-    items: list[dict[str, Any] | None] = []
+    items: list[dict[str, Any]] = []
     for place, one in enumerate(given):
         try:
             items.append(as_column(name, item(one), rows.column("images")[place]))
         except BadRow as refused:
-            items.append(None)
+            items.append({"benchmark": name})
             errors[place] = errors[place] or row_error(STAGE, refused)
     rows = rows.append_column(COLUMN, pa.array(items, ITEM))
     return rows.set_column(rows.column_names.index("error"), pa.field("error", ERROR), pa.array(errors, ERROR))

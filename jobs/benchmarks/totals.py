@@ -1,0 +1,148 @@
+"""The totals of a run by benchmark: a headline with its error and interval, counts beside it, the same by groups.
+
+It knows what is kept of each row (jobs/benchmarks/narrow.py), and which benchmarks have more to say than a mean.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from jobs.benchmarks.special import Headline, headline, questions
+from jobs.scoring.statistics import estimate
+
+Mask: TypeAlias = NDArray[np.bool_]
+STATUSES = ("ok", "failed", "refused", "empty", "truncated")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one benchmark as columns of equal length.
+
+    Attributes:
+        scores: 0 to 1; not a number for a row without a gold answer.
+        is_failed: The row has an error in place of an answer.
+        is_truncated: Its answer ran into the token limit.
+        cells: The cells of each row: places in `combinations`.
+        combinations: The (breakdown, cell) pairs that rows have together.
+        clusters: What rows share; None where each stands for itself.
+    """
+
+    scores: NDArray[np.float64]
+    is_failed: Mask
+    is_truncated: Mask
+    cells: NDArray[np.int64]
+    combinations: Sequence[Sequence[tuple[str, str]]]
+    clusters: NDArray[np.int64] | None
+
+
+def summarize(rows: pa.Table, wanted: Mapping[str, Headline]) -> dict[str, Any]:
+    """Return `scores` of report.json by benchmark.
+
+    Args:
+        rows: What is kept of a whole run.
+        wanted: What the first number of each benchmark is.
+    """
+    return {name: _benchmark(rows.filter(pc.equal(rows["benchmark"], name)), one) for name, one in wanted.items()}
+
+
+def _benchmark(rows: pa.Table, wanted: Headline) -> dict[str, Any]:
+    counted = rows_of(questions(rows) if wanted.total == "circular" and rows.num_rows else rows)
+    whole = np.ones(len(counted.scores), np.bool_)
+    cells = sorted({cell for combination in counted.combinations for cell in combination})
+    breakdowns: dict[str, dict[str, Any]] = {name: {} for name in _in_order(counted.combinations)}
+    for name, value in cells:
+        has_cell = np.array([(name, value) in combination for combination in counted.combinations], np.bool_)
+        breakdowns[name][value] = _total(counted, has_cell[counted.cells])
+    first = next(iter(breakdowns.values()), {})
+    return {
+        "rule": wanted.rule,
+        "metric": "mean",
+        **_total(counted, whole),
+        "statuses": _statuses(rows),
+        "others": _others(rows),
+        **headline(rows, wanted),
+        "by": first,
+        "breakdowns": breakdowns,
+    }
+
+
+def rows_of(rows: pa.Table) -> Rows:
+    """Return kept rows as columns; a row that could not be read counts as wrong where others have gold answers."""
+    scores = np.array(pc.fill_null(rows["score"], float("nan")), np.float64)
+    is_lost = np.array(pc.fill_null(rows["is_lost"], False), np.bool_)
+    if (~np.isnan(scores)).any():
+        scores = np.where(is_lost & np.isnan(scores), 0.0, scores)
+    groups = rows["groups"].combine_chunks()
+    combinations = [tuple((cell[0], cell[1]) for cell in json.loads(word)) for word in groups.dictionary.to_pylist()]
+    clusters = rows["cluster"]
+    has_clusters = clusters.null_count < len(clusters)
+    return Rows(
+        scores=scores,
+        is_failed=np.array(rows["is_failed"], np.bool_),
+        is_truncated=np.array(pc.fill_null(rows["is_truncated"], False), np.bool_),
+        cells=np.array(groups.indices, np.int64),
+        combinations=combinations,
+        # Rows that name no cluster stand for themselves.
+        clusters=_filled(clusters) if has_clusters else None,
+    )
+
+
+def _total(rows: Rows, mask: Mask) -> dict[str, Any]:
+    """Return the mean of some rows, how sure it is, and what counts beside it."""
+    scores = rows.scores[mask]
+    has_gold = ~np.isnan(scores)
+    n = int(has_gold.sum())
+    counts = {
+        "n": n,
+        "unscored": int(len(scores) - n),
+        "failed": int(rows.is_failed[mask].sum()),
+        "truncated": int(rows.is_truncated[mask].sum()),
+    }
+    if not n:
+        return {"score": None, "se": None, "low": None, "high": None, "interval": None, **counts}
+    clusters = None if rows.clusters is None else rows.clusters[mask][has_gold].tolist()
+    found = estimate(scores[has_gold], clusters)
+    is_wilson = clusters is None and bool(np.isin(scores[has_gold], (0.0, 1.0)).all())
+    interval = "wilson" if is_wilson else "t" if clusters is None else "clustered t"
+    sure = {"se": found.error, "low": found.low, "high": found.high, "interval": interval}
+    return {"score": found.mean, **sure, **counts}
+
+
+def _in_order(combinations: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+    """Return the breakdowns in the order in which the data set's adapter names them."""
+    longest = sorted(combinations, key=len, reverse=True)
+    return list(dict.fromkeys(name for combination in longest for name, _ in combination))
+
+
+def _statuses(rows: pa.Table) -> dict[str, int]:
+    counts = {one["values"]: one["counts"] for one in pc.value_counts(rows["parse_status"]).to_pylist()}
+    return {status: int(counts.get(status, 0)) for status in STATUSES}
+
+
+def _others(rows: pa.Table) -> dict[str, float | None]:
+    """Return the means under the other rules in use, over the rows that have them and failed ones as wrong."""
+    flat = pc.list_flatten(rows["others"])
+    if not len(flat):
+        return {}
+    table = pa.table({"rule": pc.struct_field(flat, "rule"), "score": pc.struct_field(flat, "score")})
+    sums = table.group_by("rule", use_threads=False).aggregate([("score", "sum"), ("score", "count")]).to_pylist()
+    failed = int(pc.sum(pc.and_(rows["is_failed"], rows["score"].is_valid())).as_py() or 0)
+    return {one["rule"]: _share(one["score_sum"], one["score_count"], failed) for one in sums}
+
+
+def _share(total: float | None, count: int, failed: int) -> float | None:
+    return None if total is None or not count else total / (count + failed)
+
+
+def _filled(clusters: pa.ChunkedArray) -> NDArray[np.int64]:
+    numbers = np.array(pc.fill_null(clusters, 0), np.int64)
+    is_alone = np.array(clusters.is_null(), np.bool_)
+    # Numbers that no hash is likely to have, and each has one of its own.
+    own = np.iinfo(np.int64).min + np.arange(len(numbers))
+    return np.where(is_alone, own, numbers)

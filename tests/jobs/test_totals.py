@@ -1,0 +1,181 @@
+"""Totals of benchmarks: means with their errors, groups, circular questions, F1, captions, and rows that were lost."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from jobs.benchmarks.adapt import GROUPS
+from jobs.benchmarks.narrow import NEEDED, narrowed
+from jobs.benchmarks.special import Headline
+from jobs.benchmarks.totals import summarize
+from pipeline.columns import ERROR
+
+OTHERS = pa.list_(pa.struct([("rule", pa.string()), ("score", pa.float64())]))
+TYPES = {
+    "score": pa.float64(),
+    "error": ERROR,
+    "groups": GROUPS,
+    "other_scores": OTHERS,
+    "answers": pa.list_(pa.string()),
+}
+LOST = {"stage": "fetch", "type": "NotFound", "message": "gone"}
+
+
+def row(place, **values):
+    usual = {
+        "benchmark": "b",
+        "score": 1.0,
+        "error": None,
+        "row_hash": f"h{place}",
+        "finish_reason": "stop",
+        "parse_status": "ok",
+        "groups": [],
+        "cluster": None,
+        "other_scores": [],
+        "key": str(place),
+        "parsed": None,
+        "answers": ["x"],
+        "response_clean": "x",
+        "facts": "{}",
+    }
+    return {**usual, **values}
+
+
+def table(rows):
+    return pa.table({name: pa.array([one[name] for one in rows], TYPES.get(name, pa.string())) for name in NEEDED})
+
+
+def totals(rows, total="mean", rule="rule", cut=None):
+    """Summarize rows as of one part, or of two."""
+    detailed = set() if total == "mean" else {"b"}
+    pieces = [rows] if cut is None else [rows[:cut], rows[cut:]]
+    narrow = pa.concat_tables([narrowed(table(piece), detailed) for piece in pieces]).unify_dictionaries()
+    return summarize(narrow, {"b": Headline(total, rule)})["b"]
+
+
+def groups(**cells):
+    return [{"name": name, "value": value} for name, value in cells.items()]
+
+
+def test_a_mean_has_its_error_its_interval_and_what_counts_beside_it():
+    rows = [row(place, score=score) for place, score in enumerate((1.0, 0.5, 0.0, 1.0))]
+    found = totals(rows)
+    # s of (1, 0.5, 0, 1) is 0.478714; by the square root of 4.
+    assert found["score"] == 0.625
+    assert found["se"] == pytest.approx(0.4787135538781691 / 2)
+    assert (found["interval"], found["n"], found["rule"], found["metric"]) == ("t", 4, "rule", "mean")
+
+
+def test_right_or_wrong_has_wilsons_interval_and_rows_that_hang_together_a_clustered_one():
+    alone = totals([row(place, score=float(place % 2)) for place in range(8)])
+    together = totals([row(place, score=float(place // 4), cluster=f"image {place // 4}") for place in range(8)])
+    assert alone["interval"] == "wilson"
+    assert together["interval"] == "clustered t"
+    assert together["se"] > 2 * alone["se"]
+
+
+def test_a_row_that_names_no_cluster_stands_for_itself():
+    clusters = ["a", "a", None, None, None]
+    found = totals([row(place, score=float(place % 2), cluster=name) for place, name in enumerate(clusters)])
+    named = ["a", "a", "b", "c", "d"]
+    same = totals([row(place, score=float(place % 2), cluster=name) for place, name in enumerate(named)])
+    assert found == same
+
+
+def test_a_row_counts_in_each_of_its_cells():
+    rows = [
+        row(0, score=1.0, groups=[*groups(kind="form"), *groups(kind="table"), *groups(split="val")]),
+        row(1, score=0.0, groups=[*groups(kind="table"), *groups(split="val")]),
+    ]
+    found = totals(rows)
+    assert list(found["breakdowns"]) == ["kind", "split"]
+    assert {cell: part["score"] for cell, part in found["by"].items()} == {"form": 1.0, "table": 0.5}
+    assert found["breakdowns"]["split"]["val"]["n"] == 2
+
+
+def test_totals_do_not_depend_on_how_rows_lie_in_parts_or_on_their_order():
+    rows = [
+        row(place, score=place % 3 / 2, groups=groups(kind=str(place % 4)), cluster=str(place % 5))
+        for place in range(40)
+    ]
+    assert totals(rows, cut=7) == totals(rows, cut=33)
+    turned = totals(list(reversed(rows)))
+    assert turned["score"] == pytest.approx(totals(rows)["score"], abs=1e-15)
+    assert turned["by"].keys() == totals(rows)["by"].keys()
+
+
+def test_a_row_that_could_not_be_read_counts_as_wrong_where_others_have_gold_answers():
+    rows = [row(0), row(1, score=None, error=LOST, row_hash=None, answers=None)]
+    assert (totals(rows)["score"], totals(rows)["n"], totals(rows)["failed"]) == (0.5, 2, 1)
+
+
+def test_a_split_without_gold_answers_has_no_score_even_if_a_row_of_it_is_lost():
+    rows = [row(0, score=None, answers=None), row(1, score=None, error=LOST, row_hash=None, answers=None)]
+    found = totals(rows)
+    assert (found["score"], found["n"], found["unscored"], found["failed"]) == (None, 0, 2, 1)
+
+
+def test_other_rules_count_failed_rows_as_wrong_too():
+    rows = [row(0, other_scores=[{"rule": "lenient", "score": 1.0}]), row(1, score=0.0, error=LOST)]
+    assert totals(rows)["others"] == {"lenient": 0.5}
+
+
+def test_a_question_is_right_only_if_every_rotation_is():
+    places = [(3, 1.0), (1_000_003, 1.0), (4, 1.0), (1_000_004, 0.0), (2_000_004, 1.0)]
+    rows = [
+        row(
+            index,
+            score=score,
+            facts=json.dumps({"index": index}),
+            cluster=str(index % 1_000_000),
+            groups=groups(category=f"c{index % 1_000_000}"),
+        )
+        for index, score in places
+    ]
+    found = totals(rows, "circular")
+    assert (found["score"], found["n"], found["interval"]) == (0.5, 2, "wilson")
+    assert found["metrics"] == {"vanilla": 1.0, "all_rows": 0.8}
+    assert {cell: part["score"] for cell, part in found["by"].items()} == {"c3": 1.0, "c4": 0.0}
+
+
+def test_yes_or_no_has_the_mean_f1_over_categories_for_a_headline():
+    said = [("yes", "yes"), ("yes", "no"), ("no", "yes"), ("no", "no")]
+    rows = [
+        row(place, score=float(gold == parsed), answers=[gold], parsed=parsed, groups=groups(category=category))
+        for category in ("random", "popular")
+        for place, (gold, parsed) in enumerate(said)
+    ]
+    found = totals(rows, "yes_no", "pope/official")
+    assert (found["score"], found["interval"], found["n"]) == (0.5, "bootstrap", 8)
+    assert found["metrics"]["pooled accuracy"] == 0.5
+    assert found["metrics"]["random precision"] == 0.5
+    assert found["low"] < 0.5 < found["high"]
+
+
+def test_points_are_counted_beside_their_share():
+    found = totals([row(place, score=float(place < 3)) for place in range(4)], "points")
+    assert (found["score"], found["metrics"]) == (0.75, {"points": 3.0})
+
+
+def test_subjects_have_a_mean_of_their_own():
+    rows = [
+        row(place, score=score, groups=groups(subject=name))
+        for place, (name, score) in enumerate([("law", 1.0), ("law", 1.0), ("law", 0.0), ("art", 0.0)])
+    ]
+    found = totals(rows, "subjects")
+    assert found["score"] == 0.5
+    assert found["metrics"] == {"mean over subjects (macro)": pytest.approx(1 / 3)}
+
+
+def test_captions_have_a_score_only_together():
+    captions = ["a dog runs on grass", "a cat sleeps", "two birds fly over water"]
+    rows = [
+        row(place, score=None, response_clean=text, answers=[text, "something else"])
+        for place, text in enumerate(captions)
+    ]
+    found = totals(rows, "captions", "captions/coco")
+    assert found["metric"] == "CIDEr-D"
+    assert found["n"] == 3
+    assert found["metrics"]["BLEU-4"] > 0.5
+    assert found["score"] == found["metrics"]["CIDEr-D"] > 1

@@ -1,0 +1,19 @@
+"""All scoring rules by their ids, which are stored with every score and never change their meaning."""
+
+from collections.abc import Mapping
+
+from jobs.scoring.answers.table import RULES as ANSWERS
+from jobs.scoring.options.table import RULES as OPTIONS
+from jobs.scoring.rule import Gold, Rule, Verdict
+
+
+def _kept(response: str, gold: Gold) -> Verdict:
+    """Keep a caption as it is: captions have a score only all together, since words count by how rare they are."""
+    return Verdict(response, "ok" if response else "empty", None)
+
+
+CAPTIONS = "captions/coco"
+# The likeliest of given continuations is the answer: nothing is written, and no text is read.
+LIKELIHOOD = ("likelihood/sum", "likelihood/per_character")
+RULES: Mapping[str, Rule] = {**ANSWERS, **OPTIONS, CAPTIONS: _kept}
+NAMES = (*RULES, *LIKELIHOOD)

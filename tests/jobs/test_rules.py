@@ -1,0 +1,114 @@
+"""What holds for every rule: it answers for any response, guesses nothing, and gives the same score every time."""
+
+from dataclasses import replace
+
+import pytest
+
+from jobs.scoring.clean import after_marker, clean
+from jobs.scoring.response import Reading, no_response, read_response
+from jobs.scoring.rule import Gold
+from jobs.scoring.rules import RULES
+
+FACTS = {
+    "dataset": "IIIT5K",
+    "question_type": "multiple-choice",
+    "answer_type": "text",
+    "precision": None,
+}
+RESPONSES = [
+    "", " ", "A", "b.", "(C)", "The answer is B.", "yes", "12", "1,000.5%", "nan", "1e400", "-", "{", "\\boxed{", "\x00",
+    "ﬁ ß İ", "日本語", "\U0001f600" * 3, "a" * 5000, "\n\n\r\u2028", "None", "__import__('os').system('false')",
+]  # fmt: skip
+# What two benchmarks call the same kinds of questions.
+CALLED = {
+    "mathvista": {"multiple-choice": "multi_choice", "open": "free_form"},
+    "mmmu": {"free_form": "open"},
+}
+GOLDS = {
+    "an option": Gold(("B",), ("red", "blue", "green"), FACTS),
+    "an open question": Gold(("42",), (), {**FACTS, "question_type": "open", "answer_type": "integer"}),
+    "a free form": Gold(
+        ("4.20",), (), {**FACTS, "question_type": "free_form", "answer_type": "float", "precision": 2.0}
+    ),
+    "hidden options": Gold((), ("red", "blue"), FACTS),
+    "hidden": Gold((), (), {**FACTS, "question_type": "open", "answer_type": "integer"}),
+}
+
+
+def suited(gold, rule):
+    """Call a question's kind as the rule's benchmark does."""
+    kind = gold.facts["question_type"]
+    called = CALLED.get(rule.split("/")[0], {}).get(kind, kind)
+    return replace(gold, facts={**gold.facts, "question_type": called})
+
+
+@pytest.mark.parametrize("gold", GOLDS.values(), ids=GOLDS)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "math/math_verify"])
+def test_a_rule_has_an_answer_to_anything_and_it_is_always_the_same(rule, gold):
+    gold = suited(gold, rule)
+    for response in RESPONSES:
+        verdict = RULES[rule](response, gold)
+        assert verdict.status in ("ok", "failed", "refused", "empty")
+        assert verdict.score is None or 0 <= verdict.score <= 1
+        assert RULES[rule](response, gold) == verdict
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in ("math/math_verify", "captions/coco")])
+def test_what_cannot_be_read_scores_nothing(rule):
+    gold = suited(GOLDS["an option"], rule)
+    failed = [RULES[rule](response, gold) for response in RESPONSES]
+    assert {verdict.score for verdict in failed if verdict.status == "failed"} <= {0.0}
+
+
+def test_hidden_answers_give_no_score_and_the_response_is_read_all_the_same():
+    read = read_response("(B) blue", GOLDS["hidden options"], Reading("mcq/prefetch"), is_truncated=False)
+    assert (read["parsed"], read["score"], read["parse_status"]) == ("B", None, "ok")
+
+
+def test_a_response_that_was_cut_off_is_scored_and_says_so():
+    read = read_response("B", GOLDS["an option"], Reading("mcq/prefetch"), is_truncated=True)
+    assert (read["score"], read["parse_status"]) == (1.0, "truncated")
+
+
+def test_other_rules_score_the_same_response():
+    reading = Reading("exact/nocase_nopunct", ["exact/official"])
+    read = read_response("Blue.", Gold(("blue",)), reading, is_truncated=False)
+    assert (read["score"], read["other_scores"]) == (1.0, [{"rule": "exact/official", "score": 0.0}])
+
+
+def test_a_row_without_an_answer_is_wrong_unless_nothing_was_right():
+    assert no_response(Gold(("a",)), Reading("exact/official"))["score"] == 0.0
+    assert no_response(Gold(()), Reading("exact/official"))["score"] is None
+    assert no_response(None, Reading("exact/official"))["score"] is None
+
+
+@pytest.mark.parametrize(
+    ("response", "kept"),
+    [
+        ("<think>hm</think> B ", "B"),
+        ("hm</think>A</think> B", "B"),
+        ("<think>never ends: B", "<think>never ends: B"),
+        ("<think>a</think>x<think>b</think>y", "xy"),
+        ("no tags", "no tags"),
+    ],
+)
+def test_reasoning_is_left_out_and_nothing_else(response, kept):
+    assert clean(response) == kept
+
+
+def test_other_tags_and_end_tokens_of_stored_responses_can_be_named():
+    assert clean("[hm] B <|im_end|>\n", ("[", "]"), ["<|im_end|>"]) == "B"
+    assert clean("B <|im_end|>") == "B <|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("so\nFINAL ANSWER: 12", "12"),
+        ("final answer: 1 Final Answer: 2", "2"),
+        ("İİ Final Answer: 3", "3"),
+        ("12", "12"),
+    ],
+)
+def test_the_answer_is_what_follows_the_last_marker_whatever_its_case(text, found):
+    assert after_marker(text, "FINAL ANSWER:") == found

@@ -16,8 +16,8 @@ FACTS = {
     "precision": None,
 }
 RESPONSES = [
-    "", " ", "A", "b.", "(C)", "The answer is B.", "yes", "12", "1,000.5%", "nan", "1e400", "-", "{", "\\boxed{", "\x00",
-    "ﬁ ß İ", "日本語", "\U0001f600" * 3, "a" * 5000, "\n\n\r\u2028", "None", "__import__('os').system('false')",
+    "", " ", "A", "b.", "(C)", "The answer is B.", "yes", "12", "1,000.5%", "nan", "1e400", "-", "{", "\\boxed{",
+    "\x00", "ﬁ ß İ", "日本語", "\U0001f600" * 3, "a" * 5000, "\n\n\r\u2028", "None", "__import__('os').system('false')",
 ]  # fmt: skip
 # What two benchmarks call the same kinds of questions.
 CALLED = {

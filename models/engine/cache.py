@@ -2,7 +2,8 @@
 
 A sequence owns a slot: one row of each layer's static tensors. Running sequences always own the first slots, so
 that a decode step sees one contiguous view and nothing is gathered. Position p of a sequence lies at place p of
-its slot; whatever lies behind its length is left over from somebody else and masked.
+its slot, but for continuations side by side (`branch_window`); whatever lies behind its length is left over from
+somebody else and masked.
 
 Shapes: B sequences, T tokens, S places attended to, K key heads, C head width.
 """
@@ -33,8 +34,8 @@ class Cache:
     """Keys and values (slots, K, length, C) of each layer; `length` is max_length rounded up to whole extents."""
 
     def __init__(self, shape: CacheShape, slots: int, max_length: int) -> None:
-        length = -(-max_length // EXTENT) * EXTENT
-        size = (slots, shape.num_heads, length, shape.head_dim)
+        self.length = _extent(max_length)
+        size = (slots, shape.num_heads, self.length, shape.head_dim)
         # Zeros, not empty: a masked place has weight 0, and 0 times an accidental NaN is NaN (see `clear`).
         self.keys, self.values = (
             [torch.zeros(size, dtype=shape.dtype, device=device) for device in shape.devices] for _ in range(2)
@@ -75,6 +76,7 @@ class Window:
         Where sequences write at places of their own, `rows` int (B * K * T) says where, in a layer's store seen as
         (slots * K * length, C); elsewhere all write just before `extent`.
         """
+        assert extent <= cache.length
         self._rows = rows
         self._cache = cache
         self._slots = slots
@@ -147,12 +149,42 @@ def decode_window(
         memory: What the tokens see beside.
         first: The first of the slots.
     """
-    extent = -(-(longest + num_tokens) // EXTENT) * EXTENT
-    _, K, length, _ = cache.keys[0].shape
-    assert extent <= length
+    extent = _extent(longest + num_tokens)
     positions = lengths[:, None] + torch.arange(num_tokens, device=lengths.device)
-    places = torch.arange(extent, device=lengths.device)
-    mask = (places <= positions[..., None])[:, None]  # (B, 1, T, S)
-    heads = torch.arange(first * K, (first + len(lengths)) * K, device=lengths.device).view(-1, K, 1)
-    rows = (heads * length + positions[:, None]).flatten()
-    return Window(cache, slice(first, first + len(lengths)), positions, extent, mask, memory, rows)
+    mask = torch.arange(extent, device=lengths.device) <= positions[..., None]  # (B, T, S)
+    rows = _rows(cache, positions, first)
+    return Window(cache, slice(first, first + len(lengths)), positions, extent, mask[:, None], memory, rows)
+
+
+def branch_window(
+    cache: Cache, lengths: Tensor, places: Tensor, depths: Tensor, longest: int, memory: MemoryView | None, first: int
+) -> Window:
+    """Return the window of several continuations of each of B slots, side by side behind what the slot holds.
+
+    Continuations do not see each other, and each begins where the slot's own tokens end.
+
+    Args:
+        cache: The cache.
+        lengths: int (B,), tokens of each sequence in the cache.
+        places: int (B, T), where each token is put, one continuation after another.
+        depths: int (B, T), tokens of the same continuation before it.
+        longest: One more than the greatest of `places`, known to the host.
+        memory: What the tokens see beside.
+        first: The first of the slots.
+    """
+    extent = _extent(longest)
+    seen, here = torch.arange(extent, device=lengths.device), places[..., None]
+    mask = (seen < lengths[:, None, None]) | ((seen >= here - depths[..., None]) & (seen <= here))  # (B, T, S)
+    slots = slice(first, first + len(lengths))
+    return Window(cache, slots, lengths[:, None] + depths, extent, mask[:, None], memory, _rows(cache, places, first))
+
+
+def _extent(longest: int) -> int:
+    return -(-longest // EXTENT) * EXTENT
+
+
+def _rows(cache: Cache, places: Tensor, first: int) -> Tensor:
+    """Return where the new tokens at `places` (B, T) of each slot lie in a layer's store; see Window."""
+    K = cache.keys[0].shape[1]
+    heads = torch.arange(first * K, (first + len(places)) * K, device=places.device).view(-1, K, 1)
+    return (heads * cache.length + places[:, None]).flatten()

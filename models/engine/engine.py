@@ -1,4 +1,4 @@
-"""Turn prompts into tokens, many at a time.
+"""Turn prompts into tokens, or score given ones behind them, many at a time.
 
 The engine knows sequences, the cache and the sampler. It knows nothing of images, text or Ray: a family's model
 turns inputs into prompts, and whoever called decodes the tokens.
@@ -20,11 +20,12 @@ from torch import Tensor
 
 from models.engine.cache import Cache, decode_window
 from models.engine.decoder import Decoder, Prompt
-from models.engine.guidance import guided, negative_name
-from models.engine.memory import Memory, MemoryView, decode_view, lasting
+from models.engine.guidance import guided, negative_name, starting
+from models.engine.memory import Memory, MemoryView, decode_view
 from models.engine.prefill import by_length, prefill
 from models.engine.sampler import Choice, choose
 from models.engine.scheduler import Lane, Scheduler, Sequence
+from models.engine.scoring import by_feed, score
 from models.engine.shortage import OutOfMemory, Ration, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Engine:
         self._prefills = Ration("prefill", PREFILL_TOKENS, model.device)
         self._decodes = Ration("decode", slots, model.device)
         self._choices = Ration("choose tokens of", slots, model.device)
+        self._scores = Ration("score", PREFILL_TOKENS, model.device)
         self._memories: list[Memory | None] = []  # what the running lanes see, and the view made of it
         self._view: MemoryView | None = None
         self._negatives: dict[bytes, Tensor] = {}  # last hidden state (D,) of negative prompts in the cache
@@ -88,7 +90,8 @@ class Engine:
     @property
     def num_shortages(self) -> int:
         """Times that the device had too little memory for what was tried at once."""
-        return sum(one.num_shortages for one in (self._encodes, self._prefills, self._decodes, self._choices))
+        rations = (self._encodes, self._prefills, self._decodes, self._choices, self._scores)
+        return sum(one.num_shortages for one in rations)
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; one that cannot fit ends at once, with its error, at the next step."""
@@ -110,31 +113,18 @@ class Engine:
 
     def _start(self, encoded: list[tuple[Sequence, Prompt]]) -> None:
         """Bring prompts into the cache and choose their answers' first tokens."""
-        prompts: dict[Lane, Prompt] = {}
-        negative: dict[bytes, Lane] = {}
-        shared = []
-        for sequence, prompt in encoded:
-            sequence.grammar = prompt.grammar
-            prompts[Lane(sequence, len(prompt.embeddings), memory=lasting(prompt.spans))] = prompt
-            if not sequence.is_guided:
-                continue
-            assert prompt.negative is not None
-            lane, name = Lane(sequence, len(prompt.negative), is_negative=True), negative_name(sequence)
-            if name in negative or self._slot_of(name) is not None:
-                shared.append(lane)
-            else:
-                negative[name] = lane
-                prompts[lane] = Prompt(prompt.negative)
-        hidden = self._prefilled(prompts)
+        those = starting(encoded, lambda name: self._slot_of(name) is not None)
+        hidden = self._prefilled(those.prompts)
         # Not more than are in the cache; and by itself, or each would keep its whole pack.
         self._negatives = {name: last for name, last in self._negatives.items() if self._slot_of(name) is not None}
-        self._negatives |= {name: hidden[lane] for name, lane in negative.items() if lane in hidden}
-        for lane in shared:
+        self._negatives |= {name: hidden[lane] for name, lane in those.negative.items() if lane in hidden}
+        for lane in those.shared:
             if negative_name(lane.sequence) in self._negatives:
                 hidden[lane] = self._copy(lane)
             else:
                 self._short[lane.sequence] = None
-        self._answer(hidden)
+        self._answer({lane: last for lane, last in hidden.items() if not lane.sequence.is_scored})
+        self._score({lane: last for lane, last in hidden.items() if lane.sequence.is_scored})
 
     def _slot_of(self, name: bytes) -> int | None:
         """Return a slot whose lane holds a negative prompt of this name."""
@@ -181,7 +171,7 @@ class Engine:
     def _prefilled(self, prompts: Mapping[Lane, Prompt]) -> dict[Lane, Tensor]:
         """Run prompts through the decoder; return the last hidden states (D,) of those that memory sufficed for."""
         hidden: dict[Lane, Tensor] = {}
-        for length, lanes in by_length(prompts).items():
+        for length, lanes in by_length(prompts):
             for _, last in self._share_out(self._prefills, partial(self._prefill, length, prompts), lanes, length):
                 hidden |= last
         return hidden
@@ -234,13 +224,13 @@ class Engine:
         lanes_of = defaultdict(list)
         for lane in hidden:
             lanes_of[lane.sequence].append(lane)
-        by_choices = defaultdict(list)
+        by_allowed = defaultdict(list)
         for sequence in lanes_of:
             if sequence not in self._short:
-                by_choices[sequence.choices].append(sequence)
-        for choices, sequences in by_choices.items():
-            first = 0 if choices is None else choices.start
-            choose_for = partial(self._choose, hidden, lanes_of, choices)
+                by_allowed[sequence.allowed].append(sequence)
+        for allowed, sequences in by_allowed.items():
+            first = 0 if allowed is None else allowed.start
+            choose_for = partial(self._choose, hidden, lanes_of, allowed)
             for some, choice in self._share_out(self._choices, choose_for, sequences):
                 for sequence, token_id, logprob in zip(some, choice.token_ids, choice.logprobs, strict=True):
                     if sequence.append(first + token_id, logprob):
@@ -250,12 +240,21 @@ class Engine:
         self,
         hidden: Mapping[Lane, Tensor],
         lanes_of: Mapping[Sequence, list[Lane]],
-        choices: range | None,
+        allowed: range | None,
         sequences: Ordered[Sequence],
     ) -> Choice:
         lanes = [lane for sequence in sequences for lane in lanes_of[sequence]]
-        scores = guided(self._model.logits(torch.stack([hidden[lane] for lane in lanes]), choices), lanes)
+        scores = guided(self._model.logits(torch.stack([hidden[lane] for lane in lanes]), allowed), lanes)
         return choose(scores, [s.sampling for s in sequences], [len(s.token_ids) for s in sequences])
+
+    def _score(self, hidden: Mapping[Lane, Tensor]) -> None:
+        """Score the choices of sequences, whose prompts' last hidden states (D,) are given; with that they end."""
+        for num_fed, lanes in by_feed(hidden).items():
+            work = partial(score, self._model, self._cache, self._scheduler.running, hidden, num_fed)
+            for some, scores in self._share_out(self._scores, work, lanes, 1 + num_fed):
+                for lane, logprobs in zip(some, scores, strict=True):
+                    lane.sequence.choose(logprobs)
+                self._ended += [lane.sequence for lane in some]
 
     def _leave(self) -> None:
         """Free the slots of those that have ended, and of those that must wait until they have the device alone."""

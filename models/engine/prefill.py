@@ -22,12 +22,21 @@ from models.engine.scheduler import Lane
 PREFILL_BLOCK = 16
 
 
-def by_length(lanes: Iterable[Lane]) -> dict[int, list[Lane]]:
-    """Return the lanes whose prompts may go together, by padded length."""
+def in_blocks(num_tokens: int) -> int:
+    """Return a number of tokens padded to whole blocks."""
+    return -(-num_tokens // PREFILL_BLOCK) * PREFILL_BLOCK
+
+
+def by_length(lanes: Iterable[Lane]) -> list[tuple[int, list[Lane]]]:
+    """Return the lanes whose prompts may go together, with their padded length.
+
+    Those that are scored follow those that are answered, ordered by what will be fed for their choices: so they get
+    neighbouring slots.
+    """
     found = defaultdict(list)
     for lane in lanes:
-        found[-(-lane.prompt_length // PREFILL_BLOCK) * PREFILL_BLOCK].append(lane)
-    return found
+        found[in_blocks(lane.sequence.num_fed), in_blocks(lane.prompt_length)].append(lane)
+    return [(length, found[fed, length]) for fed, length in sorted(found)]
 
 
 def prefill(

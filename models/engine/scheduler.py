@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
-from math import isnan
+from math import fsum, isnan
 
 from models.engine.decoder import Grammar
 from models.engine.memory import Memory
@@ -68,12 +68,24 @@ class Sequence:
 
     @property
     def most_new_tokens(self) -> int:
-        """The most tokens that the answer may have."""
+        """The most tokens that the answer may have; where choices are scored, those of all, in one row behind it."""
+        if self.is_scored:
+            return 1 + self.num_fed
         fixed = self.model_input.num_new_tokens
         return self.sampling.max_new_tokens if fixed is None else fixed
 
     @property
-    def choices(self) -> range | None:
+    def is_scored(self) -> bool:
+        """Whether given choices are scored in place of an answer."""
+        return bool(self.model_input.choices)
+
+    @property
+    def num_fed(self) -> int:
+        """Tokens of the choices that others follow: all but the last of each."""
+        return sum(len(ids) - 1 for ids in self.model_input.choices)
+
+    @property
+    def allowed(self) -> range | None:
         """The ids that the next token is chosen among; None for all."""
         return None if self.grammar is None else self.grammar.choices
 
@@ -91,6 +103,20 @@ class Sequence:
         if finish is not None:
             self.completion = Completion(tuple(self.token_ids), tuple(self.logprobs), finish)
         return finish is not None
+
+    def choose(self, logprobs: Ordered[Ordered[float]]) -> None:
+        """End with the likeliest choice, the first of equals.
+
+        Args:
+            logprobs: Of each token of each choice.
+        """
+        totals = [fsum(of_tokens) for of_tokens in logprobs]
+        if any(map(isnan, totals)):
+            self.error = ArithmeticError("the scores of the choices are not numbers: a wider dtype may hold them")
+            return
+        best = totals.index(max(totals))
+        ids = tuple(self.model_input.choices[best].tolist())
+        self.completion = Completion(ids, tuple(logprobs[best]), "stop", choice_logprobs=tuple(totals))
 
     def _finish(self, token_id: int) -> Finish | None:
         if self.grammar is not None:
@@ -140,8 +166,9 @@ class Scheduler:
         """
         needed = sequence.longest_prompt + sequence.most_new_tokens
         if needed > self._max_length:
+            what = "its choices" if sequence.is_scored else "the answer up to"
             raise PromptTooLong(
-                f"the prompt has {sequence.longest_prompt} tokens and the answer up to "
+                f"the prompt has {sequence.longest_prompt} tokens and {what} "
                 f"{sequence.most_new_tokens}: {needed} together, but max_length is {self._max_length}"
             )
         if sequence.num_lanes > self._slots:

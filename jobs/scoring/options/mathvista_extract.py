@@ -53,7 +53,8 @@ def _choice(part: str, kind: Kind) -> str | None:
     bracketed = [letter.upper() for letter in _IN_BRACKETS.findall(said) if letter.upper() in letters]
     if bracketed:
         return bracketed[-1]
-    alone = re.match(rf"(?:option\s+)?([{letters}])(?![\w'])", said)
+    # Not before a blank: that may be a word, as in "A circle is ...".
+    alone = re.match(rf"(?:option\s+)?([{letters}])(?=$|[.:),])", said)
     if alone:
         return str(alone[1])
     named = [choice for choice in kind.choices if re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", said, re.IGNORECASE)]

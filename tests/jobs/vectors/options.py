@@ -1,0 +1,249 @@
+"""Published cases of the rules over options, numbers and formulas: letters read, scores of answers, whole tables.
+
+A rule is given the response as it stands: the cases' authors ran the published code on it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import fsum
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from jobs.scoring.options import math, math_verifier, mathvista, mmmu
+from jobs.scoring.options.mmbench import Rotation, circular
+from jobs.scoring.options.mmmu_subjects import mmmu_aggregate
+from jobs.scoring.options.pass_at_k import Tried, pass_at_k
+from jobs.scoring.options.table import RULES
+from jobs.scoring.rule import Gold, Verdict
+from jobs.scoring.summary import scored, summarize_scores
+
+Case = Mapping[str, Any]
+Check = Callable[[Case], None]
+
+# A variant without a rule is one that no published score of ours is compared with.
+VARIANTS: dict[str, dict[str, str | None]] = {
+    "mcq_extract": {
+        "vlmevalkit": "mcq/prefetch",
+        "lmms_extract_mcq": "mcq/ranked",
+        "longvideobench": "mcq/first_letter",
+        "lmms_mmbench_prefetch": None,
+        "vlmevalkit_regex": None,
+    },
+    "ai2d": {"lmms_eval": "ai2d/letter", "vlmevalkit": "mcq/prefetch"},
+    "scienceqa": {"lmms_eval": "scienceqa/lmms", "llava": "scienceqa/llava", "vlmevalkit": "mcq/prefetch"},
+    "realworldqa": {"lmms_eval": "realworldqa/ranked"},
+    "mmstar": {
+        "official": "mmstar/official",
+        "lmms_eval": "mcq/ranked",
+        "overall_micro (official when all 1500 rows are present; VLMEvalKit)": "mmstar/official",
+        "lmms_eval_average (macro over l2_category)": None,
+    },
+    # VLMEvalKit's copy deletes other lead phrases before it looks for a letter.
+    "longvideobench": {"lmms_eval": "mcq/first_letter", "vlmevalkit": None},
+    "mmmu_multi_choice": {
+        "official": "mmmu/official",
+        "lmms_eval": "mmmu/lmms",
+        "vlmevalkit_prefetch": "mcq/prefetch",
+    },
+    # Of lmms-eval's open questions only the repaired scoring is a rule here, which is the official one.
+    "mmmu_open": {"official": "mmmu/official", "lmms_eval_75571cf_broken": None},
+    "mmmu_parse_open": {"official": "mmmu/official"},
+    "mmmu_aggregate": {"official": "mmmu/official"},
+    "mathvista_quick_extract": {"official": "mathvista/official"},
+    # lmms-eval takes the precision for a float and so finds every float question wrong.
+    "mathvista_score": {
+        "official": "mathvista/official",
+        "official_ignore_empty": "mathvista/official",
+        "lmms_eval": None,
+    },
+    "mmbench_circular": {"vlmevalkit": "mcq/prefetch"},
+    "math_boxed": {"lm_eval": "math/hendrycks"},
+    "math_equiv": {"hendrycks_original": "math/hendrycks", "math_verify": "math/math_verify", "lm_eval": None},
+    "pass_at_k": {"official": None},
+}
+
+# What the published code does where it finds no option: it picks one at random, or asks a language model.
+_NOTHING = ("<<RANDOM>>", "<<LLM>>", None)
+
+
+def _check_letter(stem: str, default: str, case: Case) -> None:
+    response = case["inputs"]["response"]
+    gold = Gold((), tuple(case["inputs"].get("options", ())), {"question_type": "multiple-choice"})
+    for rule, expected in _expected(stem, default, case):
+        _check_parsed(RULES[rule](response, gold), response, expected)
+
+
+def _check_parsed(verdict: Verdict, response: str, expected: str | None) -> None:
+    if expected in _NOTHING:
+        assert (verdict.parsed, verdict.status) == (None, "failed" if response.strip() else "empty")
+    else:
+        assert verdict.parsed == expected
+        assert (verdict.status == "refused") == (expected == "Z")
+
+
+def _check_score(stem: str, default: str, case: Case) -> None:
+    inputs = case["inputs"]
+    for rule, expected in _expected(stem, default, case):
+        gold = Gold((_answer(inputs),), _choices(inputs))
+        assert RULES[rule](inputs["response"], gold).score == pytest.approx(expected, abs=1e-9), rule
+
+
+def _choices(inputs: Case) -> tuple[str, ...]:
+    return tuple(inputs.get("options") or inputs.get("choices") or ())
+
+
+def _answer(inputs: Case) -> str:
+    """Return the gold answer as an adapter gives it: an option's letter where the data set holds its place."""
+    answer = inputs["answer"]
+    return chr(ord("A") + int(answer)) if _choices(inputs) else str(answer)
+
+
+def _check_mmstar(case: Case) -> None:
+    rows = case["inputs"].get("rows")
+    if rows is None:
+        _check_score("mmstar", "mmstar/official", case)
+        return
+    assert set(case["expected"]) == {"overall_micro"}
+    overall = summarize_scores("mmstar/official", scored(pa.array([row["score"] for row in rows])))["score"]
+    for _, expected in _expected("mmstar", "mmstar/official", {**case, "expected": case["expected"]["overall_micro"]}):
+        assert overall == pytest.approx(expected, abs=1e-9)
+
+
+def _check_longvideobench(case: Case) -> None:
+    rows = case["inputs"].get("rows")
+    if rows is None:
+        _check_letter("longvideobench", "mcq/first_letter", case)
+    else:
+        _check_breakdowns(rows, case["expected"])
+
+
+def _check_breakdowns(rows: Sequence[Case], expected: Mapping[str, Mapping[str, float]]) -> None:
+    scores = pa.array([float(row["parsed_pred"] == row["answer"]) for row in rows])
+    found = {"Overall": summarize_scores("mcq/first_letter", scored(scores))}
+    for kind in ("duration_group", "question_category"):
+        groups = pa.array([str(row[kind]) for row in rows])
+        found.update(summarize_scores("mcq/first_letter", scored(scores, group=groups))["by"])
+    assert set(found) == set(expected)
+    for name, cell in expected.items():
+        # Published with five decimals.
+        assert found[name]["score"] == pytest.approx(cell["acc"], abs=5e-6 + 1e-9), name
+        assert found[name]["n"] == cell["num"], name
+
+
+def _check_open(case: Case) -> None:
+    inputs = case["inputs"]
+    answers = inputs["answer"] if isinstance(inputs["answer"], list) else [inputs["answer"]]
+    gold = Gold(tuple(map(str, answers)), facts={"question_type": "open"})
+    for rule, expected in _expected("mmmu_open", "mmmu/official", case):
+        assert RULES[rule](inputs["response"], gold).score == float(expected), rule
+
+
+def _check_parse_open(case: Case) -> None:
+    response = case["inputs"]["response"]
+    candidates = [[type(one).__name__, one] for one in mmmu.parse_open(response)]
+    for _, expected in _expected("mmmu_parse_open", "mmmu/official", case):
+        assert mmmu.numbers_in(response) == expected["numbers"]
+        assert sorted(candidates) == sorted(expected["candidates"])
+
+
+def _check_aggregate(case: Case) -> None:
+    assert mmmu_aggregate(case["inputs"]["items"]) == case["expected"]
+
+
+def _kind(inputs: Case) -> mathvista.Kind:
+    choices = tuple(inputs["choices"] or ())
+    return mathvista.Kind(inputs["question_type"], inputs["answer_type"], choices, inputs.get("precision"))
+
+
+def _check_quick_extract(case: Case) -> None:
+    inputs = case["inputs"]
+    found = mathvista.extract(inputs["response"], _kind(inputs), quick_extract=inputs["quick_extract"])
+    assert found == (None if case["expected"] == "<<LLM>>" else case["expected"])
+    if found is None and not inputs["quick_extract"]:
+        facts = {"question_type": inputs["question_type"], "answer_type": inputs["answer_type"]}
+        gold = Gold((), tuple(inputs["choices"] or ()), facts)
+        assert RULES["mathvista/official"](inputs["response"], gold).status == "failed"
+
+
+def _check_mathvista(case: Case) -> None:
+    inputs, variants = case["inputs"], case.get("expected_by_rule", {})
+    kept = {name: value for name, value in variants.items() if VARIANTS["mathvista_score"][name]}
+    for name, expected in [("official", case["expected"]), *kept.items()]:
+        ignores = name == "official_ignore_empty"
+        found = mathvista.normalize(str(inputs["extraction"]), _kind(inputs), ignore_empty=ignores)
+        assert {"normalized": found, "correct": found == inputs["answer"]} == expected, name
+
+
+def _check_circular(case: Case) -> None:
+    found = circular(_rotation(row) for row in case["inputs"]["rows"])
+    expected = case["expected"]
+    assert {str(question): hit for question, hit in found.hits.items()} == expected["hits"]
+    shares = {"Overall": found.overall, **found.l2_categories, **found.categories}
+    report = {name: share.score for name, share in shares.items()}
+    assert report == pytest.approx(expected["report"], abs=1e-9)
+    assert found.first_rotation.score == pytest.approx(expected["vanilla_first_pass"], abs=1e-9)
+    assert found.all_rows.score == pytest.approx(expected["vanilla_all"], abs=1e-9)
+
+
+def _rotation(row: Case) -> Rotation:
+    gold = Gold((row["answer"],), tuple(row[letter] for letter in "ABCD" if row.get(letter)))
+    score = RULES["mcq/prefetch"](row["prediction"], gold).score
+    assert score is not None
+    return Rotation(row["index"], score, row.get("category", ""), row.get("l2-category", ""), row.get("split", ""))
+
+
+def _check_boxed(case: Case) -> None:
+    boxed = math.last_boxed(case["inputs"]["text"])
+    content = None if boxed is None else math.boxed_content(boxed)
+    assert {"boxed": boxed, "content": content} == case["expected"]
+
+
+def _check_equivalence(case: Case) -> None:
+    compare = {"math/hendrycks": math.is_equivalent, "math/math_verify": math_verifier.is_equivalent}
+    prediction, gold = case["inputs"]["prediction"], case["inputs"]["gold"]
+    for rule, expected in _expected("math_equiv", "math/hendrycks", case):
+        assert compare[rule](prediction, gold) == expected, rule
+
+
+def _check_pass_at_k(case: Case) -> None:
+    inputs, expected = case["inputs"], case["expected"]
+    problems = [Tried(*counts) for counts in zip(inputs["n"], inputs["c"], strict=True)]
+    found = [pass_at_k(tried, inputs["k"]) for tried in problems]
+    assert found == pytest.approx(expected["per_task"], abs=1e-9)
+    assert fsum(found) / len(found) == pytest.approx(expected["mean"], abs=1e-9)
+
+
+def _expected(stem: str, default: str, case: Case) -> list[tuple[str, Any]]:
+    """Return rule and expectation: of the default, then of each variant that has a rule."""
+    variants = case.get("expected_by_rule", {})
+    named = [(VARIANTS[stem][name], expected) for name, expected in variants.items()]
+    return [(default, case["expected"]), *((rule, expected) for rule, expected in named if rule is not None)]
+
+
+def _letters(stem: str, default: str) -> Check:
+    return lambda case: _check_letter(stem, default, case)
+
+
+def _scores(stem: str, default: str) -> Check:
+    return lambda case: _check_score(stem, default, case)
+
+
+CHECKS: dict[str, Check] = {
+    "mcq_extract": _letters("mcq_extract", "mcq/prefetch"),
+    "ai2d": _scores("ai2d", "ai2d/letter"),
+    "scienceqa": _scores("scienceqa", "scienceqa/lmms"),
+    "realworldqa": _scores("realworldqa", "realworldqa/ranked"),
+    "mmstar": _check_mmstar,
+    "longvideobench": _check_longvideobench,
+    "mmmu_multi_choice": _letters("mmmu_multi_choice", "mmmu/official"),
+    "mmmu_open": _check_open,
+    "mmmu_parse_open": _check_parse_open,
+    "mmmu_aggregate": _check_aggregate,
+    "mathvista_quick_extract": _check_quick_extract,
+    "mathvista_score": _check_mathvista,
+    "mmbench_circular": _check_circular,
+    "math_boxed": _check_boxed,
+    "math_equiv": _check_equivalence,
+    "pass_at_k": _check_pass_at_k,
+}

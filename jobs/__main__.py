@@ -1,4 +1,4 @@
-"""The command line: `triptych run`, `retry`, `report`, `compare` and `demo`.
+"""The command line: `triptych run`, `retry`, `report`, `compare`, `submit` and `demo`.
 
 Here, and nowhere else, words are printed and exit codes chosen: 0 done, 1 the run failed, 2 wrong settings, 3 done but
 with more failed rows than allowed, 130 interrupted.
@@ -99,6 +99,32 @@ def _compare(asked: argparse.Namespace) -> int:
     return _complain(words.say_fallen(fallen, asked.threshold), FAILED) if fallen else 0
 
 
+def _submit(asked: argparse.Namespace) -> int:
+    from jobs.config import output_at
+    from jobs.evaluation import submit, words
+
+    if asked.check:
+        dataset, ids = _checked_alone(asked)
+        _say(words.say_checked(asked.check, dataset, submit.check_file(asked.check, dataset, ids)))
+        return 0
+    if asked.output is None or asked.file is None:
+        raise ConfigError("the command line", ["submit: found no OUTPUT or no FILE, expected both, or --check FILE"])
+    output = output_at(asked.output, asked.overrides)
+    written = submit.submit(
+        output, asked.file, benchmark=asked.benchmark, ids=asked.ids, allow_missing=asked.allow_missing
+    )
+    _say(words.say_submission(written))
+    return 0
+
+
+def _checked_alone(asked: argparse.Namespace) -> tuple[str, str]:
+    """Return the data set and the ids that a file is checked for."""
+    if asked.benchmark is None or asked.ids is None or asked.output is not None:
+        fault = "submit --check FILE: expected --benchmark NAME and --ids FILE with it, and no OUTPUT"
+        raise ConfigError("the command line", [fault])
+    return asked.benchmark, asked.ids
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triptych", description="Offline multimodal batch inference on Ray.", allow_abbrev=False
@@ -122,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. write.storage.endpoint_url=http://...")
     report.set_defaults(command=_report)
     _add_compare(commands.add_parser("compare", parents=[common], help="two scored outputs: paired difference, gate"))
+    _add_submit(commands.add_parser("submit", parents=[common], help="write or check a file for a benchmark's server"))
     demo = commands.add_parser("demo", parents=[common], help="the jobs on data and a small checkpoint that come along")
     demo.add_argument("folder", metavar="DIR", nargs="?", default="demo_output", help="default: demo_output")
     demo.add_argument("--quick", action="store_true", help="about 50 rows of each")
@@ -144,6 +171,17 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
         "--significant", action="store_true", help="only if the whole 95 %% interval is below the threshold"
     )
     compare.set_defaults(command=_compare)
+
+
+def _add_submit(submit: argparse.ArgumentParser) -> None:
+    submit.add_argument("output", metavar="OUTPUT", nargs="?", help="the folder of the answers")
+    submit.add_argument("file", metavar="FILE", nargs="?", help="where the file is to stand")
+    submit.add_argument("overrides", metavar="key=value", nargs="*", help="write.storage.* reach the output")
+    submit.add_argument("--benchmark", metavar="NAME", help="whose answers, if the output has several")
+    submit.add_argument("--ids", metavar="FILE", help="the ids that the server expects: a list, or a question file")
+    submit.add_argument("--allow-missing", action="store_true", help='hand in "" for rows without an answer')
+    submit.add_argument("--check", metavar="FILE", help="check a file that is there; --benchmark names its data set")
+    submit.set_defaults(command=_submit)
 
 
 def _share(text: str) -> float:

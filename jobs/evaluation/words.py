@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobs.evaluation.compare import Comparison, Side
+    from jobs.evaluation.submit import Submission
 
 LOSSES_SHOWN = 5
 
@@ -18,6 +19,24 @@ def say_fallen(fallen: "Sequence[Comparison]", threshold: float) -> str:
     """Say which benchmarks have kept B from passing."""
     found = ", ".join(f"{one.benchmark} by {_points(one.difference)}" for one in fallen)
     return f"B has fallen further than {_points(threshold)} allows: {found}"
+
+
+def say_submission(written: "Submission") -> list[str]:
+    """Say what has been written for a server, and what of it is empty."""
+    manifest = written.manifest
+    normalised = f", normalised by {manifest['normalisation']}" if manifest["normalisation"] else ""
+    lines = [f"{manifest['rows']:,} answers of {manifest['dataset']}{normalised}: {written.place}"]
+    if manifest["empty"]:
+        lines.append(
+            f"{manifest['empty']:,} of them are empty: {manifest['failed']:,} rows failed, "
+            f"{manifest['added']:,} were not there, the others said nothing that could be read"
+        )
+    return lines
+
+
+def say_checked(file: str, dataset: str, rows: int) -> list[str]:
+    """Say that a file is one that its server takes."""
+    return [f"{file}: {rows:,} answers, as the server of {dataset} takes them"]
 
 
 def _say_comparison(one: "Comparison", num_benchmarks: int) -> list[str]:

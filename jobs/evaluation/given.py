@@ -1,0 +1,125 @@
+"""What an output has to hand in: each row's id and answer in a server's words, and whether anything is missing.
+
+It knows rows of an output; how a file is written is not known here.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any
+
+from jobs.evaluation.formats import Entry, Format, Id, SubmissionError, as_id
+from jobs.evaluation.rows import named
+from pipeline import ledger
+from pipeline.storage.store import Store
+
+COLUMNS = (
+    "key",
+    "benchmark",
+    "model",
+    "question",
+    "context",
+    "choices",
+    "answers",
+    "facts",
+    "preset",
+    "rule",
+    "response_clean",
+    "parsed",
+    "error",
+)
+LETTERS = "ABCD"
+
+
+def entry_of(row: Mapping[str, Any], dataset: str, wanted: Format) -> Entry:
+    """Return what is handed in for one row; nothing ("") where it has no answer.
+
+    Raises:
+        SubmissionError: The row has no id that the server knows.
+    """
+    facts = json.loads(row["facts"] or "{}")
+    answer = wanted.normalise(row["response_clean"] or "")
+    if dataset.startswith("mmmu") and row["choices"]:
+        # A letter or nothing: where none could be read, official code would hand in a random one.
+        answer = row["parsed"] or ""
+    beside: Mapping[str, Any] = {}
+    if wanted.shape == "problems":
+        beside = _problem(row, facts)
+    elif wanted.shape == "workbook":
+        beside = _line(row, facts)
+    return Entry(_id(row, facts, wanted), answer, beside)
+
+
+def refuse_incomplete(
+    output: Store,
+    known: Mapping[str, Any],
+    benchmark: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    has_ids: bool,
+    allow_missing: bool,
+) -> None:
+    """Refuse to hand in less than the whole benchmark, unless that is asked for.
+
+    Args:
+        output: Where the rows stand.
+        known: What the run has frozen there.
+        benchmark: Whose rows.
+        rows: Those.
+        has_ids: Whether a list says which ids there must be; without one, the run's plan must have been the whole set.
+        allow_missing: Whether rows may be missing.
+
+    Raises:
+        SubmissionError: The run is not finished, has left rows out, or rows have failed.
+    """
+    if "settings" in known and not ledger.look(output).is_done:
+        raise SubmissionError(f"found an unfinished run in {output.uri}, expected all its rows: `triptych run` goes on")
+    if allow_missing:
+        return
+    limit = _limit(known, benchmark)
+    if limit is not None and not has_ids:
+        raise SubmissionError(
+            f"{benchmark}: the run was told to read {limit:,} rows at most (`limit`), expected the whole set; "
+            "`--ids` can say what the server expects"
+        )
+    failed = [str(row["key"]) for row in rows if row["response_clean"] is None]
+    if failed:
+        raise SubmissionError(
+            f"{benchmark}: found {len(failed):,} rows without an answer ({named(failed)}), expected none; "
+            "`triptych retry` runs them again, `--allow-missing` hands in empty answers"
+        )
+
+
+def _limit(known: Mapping[str, Any], benchmark: str) -> int | None:
+    settings = known.get("settings", {})
+    entry = (settings.get("job", {}).get("benchmarks") or {}).get(benchmark) or {}
+    limit = entry.get("limit") or settings.get("read", {}).get("limit")
+    return None if limit is None else int(limit)
+
+
+def _id(row: Mapping[str, Any], facts: Mapping[str, Any], wanted: Format) -> Id:
+    # A row that could not even be read has no facts; its key is the data set's id where the data set has ids.
+    given = facts.get(wanted.id_name, row["key"])
+    try:
+        return as_id(given, wanted)
+    except ValueError as error:
+        raise SubmissionError(f"row {row['key']}: found {wanted.id_name} {given!r}, expected a whole number") from error
+
+
+def _problem(row: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    answers = row["answers"] or [None]
+    return {
+        **{name: value for name, value in facts.items() if name not in ("response", "extraction")},
+        "question": row["question"],
+        "choices": row["choices"] or None,
+        "answer": answers[0],
+        # What could not be read without a judge is left to whoever has one.
+        "extraction": row["parsed"] or "",
+    }
+
+
+def _line(row: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    choices = row["choices"] or []
+    options = dict.fromkeys(LETTERS) | dict(zip(ascii_uppercase, choices, strict=False))
+    others = {name: value for name, value in facts.items() if name != "index"}
+    return {"question": row["question"], "hint": row["context"] or None, **options, **others}

@@ -51,6 +51,7 @@ class Benchmark:
         key_column: The column that names a row; None if the data set has none: then its place does.
         images: The columns that hold a row's images, in order; empty for questions in words only.
         rule: The id of the default rule.
+        asked_as: Whose wording it has (jobs/benchmarks/prompts.py), e.g. `docvqa` for both of its splits.
         other_rules: Other rules in use for it, that its report may show beside.
         video: The column that names a row's video, and `subtitles` the one that names its subtitles.
         join: Of images that lie in a table of their own: the column there that holds what `images` names here, and the
@@ -65,6 +66,7 @@ class Benchmark:
     item: Callable[[Row], Item]
     needed: tuple[str, ...]
     rule: str
+    asked_as: str
     used: tuple[str, ...] = ()
     key_column: str | None = None
     images: tuple[str, ...] = ("image",)

@@ -15,5 +15,7 @@ def _kept(response: str, gold: Gold) -> Verdict:
 CAPTIONS = "captions/coco"
 # The likeliest of given continuations is the answer: nothing is written, and no text is read.
 LIKELIHOOD = ("likelihood/sum", "likelihood/per_character")
-RULES: Mapping[str, Rule] = {**ANSWERS, **OPTIONS, CAPTIONS: _kept}
+# Nothing here scores it: HumanEval's programs would have to be run.
+KEPT = "text/kept"
+RULES: Mapping[str, Rule] = {**ANSWERS, **OPTIONS, CAPTIONS: _kept, KEPT: _kept}
 NAMES = (*RULES, *LIKELIHOOD)

@@ -1,0 +1,141 @@
+"""Questions with a short free answer: VQAv2, GQA, OK-VQA, TextVQA, DocVQA, InfographicVQA, ChartQA, POPE, OCRBench.
+
+Each function turns a row, by the data set's own column names, into a question. It knows no images and no wording.
+"""
+
+from jobs.benchmarks.benchmark import Item, Row
+from jobs.benchmarks.cells import (
+    bad,
+    cells,
+    cells_of,
+    decoded,
+    fields,
+    gold,
+    gold_text,
+    is_absent,
+    text,
+    text_or_none,
+    texts_or_none,
+    whole,
+)
+from jobs.scoring.answers.ocr import GROUPS
+
+
+def vqav2(row: Row) -> Item:
+    """A question with ten answers, given as a list of structs."""
+    image = whole(row, "image_id")
+    return Item(
+        question=text(row, "question"),
+        answers=_ten_answers(row),
+        groups=cells_of(row, "answer_type", "question_type"),
+        cluster=str(image),
+        facts={"question_id": whole(row, "question_id"), "image_id": image},
+    )
+
+
+def _ten_answers(row: Row) -> tuple[str, ...] | None:
+    value = row.get("answers")
+    if is_absent(value) or value == "":
+        return None
+    found = decoded(value, "answers", "a list of answers")
+    if not isinstance(found, list | tuple):
+        raise bad("answers", value, "a list of answers")
+    listed = [one.get("answer") if isinstance(one, dict) else one for one in found]
+    return gold({"answers": listed}, "answers")
+
+
+def gqa(row: Row) -> Item:
+    """A question about a scene graph; the types of its question are structs."""
+    types = fields(row, "types")
+    structural = text_or_none(types, "structural")
+    # As the authors' evaluation divides them.
+    form = [] if structural is None else [("form", "open" if structural == "query" else "binary")]
+    answer = text_or_none(row, "answer")
+    return Item(
+        question=text(row, "question"),
+        answers=None if answer is None else (answer,),
+        groups=(*cells_of(types, "structural", "semantic", "detailed"), *form),
+        cluster=text(row, "imageId"),
+        facts={"id": text(row, "id"), "imageId": text(row, "imageId"), "isBalanced": row.get("isBalanced")},
+    )
+
+
+def ok_vqa(row: Row) -> Item:
+    """A question that takes outside knowledge, with ten answers."""
+    return Item(
+        question=text(row, "question"),
+        answers=gold(row, "answers"),
+        groups=cells_of(row, "question_type", "answer_type"),
+        facts={"question_id": whole(row, "question_id")},
+    )
+
+
+def textvqa(row: Row) -> Item:
+    """A question about the text in a picture, with ten answers; what an OCR system read is kept among the facts."""
+    return Item(
+        question=text(row, "question"),
+        answers=gold(row, "answers"),
+        facts={
+            "question_id": whole(row, "question_id"),
+            "image_id": text(row, "image_id"),
+            "ocr_tokens": list(texts_or_none(row, "ocr_tokens") or ()),
+        },
+    )
+
+
+def docvqa(row: Row) -> Item:
+    """A question about a page; the server wants its number, which the copy on the hub holds as text."""
+    return Item(
+        question=text(row, "question"),
+        answers=gold(row, "answers"),
+        groups=cells("question_types", texts_or_none(row, "question_types") or ()),
+        cluster=text(row, "docId"),
+        facts={"questionId": whole(row, "questionId")},
+    )
+
+
+def infovqa(row: Row) -> Item:
+    """A question about an infographic, under several kinds of answer, evidence and operation."""
+    kinds = ("answer_type", "evidence", "operation/reasoning")
+    return Item(
+        question=text(row, "question"),
+        answers=gold(row, "answers"),
+        groups=tuple(cell for kind in kinds for cell in cells(kind, texts_or_none(row, kind) or ())),
+        facts={"questionId": whole(row, "questionId")},
+    )
+
+
+def chartqa(row: Row) -> Item:
+    """A question about a chart, by a person or made from its data."""
+    return Item(
+        question=text(row, "question"),
+        answers=gold_text(row, "answer"),
+        groups=cells("type", [text(row, "type").removesuffix("_test")]),
+    )
+
+
+def pope(row: Row) -> Item:
+    """Whether an object is in a picture; a third of the questions each is about random, popular, likely objects."""
+    answer = text_or_none(row, "answer")
+    image = text_or_none(row, "image_source")
+    category = text(row, "category")
+    return Item(
+        question=text(row, "question"),
+        answers=None if answer is None else (answer,),
+        groups=(("category", category),),
+        cluster=image,
+        facts={"id": text(row, "id"), "category": category},
+    )
+
+
+def ocrbench(row: Row) -> Item:
+    """A question about text in a picture; which data set it is from decides how its answer is compared."""
+    kind = text(row, "question_type")
+    if kind not in GROUPS:
+        raise bad("question_type", kind, f"one of {', '.join(GROUPS)}")
+    return Item(
+        question=text(row, "question"),
+        answers=gold_text(row, "answer"),
+        groups=(("group", GROUPS[kind]), ("question_type", kind)),
+        facts={"dataset": text(row, "dataset"), "question_type": kind},
+    )

@@ -1,0 +1,136 @@
+"""Questions about a video: LongVideoBench, its frames and timed subtitles in the order of time.
+
+It knows when frames are shown and what subtitles say; neither pictures nor wording.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jobs.benchmarks.benchmark import Item, Row
+from jobs.benchmarks.cells import (
+    bad,
+    cells_of,
+    decoded,
+    is_absent,
+    letter,
+    number,
+    text,
+    text_or_none,
+    whole,
+)
+
+_OPTIONS = 5
+# So the data set writes an option that a question does not have.
+_NO_OPTION = "N/A"
+
+
+class _Line(NamedTuple):
+    """A subtitle: from when to when it is shown, in seconds of the video, and what it says."""
+
+    start: float
+    end: float
+    words: str
+
+
+def longvideobench(row: Row) -> Item:
+    """A question about a video whose context shows each frame as `<image k>` between the subtitles around it.
+
+    The reader says when the frames are shown (`frame_times`) and brings the subtitles' file as text; without frames,
+    as where stored predictions are scored, there is no context.
+    """
+    places = [text_or_none(row, f"option{place}") for place in range(_OPTIONS)]
+    choices = tuple(option for option in places if option is not None and option != _NO_OPTION)
+    right = row.get("correct_choice")
+    # The test split hides it: null, or -1.
+    is_hidden = is_absent(right) or right in (-1, "-1", "")
+    return Item(
+        question=text(row, "question"),
+        answers=None if is_hidden else (letter(whole(row, "correct_choice"), choices, "correct_choice"),),
+        choices=choices,
+        context=_context(row),
+        groups=cells_of(row, "duration_group", "question_category"),
+        cluster=text_or_none(row, "video_id") or text_or_none(row, "video_path"),
+        facts={"id": text(row, "id")},
+    )
+
+
+def _context(row: Row) -> str:
+    times = _times(row)
+    subtitles = row.get("subtitles")
+    if not times or is_absent(subtitles) or subtitles == "":
+        return interleaved(times, [])
+    start = row.get("starting_timestamp_for_subtitles")
+    begin = 0.0 if is_absent(start) else number(row, "starting_timestamp_for_subtitles")
+    return interleaved(times, _lines(subtitles, begin, number(row, "duration")))
+
+
+def _times(row: Row) -> list[float]:
+    value = row.get("frame_times")
+    if is_absent(value):
+        return []
+    times = decoded(value, "frame_times", "a list of seconds")
+    if not isinstance(times, list | tuple):
+        raise bad("frame_times", value, "a list of seconds")
+    return [number({"frame_times": time}, "frame_times") for time in times]
+
+
+def interleaved(times: Sequence[float], lines: Sequence[_Line]) -> str:
+    """Return frames and subtitles on lines of their own, in the order of time.
+
+    A frame stands before the first subtitle whose middle it does not come after. A subtitle is left out unless a
+    frame is shown while it is; one of less than a second counts as shown for a second.
+    Source: lmms-eval 75571cf and VLMEvalKit e8e78f0, insert_subtitles_into_frames.
+
+    Args:
+        times: When each frame is shown, in seconds.
+        lines: The subtitles, in the file's order.
+    """
+    found: list[str] = []
+    shown = 0
+    for start, end, words in lines:
+        middle = (start + end) / 2
+        while shown < len(times) and times[shown] <= middle:
+            shown += 1
+            found.append(f"<image {shown}>")
+        if end - start < 1:
+            start, end = middle - 0.5, middle + 0.5
+        if any(start < time < end for time in times):
+            found.append(words)
+    return "\n".join([*found, *(f"<image {place + 1}>" for place in range(shown, len(times)))])
+
+
+def _lines(subtitles: Any, begin: float, duration: float) -> list[_Line]:
+    try:
+        found = json.loads(subtitles) if isinstance(subtitles, str) else subtitles
+    except (ValueError, RecursionError) as error:
+        raise bad("subtitles", subtitles, "a JSON list of subtitles") from error
+    if not isinstance(found, list):
+        raise bad("subtitles", subtitles, "a JSON list of subtitles")
+    return [_line(one, begin, duration) for one in found]
+
+
+def _line(one: Any, begin: float, duration: float) -> _Line:
+    """Read a subtitle in either of the data set's two forms: `timestamp` and `text`, or `start`, `end` and `line`."""
+    expected = "`timestamp` and `text`, or `start`, `end` and `line`"
+    try:
+        if "timestamp" in one:
+            start, end = one["timestamp"]
+            # An end that is missing, or a whole number, is the video's: as the source has it.
+            last = end if isinstance(end, float) and math.isfinite(end) else duration
+            return _Line(float(start) - begin, last - begin, _words(one["text"]))
+        return _Line(_seconds(one["start"]) - begin, _seconds(one["end"]) - begin, _words(one["line"]))
+    except (TypeError, ValueError, KeyError) as error:
+        raise bad("subtitles", one, expected) from error
+
+
+def _words(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"found {value!r}, expected text")
+    return value
+
+
+def _seconds(clock: str) -> float:
+    hours, minutes, seconds = clock.split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

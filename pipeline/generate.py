@@ -32,6 +32,8 @@ from pipeline.settings import Address, Settings
 
 # A prompt and its answer in text, where neither the settings nor the checkpoint say less.
 MAX_LENGTH = 4096
+# What of its sampling a row may have for itself.
+OF_A_ROW = ("seed", "guidance_scale", "max_new_tokens")
 
 
 class ModelSettings(Settings):
@@ -48,7 +50,9 @@ class ModelSettings(Settings):
 class SamplingSettings(Settings):
     """How the next token is chosen and when an answer ends; the same words as `models.types.Sampling`."""
 
-    max_new_tokens: int = Field(default=128, ge=1)
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="null means what the job says: 128, or what is usual for a benchmark"
+    )
     temperature: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="null means 0 for text, 1 for pictures"
     )
@@ -107,7 +111,7 @@ class Generate:
         Args:
             answerer: The running engine, and what stands before and behind it.
             job: Says what is kept of an answer.
-            sampling: The run's; each row has its own seed and its own guidance.
+            sampling: The run's; each row has what OF_A_ROW says for itself.
             model: Stands in the column `model`.
             schema: The columns of what the reader gives.
         """
@@ -137,7 +141,7 @@ class Generate:
         return await self._answerer.answer(row["key"], model_input, self._sampling_of(row))
 
     def _sampling_of(self, row: Mapping[str, Any]) -> Sampling:
-        return replace(self._sampling, seed=row["input.seed"], guidance_scale=row["input.guidance_scale"])
+        return replace(self._sampling, **{name: row[f"input.{name}"] for name in OF_A_ROW})
 
     def _record(self, row: Mapping[str, Any], answered: Answered) -> tuple[Answered, dict[str, Any]]:
         """Ask the job what it keeps; a job that cannot say costs the row its answer, never its place."""
@@ -214,4 +218,4 @@ def _answer_columns(model: str, seed: int, model_input: ModelInput | None, answe
 def _rows(block: pa.Table) -> list[dict[str, Any]]:
     """Return the rows as the job knows them, with their error and what is their answer's own, without its input."""
     names = [name for name in block.column_names if not name.startswith("input.")]
-    return list(block.select([*names, "input.answer", "input.seed", "input.guidance_scale"]).to_pylist())
+    return list(block.select([*names, "input.answer", *(f"input.{name}" for name in OF_A_ROW)]).to_pylist())

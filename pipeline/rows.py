@@ -49,6 +49,7 @@ MODEL_INPUT = pa.schema(
         ("input.answer", pa.int32()),  # which of the row's answers this one is
         ("input.seed", pa.int64()),
         ("input.guidance_scale", pa.float64()),
+        ("input.max_new_tokens", pa.int32()),
         ("input.prompt", pa.string()),
         ("input.token_ids", pa.list_(pa.int32())),
         ("input.tiles", pa.list_(pa.large_binary())),
@@ -149,12 +150,13 @@ class Prepared:
 
 
 def input_columns(prepared: Sequence[Prepared]) -> list[pa.Array]:
-    """Turn requests made ready into the columns of MODEL_INPUT, all but the first three null where one has failed."""
+    """Turn requests made ready into the columns of MODEL_INPUT, all but the first four null where one has failed."""
     inputs = [one.model_input for one in prepared]
     values: list[list[Any]] = [
         [one.answer for one in prepared],
         [one.sampling.seed for one in prepared],
         [one.sampling.guidance_scale for one in prepared],
+        [one.sampling.max_new_tokens for one in prepared],
         [given and given.prompt for given in inputs],
         [given and given.token_ids for given in inputs],
         [given and [_pixel_bytes(tile) for tile in given.tiles] for given in inputs],

@@ -7,7 +7,7 @@ can be written, the actors fit. This file starts no work.
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline import ledger
@@ -195,10 +195,14 @@ def _standing_units(store: Store, settings: PipelineSettings, job: Job) -> list[
     names = settings_by_source(job, settings.read)
     if others := sorted({unit.source for unit in units} - names.keys()):
         raise ValueError(
-            f"the run in {store.uri} reads {', '.join(others)}, but these settings {', '.join(names)}; expected those "
+            f"the run in {store.uri} reads {_sources(others)}, but these settings {_sources(names)}; expected those "
             "that the run began with, or write.on_existing=replace"
         )
     return units
+
+
+def _sources(names: Iterable[str]) -> str:
+    return ", ".join(names) or "one input without a name"
 
 
 def _roots(units: Sequence[Unit]) -> dict[str, Unit]:

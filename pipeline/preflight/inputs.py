@@ -122,7 +122,7 @@ def _faults_of(
     limit = asked.processor.max_position_embeddings
     max_length = max_length_of(settings.generate, limit, draws=job.picture is not None)
     found = [failure_fault(sample, settings.limits.max_failed_share)]
-    found.append(length_fault(sample, max_length, sampling_of(settings.generate, job.sampling)))
+    found.append(length_fault(sample, max_length))
     if checking and job.check:
         generate = job.check.settings.generate
         max_length = max_length_of(generate, checking.processor.max_position_embeddings, draws=False)

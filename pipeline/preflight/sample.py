@@ -90,9 +90,14 @@ def row_bytes(sample: Sequence[pa.Table]) -> int:
     return max((block.nbytes // block.num_rows for block in sample if block.num_rows), default=0)
 
 
-def length_fault(sample: Sequence[pa.Table], max_length: int, sampling: Sampling) -> str | None:
+def length_fault(sample: Sequence[pa.Table], max_length: int) -> str | None:
     """Say that none of the rows fits, if none does; rows that failed on their way here count for nothing."""
-    lengths = [_length(given, sampling) for block in sample for given in model_inputs(block) if given is not None]
+    lengths = [
+        _length(given, limit)
+        for block in sample
+        for given, limit in zip(model_inputs(block), block.column("input.max_new_tokens").to_pylist(), strict=True)
+        if given is not None
+    ]
     if not lengths or min(lengths) <= max_length:
         return None
     return (
@@ -118,7 +123,8 @@ def check_length_fault(
     if row is None or job.check is None:
         return None
     try:
-        lengths = [_length(checking.prepare(request), sampling) for request in job.check.requests(row, sampling)]
+        requests = job.check.requests(row, sampling)
+        lengths = [_length(checking.prepare(request), request.sampling.max_new_tokens) for request in requests]
     except BadRequest:  # this row cannot be asked about; others may
         return None
     if not lengths or min(lengths) <= max_length:
@@ -160,7 +166,9 @@ def _errors(sample: Sequence[pa.Table]) -> list[dict[str, str] | None]:
     return [error for block in sample for error in block.column("error").to_pylist()]
 
 
-def _length(given: ModelInput, sampling: Sampling) -> int:
+def _length(given: ModelInput, max_new_tokens: int) -> int:
     negative = 0 if given.negative is None else len(given.negative)
-    answer = sampling.max_new_tokens if given.num_new_tokens is None else given.num_new_tokens
+    if given.choices:  # they stand behind the prompt one after the other, each without its last token, which is one
+        return len(given.token_ids) + 1 + sum(len(choice) - 1 for choice in given.choices)
+    answer = max_new_tokens if given.num_new_tokens is None else given.num_new_tokens
     return max(len(given.token_ids), negative) + answer

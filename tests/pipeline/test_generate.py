@@ -1,12 +1,16 @@
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from models.types import Sampling
+from models.types import Answer, Request, Sampling
 from pipeline.answerer import Answerer
 from pipeline.engine_thread import EngineDied, EngineThread
 from pipeline.generate import Generate
+from pipeline.job import Job
 from pipeline.preprocess import Preprocess
 from pipeline.rows import ODDITIES, UNIT, UNIT_ROWS, part_schema, row_seed
 from tests.pipeline.toys import READ_SCHEMA, ToyEngine, ToyJob, ToyProcessor, ToySequence, read_rows
@@ -14,9 +18,9 @@ from tests.pipeline.toys import READ_SCHEMA, ToyEngine, ToyJob, ToyProcessor, To
 SAMPLING = Sampling(max_new_tokens=60, seed=3)
 
 
-def step(engine: ToyEngine | None = None) -> Generate:
+def step(engine: ToyEngine | None = None, job: Job | None = None) -> Generate:
     thread = EngineThread(engine or ToyEngine(), ToySequence)
-    return Generate(Answerer(thread, ToyProcessor()), ToyJob(), SAMPLING, "toy", READ_SCHEMA)
+    return Generate(Answerer(thread, ToyProcessor()), job or ToyJob(), SAMPLING, "toy", READ_SCHEMA)
 
 
 def block(*texts: str, unit: str = "00000000") -> pa.Table:
@@ -69,6 +73,26 @@ def test_a_row_of_several_answers_has_one_row_for_each_or_one_if_it_fails() -> N
     assert [(row["index"], row["caption"]) for row in rows] == [(0, "1 2 3"), (0, "1 2 3"), (1, None), (2, "1")]
     assert rows[1]["seed"] == rows[0]["seed"] + 1
     assert rows[2]["error"]["type"] == "PromptTooLong" and rows[2]["seed"] == row_seed(3, "00000000/1")
+
+
+class Limited(ToyJob):
+    """Lets each answer have as many tokens as the row's key says, and keeps what it was told of that."""
+
+    def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
+        (request,) = super().requests(row, sampling)
+        return [replace(request, sampling=replace(sampling, max_new_tokens=int(row["key"])))]
+
+    def record(
+        self, row: Mapping[str, Any], answer: Answer | None, index: int, sampling: Sampling
+    ) -> Mapping[str, Any]:
+        return {"caption": f"{answer.text if answer else None} of {sampling.max_new_tokens}"}
+
+
+def test_each_row_has_the_limit_of_its_own_request() -> None:
+    rows = read_rows([{"key": key, "text": "abcd"} for key in ("2", "9", "1")])
+    table = asyncio.run(step(job=Limited())(Preprocess(ToyProcessor(), Limited(), SAMPLING)(rows)))
+    assert table.column("caption").to_pylist() == ["1 2 of 2", "1 2 3 4 of 9", "1 of 1"]
+    assert table.column("output_tokens").to_pylist() == [2, 4, 1]
 
 
 def test_a_row_that_failed_before_passes_through_with_its_error() -> None:

@@ -97,6 +97,8 @@ class ToySequence:
 class ToyEngine:
     """Ends one sequence per step, the shortest prompt first, so that rows leave in another order than they came.
 
+    No answer is longer than its row's sampling says.
+
     Attributes:
         most_at_once: The most sequences that it held at one time.
         dies_on: A prompt that takes the whole engine down.
@@ -128,7 +130,7 @@ class ToyEngine:
         elif sequence.model_input.prompt == "costly":
             sequence.error = MemoryError("out of memory on one row")
         else:
-            ids = tuple(range(1, length + 1))
+            ids = tuple(range(1, min(length, sequence.sampling.max_new_tokens) + 1))
             sequence.completion = Completion(ids, tuple(-0.5 for _ in ids), "stop")
         return [sequence]
 

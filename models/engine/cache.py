@@ -157,26 +157,29 @@ def decode_window(
 
 
 def branch_window(
-    cache: Cache, lengths: Tensor, places: Tensor, depths: Tensor, longest: int, memory: MemoryView | None, first: int
+    cache: Cache, lengths: Tensor, places: Tensor, depths: Tensor, sees: Tensor, memory: MemoryView | None, first: int
 ) -> Window:
     """Return the window of several continuations of each of B slots, side by side behind what the slot holds.
 
-    Continuations do not see each other, and each begins where the slot's own tokens end.
-
     Args:
         cache: The cache.
-        lengths: int (B,), tokens of each sequence in the cache.
-        places: int (B, T), where each token is put, one continuation after another.
-        depths: int (B, T), tokens of the same continuation before it.
-        longest: One more than the greatest of `places`, known to the host.
-        memory: What the tokens see beside.
+        lengths: int (B,), tokens of each sequence in the cache, on the CPU like the next three.
+        places: int (B, T), where each new token is put, counted from there.
+        depths: int (B, T), how many of the new tokens stand before each in its continuation.
+        sees: bool (B, T, T), which of the new places each sees beside the sequence.
+        memory: What the tokens see beside, on the device.
         first: The first of the slots.
     """
-    extent = _extent(longest)
-    seen, here = torch.arange(extent, device=lengths.device), places[..., None]
-    mask = (seen < lengths[:, None, None]) | ((seen >= here - depths[..., None]) & (seen <= here))  # (B, T, S)
-    slots = slice(first, first + len(lengths))
-    return Window(cache, slots, lengths[:, None] + depths, extent, mask[:, None], memory, _rows(cache, places, first))
+    device = cache.keys[0].device
+    B, T = places.shape
+    extent = _extent(int((lengths + places.amax(-1)).max()) + 1)
+    new = torch.arange(extent) - lengths[:, None]  # (B, S), counted from where a sequence ends
+    mask = sees.gather(2, new.clamp(0, T - 1)[:, None].expand(B, T, extent)) & (new < T)[:, None]
+    mask = mask | (new < 0)[:, None]
+    rows = _rows(cache, lengths[:, None] + places, first)
+    return Window(cache, slice(first, first + B), lengths[:, None] + depths, extent, mask[:, None], memory, rows).to(
+        device
+    )
 
 
 def _extent(longest: int) -> int:

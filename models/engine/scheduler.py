@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import fsum, isnan
 
+from models.engine.branches import Branches, branches
 from models.engine.decoder import Grammar
 from models.engine.memory import Memory
 from models.types import Completion, Finish, ModelInput, PromptTooLong, Sampling
@@ -68,9 +70,9 @@ class Sequence:
 
     @property
     def most_new_tokens(self) -> int:
-        """The most tokens that the answer may have; where choices are scored, those of all, in one row behind it."""
+        """The most tokens that the answer may have; for choices, those of their tree and one that ends it."""
         if self.is_scored:
-            return 1 + self.num_fed
+            return self.branches.num_tokens + 1
         fixed = self.model_input.num_new_tokens
         return self.sampling.max_new_tokens if fixed is None else fixed
 
@@ -79,10 +81,10 @@ class Sequence:
         """Whether given choices are scored in place of an answer."""
         return bool(self.model_input.choices)
 
-    @property
-    def num_fed(self) -> int:
-        """Tokens of the choices that others follow: all but the last of each."""
-        return sum(len(ids) - 1 for ids in self.model_input.choices)
+    @cached_property
+    def branches(self) -> Branches:
+        """What is fed to score its choices."""
+        return branches([ids.tolist() for ids in self.model_input.choices])
 
     @property
     def allowed(self) -> range | None:

@@ -1,10 +1,10 @@
 """Score given continuations of a prompt, its choices, in place of an answer.
 
-A prompt goes through the decoder once, whatever follows it. Its last hidden state scores the first token of every
+A prompt goes through the decoder once, whatever may follow it. Its last hidden state scores the first token of every
 choice; so letters to choose among cost nothing more. What longer choices need beside goes through in one forward, all
-choices of a prompt side by side: each token sees the prompt and what stands before it in its own choice.
+choices of a prompt side by side (models/engine/branches.py).
 
-Shapes: B lanes, N tokens that are scored, T tokens that are fed, D model width, V vocabulary.
+Shapes: B lanes, N states, T tokens that are fed, D model width, V vocabulary.
 """
 
 from collections import defaultdict
@@ -13,24 +13,26 @@ from collections.abc import Sequence as Ordered
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from models.engine.branches import lineage
 from models.engine.cache import Cache, branch_window
 from models.engine.decoder import Decoder
 from models.engine.memory import decode_view
 from models.engine.prefill import in_blocks
 from models.engine.scheduler import Lane
 
-# Tokens scored at once: their scores of a vocabulary of 184,622 are then 189 MB.
-SCORED_TOKENS = 256
+# States scored at once: their scores of a vocabulary of 184,622 are then 189 MB.
+SCORED_STATES = 256
+
+State = tuple[Lane, int]  # the place of a token among those fed for a lane; -1 is the prompt's last one
 
 
 def by_feed(lanes: Iterable[Lane]) -> dict[int, list[Lane]]:
     """Return lanes by how many tokens are fed for their choices, padding included."""
     found = defaultdict(list)
     for lane in lanes:
-        found[in_blocks(lane.sequence.num_fed)].append(lane)
+        found[in_blocks(lane.sequence.branches.num_tokens)].append(lane)
     return found
 
 
@@ -52,47 +54,54 @@ def score(
         num_fed: Tokens that are fed for each lane, padding included (`by_feed`).
         lanes: Whose choices are scored, neighbours among the running ones.
     """
-    hidden = torch.stack([last[lane] for lane in lanes])[:, None]  # (B, 1, D)
+    hidden = {(lane, -1): last[lane] for lane in lanes}
     if num_fed > 0:
-        fed = _feed(model, cache, running.index(lanes[0]), lanes, num_fed)
-        hidden = torch.cat((hidden, fed), dim=1)  # (B, 1 + T, D)
-    rows, places, token_ids = [], [], []
-    for row, lane in enumerate(lanes):
-        begin = 0  # behind what is fed of the lane's earlier choices
-        for ids in lane.sequence.model_input.choices:
-            rows += [row] * len(ids)
-            places += [0, *range(begin + 1, begin + len(ids))]
-            token_ids += ids.tolist()
-            begin += len(ids) - 1
-    logprobs = iter(_logprobs(model, hidden[rows, places], token_ids))
-    return [[[next(logprobs) for _ in ids] for ids in lane.sequence.model_input.choices] for lane in lanes]
+        hidden |= _fed(model, cache, running.index(lanes[0]), lanes, num_fed)
+    wanted = {lane: [list(zip(*one, strict=True)) for one in _choices(lane)] for lane in lanes}
+    flat = [((lane, place), token) for lane in lanes for choice in wanted[lane] for place, token in choice]
+    found = _logprobs(model, hidden, flat)
+    return [[[found[(lane, place), token] for place, token in choice] for choice in wanted[lane]] for lane in lanes]
 
 
-def _feed(model: Decoder, cache: Cache, first: int, lanes: Ordered[Lane], num_fed: int) -> Tensor:
-    """Run all but the last token of each choice through the decoder; return hidden states (B, T, D)."""
-    fed = [_fed(lane.sequence.model_input.choices) for lane in lanes]
-    longest = max(lane.prompt_length + len(tokens) for lane, tokens in zip(lanes, fed, strict=True))
+def _choices(lane: Lane) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Return, for each choice, the places of what its tokens follow, and the tokens."""
+    given = lane.sequence
+    return [(ends, ids.tolist()) for ends, ids in zip(given.branches.ends, given.model_input.choices, strict=True)]
+
+
+def _fed(model: Decoder, cache: Cache, first: int, lanes: Ordered[Lane], num_fed: int) -> dict[State, Tensor]:
+    """Run what is fed for the lanes' choices through the decoder; return the hidden state (D,) after each token."""
+    trees = [lane.sequence.branches for lane in lanes]
     # The last token fills up the shape: put at the same place once more, it overwrites itself with itself.
-    padded = torch.tensor([tokens + tokens[-1:] * (num_fed - len(tokens)) for tokens in fed], device=model.device)
-    token_ids, places, depths = padded.unbind(-1)  # (B, T) each
-    lengths = torch.tensor([lane.prompt_length for lane in lanes], device=model.device)
+    filled = [[min(place, tree.num_tokens - 1) for place in range(num_fed)] for tree in trees]  # (B, T)
+    token_ids = [[tree.token_ids[place] for place in row] for tree, row in zip(trees, filled, strict=True)]
+    lines = [lineage(tree.parents, num_fed) for tree in trees]
+    sees, depths = (torch.from_numpy(np.stack([line[i] for line in lines])) for i in range(2))
+    lengths = torch.tensor([lane.prompt_length for lane in lanes])
     view = decode_view([lane.memory for lane in lanes], num_fed, model.device)
-    window = branch_window(cache, lengths, lengths[:, None] + places, depths, longest, view, first)
-    return model.decode(model.embed(token_ids), window)
+    window = branch_window(cache, lengths, torch.tensor(filled), depths, sees, view, first)
+    hidden = model.decode(model.embed(torch.tensor(token_ids, device=model.device)), window)  # (B, T, D)
+    return {
+        (lane, place): hidden[row, place]
+        for row, lane in enumerate(lanes)
+        for place in range(lane.sequence.branches.num_tokens)
+    }
 
 
-def _fed(choices: Ordered[NDArray[np.int32]]) -> list[tuple[int, int, int]]:
-    """Return each token that others follow: its id, its place behind the prompt, and how many of its choice precede."""
-    pairs = [(token_id, depth) for ids in choices for depth, token_id in enumerate(ids[:-1].tolist())]
-    return [(token_id, place, depth) for place, (token_id, depth) in enumerate(pairs)]
-
-
-def _logprobs(model: Decoder, hidden: Tensor, token_ids: Ordered[int]) -> list[float]:
-    """Return the log-probability of one token after each hidden state (N, D), over the whole vocabulary."""
-    found: list[float] = []
-    for start in range(0, len(token_ids), SCORED_TOKENS):
-        some = slice(start, start + SCORED_TOKENS)
-        scores = model.logits(hidden[some])  # (N, V)
-        ids = torch.tensor(token_ids[some], device=scores.device)
-        found += (scores.gather(-1, ids[:, None])[:, 0] - scores.logsumexp(-1)).tolist()
+def _logprobs(
+    model: Decoder, hidden: Mapping[State, Tensor], wanted: Iterable[tuple[State, int]]
+) -> dict[tuple[State, int], float]:
+    """Return the log-probability of tokens after states, over the whole vocabulary; each state is scored once."""
+    ids_after = defaultdict(list)
+    for state, token_id in dict.fromkeys(wanted):
+        ids_after[state].append(token_id)
+    states, found = list(ids_after), {}
+    for start in range(0, len(states), SCORED_STATES):
+        some = states[start : start + SCORED_STATES]
+        scores = model.logits(torch.stack([hidden[state] for state in some]))  # (N, V)
+        pairs = [(row, token_id) for row, state in enumerate(some) for token_id in ids_after[state]]
+        rows, ids = torch.tensor(pairs, device=scores.device).unbind(-1)
+        picked = scores[rows, ids] - scores.logsumexp(-1)[rows]
+        for (row, token_id), logprob in zip(pairs, picked.tolist(), strict=True):
+            found[some[row], token_id] = logprob
     return found

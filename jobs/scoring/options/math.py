@@ -15,7 +15,8 @@ _BEFORE_UNITS = (
     *(("\n", ""), ("\\!", ""), ("\\\\", "\\"), ("tfrac", "frac"), ("dfrac", "frac")),
     *(("\\left", ""), ("\\right", ""), ("^{\\circ}", ""), ("^\\circ", ""), ("\\$", "")),
 )
-_AFTER_UNITS = (("\\%", ""), (" .", " 0."), ("{.", "{0."))
+# Percent signs go twice: the first time can bring together what makes another.
+_AFTER_UNITS = (("\\%", ""), ("\\%", ""), (" .", " 0."), ("{.", "{0."))
 _UNIT = "\\text{ "
 _WHOLE_FRACTION = re.compile(r"(-?(?:0|[1-9][0-9]*))/(-?(?:0|[1-9][0-9]*))")
 

@@ -13,7 +13,8 @@ from jobs.scoring.options.mathvista import Kind, extract, kind_of, score_extract
 from jobs.scoring.rule import Gold, Verdict
 
 _ANSWER = re.compile(r"answer(?:\s+is)?\s*[:=]?\s*(.*)", re.IGNORECASE)
-_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:[eE][+-]?\d+)?")
+# No part of a word or of another number: neither the 2 of "m2" nor, with a minus, the 4 of "3-4".
+_NUMBER = re.compile(r"(?<![\w.])-?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?")
 _LIST = re.compile(r"\[[^\[\]]*\]")
 _IN_BRACKETS = re.compile(r"\(([A-Za-z])\)")
 

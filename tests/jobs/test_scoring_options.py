@@ -1,0 +1,337 @@
+"""Rules over options, numbers and formulas, where the published cases leave something unsaid."""
+
+import math as numbers
+import random
+from dataclasses import replace
+
+import pytest
+
+from jobs.scoring.options import guess, letters, likelihood, math, math_verifier, mathvista, mmbench, mmmu
+from jobs.scoring.options.mathvista_extract import extract_by_rule
+from jobs.scoring.options.mmmu_subjects import DISCIPLINE_OF, DISCIPLINES, mmmu_aggregate, subject_of
+from jobs.scoring.options.pass_at_k import Tried, mean_pass_at_k, pass_at_k
+from jobs.scoring.options.table import RULES
+from jobs.scoring.rule import Gold, Verdict
+
+COLOURS = Gold(("B",), ("red", "blue", "green", "grey"))
+MMMU = replace(COLOURS, facts={"question_type": "multiple-choice"})
+LETTER_RULES = sorted(name for name in RULES if not name.startswith(("mathvista/", "math/")))
+
+
+def judge(rule, response, gold=COLOURS):
+    return RULES[rule](response, gold)
+
+
+def gold_for(rule):
+    return MMMU if rule.startswith("mmmu/") else COLOURS
+
+
+@pytest.mark.parametrize("rule", LETTER_RULES)
+def test_the_letter_alone_is_right_by_every_rule(rule):
+    assert judge(rule, "B", gold_for(rule)) == Verdict("B", "ok", 1.0)
+
+
+@pytest.mark.parametrize("rule", LETTER_RULES)
+def test_another_letter_is_read_and_wrong_by_every_rule(rule):
+    assert judge(rule, "C", gold_for(rule)) == Verdict("C", "ok", 0.0)
+
+
+@pytest.mark.parametrize("rule", LETTER_RULES)
+def test_an_empty_response_is_empty_and_wrong(rule):
+    verdict = judge(rule, "", gold_for(rule))
+    assert (verdict.status, verdict.score) == ("empty", 0.0)
+
+
+@pytest.mark.parametrize("rule", LETTER_RULES)
+def test_where_nothing_can_be_read_nothing_is_guessed(rule):
+    assert judge(rule, "hm, well", gold_for(rule)) == Verdict(None, "failed", 0.0)
+
+
+@pytest.mark.parametrize("rule", LETTER_RULES)
+def test_hidden_gold_answers_leave_the_letter_without_a_score(rule):
+    verdict = judge(rule, "B", replace(gold_for(rule), answers=()))
+    assert verdict.score is None
+    assert verdict.parsed is not None
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("(B)", "B"),
+        ("It must be B because of the sky over there today", None),
+        ("A blue one", "A"),
+        ("I would say blue", "B"),
+        ("red or blue", None),
+        ("The answer is blue, I am quite sure of this, as the sky is blue", "B"),
+        ("Answer is **C**, and here is a long line of reasons why D and A are not", "C"),
+        ("Z", "Z"),
+    ],
+)
+def test_prefetch_takes_a_late_lone_letter_or_a_phrase_or_the_only_text(response, letter):
+    assert judge("mcq/prefetch", response).parsed == letter
+
+
+def test_prefetch_knows_a_refusal():
+    refused = judge("mcq/prefetch", "Sorry, I can't help with images of people yet. B")
+    assert refused == Verdict("Z", "refused", 0.0)
+
+
+def test_prefetch_reads_no_letter_in_another_tools_note_that_its_service_failed():
+    assert judge("mcq/prefetch", "Failed to obtain answer via API: A").parsed is None
+
+
+def test_an_option_that_is_missing_between_others_is_no_option():
+    gold = Gold(("C",), ("red", "", "green"))
+    assert judge("mcq/prefetch", "B", gold).parsed is None
+    assert judge("mcq/prefetch", "green", gold).parsed == "C"
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("A is wrong, so D", "A"),
+        ("Not (A) but (C) fits", "C"),
+        ("I choose B, not C at all", "C"),
+        ("Not (C) here: I choose B instead", "B"),
+        ("정답은 C 입니다", "C"),
+        ("options: A. or B. remain", "B"),
+    ],
+)
+def test_ranked_prefers_the_start_then_the_end_then_phrases_then_forms(response, letter):
+    assert letters.ranked(response, "ABCD") == letter
+
+
+def test_options_that_stand_in_the_question_are_called_a_to_d():
+    assert judge("mcq/ranked", "E", Gold(("A",))).parsed is None
+    assert judge("mcq/ranked", "D", Gold(("A",))).parsed == "D"
+
+
+def test_realworldqa_reads_letters_only_where_the_gold_answer_is_one():
+    assert judge("realworldqa/ranked", "I pick b) B", Gold(("B",))).score == 1.0
+    assert judge("realworldqa/ranked", "Downhill..", Gold(("Downhill",))) == Verdict("downhill", "ok", 1.0)
+    assert judge("realworldqa/ranked", "the answer is 3", Gold(("3",))).score == 0.0
+
+
+def test_mmstar_takes_any_word_that_begins_with_the_letter():
+    assert judge("mmstar/official", "Because it is so").parsed == "B"
+    assert judge("mmstar/official", "The answer is B").score == 1.0
+    assert judge("mmstar/official", "Answer: B").score == 0.0
+
+
+def test_llava_takes_the_phrase_only_once_and_only_for_an_option():
+    assert judge("scienceqa/llava", "The answer is B.").score == 1.0
+    assert judge("scienceqa/llava", "The answer is B").status == "failed"
+    assert judge("scienceqa/llava", "The answer is B. The answer is C.").status == "failed"
+    assert judge("scienceqa/llava", "E", COLOURS).status == "failed"
+
+
+def test_the_two_rules_for_mmmu_differ_on_a_letter_with_a_stop():
+    assert judge("mmmu/official", "B. blue", MMMU).status == "failed"
+    assert judge("mmmu/lmms", "B. blue", MMMU).score == 1.0
+    assert judge("mmmu/lmms", "NASA says so", MMMU).parsed == "A"
+
+
+def test_of_several_letters_the_last_one_counts():
+    assert mmmu.parse_letter("(A) or (B) or (A)", "wxyz") == "A"
+    assert mmmu.parse_letter("A or B", "wxyz") == "B"
+
+
+def test_an_open_answer_may_be_words_or_a_number():
+    gold = Gold(("24/7", "3.429"), facts={"question_type": "open"})
+    assert judge("mmmu/official", "so the ratio = 3.43", gold).score == 1.0
+    assert judge("mmmu/official", "It is 24/7 in lowest terms", gold).score == 1.0
+    assert judge("mmmu/official", "7/24", gold) == Verdict('["7/24", 7.0, 24.0]', "ok", 0.0)
+
+
+def test_a_single_character_is_not_found_inside_a_word():
+    gold = Gold(("d",), facts={"question_type": "open"})
+    assert judge("mmmu/official", "models", gold).score == 0.0
+    assert judge("mmmu/official", "option d", gold).score == 1.0
+
+
+def test_mmmu_names_a_kind_of_question_that_it_does_not_know():
+    with pytest.raises(ValueError, match="found question_type None, expected 'multiple-choice' or 'open'"):
+        judge("mmmu/official", "B", COLOURS)
+
+
+def test_mmmu_has_thirty_subjects_in_six_disciplines():
+    assert (len(DISCIPLINES), len(DISCIPLINE_OF)) == (6, 30)
+    assert subject_of("validation_Diagnostics_and_Laboratory_Medicine_3") in DISCIPLINE_OF
+
+
+def test_mmmus_table_reads_open_answers_and_refuses_unknown_subjects():
+    item = {"id": "validation_Math_1", "question_type": "open", "answer": ["5", "five"], "parsed_pred": "so x = 5"}
+    assert mmmu_aggregate([item])["Math"] == {"num": 1, "acc": 1.0}
+    with pytest.raises(ValueError, match=r"found id 'validation_Cooking_1', expected one of the thirty subjects"):
+        mmmu_aggregate([{**item, "id": "validation_Cooking_1"}])
+
+
+SHAPES = Gold(("Square",), ("Circle", "Square", "Hexagon"), {"question_type": "multi_choice", "answer_type": "text"})
+WHOLE = Gold(("14",), facts={"question_type": "free_form", "answer_type": "integer", "precision": None})
+TENTHS = Gold(("2.5",), facts={"question_type": "free_form", "answer_type": "float", "precision": 1.0})
+LISTED = Gold(("[1, 2]",), facts={"question_type": "free_form", "answer_type": "list", "precision": None})
+
+
+def test_mathvista_without_a_judge_takes_bare_answers_only():
+    assert judge("mathvista/official", "Square", SHAPES) == Verdict("Square", "ok", 1.0)
+    assert judge("mathvista/official", "14", WHOLE).score == 1.0
+    assert judge("mathvista/official", "The answer is 14", WHOLE) == Verdict(None, "failed", 0.0)
+
+
+def test_a_judges_extraction_is_scored_as_the_rules_own():
+    assert mathvista.score_extraction("(b)", SHAPES) == Verdict("Square", "ok", 1.0)
+    assert mathvista.score_extraction("14.9", WHOLE) == Verdict("14", "ok", 1.0)
+    assert mathvista.score_extraction("fourteen", WHOLE) == Verdict(None, "failed", 0.0)
+
+
+def test_a_precision_that_is_stored_as_a_float_rounds():
+    assert judge("mathvista/official", "2.4999", TENTHS).score == 1.0
+
+
+def test_an_empty_extraction_chooses_the_shortest_option_unless_it_is_ignored():
+    assert mathvista.score_extraction("", SHAPES) == Verdict("Circle", "empty", 0.0)
+    assert mathvista.score_extraction("", SHAPES, ignore_empty=True) == Verdict(None, "empty", 0.0)
+
+
+def test_mathvista_says_which_facts_are_missing():
+    with pytest.raises(ValueError, match=r"found facts \[\], expected also \['question_type', 'answer_type'\]"):
+        judge("mathvista/official", "B", COLOURS)
+    with pytest.raises(ValueError, match="found answer_type 'text' of a free_form question"):
+        mathvista.normalize("x", mathvista.Kind("free_form", "text"))
+
+
+@pytest.mark.parametrize(
+    ("response", "gold"),
+    [
+        (r"We get 3 and 4, so \boxed{14}", WHOLE),
+        ("There are 3 rows of 4; the answer is 14.", WHOLE),
+        ("Answer: 14 m2", WHOLE),
+        ("3-14", WHOLE),
+        ("First 7, then 14", WHOLE),
+        ("**Answer:** $2.5$", TENTHS),
+        ("The answer is B.", SHAPES),
+        ("The correct answer is **(B) Square**", SHAPES),
+        ("It looks like a square to me", SHAPES),
+        ("Answer: [1, 2]", LISTED),
+    ],
+)
+def test_our_own_extractor_finds_the_last_answer_of_the_right_kind(response, gold):
+    assert judge("mathvista/rule_extract", response, gold).score == 1.0
+    assert judge("mathvista/official", response, gold).status == "failed"
+
+
+def test_our_own_extractor_does_not_guess():
+    assert judge("mathvista/rule_extract", "A circle or a square", SHAPES) == Verdict(None, "failed", 0.0)
+    assert extract_by_rule("no idea", mathvista.kind_of(WHOLE)) is None
+
+
+def rotations():
+    return [
+        mmbench.Rotation(1, 1.0, "c1", "l1", "dev"),
+        mmbench.Rotation(1_000_001, 1.0, "other", "other", "dev"),
+        mmbench.Rotation(2, 1.0, "c1", "l2", "dev"),
+        mmbench.Rotation(1_000_002, 0.0, "c1", "l2", "dev"),
+        mmbench.Rotation(3, 0.0, "c2", "l2", "test"),
+    ]
+
+
+def test_a_question_is_right_only_if_every_rotation_is():
+    found = mmbench.circular(rotations())
+    assert found.hits == {1: 1, 2: 0, 3: 0}
+    assert found.overall == mmbench.Share(1 / 3, 3)
+    assert found.first_rotation == mmbench.Share(2 / 3, 3)
+    assert found.all_rows == mmbench.Share(3 / 5, 5)
+    assert found.categories == {"c1": mmbench.Share(0.5, 2), "c2": mmbench.Share(0.0, 1)}
+    assert found.splits == {"dev": mmbench.Share(0.5, 2), "test": mmbench.Share(0.0, 1)}
+
+
+def test_the_order_of_rows_does_not_matter():
+    rows = rotations()
+    random.Random(0).shuffle(rows)
+    assert mmbench.circular(rows) == mmbench.circular(rotations())
+
+
+def test_a_question_without_its_first_rotation_is_named():
+    found = mmbench.circular([*rotations(), mmbench.Rotation(2_000_009, 1.0)])
+    assert (found.without_first, found.overall.n, found.all_rows.n) == ((9,), 3, 6)
+
+
+def test_a_rotation_that_comes_twice_is_refused():
+    with pytest.raises(ValueError, match="found index 3 twice"):
+        mmbench.circular([*rotations(), mmbench.Rotation(3, 1.0)])
+
+
+def test_math_compares_the_last_box_as_latex_in_one_way_of_writing():
+    gold = Gold((r"\frac{1}{2}",))
+    assert judge("math/hendrycks", r"First \boxed{2}, then \boxed{\dfrac12}.", gold) == Verdict(r"\dfrac12", "ok", 1.0)
+    assert judge("math/hendrycks", r"\boxed{0.5}", gold).score == 1.0
+    assert judge("math/hendrycks", r"\boxed{.50}", gold).score == 0.0
+    assert judge("math/hendrycks", "1/2", gold) == Verdict(None, "failed", 0.0)
+
+
+def test_latex_that_cannot_be_normalized_is_compared_as_it_is():
+    with pytest.raises(math.NotComparable, match=r"found nothing after \\sqrt"):
+        math.normalize(r"2\sqrt")
+    assert math.is_equivalent(r"2\sqrt", r"2\sqrt")
+    assert not math.is_equivalent(r"2\sqrt", r"2 \sqrt")
+
+
+def test_math_verify_goes_by_meaning():
+    pytest.importorskip("math_verify")
+    gold = Gold((r"\frac{\sqrt{2}}{2}",))
+    assert judge("math/math_verify", r"\boxed{\frac{1}{\sqrt2}}", gold).score == 1.0
+    assert judge("math/hendrycks", r"\boxed{\frac{1}{\sqrt2}}", gold).score == 0.0
+    assert math_verifier.is_equivalent("5.", "5")
+
+
+def test_math_verify_says_that_it_is_not_installed(monkeypatch):
+    monkeypatch.setattr(math_verifier, "find_spec", lambda name: None)
+    with pytest.raises(math_verifier.MathVerifyMissing, match=r"pip install 'triptych\[math\]'"):
+        judge("math/math_verify", r"\boxed{1}", Gold(("1",)))
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_program_that_passes():
+    # Of the ten pairs among five programs three hold none of the two that pass.
+    assert pass_at_k(Tried(5, 2), 2) == pytest.approx(0.7, abs=1e-12)
+    assert numbers.isclose(mean_pass_at_k([Tried(5, 2), Tried(5, 0)], 2), 0.35)
+
+
+def test_pass_at_k_is_refused_where_there_are_fewer_than_k_programs():
+    with pytest.raises(ValueError, match="found 1 of 2 problems with fewer than 3 programs"):
+        mean_pass_at_k([Tried(5, 2), Tried(2, 0)], 3)
+    with pytest.raises(ValueError, match="found 3 passed of 2 programs"):
+        pass_at_k(Tried(2, 3), 1)
+
+
+def test_the_likeliest_continuation_may_differ_per_character():
+    logprobs, continuations = [-4.0, -6.0], ["cat", "elephant"]
+    assert likelihood.choose(logprobs, continuations, per_character=False) == 0
+    assert likelihood.choose(logprobs, continuations, per_character=True) == 1
+
+
+def test_continuations_without_their_log_probabilities_are_refused():
+    with pytest.raises(ValueError, match="found 1 log-probabilities of 2 continuations"):
+        likelihood.choose([-1.0], ["A", "B"], per_character=False)
+    with pytest.raises(ValueError, match="found an empty continuation"):
+        likelihood.choose([-1.0, -2.0], ["A", ""], per_character=True)
+
+
+def test_a_guess_depends_on_seed_and_row_alone():
+    drawn = [guess.random_choice(7, f"row-{number}", "ABCD") for number in range(4000)]
+    assert drawn == [guess.random_choice(7, f"row-{number}", "ABCD") for number in range(4000)]
+    assert drawn != [guess.random_choice(8, f"row-{number}", "ABCD") for number in range(4000)]
+    assert all(900 < drawn.count(letter) < 1100 for letter in "ABCD")
+
+
+def test_only_what_could_not_be_read_is_guessed_and_it_still_counts_as_failed():
+    read, unread = Verdict("C", "ok", 0.0), Verdict(None, "failed", 0.0)
+    assert guess.guessed(read, COLOURS, run_seed=1, sample_id="x", options="ABCD") == read
+    found = guess.guessed(unread, COLOURS, run_seed=1, sample_id="x", options="ABCD")
+    assert found.status == "failed"
+    assert found.score == float(found.parsed == "B")
+
+
+def test_the_credit_of_a_guess_is_one_of_as_many_as_there_are_options():
+    assert guess.expected_credit(4) == 0.25
+    with pytest.raises(ValueError, match="found 0 options"):
+        guess.expected_credit(0)

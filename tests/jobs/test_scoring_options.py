@@ -196,6 +196,8 @@ def test_an_empty_extraction_chooses_the_shortest_option_unless_it_is_ignored():
 def test_mathvista_says_which_facts_are_missing():
     with pytest.raises(ValueError, match=r"found facts \[\], expected also \['question_type', 'answer_type'\]"):
         judge("mathvista/official", "B", COLOURS)
+    with pytest.raises(ValueError, match="found a multi_choice question without choices"):
+        judge("mathvista/official", "B", replace(SHAPES, choices=()))
     with pytest.raises(ValueError, match="found answer_type 'text' of a free_form question"):
         mathvista.normalize("x", mathvista.Kind("free_form", "text"))
 

@@ -33,12 +33,16 @@ class Kind:
     choices: tuple[str, ...] = ()
     precision: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.question_type == "multi_choice" and not self.choices:
+            raise ValueError("found a multi_choice question without choices, expected their texts")
+
 
 def kind_of(gold: Gold) -> Kind:
     """Return a question's kind; its facts are `question_type`, `answer_type` and `precision`.
 
     Raises:
-        ValueError: One of the first two is missing.
+        ValueError: One of the first two is missing, or the choices of a question of multiple choice are.
     """
     missing = [name for name in ("question_type", "answer_type") if name not in gold.facts]
     if missing:
@@ -81,7 +85,7 @@ def normalize(extraction: str, kind: Kind, *, ignore_empty: bool = False) -> str
         ignore_empty: Whether an empty extraction chooses no option, instead of the one with the shortest text.
 
     Raises:
-        ValueError: The kind has no rule, or a question of multiple choice has no choices.
+        ValueError: The kind has no rule.
     """
     if kind.question_type == "multi_choice":
         return _choice(extraction.strip(), kind, ignore_empty)
@@ -108,8 +112,6 @@ def _choice(extraction: str, kind: Kind, ignore_empty: bool) -> str | None:
     chosen = letter[1].upper() if letter else extraction
     if len(chosen) == 1 and chosen in ascii_uppercase[: len(kind.choices)]:
         return kind.choices[ascii_uppercase.index(chosen)]
-    if not kind.choices:
-        raise ValueError("found a multi_choice question without choices, expected their texts")
     # The first one of those that are equally near.
     return min(kind.choices, key=lambda choice: Levenshtein.distance(chosen, choice))
 

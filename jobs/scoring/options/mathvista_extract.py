@@ -53,7 +53,7 @@ def _choice(part: str, kind: Kind) -> str | None:
         return said
     bracketed = [letter.upper() for letter in _IN_BRACKETS.findall(said) if letter.upper() in letters]
     if bracketed:
-        return bracketed[-1]
+        return str(bracketed[-1])
     # Not before a blank: that may be a word, as in "A circle is ...".
     alone = re.match(rf"(?:option\s+)?([{letters}])(?=$|[.:),])", said)
     if alone:

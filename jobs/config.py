@@ -7,7 +7,7 @@ import copy
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.caption import CaptionSettings
 from jobs.report.results import ReportError
@@ -31,6 +31,25 @@ class RunSettings(PipelineSettings):
 
     job: JobSettings
     note: str | None = None
+
+    @model_validator(mode="after")
+    def _each_benchmark_for_itself(self) -> "RunSettings":
+        """Refuse what each published data set has of its own where it is said for all of them at once."""
+        if isinstance(self.job, VqaSettings) and self.job.benchmarks:
+            faults = []
+            if self.generate.sampling.max_new_tokens is not None:
+                faults.append(
+                    "generate.sampling.max_new_tokens: found a limit for all answers, expected none beside "
+                    "job.benchmarks: each has its preset's, or its own in job.benchmarks.<name>.max_new_tokens"
+                )
+            if self.read.columns:
+                faults.append(
+                    f"read.columns: found {', '.join(self.read.columns)}, expected none beside job.benchmarks: what a "
+                    "copy's columns are called stands in job.benchmarks.<name>.columns"
+                )
+            if faults:
+                raise ValueError("; ".join(faults))
+        return self
 
 
 def output_at(uri: str, overrides: Sequence[str]) -> Store:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.config import RunSettings, frozen_settings, output_at
+from jobs.preset import settle_preset
 from jobs.progress import shown_progress
 from jobs.report.write import Report, write_report
 from pipeline import ledger
@@ -41,6 +42,7 @@ def run_and_report(settings: RunSettings) -> Outcome:
         RunError: The run could not be finished.
         StorageError: The output cannot be read or written.
     """
+    settings = settle_preset(settings)
     job = settings.job.build()
     with shown_progress(settings.job.kind) as show:
         result = run(settings, job, progress=show)

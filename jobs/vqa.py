@@ -1,6 +1,6 @@
 """Answer questions about images (or without one) and score the answers: the job, its columns and its numbers.
 
-Rules stand in jobs/scoring; how a question is worded for one benchmark or another is a setting.
+The questions are those of published data sets (jobs/benchmarks) or of the user's own rows; rules stand in jobs/scoring.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,50 +8,87 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from pydantic import Field, field_validator, model_validator
 
-from jobs.prompt import GREEDY, Prompt, ask, columns_of
+from jobs.benchmarks.adapt import COLUMN, ITEM, adapt, from_column
+from jobs.benchmarks.ask import preset_for
+from jobs.benchmarks.narrow import NEEDED, narrowed
+from jobs.benchmarks.own import adapt_own
+from jobs.benchmarks.settings import AUTO, Benchmarks, BenchmarkSettings, Preset, Rule, dataset_of, source_of
+from jobs.benchmarks.special import Headline
+from jobs.benchmarks.topic import Published, Topic
+from jobs.benchmarks.totals import summarize
+from jobs.prompt import GREEDY, Prompt, columns_of
 from jobs.report.shown import Lines
-from jobs.scoring.answers import exact
-from jobs.scoring.clean import clean
-from jobs.scoring.summary import scored, summarize_scores
+from jobs.scoring.clean import REASONING
+from jobs.scoring.response import Reading
 from models.types import Answer, BadRequest, Request, Sampling
-from pipeline.rows import kept_name
 from pipeline.settings import Settings
 from pipeline.sources import Source
 from pipeline.units import ReadSettings
 
 SCHEMA = pa.schema(
     [
-        ("question", pa.string()),
-        ("answers", pa.list_(pa.string())),
+        *ITEM,
+        ("preset", pa.string()),
         ("response", pa.string()),
         ("response_clean", pa.string()),
         ("parsed", pa.string()),
         ("parse_status", pa.string()),
         ("score", pa.float64()),
         ("rule", pa.string()),
+        ("other_scores", pa.list_(pa.struct([("rule", pa.string()), ("score", pa.float64())]))),
+        ("choice_logprobs", pa.list_(pa.float64())),
     ]
 )
 
 
 class VqaSettings(Settings):
-    """What the vqa job can be told.
+    """What the vqa job can be told: about rows of your own, or about published data sets.
 
     Attributes:
-        prompt: How a question is put; `{question}`, and any other `{column}`, is replaced by that column's text.
+        prompt: How a question of your own is put; `{question}`, and any other `{column}`, is replaced by that column's
+            text.
         template: Takes the chat template's place: plain text with `{image}` and `{question}` (the prompt).
-        rule: How an answer is scored against the gold answers.
-        benchmark: The name under which the score stands in the report.
+        rule: How answers to your own questions are scored.
+        benchmark: The name under which their score stands in the report.
         group_by: A column by whose values the score is also shown, e.g. `answer_type`.
+        cluster_by: A column that names what rows share, e.g. an image: rows that hang together make a score less sure.
+        benchmarks: Published data sets instead, all of them asked in one run: a name of each, and where it lies.
+        preset: Whose wording they are asked in; `auto` goes by the model.
+        reasoning: What opens and closes a model's reasoning, which is left out before the answer is read.
+        fallback: What becomes of an answer in which no option is found: wrong, or `random` as some official rules do
+            it, by the row's own seed; it is counted as not read either way.
     """
 
     kind: Literal["vqa"]
     prompt: Prompt = "{question}"
     template: str | None = None
-    rule: Literal["exact/nocase_nopunct"] = "exact/nocase_nopunct"
+    rule: Rule = "exact/nocase_nopunct"
     benchmark: str = "vqa"
     group_by: str | None = None
+    cluster_by: str | None = None
+    benchmarks: Benchmarks = Field(default={})
+    preset: Preset = AUTO
+    reasoning: tuple[str, str] = REASONING
+    fallback: Literal["none", "random"] = "none"
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _known(cls, benchmarks: Mapping[str, BenchmarkSettings]) -> Mapping[str, BenchmarkSettings]:
+        for name, entry in benchmarks.items():
+            dataset_of(name, entry)
+        return benchmarks
+
+    @model_validator(mode="after")
+    def _one_kind_of_question(self) -> "VqaSettings":
+        own = sorted(self.model_fields_set & {"prompt", "rule", "benchmark", "group_by", "cluster_by"})
+        if self.benchmarks and own:
+            raise ValueError(
+                f"found benchmarks beside {', '.join(own)}, which are for rows of your own; each benchmark has its own "
+                "settings of these below job.benchmarks"
+            )
+        return self
 
     def build(self) -> "VqaJob":
         """Return the job that does this."""
@@ -84,27 +121,61 @@ class VqaJob:
 
     @property
     def required(self) -> Sequence[str]:
-        """The question, its answers, and whatever else the prompt and the report need."""
-        group = [self.settings.group_by] if self.settings.group_by else []
-        return list(dict.fromkeys(["question", "answers", *columns_of(self.settings.prompt), *group]))
+        """The question, its answers, and whatever else the prompt and the report need; `adapt` looks after its own."""
+        if self.settings.benchmarks:
+            return []
+        named = (self.settings.group_by, self.settings.cluster_by)
+        return list(dict.fromkeys(["question", "answers", *columns_of(self.settings.prompt), *filter(None, named)]))
+
+    @property
+    def headlines(self) -> Mapping[str, Headline]:
+        """What is asked about, under the names that the report has, and what the first number of each is."""
+        settings = self.settings
+        if not settings.benchmarks:
+            return {settings.benchmark: Headline("mean", settings.rule)}
+        found = {}
+        for name, entry in settings.benchmarks.items():
+            benchmark = dataset_of(name, entry)
+            found[name] = Headline(benchmark.total, entry.rule or benchmark.rule, entry.meteor)
+        return found
 
     def sources(self, read: ReadSettings) -> Sequence[Source]:
-        """Read the one input that the run names."""
-        return [Source("", read)]
+        """Read the one input that the run names, or each of its data sets below there."""
+        if not self.settings.benchmarks:
+            return [Source("", read)]
+        return [source_of(name, entry, read) for name, entry in self.settings.benchmarks.items()]
 
     def adapt(self, source: str, rows: pa.Table) -> pa.Table:
-        """Take rows as they are."""
-        return rows
+        """Put a question in our words beside each row; of a published data set's rows nothing else is kept."""
+        if not self.settings.benchmarks:
+            return adapt_own(self.settings.benchmark, self.settings.group_by, self.settings.cluster_by, rows)
+        entry = self.settings.benchmarks[source]
+        return adapt(source, dataset_of(source, entry), entry.columns, rows)
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask this row's question of its images.
 
         Raises:
-            BadRequest: The question, or another column of the prompt, is empty.
+            BadRequest: The question, or another column of the prompt, is empty, or an image is missing.
         """
-        if not str(row.get("question") or "").strip():
+        item = from_column(row[COLUMN])
+        if not item.question.strip():
             raise BadRequest("found no text in column `question`, expected a question")
-        return [ask(self.settings.prompt, row, sampling)]
+        return [self.topic(row[COLUMN]["benchmark"]).request(row, item, sampling)]
+
+    def topic(self, name: str) -> Topic:
+        """Return what is asked under a name."""
+        settings = self.settings
+        if not settings.benchmarks:
+            reading = Reading(settings.rule, reasoning=settings.reasoning)
+            return Topic(settings.prompt, reading, can_guess=settings.fallback == "random")
+        entry = settings.benchmarks[name]
+        benchmark = dataset_of(name, entry)
+        rule = entry.rule or benchmark.rule
+        others = [other for other in (benchmark.rule, *benchmark.other_rules) if other != rule]
+        asked = Published(benchmark, entry, preset_for(benchmark, entry, settings.preset))
+        reading = Reading(rule, others, reasoning=settings.reasoning)
+        return Topic(asked, reading, can_guess=settings.fallback == "random")
 
     def record(
         self, row: Mapping[str, Any], answer: Answer | None, index: int, sampling: Sampling
@@ -113,68 +184,38 @@ class VqaJob:
 
         Without gold answers the score is null.
         """
-        answers = gold_answers(row.get("answers"))
-        question = row.get("question")
-        record = {
-            "question": None if question is None else str(question),
-            "answers": answers,
-            "rule": self.settings.rule,
-        }
-        if answer is None:
-            return {**record, "score": 0.0 if answers else None}
-        kept = clean(answer.text)
-        return {
-            **record,
-            "response": answer.text,
-            "response_clean": kept,
-            "parsed": exact.normalize(kept),
-            "parse_status": _parse_status(answer, kept),
-            "score": exact.score(kept, answers) if answers else None,
-        }
+        asked = row[COLUMN]
+        topic = self.topic(asked["benchmark"])
+        kept = {field.name: asked.get(field.name) for field in ITEM} | {"preset": topic.preset}
+        item = None if asked.get("row_hash") is None else from_column(asked)
+        return {**kept, **topic.read(item, answer, row["key"], sampling.seed)}
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
-        """Return the benchmark's score with its interval, and by group."""
-        return {"scores": {self.settings.benchmark: summarize_scores(self.settings.rule, results)}}
+        """Return each benchmark's score with its interval, and by group."""
+        return {"scores": summarize(results, self.headlines)}
 
     @property
     def title(self) -> str:
         """The headline of the report."""
-        return f"Answers: {self.settings.benchmark}"
+        return f"Answers: {', '.join(self.headlines)}"
 
     def shown(self, row: Mapping[str, Any]) -> Lines:
         """Show the question, the answer, and the gold answers where they are known."""
         lines = [("question", row["question"]), ("answer", row["response"] or "(nothing)")]
-        return [*lines, ("gold", " / ".join(row["answers"]))] if row["answers"] else lines
+        if row["choices"]:
+            lines.insert(1, ("options", ", ".join(f"{chr(65 + i)}. {one}" for i, one in enumerate(row["choices"]))))
+        if row["parsed"] is not None and row["parsed"] != row["response"]:
+            lines.append(("read as", row["parsed"]))
+        return [*lines, ("gold", " / ".join(dict.fromkeys(row["answers"])))] if row["answers"] else lines
 
     def summarized(self, columns: Sequence[str]) -> Sequence[str]:
         """Look at scores, at how answers ended, and at the groups."""
-        group_by = self.settings.group_by
-        return ["score", "error", "finish_reason", *([kept_name(columns, group_by)] if group_by else [])]
+        return NEEDED
 
     def narrow(self, results: pa.Table) -> pa.Table:
         """Keep each row's score, and what is counted beside it."""
-        group_by = self.settings.group_by
-        return scored(
-            results["score"],
-            is_failed=results["error"].is_valid(),
-            is_truncated=pc.equal(results["finish_reason"], "length"),
-            group=results[kept_name(results.column_names, group_by)] if group_by else None,
-        )
+        return narrowed(results, {name for name, one in self.headlines.items() if one.total != "mean"})
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Say which rows have a full score."""
         return [None if score is None else score == 1.0 for score in results["score"].to_pylist()]
-
-
-def gold_answers(value: Any) -> list[str] | None:
-    """Return a row's gold answers as a list: given as one string or as a list, or not at all."""
-    if value is None:
-        return None
-    answers = [value] if not isinstance(value, list | tuple) else [one for one in value if one is not None]
-    return [str(one) for one in answers]
-
-
-def _parse_status(answer: Answer, kept: str) -> str:
-    if answer.finish == "length":
-        return "truncated"
-    return "ok" if kept else "empty"

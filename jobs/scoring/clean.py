@@ -36,7 +36,7 @@ def after_marker(text: str, marker: str | None) -> str:
 
 def _without(text: str, opening: str, closing: str) -> str:
     """Cut out each stretch from an opening tag to the next closing one."""
-    pieces = []
+    pieces: list[str] = []
     while True:
         before, found, rest = text.partition(opening)
         _, closed, after = rest.partition(closing)

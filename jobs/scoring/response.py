@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.scoring.clean import REASONING, after_marker, clean
+from jobs.scoring.options.guess import guessed
+from jobs.scoring.options.letters import letters_of
 from jobs.scoring.rule import Gold, Verdict
 from jobs.scoring.rules import RULES
 
@@ -22,6 +24,8 @@ class Reading:
         marker: The answer is what follows the last of these, whatever its case, where the prompt has asked for one.
         reasoning: What opens and closes a model's reasoning.
         end_tokens: What may stand at the end of stored responses.
+        guess_as: The seed and the row's name by which a random option is taken where none could be read, as some
+            official rules do; None leaves such answers wrong. The status says `failed` either way.
     """
 
     rule: str
@@ -29,10 +33,11 @@ class Reading:
     marker: str | None = None
     reasoning: tuple[str, str] = REASONING
     end_tokens: Sequence[str] = ()
+    guess_as: tuple[int, str] | None = None
 
-    def with_marker(self, marker: str | None) -> "Reading":
-        """Return it with the marker that one question's prompt has asked for."""
-        return replace(self, marker=marker)
+    def of_row(self, marker: str | None, guess_as: tuple[int, str] | None) -> "Reading":
+        """Return it for one row: with the marker that its prompt has asked for, and how to guess its answer."""
+        return replace(self, marker=marker, guess_as=guess_as)
 
 
 def read_response(response: str, gold: Gold | None, reading: Reading, *, is_truncated: bool) -> dict[str, Any]:
@@ -51,6 +56,9 @@ def read_response(response: str, gold: Gold | None, reading: Reading, *, is_trun
     answer = after_marker(kept, reading.marker)
     known = gold or Gold(())
     verdict = RULES[reading.rule](answer, known)
+    if reading.guess_as is not None and known.choices:
+        seed, name = reading.guess_as
+        verdict = guessed(verdict, known, run_seed=seed, sample_id=name, options=letters_of(known.choices))
     return {
         "response": response,
         "response_clean": kept,

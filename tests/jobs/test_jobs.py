@@ -9,11 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 from jobs.caption import CaptionSettings
 from jobs.vqa import VqaSettings
 from models.types import Answer, BadRequest, Sampling
+from pipeline.columns import ERROR
 from tests.jobs.summaries import summary_of
 
 SAMPLING = Sampling(seed=7, max_new_tokens=9)
 ROW = {"key": "a", "shard": "s", "index": 0, "images": (b"1", b"2"), "place": "Rome", "year": 1960}
-QUESTION = {"key": "a", "shard": "s", "index": 0, "images": (b"1",), "question": "what shape?", "answers": "circle"}
+QUESTION = {"key": "a", "shard": "s", "index": 0, "images": (b"1",), "question": "what shape?", "answers": ["circle"]}
+TYPES = {"images": pa.list_(pa.large_binary()), "answers": pa.list_(pa.string()), "error": ERROR}
 
 
 def answer(text, finish="stop"):
@@ -26,6 +28,14 @@ def caption(**settings):
 
 def vqa(**settings):
     return VqaSettings(kind="vqa", **settings).build()
+
+
+def taken(job, row):
+    """Take a row as the job's steps get it from its reader."""
+    columns = {**row, "error": None}
+    table = pa.table({name: pa.array([value], TYPES.get(name)) for name, value in columns.items()})
+    [adapted] = job.adapt("", table).to_pylist()
+    return {**adapted, "images": row["images"]}
 
 
 def only(job, row):
@@ -46,7 +56,7 @@ def test_a_caption_asks_the_prompt_after_the_rows_images():
 
 
 def test_jobs_that_read_ask_once_with_the_sampling_they_are_given_and_draw_nothing():
-    for job, row in ((caption(), ROW), (vqa(), QUESTION)):
+    for job, row in ((caption(), ROW), (vqa(), taken(vqa(), QUESTION))):
         assert only(job, row).sampling == SAMPLING
         assert (job.sampling, job.picture, job.check) == (Sampling(), None, None)
 
@@ -93,74 +103,124 @@ def test_captions_are_scored_where_a_reference_is_known():
 
 
 def test_a_question_is_asked_as_it_stands():
-    assert asked(only(vqa(), QUESTION)) == "what shape?"
+    assert asked(only(vqa(), taken(vqa(), QUESTION))) == "what shape?"
 
 
 def test_a_question_without_an_image_is_asked_as_text():
-    request = only(vqa(), {**QUESTION, "images": ()})
+    request = only(vqa(), taken(vqa(), {**QUESTION, "images": ()}))
     assert request.messages == [{"role": "user", "content": [{"type": "text", "text": "what shape?"}]}]
 
 
 def test_a_benchmarks_wording_goes_around_the_question():
     job = vqa(prompt="{question}\nAnswer in one word.")
-    assert asked(only(job, QUESTION)) == "what shape?\nAnswer in one word."
+    assert asked(only(job, taken(job, QUESTION))) == "what shape?\nAnswer in one word."
     assert list(job.required) == ["question", "answers"]
 
 
 @pytest.mark.parametrize("question", [None, "", "  "])
 def test_a_row_without_a_question_is_an_error_row(question):
     with pytest.raises(BadRequest, match="column `question`"):
-        only(vqa(), {**QUESTION, "question": question})
+        only(vqa(), taken(vqa(), {**QUESTION, "question": question}))
 
 
 def test_a_vqa_record_keeps_every_step_of_reading_the_response():
-    record = vqa().record(QUESTION, answer("<think>round</think> Circle. "), 0, SAMPLING)
+    job = vqa(group_by="shard", cluster_by="shard")
+    record = job.record(taken(job, QUESTION), answer("<think>round</think> Circle. "), 0, SAMPLING)
+    hashes = {name: record.pop(name) for name in ("row_hash", "image_hash")}
+    assert all(len(found) == 32 for found in hashes.values())
     assert record == {
+        "benchmark": "vqa",
         "question": "what shape?",
+        "context": "",
         "answers": ["circle"],
+        "choices": [],
+        "groups": [{"name": "shard", "value": "s"}],
+        "cluster": "s",
+        "facts": "{}",
+        "preset": None,
         "response": "<think>round</think> Circle. ",
         "response_clean": "Circle.",
         "parsed": "circle",
         "parse_status": "ok",
         "score": 1.0,
         "rule": "exact/nocase_nopunct",
+        "other_scores": [],
+        "choice_logprobs": None,
     }
 
 
+def test_equal_rows_have_equal_hashes_and_others_do_not():
+    def hashes(**values):
+        record = vqa().record(taken(vqa(), {**QUESTION, **values}), None, 0, SAMPLING)
+        return record["row_hash"], record["image_hash"]
+
+    row, images = hashes()
+    assert hashes(key="b", shard="t") == (row, images)
+    assert hashes(question="what size?") == (hashes(question="what size?")[0], images)
+    assert hashes(question="what size?")[0] != row != hashes(answers=["cir", "cle"])[0]
+    assert hashes(images=(b"2",)) != (row, images)
+    assert hashes(images=(b"12",))[1] != hashes(images=(b"1", b"2"))[1]
+    assert hashes(images=())[1] is None
+
+
+def test_options_of_own_rows_are_read_and_scored_by_their_letter():
+    job = vqa(rule="mcq/prefetch")
+    for choices in (["red", "blue"], '["red", "blue"]', "['red', 'blue']"):
+        record = job.record(taken(job, {**QUESTION, "choices": choices, "answers": ["B"]}), answer("blue"), 0, SAMPLING)
+        assert (record["choices"], record["parsed"], record["score"]) == (["red", "blue"], "B", 1.0)
+
+
+def test_options_that_are_no_list_cost_their_row():
+    row = taken(vqa(), {**QUESTION, "choices": "open('x').read()"})
+    assert (row["error"]["stage"], row["error"]["type"]) == ("adapt", "BadRow")
+    assert vqa().record(row, None, 0, SAMPLING)["benchmark"] == "vqa"
+
+
+def test_an_answer_that_cannot_be_read_is_wrong_or_guessed_by_the_rows_own_seed():
+    def record(**settings):
+        job = vqa(rule="mcq/prefetch", **settings)
+        rows = [{**QUESTION, "key": str(n), "choices": ["red", "blue"], "answers": ["B"]} for n in range(20)]
+        return [job.record(taken(job, row), answer("no idea"), 0, Sampling(seed=n)) for n, row in enumerate(rows)]
+
+    assert {one["score"] for one in record()} == {0.0}
+    assert {one["score"] for one in record(fallback="random")} == {0.0, 1.0}
+    assert record(fallback="random") == record(fallback="random")
+    assert {one["parse_status"] for one in record(fallback="random")} == {"failed"}
+
+
 def test_a_failed_row_scores_nought():
-    record = vqa().record(QUESTION, None, 0, SAMPLING)
+    record = vqa().record(taken(vqa(), QUESTION), None, 0, SAMPLING)
     assert record["score"] == 0.0
     assert record.get("response") is None
 
 
 def test_a_row_without_gold_answers_has_no_score():
-    assert vqa().record({**QUESTION, "answers": None}, answer("circle"), 0, SAMPLING)["score"] is None
-    assert vqa().record({**QUESTION, "answers": []}, None, 0, SAMPLING)["score"] is None
+    assert vqa().record(taken(vqa(), {**QUESTION, "answers": None}), answer("circle"), 0, SAMPLING)["score"] is None
+    assert vqa().record(taken(vqa(), {**QUESTION, "answers": []}), None, 0, SAMPLING)["score"] is None
 
 
 @pytest.mark.parametrize(
     ("text", "finish", "status"), [("yes", "stop", "ok"), (" ", "stop", "empty"), ("yes", "length", "truncated")]
 )
 def test_the_parse_status_says_how_the_answer_ended(text, finish, status):
-    assert vqa().record(QUESTION, answer(text, finish), 0, SAMPLING)["parse_status"] == status
+    assert vqa().record(taken(vqa(), QUESTION), answer(text, finish), 0, SAMPLING)["parse_status"] == status
 
 
 def test_records_fit_the_jobs_schema():
-    for job, row in ((caption(), ROW), (vqa(), QUESTION)):
+    for job, row in ((caption(), ROW), (vqa(), taken(vqa(), QUESTION))):
         records = [job.record(row, answer("circle"), 0, SAMPLING), job.record(row, None, 0, SAMPLING)]
         assert pa.Table.from_pylist(records, schema=job.schema).num_rows == 2
 
 
 def test_accuracy_is_also_given_by_group():
     job = vqa(benchmark="easy-vqa", group_by="kind")
-    results = pa.table(
-        {
-            "score": [1.0, 0.0, 1.0],
-            "error": pa.array([None, {"stage": "decode"}, None]),
-            "finish_reason": ["stop", "error", "stop"],
-            "kind": ["a", "a", "b"],
-        }
-    )
+    rows = [taken(job, {**QUESTION, "kind": kind, "shard": str(n)}) for n, kind in enumerate("aab")]
+    answers = [answer("circle"), None, answer("circle")]
+    records = [job.record(row, given, 0, SAMPLING) for row, given in zip(rows, answers, strict=True)]
+    results = pa.Table.from_pylist(records, schema=job.schema)
+    results = results.append_column("error", pa.array([None, {"stage": "decode"}, None], ERROR))
+    results = results.append_column("finish_reason", pa.array(["stop", "error", "stop"]))
+    results = results.append_column("key", pa.array(["x", "y", "z"]))
     score = summary_of(job, results)["scores"]["easy-vqa"]
     assert (score["n"], score["failed"], score["rule"]) == (3, 1, "exact/nocase_nopunct")
     assert score["by"]["a"]["score"] == 0.5
@@ -185,8 +245,16 @@ def test_the_page_shows_a_caption_beside_its_reference():
 
 
 def test_the_page_shows_a_question_its_answer_and_all_gold_answers():
-    row = {"question": "what?", "response": "a dog", "answers": ["dog", "puppy"]}
+    row = {"question": "what?", "response": "a dog", "parsed": "a dog", "choices": [], "answers": ["dog", "puppy"]}
     assert vqa().shown(row) == [("question", "what?"), ("answer", "a dog"), ("gold", "dog / puppy")]
+    chosen = {**row, "response": "It is B.", "parsed": "B", "choices": ["a cat", "a dog"], "answers": ["B"]}
+    assert vqa().shown(chosen) == [
+        ("question", "what?"),
+        ("options", "A. a cat, B. a dog"),
+        ("answer", "It is B."),
+        ("read as", "B"),
+        ("gold", "B"),
+    ]
 
 
 def test_rows_without_gold_are_neither_right_nor_wrong():

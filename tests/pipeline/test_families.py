@@ -54,8 +54,9 @@ def answered(
     processor = load_processor(checkpoint, text_only=text_only)
     model = load_model(checkpoint, device="cpu", text_only=text_only)
     thread = EngineThread(Engine(model, slots=3, max_length=512), EngineSequence)
-    generate = Generate(Answerer(thread, processor), JOB, SAMPLING, "tiny", SCHEMA)
-    block = Preprocess(processor, JOB, SAMPLING)(read_rows(rows, schema=SCHEMA))
+    taken = JOB.adapt("", read_rows(rows, schema=SCHEMA))
+    generate = Generate(Answerer(thread, processor), JOB, SAMPLING, "tiny", taken.schema)
+    block = Preprocess(processor, JOB, SAMPLING)(taken)
     return list(asyncio.run(generate(block)).to_pylist()), model.image_cache.num_encoded
 
 
@@ -69,7 +70,8 @@ def test_rows_with_none_one_and_several_images_share_a_unit(checkpoint: str) -> 
     for row, out in zip(rows, table, strict=True):
         if out["error"] is None:
             sampling = replace(SAMPLING, seed=row_seed(SAMPLING.seed, row["key"]))
-            [alone] = ask(checkpoint, JOB.requests(row | {"images": tuple(row["images"])}, sampling))
+            [taken] = JOB.adapt("", read_rows([row], schema=SCHEMA)).to_pylist()
+            [alone] = ask(checkpoint, JOB.requests(taken | {"images": tuple(row["images"])}, sampling))
             assert tuple(out["output_token_ids"]) == alone.token_ids
             assert (out["prompt_tokens"], out["image_tokens"]) == (alone.prompt_tokens, alone.image_tokens)
 

@@ -11,7 +11,7 @@ from jobs.scoring.clean import REASONING, after_marker, clean
 from jobs.scoring.options.guess import guessed
 from jobs.scoring.options.letters import letters_of
 from jobs.scoring.rule import Gold, Verdict
-from jobs.scoring.rules import RULES
+from jobs.scoring.rules import CAPTIONS, KEPT, RULES
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,10 @@ def read_response(response: str, gold: Gold | None, reading: Reading, *, is_trun
     verdict = RULES[reading.rule](answer, known)
     if reading.guess_as is not None and known.choices:
         seed, name = reading.guess_as
-        verdict = guessed(verdict, known, run_seed=seed, sample_id=name, options=letters_of(known.choices))
+        letters = letters_of(known.choices)
+        # MathVista's gold answers are the options' texts.
+        options = known.choices if known.answers and known.answers[0] not in letters else letters
+        verdict = guessed(verdict, known, run_seed=seed, sample_id=name, options=options)
     return {
         "response": response,
         "response_clean": kept,
@@ -100,8 +103,8 @@ def no_response(gold: Gold | None, reading: Reading) -> dict[str, Any]:
 
 
 def has_row_scores(rule: str) -> bool:
-    """Whether a rule gives each row a score; captions only have one together."""
-    return not rule.startswith("captions/")
+    """Whether a rule gives each row a score of its own."""
+    return rule not in (CAPTIONS, KEPT)
 
 
 def _others(answer: str, gold: Gold | None, rules: Sequence[str]) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ from jobs.scoring.rule import Gold, Rule, Verdict
 
 
 def _kept(response: str, gold: Gold) -> Verdict:
-    """Keep a caption as it is: captions have a score only all together, since words count by how rare they are."""
+    """Keep the response as it is: captions have a score only all together, and programs only once they have run."""
     return Verdict(response, "ok" if response else "empty", None)
 
 
 CAPTIONS = "captions/coco"
+KEPT = "text/kept"
 # The likeliest of given continuations is the answer: nothing is written, and no text is read.
 LIKELIHOOD = ("likelihood/sum", "likelihood/per_character")
 # Nothing here scores it: HumanEval's programs would have to be run.

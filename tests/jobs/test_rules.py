@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.benchmarks.table import BENCHMARKS
 from jobs.scoring.clean import after_marker, clean
 from jobs.scoring.response import Reading, no_response, read_response
 from jobs.scoring.rule import Gold
-from jobs.scoring.rules import RULES
+from jobs.scoring.rules import NAMES, RULES
 
 FACTS = {
     "dataset": "IIIT5K",
@@ -53,7 +54,9 @@ def test_a_rule_has_an_answer_to_anything_and_it_is_always_the_same(rule, gold):
         assert RULES[rule](response, gold) == verdict
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in ("math/math_verify", "captions/coco")])
+@pytest.mark.parametrize(
+    "rule", [rule for rule in RULES if rule not in ("math/math_verify", "captions/coco", "text/kept")]
+)
 def test_what_cannot_be_read_scores_nothing(rule):
     gold = suited(GOLDS["an option"], rule)
     failed = [RULES[rule](response, gold) for response in RESPONSES]
@@ -112,3 +115,9 @@ def test_other_tags_and_end_tokens_of_stored_responses_can_be_named():
 )
 def test_the_answer_is_what_follows_the_last_marker_whatever_its_case(text, found):
     assert after_marker(text, "FINAL ANSWER:") == found
+
+
+def test_every_data_set_names_rules_that_there_are():
+    named = {rule for benchmark in BENCHMARKS.values() for rule in (benchmark.rule, *benchmark.other_rules)}
+    assert named <= set(NAMES)
+    assert {rule for benchmark in BENCHMARKS.values() for rule in benchmark.other_rules} <= set(RULES)

@@ -85,10 +85,10 @@ def _demo(asked: argparse.Namespace) -> int:
 
 
 def _compare(asked: argparse.Namespace) -> int:
-    from jobs.config import output_at
     from jobs.evaluation import compare, words
+    from jobs.evaluation.files import output_reached
 
-    sides = [output_at(uri, asked.overrides) for uri in (asked.a, asked.b)]
+    sides = [output_reached(uri, asked.overrides) for uri in (asked.a, asked.b)]
     found = compare.compare(sides[0], sides[1], asked.benchmark)
     if asked.json:
         compare.write_json(asked.json, sides[0], sides[1], found)
@@ -100,8 +100,8 @@ def _compare(asked: argparse.Namespace) -> int:
 
 
 def _submit(asked: argparse.Namespace) -> int:
-    from jobs.config import output_at
     from jobs.evaluation import submit, words
+    from jobs.evaluation.files import output_reached
 
     if asked.check:
         dataset, ids = _checked_alone(asked)
@@ -109,7 +109,7 @@ def _submit(asked: argparse.Namespace) -> int:
         return 0
     if asked.output is None or asked.file is None:
         raise ConfigError("the command line", ["submit: found no OUTPUT or no FILE, expected both, or --check FILE"])
-    output = output_at(asked.output, asked.overrides)
+    output = output_reached(asked.output, asked.overrides)
     written = submit.submit(
         output, asked.file, benchmark=asked.benchmark, ids=asked.ids, allow_missing=asked.allow_missing
     )

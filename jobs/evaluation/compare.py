@@ -78,6 +78,7 @@ class Comparison:
         losses: Where B scores lower.
         ties: Where both score the same.
         lost: The keys of the first losses.
+        tokenizer: What parted the words of captions; null elsewhere.
         detectable: The smallest true difference that so many rows would show in 8 of 10 cases; null without an error.
     """
 
@@ -100,6 +101,7 @@ class Comparison:
     losses: int
     ties: int
     lost: tuple[str, ...]
+    tokenizer: str | None
     detectable: float | None
 
 
@@ -190,6 +192,7 @@ def _comparison(rows: Aligned, paired: Paired, test: str, p: float, p_holm: floa
         losses=losses,
         ties=ties,
         lost=tuple(lost),
+        tokenizer=paired.tokenizer,
         detectable=None if found.error is None else detectable_difference(found.error),
     )
 

@@ -1,31 +1,46 @@
-"""Single files by uri, wherever they stand: what somebody names on the command line, read and written whole."""
+"""What the command line names: outputs, and single files that are read and written whole, wherever they stand."""
 
 import posixpath
+from collections.abc import Sequence
 
-from pipeline.storage.store import StorageSettings, Store
+from jobs.config import output_at
+from pipeline.settings import ConfigError
+from pipeline.storage.store import Store
 
 
-def write_file(uri: str, data: bytes, storage: StorageSettings | None = None) -> str:
+def output_reached(uri: str, overrides: Sequence[str]) -> Store:
+    """Return an output, reached as overrides of `write.storage` say.
+
+    Raises:
+        ConfigError: An override is none, or of another setting.
+    """
+    if others := [override for override in overrides if not override.startswith("write.storage.")]:
+        faults = [f"override {override!r}: only write.storage.* is looked at here" for override in others]
+        raise ConfigError("the command line", faults)
+    return output_at(uri, overrides)
+
+
+def write_file(uri: str, data: bytes) -> str:
     """Write a file in one step, over an earlier one; return its full uri.
 
     Raises:
         StorageError: It cannot be written.
     """
-    store, name = _place(uri, storage)
+    store, name = _place(uri)
     store.replace(name, data)
     return store.name(name)
 
 
-def read_file(uri: str, storage: StorageSettings | None = None) -> bytes:
+def read_file(uri: str) -> bytes:
     """Read a file whole.
 
     Raises:
         StorageError: It cannot be read.
     """
-    store, name = _place(uri, storage)
+    store, name = _place(uri)
     return store.read(name)
 
 
-def _place(uri: str, storage: StorageSettings | None) -> tuple[Store, str]:
+def _place(uri: str) -> tuple[Store, str]:
     folder, name = posixpath.split(uri)
-    return Store(folder or ".", storage or StorageSettings()), name
+    return Store(folder or "."), name

@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from jobs.benchmarks.special import ROTATIONS
+from jobs.benchmarks.table import BENCHMARKS
 from jobs.evaluation.align import Aligned
 from jobs.report.results import ReportError
-
-# Data sets whose questions come once for each rotation of their options.
-CIRCULAR = "mmbench"
+from jobs.scoring.captions.metrics import CaptionScores, caption_metrics
+from jobs.scoring.response import has_row_scores
 
 Counted = Literal["row", "question", "image"]
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,62 +34,101 @@ class Paired:
         b: The second's.
         clusters: By what they hang together; None where each stands for itself.
         unscored: Rows without a score on both sides.
+        tokenizer: What parted the words of captions; only with `ptb` are they those of published numbers.
     """
 
     counted: Counted
     keys: Sequence[str]
-    a: NDArray[np.float64]
-    b: NDArray[np.float64]
+    a: Numbers
+    b: Numbers
     clusters: Sequence[str] | None
     unscored: int
+    tokenizer: str | None = None
 
 
 def pair(rows: Aligned) -> Paired:
     """Put the scores of one benchmark side by side.
 
+    POPE is compared by right and wrong answers, not by F1; captions by each image's CIDEr-D, with words as rare as they
+    are in the references of the whole set, which are the same on both sides.
+
     Raises:
         ReportError: No row has a score, or one has it on one side only.
     """
-    is_scored = _scored(rows)
-    a, b = rows.a.filter(is_scored), rows.b.filter(is_scored)
-    keys: list[str] = a["key"].to_pylist()
-    paired = Paired("row", keys, _numbers(a), _numbers(b), _clusters(a["cluster"], keys), len(is_scored) - len(keys))
-    return _by_question(paired) if rows.dataset.startswith(CIRCULAR) else paired
+    if not has_row_scores(rows.rule):
+        return _by_image(rows)
+    a, b = _scores(rows.a), _scores(rows.b)
+    is_scored = _scored(rows, a, b)
+    keys: list[str] = rows.a["key"].filter(is_scored).to_pylist()
+    clusters = rows.a["cluster"].filter(is_scored).to_pylist()
+    unscored = len(is_scored) - len(keys)
+    if rows.dataset in BENCHMARKS and BENCHMARKS[rows.dataset].total == "circular":
+        return _by_question(keys, clusters, a[is_scored], b[is_scored], unscored)
+    return Paired("row", keys, a[is_scored], b[is_scored], _named(clusters, keys), unscored)
 
 
-def _scored(rows: Aligned) -> pa.ChunkedArray:
+def _scores(rows: pa.Table) -> Numbers:
+    """Return each row's score; not a number where there is nothing to be right about.
+
+    A row that could not even be read is wrong where others have gold answers, as it is in reports.
+    """
+    scores = np.array(pc.fill_null(rows["score"], float("nan")), np.float64)
+    if np.isnan(scores).all():
+        return scores
+    is_lost = np.array(rows["row_hash"].is_null(), np.bool_)
+    return np.where(is_lost & np.isnan(scores), 0.0, scores)
+
+
+def _scored(rows: Aligned, a: Numbers, b: Numbers) -> NDArray[np.bool_]:
     """Say which rows have a score; hidden gold answers leave none on either side."""
-    is_scored = rows.a["score"].is_valid()
-    differ = pc.not_equal(is_scored, rows.b["score"].is_valid())
-    if keys := rows.a["key"].filter(differ).to_pylist():
+    is_scored: NDArray[np.bool_] = ~np.isnan(a)
+    differ = np.flatnonzero(is_scored != ~np.isnan(b))
+    if len(differ):
+        first = rows.a["key"][int(differ[0])]
         raise ReportError(
-            f"{rows.benchmark}: found {len(keys):,} rows with a score on one side only, the first is {keys[0]}; "
+            f"{rows.benchmark}: found {len(differ):,} rows with a score on one side only, the first is {first}; "
             "expected both outputs to be scored by the same version"
         )
-    if not pc.any(is_scored).as_py():
+    if not is_scored.any():
         raise ReportError(f"{rows.benchmark}: found no row with a score (rule {rows.rule}), expected gold answers")
     return is_scored
 
 
-def _clusters(column: pa.ChunkedArray, keys: Sequence[str]) -> list[str] | None:
+def _named(clusters: Sequence[str | None], keys: Sequence[str]) -> list[str] | None:
     """Name the cluster of each row; one that has none stands for itself."""
-    if column.null_count == len(column):
+    if not any(name is not None for name in clusters):
         return None
-    names = zip(column.to_pylist(), keys, strict=True)
-    return [f"row {key}" if name is None else f"cluster {name}" for name, key in names]
+    pairs = zip(clusters, keys, strict=True)
+    return [f"row {key}" if name is None else f"cluster {name}" for name, key in pairs]
 
 
-def _by_question(paired: Paired) -> Paired:
+def _by_question(keys: Sequence[str], clusters: Sequence[str | None], a: Numbers, b: Numbers, unscored: int) -> Paired:
     """Bring rotations together: a question is right only if each of them is."""
-    clusters = paired.clusters or paired.keys
-    a: dict[str, float] = {}
-    b: dict[str, float] = {}
-    for question, one, other in zip(clusters, paired.a.tolist(), paired.b.tolist(), strict=True):
-        a[question] = min(one, a.get(question, one))
-        b[question] = min(other, b.get(question, other))
-    keys = [question.partition(" ")[2] for question in a]
-    return Paired("question", keys, np.array([*a.values()]), np.array([*b.values()]), None, paired.unscored)
+    pairs = zip(clusters, keys, strict=True)
+    questions = [str(int(key) % ROTATIONS) if name is None else name for name, key in pairs]
+    right: dict[str, tuple[float, float]] = {}
+    for question, one, other in zip(questions, a.tolist(), b.tolist(), strict=True):
+        before = right.get(question, (one, other))
+        right[question] = min(one, before[0]), min(other, before[1])
+    together = np.array([*right.values()])
+    return Paired("question", [*right], together[:, 0], together[:, 1], None, unscored)
 
 
-def _numbers(rows: pa.Table) -> NDArray[np.float64]:
-    return np.asarray(rows["score"].to_numpy(), dtype=np.float64)
+def _by_image(rows: Aligned) -> Paired:
+    has_gold = pc.greater(pc.fill_null(pc.list_value_length(rows.a["answers"]), 0), 0)
+    a, b = rows.a.filter(has_gold), rows.b.filter(has_gold)
+    if not a.num_rows:
+        raise ReportError(f"{rows.benchmark}: found no image with reference captions, expected some to compare with")
+    keys: list[str] = a["key"].to_pylist()
+    one, other = _captions(a), _captions(b)
+    scores, others = (np.array([found.images[key].cider_d for key in keys]) for found in (one, other))
+    return Paired("image", keys, scores, others, None, rows.a.num_rows - len(keys), one.tokenizer)
+
+
+def _captions(rows: pa.Table) -> CaptionScores[str]:
+    keys = rows["key"].to_pylist()
+    captions = pc.fill_null(rows["response_clean"], "").to_pylist()
+    references = rows["answers"].to_pylist()
+    return caption_metrics(
+        dict(zip(keys, captions, strict=True)), dict(zip(keys, references, strict=True)), meteor=False
+    )

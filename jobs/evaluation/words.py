@@ -56,6 +56,12 @@ def _say_comparison(one: "Comparison", num_benchmarks: int) -> list[str]:
     ]
     if one.lost:
         lines.append(f"  lost first: {', '.join(one.lost[:LOSSES_SHOWN])}")
+    if one.counted == "image":
+        lines.append("  CIDEr-D by image, words as rare as in the references of the whole set")
+    if one.tokenizer == "fallback":
+        lines.append(
+            "  words parted by the fallback tokeniser, not as in published numbers (extra `captions` is missing)"
+        )
     if one.unscored:
         lines.append(f"  {one.unscored:,} rows have no score on either side")
     if one.a.presets != one.b.presets:

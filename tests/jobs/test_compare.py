@@ -75,6 +75,29 @@ def test_a_circular_question_counts_once_and_only_if_all_its_rotations_are_right
     assert (found.a.score, found.b.score, found.lost) == (1.0, 0.5, ("1",))
 
 
+def test_a_row_that_could_not_even_be_read_is_wrong_on_both_sides(outputs):
+    a, b = rows([1.0, 0.0, None]), rows([1.0, 1.0, None])
+    for side in (a, b):
+        side[2].update(FAILED, score=None, row_hash=None, answers=None)
+    (found,) = compare(*outputs(a, b))
+    assert (found.n, found.unscored, found.a.score) == (3, 0, pytest.approx(1 / 3))
+
+
+def test_captions_are_compared_by_each_images_cider(outputs):
+    references = [["a cat on a mat", "the cat sits"], ["a dog in the park", "one dog runs"], ["two red buses"]]
+    columns = {"benchmark": "coco_caption", "rule": "captions/coco"}
+    a, b = rows([None] * 3, **columns), rows([None] * 3, **columns)
+    for place, row in enumerate((*a, *b)):
+        row.update(answers=references[place % 3], response_clean=references[place % 3][0])
+    b[1]["response_clean"] = "a plane"
+    b[2]["response_clean"] = None
+    (found,) = compare(*outputs(a, b))
+    assert (found.counted, found.n, found.test) == ("image", 3, "bootstrap/paired")
+    assert (found.wins, found.losses, found.ties) == (0, 2, 1)
+    assert found.a.score > found.b.score > 0
+    assert found.tokenizer in ("ptb", "fallback")
+
+
 def test_several_benchmarks_are_corrected_for_their_number(outputs):
     a = rows([1.0] * 8 + [0.0] * 2) + rows([1.0] * 10, benchmark="pope", rule="pope/official")
     b = rows([0.0] * 8 + [1.0] * 2) + rows([0.0] * 10, benchmark="pope", rule="pope/official")
@@ -174,6 +197,11 @@ def test_the_command_says_the_difference_and_fails_below_its_threshold(outputs, 
     capsys.readouterr()
     assert main(["compare", a, b, "--threshold", "-0.01"]) == 1
     assert "fallen further than -1.00 allows: docvqa_val by -25.00" in capsys.readouterr().err
+
+
+def test_only_settings_that_reach_the_outputs_are_taken(tmp_path, capsys):
+    assert main(["compare", str(tmp_path), str(tmp_path), "job.rule=anls/rrc"]) == 2
+    assert "only write.storage.* is looked at here" in capsys.readouterr().err
 
 
 def test_a_refusal_is_one_line_and_a_failure(outputs, tmp_path, capsys):

@@ -57,7 +57,9 @@ def request_of(
     """
     if benchmark.images and not images and not benchmark.may_lack_images:
         raise BadRequest(f"found no image, expected one: {benchmark.key} asks about images")
-    content, shown = interleaved(said.text, images)
+    # Where a wording begins on a new line, it is the line after the images.
+    text = said.text if images else said.text.lstrip("\n")
+    content, shown = interleaved(text, images) if said.has_marks else (_after(text, images), tuple(images))
     return Request(
         messages=[{"role": "user", "content": content}],
         images=shown,
@@ -65,6 +67,10 @@ def request_of(
         preprocess=said.images if images else None,
         choices=tuple(item.facts.get("continuations", ())) if is_scored else (),
     )
+
+
+def _after(text: str, images: Sequence[bytes]) -> list[Mapping[str, Any]]:
+    return [*({"type": "image"} for _ in images), {"type": "text", "text": text}]
 
 
 def interleaved(text: str, images: Sequence[bytes]) -> tuple[list[Mapping[str, Any]], tuple[bytes, ...]]:

@@ -117,7 +117,7 @@ def _hint(item: Item) -> str:
 
 def _posed(item: Item) -> str:
     choices = [f"({chr(ord('A') + place)}) {choice}" for place, choice in enumerate(item.choices)]
-    return _joined(f"Question: {item.question}{_unit(item)}", *(["Choices:", *choices] if choices else []))
+    return "\n".join([f"Question: {item.question}{_unit(item)}", *(["Choices:", *choices] if choices else [])])
 
 
 def _unit(item: Item) -> str:

@@ -54,8 +54,11 @@ def wording(preset: str, benchmark: str, item: Item) -> Wording:
     Raises:
         ValueError: There is no such preset, or no such benchmark.
     """
-    asked = _WORDINGS[preset_of(preset, benchmark)][BENCHMARKS[benchmark].asked_as]
-    return Wording(asked.text(item), asked.max_new_tokens, asked.marker, asked.images)
+    used = preset_of(preset, benchmark)
+    known = BENCHMARKS[benchmark]
+    asked = _WORDINGS[used][known.asked_as]
+    has_marks = known.video is not None or len(known.images) > 1
+    return Wording(asked.text(item), asked.max_new_tokens, asked.marker, asked.images, has_marks)
 
 
 def fill(template: str, item: Item) -> str:

@@ -24,12 +24,15 @@ class Wording:
         max_new_tokens: The longest answer.
         marker: The answer is what follows the last of these, where the text has asked for one.
         images: What it wants of the images; None, or a setting that is None, leaves them as the run has them.
+        has_marks: Whether `<image k>` in the text is a mark. In a data set with one image a row it is mere text, which
+            some questions of MMStar hold.
     """
 
     text: str
     max_new_tokens: int
     marker: str | None = None
     images: ImageSettings | None = None
+    has_marks: bool = True
 
 
 class Asked(NamedTuple):

@@ -11,9 +11,10 @@ from jobs.scoring.options.letters import status_of
 from jobs.scoring.options.math import extract
 from jobs.scoring.rule import Gold, Verdict
 
-# The package's reader of plain expressions hands arithmetic to Python. Here it gets numbers only, which it reads itself
-# (`5.` is no LaTeX to it); whatever comes from a model and has an operator in it is read as LaTeX or not at all.
-_NUMBER = re.compile(r"[0-9., ]+")
+# The package's reader of plain expressions hands arithmetic to Python to evaluate, but reads numbers itself (`5.` is no
+# LaTeX to it). So it is not given what has an operator between digits: that is read as LaTeX or not at all.
+_OPERATORS = r"+\-*×/^()÷"
+_ARITHMETIC = re.compile(rf"\d[\d.\s{_OPERATORS}]*[{_OPERATORS}][\d.\s{_OPERATORS}]")
 
 
 class MathVerifyMissing(ImportError):
@@ -38,7 +39,7 @@ def is_equivalent(prediction: str, gold: str) -> bool:
 def _read(latex: str) -> list[object]:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
-    readers = [LatexExtractionConfig(), *([ExprExtractionConfig()] if _NUMBER.fullmatch(latex) else [])]
+    readers = [LatexExtractionConfig(), *([] if _ARITHMETIC.search(latex) else [ExprExtractionConfig()])]
     return list(parse(f"${latex}$", readers))
 
 

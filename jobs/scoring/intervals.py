@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from scipy.special import stdtrit
+from jobs.scoring.distributions import student_point
 
 # The 97.5 % point of the normal distribution, for two-sided 95 % intervals.
 Z_95 = 1.959963984540054
@@ -55,5 +55,5 @@ def student(mean: float, error: float, degrees: int) -> Interval:
     """
     if degrees < 1:
         raise ValueError(f"found {degrees} degrees of freedom, expected 1 or more: two rows, or two clusters of rows")
-    half = float(stdtrit(degrees, 0.975)) * error
+    half = student_point(degrees, 0.975) * error
     return Interval(mean - half, mean + half)

@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, ndtri, stdtr
 
+from jobs.scoring.distributions import coin_share, normal_point, student_share
 from jobs.scoring.intervals import student, wilson
 
 Numbers: TypeAlias = NDArray[np.float64]
@@ -132,7 +132,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, clusters: Sequence[Ha
     interval = student(mean, error, degrees)
     # Differences that are all alike leave nothing to chance.
     t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
-    return Difference(mean, error, *interval, t, float(2 * stdtr(degrees, -abs(t))), n)
+    return Difference(mean, error, *interval, t, 2 * student_share(degrees, -abs(t)), n)
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
@@ -147,7 +147,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     if not (_is_right_or_wrong(_numbers(first)) and _is_right_or_wrong(_numbers(second))):
         raise ValueError("found scores other than 0 and 1, expected only these: McNemar's test counts right and wrong")
     counts = tally(first, second)
-    tail = float(bdtr(min(counts.wins, counts.losses), counts.wins + counts.losses, 0.5))
+    tail = coin_share(min(counts.wins, counts.losses), counts.wins + counts.losses)
     return McNemar(counts.wins, counts.losses, min(1.0, 2 * tail))
 
 
@@ -213,7 +213,7 @@ def detectable_difference(error: float, *, level: float = 0.05, power: float = 0
 
     (z of 1 - level/2 plus z of power) times the standard error of the paired difference: Miller (2024), section 5.
     """
-    return float(ndtri(1 - level / 2) + ndtri(power)) * error
+    return (normal_point(1 - level / 2) + normal_point(power)) * error
 
 
 def _numbers(scores: ArrayLike) -> Numbers:

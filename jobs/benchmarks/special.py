@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from jobs.benchmarks.benchmark import Total
 from jobs.scoring.answers.yes_no import YesNo, pope_metrics
 from jobs.scoring.captions.metrics import caption_metrics
+from jobs.scoring.options.mmbench import ROTATION, Rotation, circular, question_of
 from jobs.scoring.statistics import bootstrap, estimate
 
 # Bootstrap intervals come out the same every time.
 SEED = 0
-# MMBench numbers the rotations of a question a million apart.
-ROTATIONS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,15 @@ def headline(rows: pa.Table, wanted: Headline) -> dict[str, Any]:
 
 
 def questions(rows: pa.Table) -> pa.Table:
-    """Return one row for each question of MMBench: right only if every rotation is, and counted as its first one is."""
+    """Return one row for each question of MMBench: right only if every rotation is, and counted as its first one is.
+
+    As in VLMEvalKit e8e78f0 a question whose first rotation is not there is left out.
+    """
     together: dict[int, list[dict[str, Any]]] = {}
     for row in rows.to_pylist():
-        together.setdefault(_index(row) % ROTATIONS, []).append(row)
-    merged = [_merged(sorted(together[number], key=_index)) for number in sorted(together)]
+        together.setdefault(question_of(_index(row)), []).append(row)
+    whole = [sorted(together[number], key=_index) for number in sorted(together)]
+    merged = [_merged(rotations) for rotations in whole if _index(rotations[0]) < ROTATION]
     table = pa.Table.from_pylist(merged, schema=_plain(rows.schema))
     # Each question stands for itself now.
     nothing = pa.nulls(table.num_rows, pa.int64())
@@ -97,9 +100,11 @@ def _index(row: Mapping[str, Any]) -> int:
 
 
 def _circular(rows: pa.Table) -> dict[str, Any]:
-    listed = [row for row in rows.to_pylist() if row["score"] is not None]
-    first = [row["score"] for row in listed if _index(row) < ROTATIONS]
-    metrics = {"vanilla": _mean(first), "all_rows": _mean([row["score"] for row in listed])}
+    scored = [Rotation(_index(row), row["score"]) for row in rows.to_pylist() if row["score"] is not None]
+    if not any(row.index < ROTATION for row in scored):
+        return {}
+    found = circular(scored)
+    metrics = {"vanilla (first rotation)": found.first_rotation.score, "all rows": found.all_rows.score}
     return {"metric": "every rotation right", "metrics": metrics}
 
 

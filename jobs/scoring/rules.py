@@ -19,4 +19,7 @@ LIKELIHOOD = ("likelihood/sum", "likelihood/per_character")
 # Nothing here scores it: HumanEval's programs would have to be run.
 KEPT = "text/kept"
 RULES: Mapping[str, Rule] = {**ANSWERS, **OPTIONS, CAPTIONS: _kept, KEPT: _kept}
-NAMES = (*RULES, *LIKELIHOOD)
+# It stops an expression that takes too long by a signal, which only a process's main thread can have.
+MAIN_THREAD_ONLY = "math/math_verify"
+# What a run can score its answers by as it writes them; `triptych score` knows all.
+NAMES = (*(rule for rule in RULES if rule != MAIN_THREAD_ONLY), *LIKELIHOOD)

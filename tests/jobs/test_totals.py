@@ -135,7 +135,7 @@ def test_a_question_is_right_only_if_every_rotation_is():
     ]
     found = totals(rows, "circular")
     assert (found["score"], found["n"], found["interval"]) == (0.5, 2, "wilson")
-    assert found["metrics"] == {"vanilla": 1.0, "all_rows": 0.8}
+    assert found["metrics"] == {"vanilla (first rotation)": 1.0, "all rows": 0.8}
     assert {cell: part["score"] for cell, part in found["by"].items()} == {"c3": 1.0, "c4": 0.0}
 
 

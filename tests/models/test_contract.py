@@ -3,7 +3,10 @@
 import io
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from models.types import BadRequest, CheckpointError
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
 ROOT = Path(__file__).parents[2]
-FAMILIES = {"aria": tiny_aria, "mllama": tiny_mllama, "emu3": tiny_emu3}
+FAMILIES: dict[str, Callable[..., Path]] = {"aria": tiny_aria, "mllama": tiny_mllama, "emu3": tiny_emu3}
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES.values()), ids=list(FAMILIES))
@@ -118,7 +121,75 @@ def test_a_model_loaded_without_what_images_need_refuses_them(checkpoint: str) -
         processor.prepare(about(photograph(9, 9, 1)))
 
 
+def choosing() -> list[Request]:
+    """Return the requests with choices of one token, of several, of unlike lengths, with blanks and control tokens."""
+    choices = [
+        ("yes", "no"),
+        (" circle", " triangle", " square"),
+        ("A",),
+        ("\n\nred", "green, not <|eot_id|> red", "A"),
+    ]
+    return [replace(one, choices=choices[i % 4]) for i, one in enumerate(requests(temperature=1.0))]
+
+
+@pytest.mark.parametrize("slots", [1, 3, 64])
+def test_choices_are_scored_alike_alone_and_in_company(checkpoint: str, slots: int) -> None:
+    mixed = [one for pair in zip(choosing(), requests(), strict=True) for one in pair]
+    together = ask(checkpoint, mixed, slots=slots)
+    assert together == [ask(checkpoint, [one])[0] for one in mixed]  # to the last bit
+    for request, answer in zip(mixed, together, strict=True):
+        assert len(answer.choice_logprobs) == len(answer.choice_tokens) == len(request.choices)
+        if request.choices:
+            best = max(range(len(request.choices)), key=answer.choice_logprobs.__getitem__)
+            assert answer.text == request.choices[best].strip()
+            assert sum(answer.logprobs) == pytest.approx(answer.choice_logprobs[best])
+            assert (len(answer.token_ids), answer.finish) == (answer.choice_tokens[best], "stop")
+
+
+def test_a_choice_is_as_likely_as_when_its_tokens_are_forced_one_by_one(checkpoint: str) -> None:
+    asked = Request(prompt="What color is it?", choices=(" red, green or blue",))
+    [scored] = ask(checkpoint, [asked])
+    given = load_processor(checkpoint, text_only=True).prepare(asked)
+    [ids] = given.choices
+    engine = Engine(load_model(checkpoint, device="cpu", text_only=True), slots=4, max_length=512)
+    # Each token by itself, behind a prompt that holds those before it.
+    forced = [
+        replace(given, token_ids=np.concatenate((given.token_ids, ids[:place])), choices=(ids[place : place + 1],))
+        for place in range(len(ids))
+    ]
+    sequences = [Sequence("", one, Sampling()) for one in forced]
+    run_all(engine, sequences)
+    one_by_one = [one.completion.logprobs[0] for one in sequences if one.completion is not None]
+    assert scored.logprobs == pytest.approx(one_by_one, abs=1e-4) and len(ids) > 3
+
+
+def test_equal_choices_are_equally_likely_and_the_first_is_the_answer(checkpoint: str) -> None:
+    [answer] = ask(checkpoint, [Request(prompt="yes", choices=(" green", " red, red", " green", " red, red"))])
+    assert answer.choice_logprobs[:2] == answer.choice_logprobs[2:]
+
+
+def test_the_order_of_choices_says_nothing_about_them(checkpoint: str) -> None:
+    choices = (" circle", " a square or a circle", " triangle", " a square")
+    there, back = ask(checkpoint, [Request(prompt="It is", choices=some) for some in (choices, choices[::-1])])
+    assert there.choice_logprobs == pytest.approx(back.choice_logprobs[::-1], abs=1e-4)
+    assert there.text == back.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"choices": ("yes", "")}, r"request 0 \('bad'\): choice 1 is '', expected a text"),
+        ({"choices": ("yes",), "grid": (2, 2)}, r"request 0 \('bad'\): found "),
+        ({"choices": ("yes",), "sampling": Sampling(guidance_scale=2)}, "guidance_scale 2 without a grid"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(checkpoint: str, fault: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        ask(checkpoint, [replace(Request("bad", prompt="yes"), **fault)])
+
+
 def test_several_devices_answer_as_one(checkpoint: str) -> None:
+    assert ask(checkpoint, choosing(), device=["cpu", "cpu"]) == ask(checkpoint, choosing(), device="cpu")
     assert ids(ask(checkpoint, requests(), device=["cpu", "cpu"])) == ids(ask(checkpoint, requests(), device="cpu"))
 
 

@@ -42,6 +42,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+# Settings of questions of the user's own; a published data set brings its own instead.
+OWN = ("prompt", "rule", "benchmark", "group_by", "cluster_by")
+
 
 class VqaSettings(Settings):
     """What the vqa job can be told: about rows of your own, or about published data sets.
@@ -82,7 +85,9 @@ class VqaSettings(Settings):
 
     @model_validator(mode="after")
     def _one_kind_of_question(self) -> "VqaSettings":
-        own = sorted(self.model_fields_set & {"prompt", "rule", "benchmark", "group_by", "cluster_by"})
+        # Not whether they were given: frozen settings give all of them.
+        defaults = {name: field.default for name, field in type(self).model_fields.items() if name in OWN}
+        own = sorted(name for name, default in defaults.items() if getattr(self, name) != default)
         if self.benchmarks and own:
             raise ValueError(
                 f"found benchmarks beside {', '.join(own)}, which are for rows of your own; each benchmark has its own "

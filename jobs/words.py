@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from jobs.report.amounts import points, scored
+
 if TYPE_CHECKING:
     from jobs.demo.drawing import Drawings
     from jobs.demo.run import Demo
@@ -65,13 +67,33 @@ def _say_places(result: "RunResult", report: "Report") -> list[str]:
 
 
 def say_scores(numbers: Mapping[str, Any]) -> list[str]:
-    """Give each score with its interval, and a line for each group."""
+    """Give each score with its interval: a line for each benchmark, or for own rows and pictures one for each group."""
+    if numbers.get("settings", {}).get("job", {}).get("benchmarks"):
+        return [f"{name}: {_say_benchmark(score)}" for name, score in numbers["scores"].items()]
     say = _say_kept if "pictures" in numbers else _say_right
     lines = []
     for name, score in numbers["scores"].items():
         lines.append(f"{name}: {say(score)}")
         lines += [f"  {group:<10} {say(part)}" for group, part in score["by"].items()]
     return lines
+
+
+def _say_benchmark(score: Mapping[str, Any]) -> str:
+    """Give a score as it is published, the metric where it is no mean, and how many rows have no part in it."""
+    if score["score"] is None:
+        said = f"no gold answers, {score['unscored']:,} rows"
+    else:
+        metric = "" if score["metric"] == "mean" else f" {score['metric']}"
+        low, high = points(score["low"]), points(score["high"])
+        interval = "" if score["low"] is None else f"95 % interval {low}–{high}, "
+        said = f"{scored(score, score['score'], ' ')}{metric} ({interval}{score['n']:,} rows)"
+    counts = {
+        "missing": score["missing"],
+        "failed": score["failed"],
+        "cut off": score["truncated"],
+        "could not be read": score["statuses"]["failed"],
+    }
+    return ", ".join([said, *(f"{number:,} {what}" for what, number in counts.items() if number)])
 
 
 def _failed(result: "RunResult", numbers: Mapping[str, Any]) -> str:
@@ -84,7 +106,9 @@ def _failed(result: "RunResult", numbers: Mapping[str, Any]) -> str:
 def _say_right(score: Mapping[str, Any]) -> str:
     if score["score"] is None:
         return "no gold answers"
-    return f"{score['score'] * 100:.1f} % right ({_interval(score)}, {score['n']:,} rows)"
+    is_share = score.get("interval", "wilson") == "wilson"
+    interval = "" if score["low"] is None else f"{_interval(score)}, "
+    return f"{score['score'] * 100:.1f} % {'right' if is_share else 'on average'} ({interval}{score['n']:,} rows)"
 
 
 def _say_kept(score: Mapping[str, Any]) -> str:

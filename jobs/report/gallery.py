@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from jobs.report.candidates import MOST_CARDS, MOST_UNITS
+from jobs.report.candidates import MOST_CARDS, MOST_UNITS, OF_BENCHMARK
 from jobs.report.pictures import Pictures
 from jobs.report.results import Results
 from jobs.report.shown import Words
@@ -21,7 +21,6 @@ from models.images import decode_image
 from models.types import BadImage
 from pipeline.formats.rows import ReadError
 from pipeline.read import read_unit
-from pipeline.retries import places_of
 from pipeline.storage.store import StorageError
 from pipeline.units import ReadSettings, Unit
 
@@ -36,6 +35,10 @@ RULE = (
     f"Up to {MOST_CARDS} rows: from {MOST_UNITS} stretches spread evenly over the run, in the order of a hash of their "
     "names, so every report of this run shows the same ones."
 )
+RULE_OF_BENCHMARKS = (
+    f"Of each benchmark up to {OF_BENCHMARK[False]} wrong rows and {OF_BENCHMARK[True]} right ones, in the order of a "
+    "hash of their names, so every report of this run shows the same ones."
+)
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class Card:
         images: Thumbnails as data URIs.
         note: Why there is no image, where one was expected.
         verdict: `right`, `wrong`, or None where nothing is known.
+        benchmark: What it is shown under; empty where the run has one gallery.
     """
 
     row: Mapping[str, Any]
     images: Sequence[str]
     note: str | None
     verdict: str | None
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,11 @@ def build_gallery(results: Results, sources: Mapping[str, ReadSettings], words: 
         images = _drawn(gathered.pictures, [one.number for one in chosen])
     else:
         images = _given([one.row for one in chosen], gathered.candidates.units, sources)
-    cards = [Card(one.row, *shown, _verdict(one.verdict)) for one, shown in zip(chosen, images, strict=True)]
+    cards = [
+        Card(one.row, *shown, _verdict(one.verdict), one.benchmark) for one, shown in zip(chosen, images, strict=True)
+    ]
+    if gathered.candidates.are_by_benchmark:
+        return Gallery(cards, RULE_OF_BENCHMARKS, gathered.num_right, gathered.num_wrong)
     if not gathered.num_right + gathered.num_wrong:
         return Gallery(cards, RULE, None, None)
     halves = f"Half of them {words.good} and half {words.bad}, as far as there are so many"
@@ -103,17 +112,35 @@ def _given(
     wanted = {_place(row) for row in rows}
     fetched: dict[tuple[str, int], Shown] = {}
     for unit in units:
-        only = tuple(number for number, place in enumerate(places_of(unit)) if place in wanted)
-        if not only:
+        stretch = _stretch(unit, wanted)
+        if stretch is None:
             continue
         try:
-            table = read_unit(replace(unit, only=only), sources[unit.source])
+            table = read_unit(stretch, sources[unit.source])
             table = table.select(["shard", "index", "images", "error"])
         except (StorageError, ReadError) as error:
             log.warning("the gallery lacks some images: %s", error)
             continue
         fetched |= {_place(row): _thumbnails(row["images"], row["error"]) for row in table.to_pylist()}
     return [fetched.get(_place(row), ((), NOT_AGAIN)) for row in rows]
+
+
+def _stretch(unit: Unit, wanted: Iterable[tuple[str, int]]) -> Unit | None:
+    """Return a unit restricted to the rows that are wanted; None if it has none of them."""
+    if unit.paths:
+        named = {shard for shard, _ in wanted}
+        only = [number for number, path in enumerate(unit.paths) if path in named]
+    else:
+        inside = range(unit.start, unit.stop)
+        only = sorted(index - unit.start for shard, index in wanted if shard == unit.shard and index in inside)
+    if not only:
+        return None
+    if unit.format != "parquet":
+        return replace(unit, only=tuple(only))
+    # Rows of Parquet are found by their numbers, so those around need not be read.
+    first = unit.start + only[0]
+    near = tuple(number - only[0] for number in only)
+    return replace(unit, start=first, stop=unit.start + only[-1] + 1, only=near)
 
 
 def _thumbnails(images: Sequence[bytes], error: Mapping[str, str] | None) -> Shown:

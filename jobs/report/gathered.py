@@ -11,9 +11,12 @@ import pyarrow as pa
 
 from jobs.report.candidates import FOUND_BY, Candidates
 from jobs.report.counts import COUNTED, Counts
-from jobs.report.parts import open_parts
+from jobs.report.parts import OpenPart, open_parts
 from jobs.report.pictures import Pictures
 from jobs.report.shown import ShownJob
+from jobs.report.told import TOLD, Told
+from jobs.report.unread import FOUND_BY as UNREAD_BY
+from jobs.report.unread import Unread
 from pipeline.storage.store import Store
 from pipeline.tars import has_pictures
 from pipeline.units import Unit
@@ -22,7 +25,7 @@ from pipeline.write import oddities_in
 
 @dataclass(frozen=True)
 class Gathered:
-    """What is kept of all parts. Of every row it is a few bytes, and no text.
+    """What is kept of all parts. Of every row it is a few bytes, and no text but of rows that are shown or listed.
 
     Attributes:
         counts: Of rows, tokens, endings and failures.
@@ -32,6 +35,8 @@ class Gathered:
         num_wrong: Rows whose verdict is False.
         oddities: What was odd about pictures and was settled while they were decoded, and how often.
         pictures: Where the drawn pictures are; None for a job that draws none.
+        told: What is told of each benchmark; None for a job that asks none.
+        unread: The rows whose answers could not be read, of such a job.
     """
 
     counts: Counts
@@ -41,6 +46,8 @@ class Gathered:
     num_wrong: int
     oddities: Mapping[str, int]
     pictures: Pictures | None
+    told: Told | None
+    unread: Unread | None
 
 
 def gather(store: Store, units: Sequence[Unit], job: ShownJob) -> Gathered:
@@ -50,16 +57,20 @@ def gather(store: Store, units: Sequence[Unit], job: ShownJob) -> Gathered:
         StorageError: A part cannot be read.
     """
     counts, candidates = Counts(), Candidates(units)
+    told, unread = (Told(), Unread()) if "benchmark" in job.schema.names else (None, None)
     verdicts: Counter[bool | None] = Counter()
     oddities: Counter[str] = Counter()
     narrow: list[pa.Table] = []
     sizes: dict[str, int] = {}
     are_drawn = False
     for part in open_parts(store):
-        rows = part.read({*COUNTED, *FOUND_BY, *job.summarized(part.schema.names)})
+        rows = part.read(_wanted(part, job))
         judged = job.verdicts(rows)
         counts.add(rows)
         candidates.add(part, rows, judged)
+        if told and unread:
+            told.add(rows, judged)
+            unread.add(part, rows)
         verdicts.update(judged)
         narrow.append(job.narrow(rows))
         oddities += oddities_in(part.schema)
@@ -68,4 +79,10 @@ def gather(store: Store, units: Sequence[Unit], job: ShownJob) -> Gathered:
     # Each part has words of its own for the numbers that stand for them.
     together = pa.concat_tables(narrow).unify_dictionaries()
     pictures = Pictures(store, sizes) if are_drawn else None
-    return Gathered(counts, candidates, together, verdicts[True], verdicts[False], oddities, pictures)
+    return Gathered(counts, candidates, together, verdicts[True], verdicts[False], oddities, pictures, told, unread)
+
+
+def _wanted(part: OpenPart, job: ShownJob) -> set[str]:
+    """Name the columns that are read of every row."""
+    of_benchmarks = (*TOLD, *UNREAD_BY) if "benchmark" in job.schema.names else ()
+    return {*COUNTED, *FOUND_BY, *of_benchmarks, *job.summarized(part.schema.names)}

@@ -1,8 +1,9 @@
 """The numbers of a run, as report.json has them. It knows columns and counts, not how they are shown."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobs.report.caveats import caveats_of
 from jobs.report.results import Results
 from pipeline.job import Job
 
@@ -21,7 +22,7 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
     answered = sum(attempt["answered"] for attempt in results.attempts)
     written = sum(attempt["output_tokens"] for attempt in results.attempts)
     summary = _summary(results, job)
-    return {
+    numbers = {
         "job": job.kind,
         "uri": results.uri,
         "is_finished": results.is_finished,
@@ -35,6 +36,7 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "image_tokens": counts.tokens["image_tokens"],
         "rows_per_second": round(answered / seconds, 3) if seconds else None,
         "tokens_per_second": round(written / seconds, 3) if seconds else None,
+        "device_seconds_per_1000_rows": _device_seconds(results.attempts),
         "finish_reasons": dict(counts.finish_reasons),
         "failures": counts.failures,
         "oddities": dict(sorted(results.gathered.oddities.items(), key=lambda item: (-item[1], item[0]))),
@@ -47,14 +49,53 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "versions": results.frozen["versions"],
         "settings": results.frozen["settings"],
     }
+    # What asks for no answers has no published scores to be compared with.
+    return numbers if results.gathered.told is None else {**numbers, "caveats": caveats_of(numbers)}
 
 
 def _summary(results: Results, job: Job) -> dict[str, Any]:
-    """Return the job's own numbers; a score also says how many rows it still misses."""
+    """Return the job's own numbers; a score also says how many rows it still misses, and what else is told of it."""
     summary = dict(job.summarize(results.gathered.narrow))
-    missing = results.planned_rows - results.gathered.counts.rows
     scores: Mapping[str, Mapping[str, Any]] = summary.get("scores", {})
-    return {**summary, "scores": {name: {**score, "missing": missing} for name, score in scores.items()}}
+    return {**summary, "scores": {name: _completed(results, name, score) for name, score in scores.items()}}
+
+
+def _completed(results: Results, name: str, score: Mapping[str, Any]) -> dict[str, Any]:
+    told, unread = results.gathered.told, results.gathered.unread
+    planned = sum(unit.num_rows for unit in results.units if unit.source in (name, ""))
+    if told is None or unread is None:
+        return {**score, "missing": planned - results.gathered.counts.rows}
+    missing = planned - told.rows_of(name)
+    return {
+        **score,
+        "missing": missing,
+        "score_over_all": _over_all(score, missing),
+        **told.summed(name, score),
+        "unread": unread.summed(name),
+    }
+
+
+def _over_all(score: Mapping[str, Any], missing: int) -> float | None:
+    """Return a mean with the rows that are missing counted as wrong."""
+    if not missing or score["score"] is None or score.get("metric") != "mean":
+        return None
+    return float(score["score"] * score["n"] / (score["n"] + missing))
+
+
+def _device_seconds(attempts: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return how long devices were held for 1,000 answered rows: all that a start may have had, for all of its time."""
+    worked = [attempt for attempt in attempts if attempt["answered"]]
+    # Starts of older versions have not written down what they held.
+    if not worked or not all("placement" in attempt for attempt in worked):
+        return None
+    held = sum(float(attempt["seconds"]) * _devices(attempt["placement"]) for attempt in worked)
+    return round(held / sum(int(attempt["answered"]) for attempt in worked) * 1000, 3)
+
+
+def _devices(placement: Mapping[str, Any]) -> float:
+    """Count GPUs, or on a machine without any the engines."""
+    actors = placement["generate_most"]
+    return float(actors * (placement["generate_gpus"] or 1))
 
 
 def _picture_rate(summary: Mapping[str, Any], rows: int, answered: int, seconds: float) -> dict[str, float | None]:

@@ -1,16 +1,18 @@
-"""Numbers and a gallery drawn as one HTML file that needs nothing but a browser. It computes nothing.
+"""Numbers and a gallery drawn as one HTML file that needs nothing but a browser, and as Markdown. It computes nothing.
 
-All text of rows is escaped by the template; style and images stand inside the file.
+All text of rows is escaped; style and images stand inside the file.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from jobs.report import amounts
 from jobs.report.gallery import Gallery
 from jobs.report.shown import ShownJob, words_of
 
@@ -26,55 +28,95 @@ SETTLED = {
     "animated": "only the first frame was seen",
     "several_pictures": "only the first picture in the file was seen",
 }
+INTERVALS = {
+    "wilson": "Wilson",
+    "t": "Student's t",
+    "clustered t": "Student's t, clustered",
+    "bootstrap": "bootstrap",
+}
+# A cell of a breakdown with fewer rows says little.
+FEW_ROWS = 30
+# Longer breakdowns are folded up.
+MOST_OPEN_CELLS = 12
 
 
 def render_report(numbers: Mapping[str, Any], gallery: Gallery, job: ShownJob) -> str:
-    """Draw a run's report."""
-    return render(
-        "page.html",
-        title=job.title,
-        numbers=numbers,
-        settings=numbers["settings"],
-        settings_yaml=yaml.safe_dump(numbers["settings"], sort_keys=False, allow_unicode=True),
-        group_by=numbers["settings"]["job"].get("group_by"),
-        gallery=gallery,
-        card_lines=job.shown,
-        words=words_of(job),
-        pictures=numbers.get("pictures"),
-        settled=SETTLED,
-    )
+    """Draw a run's report as a page."""
+    return render("page.html", gallery=gallery, card_lines=job.shown, **_values(numbers, job))
+
+
+def render_markdown(numbers: Mapping[str, Any], job: ShownJob) -> str:
+    """Write a run's numbers as Markdown, to be pasted into an issue or a pull request."""
+    return render("report.md", **_values(numbers, job))
 
 
 def render(template: str, **values: Any) -> str:
     """Fill one of this folder's templates."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"count": _count, "percent": _percent, "duration": _duration, "rate": _rate}
     style = Markup(_text("page.css"))  # ours, and it holds no markup
-    return environment.from_string(_text(template)).render(style=style, **values)
+    return _environment(template.endswith(".html")).get_template(template).render(style=style, **values)
+
+
+def reproducing(numbers: Mapping[str, Any]) -> str:
+    """Return a run's settings as a file that `triptych run` takes."""
+    return yaml.safe_dump(numbers["settings"], sort_keys=False, allow_unicode=True)
+
+
+def _values(numbers: Mapping[str, Any], job: ShownJob) -> dict[str, Any]:
+    settings = numbers["settings"]
+    return {
+        "title": job.title,
+        "numbers": numbers,
+        "settings": settings,
+        "settings_yaml": reproducing(numbers),
+        "group_by": settings["job"].get("group_by"),
+        "benchmarks": settings["job"].get("benchmarks"),
+        "answers_questions": "caveats" in numbers,
+        "words": words_of(job),
+        "pictures": numbers.get("pictures"),
+        "settled": SETTLED,
+        "intervals": INTERVALS,
+        "percent": amounts.percent,
+        "hundredths": amounts.hundredths,
+        "decoding": _decoding(settings.get("generate", {}).get("sampling", {})),
+        "few_rows": FEW_ROWS,
+        "most_open_cells": MOST_OPEN_CELLS,
+    }
+
+
+def _decoding(sampling: Mapping[str, Any]) -> str:
+    """Say how answers were drawn; what a run does not set, the job or the benchmark does."""
+    given = {name: value for name, value in sampling.items() if value is not None}
+    how = "sampled" if given.get("temperature") else "greedy"
+    return ", ".join([how, *(f"{name.replace('_', ' ')} {value}" for name, value in given.items())])
+
+
+@cache
+def _environment(is_page: bool) -> Environment:
+    environment = Environment(
+        loader=FunctionLoader(_text), autoescape=is_page, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "count": amounts.count,
+        "percent": amounts.percent,
+        "points": amounts.points,
+        "scored": _scored,
+        "measured": amounts.measured,
+        "duration": amounts.duration,
+        "rate": amounts.rate,
+        "cell": _cell,
+    }
+    return environment
+
+
+def _scored(share: float | None, score: Mapping[str, Any]) -> str:
+    return amounts.scored(score, share)
+
+
+def _cell(text: object) -> str:
+    """Make a text one cell of a Markdown table, in which nothing of it is markup."""
+    words = " ".join(str(text).split())
+    return "".join(f"\\{mark}" if mark in "\\`*_{}[]<>|#~$@" else mark for mark in words)
 
 
 def _text(name: str) -> str:
     return (resources.files("jobs.report") / name).read_text(encoding="utf-8")
-
-
-def _count(number: int) -> str:
-    # A narrow space keeps the digits together at the end of a line, and reads alike in every language.
-    return f"{number:,}".replace(",", "\u202f")
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.1f}\u202f%"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def _rate(per_second: float | None) -> str:
-    if per_second is None:
-        return "–"
-    return _count(round(per_second)) if per_second >= 10 else f"{per_second:.2g}"

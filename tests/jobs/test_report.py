@@ -22,7 +22,7 @@ from jobs.report.page import SETTLED, render, render_report
 from jobs.report.results import ReportError, read_results
 from jobs.report.shown import TEXTS, words_of
 from jobs.report.write import write_report
-from jobs.vqa import VqaSettings
+from jobs.vqa import SCHEMA, VqaSettings
 from models.images import oddities
 from models.types import BadImage
 from pipeline import ledger
@@ -113,14 +113,19 @@ def captioned(photos, reference="gold"):
 
 def questioned(photos, scores=None):
     """A job that asks, and what it made of the photographs; every second answer is right if nothing else is said."""
+    said = [None if error_at(i) else "Red." if i % 2 else "blue" for i in range(40)]
     columns = {
+        "benchmark": ["b"] * 40,
         "question": ["what is this?"] * 40,
         "answers": [["red"]] * 40,
-        "response": [None if error_at(i) else "Red." if i % 2 else "blue" for i in range(40)],
+        "groups": [[{"name": "kind", "value": "odd" if i % 2 else "even"}] for i in range(40)],
+        "row_hash": ["0"] * 40,
+        "response": said,
+        "parse_status": [None if one is None else "ok" for one in said],
         "score": scores or [0.0 if error_at(i) else float(i % 2) for i in range(40)],
-        "kind": ["odd" if i % 2 else "even" for i in range(40)],
     }
-    return VqaSettings(kind="vqa", benchmark="b", group_by="kind").build(), answers_of(photos, columns)
+    typed = {field.name: pa.array(columns.get(field.name, [None] * 40), field.type) for field in SCHEMA}
+    return VqaSettings(kind="vqa", benchmark="b", group_by="kind").build(), answers_of(photos, typed)
 
 
 def results_of(photos, job, *parts, **options):

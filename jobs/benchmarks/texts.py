@@ -1,6 +1,8 @@
 """Questions in words only: MMLU, ARC-Challenge, MATH and HumanEval.
 
 Each function turns a row, by the data set's own column names, into a question. It knows no model, and runs no code.
+The fact `continuations` is what may follow the question, for rules that ask which of it a model finds likeliest; no
+blank joins it, as in lm-evaluation-harness under a chat template.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,14 +35,13 @@ def _mmlu(row: Row, examples: Sequence[str]) -> Item:
     choices = texts(row, "choices")
     subject = text(row, "subject")
     about = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}."
-    letters = list(ascii_uppercase[: len(choices)])
     return Item(
         question=text(row, "question").strip(),
         answers=(letter(whole(row, "answer"), choices, "answer"),),
         choices=choices,
         context="\n\n".join([about, *examples]),
         groups=(("subject", subject),),
-        facts={"subject": subject, "examples": len(examples), "continuations": [f" {one}" for one in letters]},
+        facts={"subject": subject, "examples": len(examples), "continuations": list(ascii_uppercase[: len(choices)])},
     )
 
 
@@ -72,20 +73,18 @@ def examples_by_subject(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
 def arc(row: Row) -> Item:
     """A school question whose answer is a letter; some rows number their options instead."""
     choices, right = _arc(row)
-    letters = list(ascii_uppercase[: len(choices)])
     return Item(
         question=text(row, "question"),
         answers=None if right is None else (letter(right, choices, "answerKey"),),
         choices=choices,
-        facts={"id": text(row, "id"), "continuations": [f" {one}" for one in letters]},
+        facts={"id": text(row, "id"), "continuations": list(ascii_uppercase[: len(choices)])},
     )
 
 
 def arc_continued(row: Row) -> Item:
     """The same question without its options: what is likeliest after it is one of their texts."""
     item = arc(row)
-    continuations = [f" {choice}" for choice in item.choices]
-    return replace(item, facts={**item.facts, "continuations": continuations})
+    return replace(item, facts={**item.facts, "continuations": list(item.choices)})
 
 
 def _arc(row: Row) -> tuple[tuple[str, ...], int | None]:

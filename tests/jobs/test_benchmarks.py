@@ -243,5 +243,5 @@ def test_mmlu_is_not_asked_with_fewer_examples_than_five():
 
 
 def test_what_follows_a_question_is_a_letter_or_an_options_text():
-    assert item("arc_challenge").facts["continuations"] == [" A", " B", " C", " D"]
-    assert item("arc_challenge_continued").facts["continuations"][0] == " cellular telephone"
+    assert item("arc_challenge").facts["continuations"] == ["A", "B", "C", "D"]
+    assert item("arc_challenge_continued").facts["continuations"][0] == "cellular telephone"

@@ -22,6 +22,7 @@ from jobs.prompt import GREEDY, Prompt, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring.clean import REASONING
 from jobs.scoring.response import Reading
+from jobs.scoring.rules import LIKELIHOOD
 from models.types import Answer, BadRequest, Request, Sampling
 from pipeline.settings import Settings
 from pipeline.sources import Source
@@ -80,7 +81,12 @@ class VqaSettings(Settings):
     @classmethod
     def _known(cls, benchmarks: Mapping[str, BenchmarkSettings]) -> Mapping[str, BenchmarkSettings]:
         for name, entry in benchmarks.items():
-            dataset_of(name, entry)
+            benchmark = dataset_of(name, entry)
+            if entry.rule in LIKELIHOOD and not benchmark.has_continuations:
+                raise ValueError(
+                    f"job.benchmarks.{name}.rule: found {entry.rule}, expected a rule that reads answers: questions of "
+                    f"{benchmark.key} do not say what may follow them"
+                )
         return benchmarks
 
     @model_validator(mode="after")
@@ -177,7 +183,8 @@ class VqaJob:
         entry = settings.benchmarks[name]
         benchmark = dataset_of(name, entry)
         rule = entry.rule or benchmark.rule
-        others = [other for other in (benchmark.rule, *benchmark.other_rules) if other != rule]
+        read = [other for other in (benchmark.rule, *benchmark.other_rules) if other not in LIKELIHOOD]
+        others = [other for other in read if other != rule]
         asked = Published(benchmark, entry, preset_for(benchmark, entry, settings.preset))
         reading = Reading(rule, others, reasoning=settings.reasoning)
         return Topic(asked, reading, can_guess=settings.fallback == "random")

@@ -59,6 +59,8 @@ class Benchmark:
         total: What the headline is: the mean over rows; over questions of which every rotation is right (`circular`);
             the F1 of yes (`yes_no`); points of 1,000 (`points`); the mean over subjects beside that over rows
             (`subjects`); what captions have only all together (`captions`).
+        has_continuations: Whether its questions name what may follow them (the fact `continuations`), so that rules of
+            likelihood can score it.
         may_lack_images: Whether some questions have no image; elsewhere a row without one has lost it, and is an error.
     """
 
@@ -75,4 +77,5 @@ class Benchmark:
     subtitles: str | None = None
     join: tuple[str, str] | None = None
     total: Total = "mean"
+    has_continuations: bool = False
     may_lack_images: bool = False

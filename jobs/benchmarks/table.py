@@ -270,6 +270,7 @@ _MMLU = Benchmark(
     rule="likelihood/sum",
     other_rules=("mcq/prefetch",),
     asked_as="mmlu",
+    has_continuations=True,
     total="subjects",
 )
 _ARC = Benchmark(
@@ -281,6 +282,7 @@ _ARC = Benchmark(
     images=(),
     rule="mcq/prefetch",
     asked_as="arc_challenge",
+    has_continuations=True,
 )
 _TEXTS = (
     _MMLU,

@@ -10,6 +10,7 @@ from jobs.benchmarks.options import mmbench, stem
 from jobs.benchmarks.table import BENCHMARKS
 from jobs.benchmarks.texts import examples_by_subject
 from jobs.scoring.rules import NAMES
+from jobs.vqa import VqaSettings
 from tests.jobs.benchmark_rows import ROWS
 
 
@@ -245,3 +246,18 @@ def test_mmlu_is_not_asked_with_fewer_examples_than_five():
 def test_what_follows_a_question_is_a_letter_or_an_options_text():
     assert item("arc_challenge").facts["continuations"] == ["A", "B", "C", "D"]
     assert item("arc_challenge_continued").facts["continuations"][0] == "cellular telephone"
+
+
+@pytest.mark.parametrize("key", BENCHMARKS)
+def test_a_data_set_says_whether_its_questions_name_what_may_follow(key):
+    assert ("continuations" in item(key).facts) == BENCHMARKS[key].has_continuations
+
+
+def test_a_rule_of_likelihood_is_refused_where_nothing_may_follow():
+    with pytest.raises(ValueError, match="found likelihood/sum, expected a rule that reads answers"):
+        VqaSettings(kind="vqa", benchmarks={"pope": {"path": "pope", "rule": "likelihood/sum"}})
+
+
+def test_answers_that_are_read_are_not_scored_by_likelihood_beside():
+    job = VqaSettings(kind="vqa", benchmarks={"mmlu": {"path": "mmlu", "rule": "mcq/prefetch"}}, preset="lmms").build()
+    assert job.topic("mmlu").reading.others == []

@@ -79,14 +79,20 @@ def rows_of(rows: pa.Table) -> Rows:
     if (~np.isnan(scores)).any():
         scores = np.where(is_lost & np.isnan(scores), 0.0, scores)
     groups = rows["groups"].combine_chunks()
-    combinations = [tuple((cell[0], cell[1]) for cell in json.loads(word)) for word in groups.dictionary.to_pylist()]
+    indices = np.array(groups.indices, np.int64)
+    # The words are those of all benchmarks of the run.
+    used = set(np.unique(indices).tolist())
+    combinations = [
+        tuple((cell[0], cell[1]) for cell in json.loads(word)) if place in used else ()
+        for place, word in enumerate(groups.dictionary.to_pylist())
+    ]
     clusters = rows["cluster"]
     has_clusters = clusters.null_count < len(clusters)
     return Rows(
         scores=scores,
         is_failed=np.array(rows["is_failed"], np.bool_),
         is_truncated=np.array(pc.fill_null(rows["is_truncated"], False), np.bool_),
-        cells=np.array(groups.indices, np.int64),
+        cells=indices,
         combinations=combinations,
         # Rows that name no cluster stand for themselves.
         clusters=_filled(clusters) if has_clusters else None,

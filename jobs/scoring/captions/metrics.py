@@ -3,6 +3,7 @@
 It knows captions by their images' ids; where the captions came from is the caller's affair.
 """
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -93,7 +94,8 @@ def _scores(
         image: ImageScores(bleu.bleu(counts[place]), rouges[place], ciders[place], meteors[place])
         for place, image in enumerate(ids)
     }
-    mean_rouge, mean_cider = sum(rouges) / len(ids), sum(ciders) / len(ids)
+    # Exact sums, so that the images' order leaves no trace.
+    mean_rouge, mean_cider = math.fsum(rouges) / len(ids), math.fsum(ciders) / len(ids)
     return CaptionScores(bleu.bleu(bleu.total(counts)), mean_rouge, mean_cider, whole, images, tokenizer)
 
 

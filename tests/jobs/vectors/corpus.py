@@ -19,13 +19,15 @@ from jobs.scoring.captions.tokens import tokenize
 from jobs.scoring.pictures import clipscore, dpg, fid, geneval
 from jobs.scoring.pictures.kid import kid
 
-FOLDER = Path(os.environ.get("TRIPTYCH_VECTORS", Path(__file__).parent.parent.parent / "data" / "vectors"))
+FOLDER = Path(os.environ.get("TRIPTYCH_VECTORS") or Path(__file__).parent.parent.parent / "data" / "vectors")
 
 # What the vectors call a rule, and ours; None: the published rules name no such one.
 VARIANTS: dict[str, dict[str, str | None]] = {
     "caption_metrics": {"vlmevalkit_untokenised": "captions/vlmevalkit"},
     "clipscore": {"hessel_w2.5": "clipscore/official", "torchmetrics_x100": "clipscore/text_to_image"},
     "fid_kid": {"pytorch_fid": "fid", "torchmetrics": "fid"},
+    # Each has one rule only.
+    **{stem: {} for stem in ("ptb_tokenize", "geneval_image", "geneval_summary", "dpg_sample", "stats")},
 }
 
 

@@ -14,7 +14,16 @@ from jobs.benchmarks.adapt import COLUMN, ITEM, adapt, from_column
 from jobs.benchmarks.ask import preset_for
 from jobs.benchmarks.narrow import NEEDED, narrowed
 from jobs.benchmarks.own import adapt_own
-from jobs.benchmarks.settings import AUTO, Benchmarks, BenchmarkSettings, Preset, Rule, dataset_of, source_of
+from jobs.benchmarks.settings import (
+    AUTO,
+    Benchmarks,
+    BenchmarkSettings,
+    Preset,
+    Rule,
+    dataset_of,
+    entry_faults,
+    source_of,
+)
 from jobs.benchmarks.special import Headline
 from jobs.benchmarks.topic import Published, Topic
 from jobs.benchmarks.totals import summarize
@@ -80,13 +89,9 @@ class VqaSettings(Settings):
     @field_validator("benchmarks")
     @classmethod
     def _known(cls, benchmarks: Mapping[str, BenchmarkSettings]) -> Mapping[str, BenchmarkSettings]:
-        for name, entry in benchmarks.items():
-            benchmark = dataset_of(name, entry)
-            if entry.rule in LIKELIHOOD and not benchmark.has_continuations:
-                raise ValueError(
-                    f"job.benchmarks.{name}.rule: found {entry.rule}, expected a rule that reads answers: questions of "
-                    f"{benchmark.key} do not say what may follow them"
-                )
+        faults = [fault for name, entry in benchmarks.items() for fault in entry_faults(name, entry)]
+        if faults:
+            raise ValueError("; ".join(faults))
         return benchmarks
 
     @model_validator(mode="after")

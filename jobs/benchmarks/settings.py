@@ -12,7 +12,7 @@ from jobs.benchmarks.benchmark import Benchmark
 from jobs.benchmarks.prompts import PRESETS
 from jobs.benchmarks.table import BENCHMARKS
 from jobs.prompt import Prompt
-from jobs.scoring.rules import NAMES
+from jobs.scoring.rules import LIKELIHOOD, NAMES
 from pipeline.settings import Settings
 from pipeline.sources import Source
 from pipeline.units import ReadSettings
@@ -109,22 +109,71 @@ def dataset_of(name: str, settings: BenchmarkSettings) -> Benchmark:
 def source_of(name: str, settings: BenchmarkSettings, read: ReadSettings) -> Source:
     """Return where an entry's rows are read, and how."""
     benchmark = dataset_of(name, settings)
-    renamed = {column: settings.columns.get(column, column) for column in _named(benchmark)}
-    columns: dict[str, Any] = {"image": renamed[benchmark.images[0]]} if benchmark.images else {}
     words = {"key": benchmark.key_column, "video": benchmark.video, "subtitles": benchmark.subtitles}
-    columns |= {word: renamed[column] for word, column in words.items() if column is not None}
+    columns: dict[str, Any] = {word: _called(settings, column) for word, column in words.items() if column is not None}
+    if benchmark.images:
+        columns["image"] = [_called(settings, column) for column in benchmark.images]
     given = read.model_dump() | {
         "uri": posixpath.join(read.uri, settings.path),
         "format": settings.format,
         "columns": columns,
         "limit": settings.limit or read.limit,
+        "join": _join(benchmark, settings, read),
+        "folders": _folders(settings, read),
     }
+    if benchmark.video is not None:
+        given |= {"num_frames": settings.num_frames, "frame_size": settings.frame_size}
     return Source(name, ReadSettings.model_validate(given), is_raw=True)
 
 
-def _named(benchmark: Benchmark) -> list[str]:
-    return [
-        column
-        for column in (benchmark.key_column, benchmark.video, benchmark.subtitles, *benchmark.images)
-        if column is not None
+def entry_faults(name: str, settings: BenchmarkSettings) -> list[str]:
+    """Say what is wrong with an entry beside what each of its settings says by itself."""
+    try:
+        benchmark = dataset_of(name, settings)
+    except ValueError as error:
+        return [str(error)]
+    where, faults = f"job.benchmarks.{name}", []
+    if settings.rule in LIKELIHOOD and not benchmark.has_continuations:
+        faults.append(
+            f"{where}.rule: found {settings.rule}, expected a rule that reads answers: questions of {benchmark.key} do "
+            "not say what may follow them"
+        )
+    if _has_table(benchmark) and settings.images is None:
+        faults.append(f"{where}.images: found none, expected the table of the images that rows of {benchmark.key} name")
+    if settings.images is not None and not _has_table(benchmark):
+        faults.append(f"{where}.images: found {settings.images!r}, but rows of {benchmark.key} hold their images")
+    known = {*benchmark.needed, *benchmark.used, *_named(benchmark)}
+    faults += [
+        f"{where}.columns: found {column!r}, expected columns of {benchmark.key}: {', '.join(sorted(known))}"
+        for column in settings.columns
+        if column not in known
     ]
+    return faults
+
+
+def _named(benchmark: Benchmark) -> list[str]:
+    named = (benchmark.key_column, benchmark.video, benchmark.subtitles, *benchmark.images, *(benchmark.join or ()))
+    return [column for column in named if column is not None]
+
+
+def _called(settings: BenchmarkSettings, column: str) -> str:
+    return settings.columns.get(column, column)
+
+
+def _has_table(benchmark: Benchmark) -> bool:
+    """Whether images lie in a table of their own, and not in other rows of the same one."""
+    return benchmark.join is not None and benchmark.join[1] not in benchmark.images
+
+
+def _join(benchmark: Benchmark, settings: BenchmarkSettings, read: ReadSettings) -> dict[str, str | None] | None:
+    if benchmark.join is None:
+        return None
+    key, image = (_called(settings, column) for column in benchmark.join)
+    uri = None if settings.images is None else posixpath.join(read.uri, settings.images)
+    return {"uri": uri, "key": key, "image": image}
+
+
+def _folders(settings: BenchmarkSettings, read: ReadSettings) -> dict[str, str]:
+    folders = {"video": settings.videos, "subtitles": settings.subtitles}
+    given = {word: posixpath.join(read.uri, path) for word, path in folders.items() if path is not None}
+    return read.folders.model_dump(exclude_none=True) | given

@@ -1,4 +1,4 @@
-"""Fetch a unit's images: bytes that stand in the row already, files named by path or uri, or the frames of videos.
+"""Fetch a unit's images: bytes that stand in the row already, as they are or as base64, or files named by path or uri.
 
 It knows rows and stores; what is in the files it does not look at.
 """
@@ -10,19 +10,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
-
-from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, RowError
+from pipeline.formats.inline import LONGEST_NAME, NotBase64, inlined, listed
+from pipeline.formats.rows import LIMIT_BYTES, Fault, RawRow, RowError
 from pipeline.storage import web
 from pipeline.storage.faults import is_of_bucket, is_of_process
 from pipeline.storage.file_systems import scheme_of
 from pipeline.storage.redaction import redacted
 from pipeline.storage.store import NotFound, StorageError, Store, Unreachable
-
-if TYPE_CHECKING:
-    from pipeline.formats.video import Frames
 
 # Files asked for at once: a GET takes about ten milliseconds, most of them waiting.
 NUM_FETCHERS = 16
@@ -40,59 +36,12 @@ def fetch_images(rows: Sequence[RawRow], folder: Store) -> list[list[bytes]]:
     """Return every row's images; relative paths start at `folder`. A row whose image is missing gets a fault.
 
     Raises:
-        StorageError: Every row would fare so on this machine, for the time being: see `_misfortune`.
+        StorageError: Every row would fare so on this machine, for the time being: see `misfortune`.
     """
     with ThreadPoolExecutor(NUM_FETCHERS) as pool:
         found = list(pool.map(lambda row: _images(row, folder), rows))
-    _refuse_empty((row.fault for row in rows), folder)
+    refuse_empty((row.fault for row in rows), folder)
     return found
-
-
-def video_block(paths: Sequence[str], store: Store, num_frames: int, size: int) -> RawBlock:
-    """Return the rows of videos: their frames are their images. One that gives none has a fault.
-
-    Raises:
-        StorageError: Every row would fare so on this machine, for the time being: see `_misfortune`.
-        ReadError: Nothing here decodes videos.
-    """
-    from pipeline.formats import video
-
-    found = [_frames(path, store, num_frames, size) for path in paths]
-    _refuse_empty((one for one in found if isinstance(one, Fault)), store)
-    rows = [
-        RawRow(key=path, fault=one) if isinstance(one, Fault) else RawRow(key=path, image=one.images)
-        for path, one in zip(paths, found, strict=True)
-    ]
-    values = [None if isinstance(one, Fault) else (one.duration, one.times) for one in found]
-    columns = zip(video.FIELDS.items(), zip(*[one or (None, None) for one in values], strict=True), strict=True)
-    return RawBlock(rows, {name: pa.chunked_array([pa.array(column, kind)]) for (name, kind), column in columns})
-
-
-def _frames(path: str, store: Store, num_frames: int, size: int) -> "Frames | Fault":
-    from pipeline.formats.video import BadVideo, sample
-
-    try:
-        return store.use(path, lambda file: sample(file, num_frames, size))
-    except BadVideo as error:
-        return Fault("BadVideo", f"{path}: {error}", stage="decode")
-    except Unreachable:
-        raise
-    except StorageError as error:
-        why = _worded(error, store, path)
-        if misfortune := _misfortune(why, store, store):
-            raise misfortune from error
-        return _fault(why)
-
-
-def _worded(error: StorageError, store: Store, path: str) -> StorageError:
-    """Return the error with the server's words: a file is opened by a request whose answer has no room for any."""
-    if store.is_local:
-        return error
-    try:
-        store.read(path, 0, 1)
-    except StorageError as worded:
-        return worded
-    return error
 
 
 def _images(row: RawRow, folder: Store) -> list[bytes]:
@@ -124,7 +73,9 @@ def _sources(image: Any) -> Iterator[bytes | str]:
     Raises:
         RowError: The value is nothing that can be an image.
     """
-    if isinstance(image, list):
+    if isinstance(image, str):
+        yield from _in_text(image)
+    elif isinstance(image, list):
         for item in image:
             yield from _sources(item)
     elif isinstance(image, dict):
@@ -132,11 +83,24 @@ def _sources(image: Any) -> Iterator[bytes | str]:
         if not (source is None or isinstance(source, bytes | str)):
             raise RowError("WrongType", f"the image holds {type(source).__name__}, expected bytes or a path")
         yield from _sources(source)
-    elif isinstance(image, bytes | str):
+    elif isinstance(image, bytes):
         if image:
             yield image
     elif image is not None:
         raise RowError("WrongType", f"the image holds {type(image).__name__}, expected bytes or a path")
+
+
+def _in_text(text: str) -> Iterator[bytes | str]:
+    """Yield what a text holds: images in base64, paths or addresses."""
+    for item in listed(text) or ([text] if text else []):
+        try:
+            image = inlined(item)
+        except NotBase64 as error:
+            raise RowError("NotBase64", str(error)) from error
+        if image is None and len(item) > LONGEST_NAME and not item.startswith("data:"):
+            begins = f"found {len(item)} characters that begin {item[:32]!r}"
+            raise RowError("WrongAddress", f"{begins}, expected an image in base64, a path or an address")
+        yield item if image is None else image
 
 
 def _bytes(source: bytes | str, folder: Store) -> bytes:
@@ -157,7 +121,7 @@ def _file(address: str, folder: Store) -> bytes:
 
     Raises:
         RowError: The row cannot have it.
-        StorageError: No row could, here and now: see `_misfortune`.
+        StorageError: No row could, here and now: see `misfortune`.
     """
     if address.startswith("data:"):
         return _inline(address)
@@ -165,7 +129,7 @@ def _file(address: str, folder: Store) -> bytes:
     store = folder
     try:
         if (scheme[1].lower() if scheme else scheme_of(folder.uri)) not in web.SCHEMES:
-            store, path = _place(address, folder)
+            store, path = place(address, folder)
             return store.read(path, 0, LIMIT_BYTES + 1)
         url = address if scheme else f"{folder.uri}/{address}"
         own_host = web.host_of(folder.uri)
@@ -174,8 +138,8 @@ def _file(address: str, folder: Store) -> bytes:
     except Unreachable:
         raise
     except StorageError as error:
-        if misfortune := _misfortune(error, store, folder):
-            raise misfortune from error
+        if unlucky := misfortune(error, store, folder):
+            raise unlucky from error
         raise _row_error(error) from error
     try:
         return web.get_from_stranger(url, LIMIT_BYTES)
@@ -183,7 +147,7 @@ def _file(address: str, folder: Store) -> bytes:
         raise _row_error(error) from error
 
 
-def _place(address: str, folder: Store) -> tuple[Store, str]:
+def place(address: str, folder: Store) -> tuple[Store, str]:
     """Return the store in which a file lies and its path there.
 
     Raises:
@@ -217,7 +181,7 @@ def _below_bucket(folder: Store, path: str) -> tuple[Store, str]:
     return replace(folder, uri=f"{scheme}://{bucket}"), whole.removeprefix(f"{bucket}/")
 
 
-def _misfortune(error: StorageError, store: Store, folder: Store) -> StorageError | None:
+def misfortune(error: StorageError, store: Store, folder: Store) -> StorageError | None:
     """Return what to raise where every row would fare so; None where the row is to blame.
 
     Every row would where the store does not answer, where this machine has no or wrong credentials or a wrong clock,
@@ -237,7 +201,7 @@ def _misfortune(error: StorageError, store: Store, folder: Store) -> StorageErro
     return None
 
 
-def _refuse_empty(faults: Iterable[Fault | None], folder: Store) -> None:
+def refuse_empty(faults: Iterable[Fault | None], folder: Store) -> None:
     """Blame no row where files are missing because none are left: its folder had files when the run was planned.
 
     Raises:
@@ -269,10 +233,11 @@ def _inline(address: str) -> bytes:
 
 
 def _row_error(error: StorageError) -> RowError:
-    fault = _fault(error)
+    fault = fault_of(error)
     return RowError(fault.type, fault.message)
 
 
-def _fault(error: StorageError) -> Fault:
+def fault_of(error: StorageError) -> Fault:
+    """Return a store's error as what is wrong with a row."""
     named = isinstance(error, NotFound | Unreachable | web.TooLarge | web.WrongAddress)
     return Fault(type(error).__name__ if named else "StorageError", str(error))

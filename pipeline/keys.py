@@ -10,11 +10,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.columns import source_column
 from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.packed import Unpacked
 from pipeline.storage.store import Store
-from pipeline.units import ReadSettings, Unit
+from pipeline.units import ReadSettings, Unit, layout_of
 
 EXAMPLES = 3
 # Looked at by name; that all of them only share their hash and none of the others does better is out of the question.
@@ -65,7 +64,7 @@ def _stretches(units: Sequence[Unit]) -> Iterator[Unit]:
 def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
     """Give the keys of a unit's rows; rows that will be named by their place, which is unique, are passed over."""
     store = Store(unit.root, read.storage)
-    column = source_column("key", read.columns)
+    column = layout_of(read, unit.format, is_raw=unit.is_raw).key
     if unit.format == "webdataset":
         names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
     elif unit.format == "parquet":

@@ -5,13 +5,13 @@ It opens every shard and reads headers, footers or lines; which rows become whic
 
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 import pyarrow as pa
 
-from pipeline.columns import Word
+from pipeline.columns import Layout
 from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.fields import wider
 from pipeline.formats.rows import Index, ReadError
@@ -62,15 +62,15 @@ def merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataT
     return fields, extensions
 
 
-def warnings_of(shards: Shards, looked: Looked, columns: Mapping[Word, str]) -> list[str]:
+def warnings_of(shards: Shards, looked: Looked, layout: Layout) -> list[str]:
     """Tell what is odd about shards whose rows can be read all the same.
 
     Raises:
         ReadError: A table lacks a column that was named.
     """
     warnings = [f"{shards.store.name(entry.path)}: {text}" for entry, index in looked for text in index.warnings]
-    warnings += _passed_over(looked, samples.wanted_image(columns.get("image")))
-    return warnings + _columns_missing(shards, looked, columns) + _unpacked_often(looked)
+    warnings += _passed_over(looked, layout.wanted_image)
+    return warnings + _columns_missing(shards, looked, layout) + _unpacked_often(looked)
 
 
 def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
@@ -82,8 +82,8 @@ def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
                 return parquet.index(file, unit_rows)
             case "jsonl":
                 return manifest.index_jsonl(file, entry.size, unit_rows)
-            case "csv":
-                return manifest.index_csv(file, entry.size, unit_rows)
+            case "csv" | "tsv":
+                return manifest.index_csv(file, entry.size, unit_rows, manifest.DELIMITERS[shards.format])
             case "text":
                 return manifest.index_text(file, entry.size, unit_rows)
             case "images" | "video":
@@ -128,15 +128,16 @@ def _is_read(extension: str, image: str | None) -> bool:
     return samples.is_field(extension) or samples.is_image(extension, image)
 
 
-def _columns_missing(shards: Shards, looked: Looked, columns: Mapping[Word, str]) -> list[str]:
+def _columns_missing(shards: Shards, looked: Looked, layout: Layout) -> list[str]:
     """Tell which tables lack columns that others have; lacking one that was named stops the run."""
-    if shards.format not in ("parquet", "csv"):
+    if shards.format not in ("parquet", "csv", "tsv"):
         return []
+    wanted = {name for names in layout.named.values() for name in names}
     names = {name for _, index in looked if index.slices for name in index.fields}
     warnings: list[str] = []
     for entry, index in looked:
         missing = names - set(index.fields)
-        named = missing & set(columns.values())
+        named = missing & wanted
         listed = ", ".join(map(repr, sorted(named or missing)))
         text = f"{shards.store.name(entry.path)}: has no column {listed}, which other shards have"
         if named and index.slices:

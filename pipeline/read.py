@@ -4,25 +4,26 @@ First step of the way. A row that cannot be read becomes an error row of stage `
 read raises. It decodes no image (of a video, the frames that are taken) and knows neither models nor Ray.
 """
 
-import functools
 import logging
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.columns import ERROR, OUR_COLUMNS, Word, columns_read, output_name, source_column
-from pipeline.fetch import fetch_images, video_block
+from pipeline.columns import ERROR, OUR_COLUMNS, Layout
+from pipeline.fetch import fetch_images
 from pipeline.formats import manifest, parquet, samples
 from pipeline.formats.fields import fit_column, fit_values
 from pipeline.formats.packed import Unpacked
 from pipeline.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
 from pipeline.formats.tar import ReadAt
-from pipeline.shards import FILE_FORMATS, change
-from pipeline.storage.store import StorageError, Store
-from pipeline.units import ReadSettings, Unit
+from pipeline.joins import open_table, resolve
+from pipeline.shards import FILE_FORMATS, Shards, change
+from pipeline.storage.store import Entry, StorageError, Store
+from pipeline.units import ReadSettings, Unit, layout_of
+from pipeline.videos import read_subtitles, take_videos, video_block
 
 log = logging.getLogger(__name__)
 
@@ -56,38 +57,75 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None, *,
     if unit.only:
         whole = read_unit(replace(unit, only=()), settings, fault, with_images=with_images)
         return whole.take(pa.array(unit.only, pa.int64()))
-    store = Store(unit.root, settings.storage)
-    block = _faulty(unit, fault) if fault else _raw_block(unit, settings, store, with_images=with_images)
+    store, layout = Store(unit.root, settings.storage), layout_of(settings, unit.format, is_raw=unit.is_raw)
+    block = _faulty(unit, fault) if fault else _raw_block(unit, settings, layout, store, with_images=with_images)
     if len(block.rows) != unit.num_rows:
         found = f"found {len(block.rows)} rows, planned {unit.num_rows}"
         raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
-    folder = Store(posixpath.dirname(f"{store.uri}/{unit.shard}") if unit.shard else store.uri, settings.storage)
-    images = fetch_images(block.rows, folder) if with_images else [[]] * unit.num_rows
+    pictured = _pictured(block, unit, settings, layout) if with_images and not fault else Pictured()
     keys = [_key(row, unit, place, settings) for place, row in enumerate(block.rows)]
-    others = _other_columns(block, unit, columns_read(settings.columns, is_raw=unit.is_raw))
+    others = _other_columns(block, unit, layout, pictured.columns)
+    images = pictured.images or [[]] * unit.num_rows
     images = [[] if row.fault else found for row, found in zip(block.rows, images, strict=True)]
     errors = [_error(row.fault) for row in block.rows]
     ours = [pa.array(keys, pa.string()), *_places(unit), pa.array(images, OUR_COLUMNS.field("images").type)]
     return pa.Table.from_arrays([*ours, *others, pa.array(errors, ERROR)], schema=unit.table_schema)
 
 
-def _raw_block(unit: Unit, settings: ReadSettings, store: Store, *, with_images: bool) -> RawBlock:
+def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
     if unit.format == "images" or (unit.format == "video" and not with_images):
         return RawBlock([RawRow(key=path, image=path) for path in unit.paths], {})
     if unit.format == "video":
         return video_block(unit.paths, store, settings.num_frames, settings.frame_size)
     check_unchanged(unit, store, settings.on_changed)
     if unit.format == "parquet":
-        return _parquet_block(unit, settings, store, with_images=with_images)
+        return _parquet_block(unit, layout, store, with_images=with_images)
     if unit.format == "webdataset":
-        image = samples.wanted_image(settings.columns.get("image"))
+        image = layout.wanted_image
         rows = samples.read(_reader(unit, store), unit.first_byte, unit.end_byte, image, with_images=with_images)
     else:
         rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
         for row in rows:
-            row.image = row.values.pop(source_column("image", settings.columns), None)
-            row.key = row.values.pop(source_column("key", settings.columns), None)
+            _take_out(row, layout)
     return RawBlock(rows[: unit.num_rows])  # a limit may end the run within the bytes of a unit
+
+
+def _take_out(row: RawRow, layout: Layout) -> None:
+    """Make what a row says of itself its key, its images and the files that it names."""
+    row.key = row.values.get(layout.key)
+    row.image = [row.values.get(name) for name in layout.images]
+    row.video = row.values.get(layout.video) if layout.video else None
+    row.subtitles = row.values.get(layout.subtitles) if layout.subtitles else None
+    for name in layout.taken_out:
+        row.values.pop(name, None)
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """The images of a unit's rows, and the columns that come from files that the rows name."""
+
+    images: Sequence[Sequence[bytes]] = ()
+    columns: Mapping[str, pa.ChunkedArray] = field(default_factory=dict)
+
+
+def _pictured(block: RawBlock, unit: Unit, settings: ReadSettings, layout: Layout) -> Pictured:
+    """Fetch what rows name: images by id, path or address, frames of their videos, and subtitles."""
+    own = Store(posixpath.dirname(f"{unit.root}/{unit.shard}") if unit.shard else unit.root, settings.storage)
+
+    def folder(uri: str | None) -> Store:
+        return Store(uri, settings.storage) if uri else own
+
+    columns: dict[str, pa.ChunkedArray] = {}
+    if settings.join:
+        shard = Shards(Store(unit.root, settings.storage), unit.format, [Entry(unit.shard, unit.size, unit.etag)])
+        planned = Entry("", unit.join_size, unit.join_etag)
+        resolve(block.rows, open_table(settings.join, shard, planned, settings.on_changed))
+    if layout.video:
+        videos = folder(settings.folders.video)
+        columns |= take_videos(block.rows, videos, settings.num_frames, settings.frame_size)
+    if layout.subtitles:
+        columns |= read_subtitles(block.rows, folder(settings.folders.subtitles))
+    return Pictured(fetch_images(block.rows, folder(settings.folders.image)), columns)
 
 
 def check_unchanged(unit: Unit, store: Store, on_changed: str) -> None:
@@ -116,18 +154,21 @@ def _bytes(unit: Unit, store: Store, start: int, stop: int) -> bytes:
     return store.use(unit.shard, lambda file: Unpacked(file).read_at(start, stop - start))
 
 
-def _parquet_block(unit: Unit, settings: ReadSettings, store: Store, *, with_images: bool) -> RawBlock:
-    key, image = source_column("key", settings.columns), source_column("image", settings.columns)
-    read = functools.partial(
-        parquet.read, start=unit.start, stop=unit.stop, key=key, image=image, with_images=with_images
-    )
+def _parquet_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
+    left_out = () if with_images or layout.join == "table" else layout.images
     try:
-        return store.use(unit.shard, read)
+        table = store.use(unit.shard, lambda file: parquet.read(file, unit.start, unit.stop, left_out))
     except StorageError as error:
         # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
         if not parquet.is_damage(error.__cause__):
             raise
         return _faulty(unit, Fault("Unreadable", str(error)))
+    taken = [name for name in (layout.key, *layout.images, layout.video, layout.subtitles) if name is not None]
+    values = {name: table.column(name).to_pylist() for name in taken if name in table.column_names}
+    rows = [RawRow(values={name: each[place] for name, each in values.items()}) for place in range(table.num_rows)]
+    for row in rows:
+        _take_out(row, layout)
+    return RawBlock(rows, {name: table.column(name) for name in table.column_names if name not in layout.taken_out})
 
 
 def _faulty(unit: Unit, fault: Fault) -> RawBlock:
@@ -153,18 +194,20 @@ def _places(unit: Unit) -> tuple[pa.Array, pa.Array]:
     return pa.array([unit.shard] * unit.num_rows, pa.string()), pa.array(range(unit.start, unit.stop), pa.int64())
 
 
-def _other_columns(block: RawBlock, unit: Unit, columns: Mapping[Word, str]) -> list[pa.Array]:
+def _other_columns(block: RawBlock, unit: Unit, layout: Layout, added: Mapping[str, pa.ChunkedArray]) -> list[pa.Array]:
     """Return the input's other columns in the types of the run; a value that does not fit makes its row an error."""
     wanted = [field for field in unit.table_schema if field.name not in (*OUR_COLUMNS.names, "error")]
+    own = [field for field in wanted if field.name not in layout.added]
     if block.columns is None:
-        fitted = _fit_rows(block, wanted, unit, columns)
+        fitted = _fit_rows(block, own, unit, layout)
     else:
-        found = {output_name(name, columns, unit.format): each for name, each in block.columns.items()}
-        fitted = [_fit_found(field, found.get(field.name), unit.num_rows) for field in wanted]
+        found = {layout.output_name(name): each for name, each in block.columns.items()}
+        fitted = [_fit_found(one, found.get(one.name), unit.num_rows) for one in own]
     for _, faults in fitted:
         for row, fault in zip(block.rows, faults, strict=True):
             row.fault = row.fault or fault
-    return [column for column, _ in fitted]
+    brought = [_fit_found(field, added.get(field.name), unit.num_rows) for field in wanted if field not in own]
+    return [column for column, _ in [*fitted, *brought]]
 
 
 def _fit_found(field: pa.Field, column: pa.ChunkedArray | None, num_rows: int) -> tuple[pa.Array, list[Fault | None]]:
@@ -174,11 +217,9 @@ def _fit_found(field: pa.Field, column: pa.ChunkedArray | None, num_rows: int) -
 
 
 def _fit_rows(
-    block: RawBlock, wanted: Sequence[pa.Field], unit: Unit, columns: Mapping[Word, str]
+    block: RawBlock, wanted: Sequence[pa.Field], unit: Unit, layout: Layout
 ) -> list[tuple[pa.Array, list[Fault | None]]]:
-    named = [
-        {output_name(name, columns, unit.format): value for name, value in row.values.items()} for row in block.rows
-    ]
+    named = [{layout.output_name(name): value for name, value in row.values.items()} for row in block.rows]
     known = {field.name for field in wanted}
     left_out = sorted({name for row in named for name in row if name is not None} - known)
     if left_out:

@@ -13,13 +13,14 @@ from typing import Literal
 from pipeline.formats.rows import IMAGE_EXTENSIONS, ReadError
 from pipeline.storage.store import Entry, NotFound, StorageSettings, Store
 
-Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "text", "video"]
+Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "tsv", "text", "video"]
 EXTENSIONS: dict[Format, tuple[str, ...]] = {
     "webdataset": ("tar", "tar.gz", "tgz"),
     "parquet": ("parquet",),
     "images": IMAGE_EXTENSIONS,
     "jsonl": ("jsonl", "ndjson"),
     "csv": ("csv",),
+    "tsv": ("tsv",),
     "text": ("txt",),
     "video": ("mp4", "m4v", "mov", "mkv", "webm", "avi"),
 }
@@ -53,7 +54,19 @@ def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSett
     Raises:
         ReadError: Nothing is there, nothing matches, or several formats lie together.
     """
-    store, listed, is_folder = _listed(uri, storage)
+    # Hours are at stake once it is known what to read; patience is longer then.
+    found = find_again(Store(uri, storage).while_looking(), format)
+    return replace(found, store=replace(found.store, patience_s=None))
+
+
+def find_again(address: Store, format: Format | Literal["auto"]) -> Shards:
+    """Resolve a file, a folder or a glob with as much patience as the store has that stands for it.
+
+    Raises:
+        ReadError: Nothing is there, nothing matches, or several formats lie together.
+    """
+    uri = address.uri
+    store, listed, is_folder = _listed(address)
     entries = [entry for entry in listed if not _is_hidden(entry.path)]
     if not entries:
         raise ReadError(f"found no files at {uri}")
@@ -61,13 +74,12 @@ def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSett
     shards = [entry for entry in entries if _format(entry.path) == found] if is_folder else entries
     if not shards:
         raise ReadError(f"found no files for format {format!r} at {uri}: found {_counted(entries)}")
-    # Hours are at stake from here on; patience is longer.
-    return Shards(replace(store, patience_s=None), found, shards, _passed_over(uri, listed, shards))
+    return Shards(store, found, shards, _passed_over(uri, listed, shards))
 
 
 def list_files(uri: str, storage: StorageSettings) -> tuple[Store, list[Entry]]:
     """List every file that a uri means now, whatever its format, and the store below which they lie."""
-    store, entries, _ = _listed(uri, storage)
+    store, entries, _ = _listed(Store(uri, storage).while_looking())
     return store, entries
 
 
@@ -101,13 +113,13 @@ def _passed_over(uri: str, listed: Sequence[Entry], shards: Sequence[Entry]) -> 
     return [f"passed over {len(others)} files at {uri}: {_counted(others)}"] if others else []
 
 
-def _listed(uri: str, storage: StorageSettings) -> tuple[Store, list[Entry], bool]:
-    root, pattern = _split_glob(Store(uri, storage).while_looking())
+def _listed(address: Store) -> tuple[Store, list[Entry], bool]:
+    root, pattern = _split_glob(address)
     if pattern:
         return root, root.glob(pattern), False
     parent, name = posixpath.split(root.uri.rstrip("/"))
     if parent and not parent.endswith(":") and name:
-        folder = Store(parent, storage).while_looking()
+        folder = replace(root, uri=parent)
         try:
             return folder, [folder.entry(name)], False
         except NotFound:

@@ -6,49 +6,27 @@ only its own bytes. It knows nothing of models, parts or Ray.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, PositiveInt, field_validator
 
-from pipeline.columns import Word, columns_read, input_schema
+from pipeline.columns import OF_VIDEOS, Layout, input_schema
 from pipeline.formats.rows import Cutter, Index, ReadError
+from pipeline.joins import check_join
 from pipeline.look import look_through, merged, warnings_of
-from pipeline.settings import Address, Settings
+from pipeline.read_settings import FRAME_SIZE, NUM_FRAMES
+from pipeline.read_settings import ReadSettings as ReadSettings
 from pipeline.shards import FILE_FORMATS, Format, Shards, find_shards, joined
-from pipeline.storage.store import Entry, StorageSettings, absolute
+from pipeline.storage.store import Entry
 
 log = logging.getLogger(__name__)
-
-# Aria was trained on videos at this side, and sees a frame as 128 tokens: 8,192 for so many.
-NUM_FRAMES, FRAME_SIZE = 64, 490
-
-
-class ReadSettings(Settings):
-    """Which rows a run reads, and what its input calls the columns that we have words for."""
-
-    uri: Address = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
-    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv", "text", "video"] = "auto"
-    columns: dict[Word, str] = Field(default={}, description="our word: the input's column; default: the same name")
-    on_changed: Literal["refuse", "accept"] = Field(
-        default="refuse", description="going on: what if a file's time or tag is another than planned, but not its size"
-    )
-    limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
-    num_frames: int = Field(default=NUM_FRAMES, ge=1, le=256, description="video: frames taken, evenly over its time")
-    frame_size: int = Field(default=FRAME_SIZE, ge=1, le=1120, description="video: the longer side of a frame, at most")
-    storage: StorageSettings = StorageSettings()
-
-    @field_validator("uri")
-    @classmethod
-    def _make_absolute(cls, uri: str) -> str:
-        # Workers run in other folders than the user does.
-        return absolute(uri)
 
 
 @dataclass(frozen=True)
@@ -73,6 +51,8 @@ class Unit:
         only: Which of these rows are wanted, counted from `start`; empty means all.
         source: The data set of the run that they belong to; empty where there is one.
         is_raw: Whether its columns keep their own names and types (see `pipeline.sources.Source`).
+        join_size: Bytes of the files in which images are looked up, where they are.
+        join_etag: One tag of all of these files.
     """
 
     seq: int
@@ -92,6 +72,8 @@ class Unit:
     only: tuple[int, ...] = ()
     source: str = ""
     is_raw: bool = False
+    join_size: int = 0
+    join_etag: str | None = None
 
     @property
     def name(self) -> str:
@@ -128,6 +110,8 @@ UNIT_COLUMNS = pa.schema(
         ("only", pa.list_(pa.int64())),
         ("source", pa.string()),
         ("is_raw", pa.bool_()),
+        ("join_size", pa.int64()),
+        ("join_etag", pa.string()),
         ("schema", pa.binary()),
     ]
 )
@@ -163,18 +147,28 @@ def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False) 
         is_raw: Whether columns keep their own names and types (see `pipeline.sources.Source`).
     """
     shards = find_shards(settings.uri, settings.format, settings.storage)
-    fields = _fields_of_files(shards, settings)
+    layout = layout_of(settings, shards.format, is_raw=is_raw)
+    _refuse_idle_settings(shards, settings)
     if shards.format in FILE_FORMATS:
-        return InputPlan(_file_units(shards, settings, unit_rows, fields), [*shards.warnings])
+        return InputPlan(_file_units(shards, settings, unit_rows, layout), [*shards.warnings])
     looked = look_through(shards, unit_rows, settings.limit)
-    columns = columns_read(settings.columns, is_raw=is_raw)
-    warnings = [*shards.warnings, *warnings_of(shards, looked, columns)]
+    warnings = [*shards.warnings, *warnings_of(shards, looked, layout)]
     where = next((shards.store.name(entry.path) for entry, index in looked if index.slices), None)
     if where is None:
         raise ReadError("; ".join([f"found no rows in the {len(looked)} shards of {settings.uri}", *warnings[:5]]))
     fields, extensions = merged(shards.format, [index for _, index in looked if index.slices])
-    schema = input_schema(fields, columns, shards.format, where, extensions, is_raw=is_raw)
-    return InputPlan(_row_units(shards, looked, schema.serialize().to_pybytes(), settings.limit), warnings)
+    schema = input_schema(fields, layout, where, extensions).serialize().to_pybytes()
+    units = _row_units(shards, looked, schema, settings.limit)
+    if settings.join:
+        other = check_join(settings.join, shards, settings.storage)
+        units = [replace(unit, join_size=other.size, join_etag=other.etag) for unit in units]
+    return InputPlan(units, warnings)
+
+
+def layout_of(settings: ReadSettings, format: Format, *, is_raw: bool) -> Layout:
+    """Return what a source's settings say of its columns."""
+    join = settings.join
+    return Layout(settings.columns, format, is_raw, "" if join is None else "table" if join.uri else "shard")
 
 
 def units_to_parquet(units: Sequence[Unit], warnings: Sequence[str] = ()) -> bytes:
@@ -219,7 +213,8 @@ def units_from_parquet(data: bytes) -> list[Unit]:
 def _unit(row: dict[str, Any]) -> Unit:
     lists = {name: tuple(row[name]) for name in ("paths", "header", "only")}
     # Plans of older versions say nothing of sources.
-    return Unit(**{**row, **lists, "source": row["source"] or "", "is_raw": bool(row["is_raw"])})
+    late = {"source": row["source"] or "", "is_raw": bool(row["is_raw"]), "join_size": row["join_size"] or 0}
+    return Unit(**{**row, **lists, **late})
 
 
 def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: bytes, limit: int | None) -> list[Unit]:
@@ -250,23 +245,21 @@ def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: b
     return units
 
 
-def _fields_of_files(shards: Shards, settings: ReadSettings) -> dict[str, pa.DataType]:
-    """Return the columns that files bring which are rows by themselves.
+def _refuse_idle_settings(shards: Shards, settings: ReadSettings) -> None:
+    """Look whether videos can be decoded, where there are any.
 
     Raises:
-        ReadError: They are videos and nothing here decodes videos, or they are none and frames were asked for.
+        ReadError: Nothing here decodes them, or there are none and frames were asked for.
     """
-    if shards.format == "video":
-        from pipeline.formats import video
-
-        return video.FIELDS
-    if (settings.num_frames, settings.frame_size) != (NUM_FRAMES, FRAME_SIZE):
+    if shards.format == "video" or "video" in settings.columns:
+        importlib.import_module("pipeline.formats.video")
+    elif (settings.num_frames, settings.frame_size) != (NUM_FRAMES, FRAME_SIZE):
         raise ReadError(f"read.num_frames and read.frame_size are for videos; found {shards.format} at {settings.uri}")
-    return {}
 
 
-def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, fields: dict[str, pa.DataType]) -> list[Unit]:
-    schema = input_schema(fields, settings.columns, shards.format, shards.store.uri).serialize().to_pybytes()
+def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, layout: Layout) -> list[Unit]:
+    fields = OF_VIDEOS if shards.format == "video" else {}
+    schema = input_schema(fields, layout, shards.store.uri).serialize().to_pybytes()
     entries = shards.entries[: settings.limit]
     for entry in entries:
         if any("\ud800" <= character <= "\udfff" for character in entry.path):

@@ -1,13 +1,13 @@
-"""Read JSONL, CSV and plain text: one row a line (in CSV, quoted cells may hold newlines), images named by path.
+"""Read JSONL, CSV, TSV and plain text: one row a line, or in CSV and TSV several where a quoted cell holds newlines.
 
 A unit's rows lie in one stretch of bytes, found when the run is planned. Blank lines are no rows.
 """
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -24,15 +24,19 @@ from pipeline.formats.rows import (
     parse_object,
 )
 
+if TYPE_CHECKING:
+    from _csv import Reader as CellsReader
+
 CHUNK_BYTES = 4 * 2**20
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read(data: bytes, format: Literal["jsonl", "csv", "text"], header: Sequence[str]) -> list[RawRow]:
-    """Read the rows of a stretch of lines; `header` names the cells of a CSV shard."""
-    if format == "csv":
-        return read_csv(data, header)
+def read(data: bytes, format: Literal["jsonl", "csv", "tsv", "text"], header: Sequence[str]) -> list[RawRow]:
+    """Read the rows of a stretch of lines; `header` names the cells of a CSV or TSV shard."""
+    if format == "csv" or format == "tsv":
+        return read_csv(data, header, DELIMITERS[format])
     return read_text(data) if format == "text" else read_jsonl(data)
 
 
@@ -55,27 +59,59 @@ def read_jsonl(data: bytes) -> list[RawRow]:
     return [_parse(line) for line in data.split(b"\n") if line.strip()]
 
 
-def index_csv(file: BinaryIO, size: int, unit_rows: int) -> Index:
-    """Go through a CSV shard once and find its rows; every column is text."""
-    source = _CountedLines(_lines(file))
-    reader = csv.reader(source)
+def index_csv(file: BinaryIO, size: int, unit_rows: int, delimiter: str = ",") -> Index:
+    """Go through a CSV or TSV shard once and find its rows; every column is text."""
+    rows = cells_of(file, delimiter)
+    header = _header(next(rows, Cells([], 0, 0)).values)
     cutter = Cutter(unit_rows)
-    try:
-        header = _header(next(reader, []))
-        first_byte = source.num_bytes
-        for cells in reader:
-            if cells:
-                cutter.add(first_byte, source.num_bytes)
-            first_byte = source.num_bytes
-    except csv.Error as error:
-        raise ReadError(f"not readable as CSV near line {reader.line_num}: {error}") from error
+    for row in rows:
+        cutter.add(row.first_byte, row.end_byte)
     return Index(cutter.close(), dict.fromkeys(header, pa.string()), _warnings(size), header=header)
 
 
-def read_csv(data: bytes, header: Sequence[str]) -> list[RawRow]:
+def read_csv(data: bytes, header: Sequence[str], delimiter: str = ",") -> list[RawRow]:
     """Read the rows of a stretch of lines; a row with too few or too many cells has a fault."""
+    return [_named(values, header) for values in cells(data, delimiter)]
+
+
+def cells(data: bytes, delimiter: str) -> list[list[str]]:
+    """Return the cells of each row in a stretch of lines."""
     text = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
-    return [_named(cells, header) for cells in csv.reader(text) if cells]
+    return [values for values in _reader(text, delimiter) if values]
+
+
+class Cells(NamedTuple):
+    """A row of a CSV or TSV file, and the bytes that it stands in."""
+
+    values: list[str]
+    first_byte: int
+    end_byte: int
+
+
+def cells_of(file: BinaryIO, delimiter: str) -> Iterator[Cells]:
+    """Go through a CSV or TSV file from its header on; lines without anything are no rows.
+
+    Raises:
+        ReadError: It cannot be taken apart into rows.
+    """
+    source = _CountedLines(_lines(file))
+    reader = _reader(source, delimiter)
+    first_byte = 0
+    try:
+        for values in reader:
+            if source.has_ended:
+                raise ReadError(f"a quote that opens in the row from byte {first_byte} on is never closed")
+            if values:
+                yield Cells(values, first_byte, source.num_bytes)
+            first_byte = source.num_bytes
+    except csv.Error as error:
+        raise ReadError(f"not readable near line {reader.line_num}: {error}") from error
+
+
+def _reader(lines: Iterable[str], delimiter: str) -> "CellsReader":
+    # The module's own limit of 131,072 letters is less than an image in base64 has.
+    csv.field_size_limit(max(csv.field_size_limit(), LIMIT_BYTES))
+    return csv.reader(lines, delimiter=delimiter)
 
 
 def index_text(file: BinaryIO, size: int, unit_rows: int) -> Index:
@@ -100,11 +136,13 @@ class _CountedLines:
 
     lines: Iterator[bytes]
     num_bytes: int = 0
+    has_ended: bool = False
 
     def __iter__(self) -> Iterator[str]:
         for line in self.lines:
             is_first, self.num_bytes = self.num_bytes == 0, self.num_bytes + len(line)
             yield (line.removeprefix(BYTE_ORDER_MARK) if is_first else line).decode("utf-8", "surrogateescape")
+        self.has_ended = True
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

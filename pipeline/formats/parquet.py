@@ -3,15 +3,16 @@
 The columns stay Arrow columns. Of a row group only what lies before the last row asked for is decoded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.formats.rows import LIMIT_BYTES, Index, RawBlock, RawRow, Slice
+from pipeline.formats.rows import LIMIT_BYTES, Index, Slice
 
 BUFFER_BYTES = 4 * 2**20
+PICKED_ROWS = 16
 # Types that hold values of another, in any number or shared between rows.
 OF_VALUES = (
     pa.types.is_list,
@@ -34,19 +35,62 @@ def index(file: BinaryIO, unit_rows: int) -> Index:
     return Index(slices, {field.name: field.type for field in parquet.schema_arrow})
 
 
-def read(
-    file: BinaryIO, start: int, stop: int, key: str | None, image: str | None, *, with_images: bool = True
-) -> RawBlock:
-    """Read the rows from `start` up to `stop`; `key` and `image` name the columns that are not kept as they are.
+def read(file: BinaryIO, start: int, stop: int, left_out: Container[str] = ()) -> pa.Table:
+    """Read the rows from `start` up to `stop`; of columns that are left out no bytes are read."""
+    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)
+    groups, skipped = _overlapping(parquet, start, stop)
+    fields = [field for field in parquet.schema_arrow if field.name not in left_out]
+    names = [field.name for field in fields]
+    found: list[pa.RecordBatch] = []
+    wanted = stop - start
+    for batch in parquet.iter_batches(batch_size=wanted, row_groups=groups, columns=names, use_threads=False):
+        piece = batch.slice(min(skipped, len(batch)), wanted)
+        skipped = max(0, skipped - len(batch))
+        found.append(piece)
+        wanted -= len(piece)
+        if not wanted:
+            break
+    return pa.Table.from_batches(found, pa.schema(fields))
 
-    Without images the bytes of their column are not read.
+
+def pick(file: BinaryIO, column: str, rows: Sequence[int]) -> dict[int, Any]:
+    """Return a column's values in some rows, by their numbers; only row groups with such rows are read.
+
+    What is decoded of them is held a few rows at a time.
     """
     parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)
-    table = _rows(parquet, start, stop, [] if with_images else [image])
-    keys = _values(table, key)
-    images = _values(table, image)
-    rows = [RawRow(image=picture, key=name) for picture, name in zip(images, keys, strict=True)]
-    return RawBlock(rows, {name: table.column(name) for name in table.column_names if name not in (key, image)})
+    found: dict[int, Any] = {}
+    first = 0
+    for group in range(parquet.metadata.num_row_groups):
+        stop = first + parquet.metadata.row_group(group).num_rows
+        wanted = sorted(row for row in rows if first <= row < stop)
+        if wanted:
+            batches = parquet.iter_batches(PICKED_ROWS, row_groups=[group], columns=[column], use_threads=False)
+            found |= _picked(batches, first, wanted)
+        first = stop
+    return found
+
+
+def _picked(batches: Iterable[pa.RecordBatch], first: int, wanted: Sequence[int]) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    for batch in batches:
+        here = [row for row in wanted if first <= row < first + len(batch)]
+        found |= {row: batch.column(0)[row - first].as_py() for row in here}
+        first += len(batch)
+        if first > wanted[-1]:
+            break
+    return found
+
+
+def fields(file: BinaryIO) -> dict[str, pa.DataType]:
+    """Return a shard's columns and their types."""
+    return {field.name: field.type for field in pq.ParquetFile(file).schema_arrow}
+
+
+def column(file: BinaryIO, name: str) -> Sequence[Any]:
+    """Return all values of a column."""
+    values: list[Any] = pq.ParquetFile(file).read(columns=[name], use_threads=False).column(name).to_pylist()
+    return values
 
 
 def keys(file: BinaryIO, column: str, start: int, stop: int) -> Sequence[Any]:
@@ -84,22 +128,6 @@ def image_type_fault(kind: pa.DataType) -> str | None:
     return None if is_bytes or is_text or pa.types.is_null(kind) else "bytes, struct<bytes, path>, a path, or a list"
 
 
-def _rows(parquet: pq.ParquetFile, start: int, stop: int, left_out: Sequence[str | None]) -> pa.Table:
-    groups, skipped = _overlapping(parquet, start, stop)
-    found: list[pa.RecordBatch] = []
-    wanted = stop - start
-    fields = [field for field in parquet.schema_arrow if field.name not in left_out]
-    names = [field.name for field in fields]
-    for batch in parquet.iter_batches(batch_size=wanted, row_groups=groups, columns=names, use_threads=False):
-        piece = batch.slice(min(skipped, len(batch)), wanted)
-        skipped = max(0, skipped - len(batch))
-        found.append(piece)
-        wanted -= len(piece)
-        if not wanted:
-            break
-    return pa.Table.from_batches(found, pa.schema(fields))
-
-
 def _overlapping(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:
     """Return the row groups that hold the rows, and how many rows of the first come before them."""
     groups: list[int] = []
@@ -112,10 +140,3 @@ def _overlapping(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[i
             groups.append(place)
         before = after
     return groups, skipped
-
-
-def _values(table: pa.Table, name: str | None) -> Sequence[Any]:
-    if name is None or name not in table.column_names:
-        return [None] * len(table)
-    values: list[Any] = table.column(name).to_pylist()
-    return values

@@ -45,12 +45,16 @@ class RawRow:
     Attributes:
         image: Compressed bytes, a path, the hub's `{bytes, path}`, a list of those, or None.
         key: The name that the format itself gives the row, if it does.
+        video: The path of the row's video, whose frames are then its images.
+        subtitles: The path of its subtitles.
         values: The row's other fields, for formats that read row by row.
         fault: Why the row cannot be used.
     """
 
     image: Any = None
     key: Any = None
+    video: Any = None
+    subtitles: Any = None
     values: dict[str, Any] = field(default_factory=dict)
     fault: Fault | None = None
 

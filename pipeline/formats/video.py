@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
 
 from models.images import LIMIT_PIXELS
 from pipeline.formats.rows import ReadError
@@ -25,8 +24,6 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
-# What a video's row has beside its frames: seconds, and for each frame when it is shown.
-FIELDS: dict[str, pa.DataType] = {"duration": pa.float64(), "frame_times": pa.list_(pa.float64())}
 # A container is told by its content. Playlists and lists of files, which ffmpeg knows too, would open other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 # Jumping decodes half a group of pictures for nothing, and encoders make groups of up to ten seconds.

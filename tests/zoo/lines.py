@@ -90,7 +90,7 @@ def _cells() -> Iterator[Animal]:
     message = "the columns are: image;question"
     yield _animal("semicolons.csv", "semicolons", semicolons, "no plan", trouble=message, read=read)
     endless = head + b'a.png,"never closed\n' + b"a.png,one\n" * 20_000
-    yield _animal("endless.csv", "a quote that is never closed", endless, "no plan", trouble="field larger than")
+    yield _animal("endless.csv", "a quote that is never closed", endless, "no plan", trouble="is never closed")
     yield _animal("header.csv", "only a header", head, "no plan", trouble="found no rows")
 
 

@@ -5,14 +5,16 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.scoring.pictures import clipscore, dpg, fid, geneval
+from jobs.scoring.pictures.features import clip_pixels, features, inception_pixels, moments
 from jobs.scoring.pictures.fid import Gaussian, Moments, frechet_distance, gaussian, read_gaussian, write_gaussian
 from jobs.scoring.pictures.geneval import Box, decide
 from jobs.scoring.pictures.kid import kid
 
 
-def features(seed: int, rows: int, width: int = 4) -> np.ndarray:
+def normal_rows(seed: int, rows: int, width: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, width))
 
 
@@ -62,12 +64,12 @@ def test_one_feature_is_enough():
 
 
 def test_a_set_is_no_way_from_itself_even_with_fewer_pictures_than_features():
-    few = features(1, 5, 20)
+    few = normal_rows(1, 5, 20)
     assert frechet_distance(gaussian(few), gaussian(few)) == pytest.approx(0, abs=1e-5)
 
 
 def test_batches_and_workers_add_up_to_the_whole():
-    rows = features(2, 57) + 1e6
+    rows = normal_rows(2, 57) + 1e6
     halves = [Moments(), Moments(), Moments()]
     for place, batch in enumerate(np.array_split(rows, 9)):
         halves[place % 2].add(batch)
@@ -81,9 +83,9 @@ def test_batches_and_workers_add_up_to_the_whole():
 
 def test_an_empty_worker_takes_what_the_other_has():
     full, empty = Moments(), Moments()
-    full.add(features(3, 10))
+    full.add(normal_rows(3, 10))
     empty.join(full)
-    assert empty.gaussian().covariance == pytest.approx(np.cov(features(3, 10), rowvar=False))
+    assert empty.gaussian().covariance == pytest.approx(np.cov(normal_rows(3, 10), rowvar=False))
 
 
 def test_features_that_do_not_fit_are_refused():
@@ -96,16 +98,16 @@ def test_features_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="features of 1 pictures, expected two or more"):
         moments.gaussian()
     with pytest.raises(ValueError, match="features of 2 and of 3 numbers"):
-        frechet_distance(gaussian(features(1, 9, 2)), gaussian(features(1, 9, 3)))
+        frechet_distance(gaussian(normal_rows(1, 9, 2)), gaussian(normal_rows(1, 9, 3)))
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance(Gaussian(np.zeros(1), np.full((1, 1), np.inf)), gaussian([[0], [2]]))
 
 
 def test_saved_moments_come_back():
     file = io.BytesIO()
-    write_gaussian(file, gaussian(features(4, 30)))
+    write_gaussian(file, gaussian(normal_rows(4, 30)))
     file.seek(0)
-    assert frechet_distance(read_gaussian(file), gaussian(features(4, 30))) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(read_gaussian(file), gaussian(normal_rows(4, 30))) == pytest.approx(0, abs=1e-9)
 
 
 def test_saved_moments_are_never_unpickled():
@@ -135,7 +137,7 @@ def test_saved_moments_need_both_arrays_in_their_shapes():
 
 
 def test_small_sets_are_remarked_on():
-    few, many = gaussian(features(5, 3)), Gaussian(np.zeros(4), np.eye(4), 20_000)
+    few, many = gaussian(normal_rows(5, 3)), Gaussian(np.zeros(4), np.eye(4), 20_000)
     assert len(fid.caveats(few, many)) == 2
     assert "3 pictures" in fid.caveats(few, many)[0]
     assert fid.caveats(many, Gaussian(np.zeros(4), np.eye(4))) == []
@@ -150,7 +152,7 @@ def test_kid_of_two_pictures_each_is_the_formula():
 
 
 def test_kid_takes_equal_sets_whole_and_draws_from_unequal_ones_by_seed():
-    one, other = features(6, 30), features(7, 40)
+    one, other = normal_rows(6, 30), normal_rows(7, 40)
     assert kid(one, other[:30], seed=1) == kid(one, other[:30], seed=2)
     drawn = kid(one, other, seed=1, subsets=20)
     assert drawn == kid(one, other, seed=1, subsets=20)
@@ -160,7 +162,7 @@ def test_kid_takes_equal_sets_whole_and_draws_from_unequal_ones_by_seed():
 
 
 def test_kid_is_near_zero_for_sets_alike_and_grows_with_their_distance():
-    one, other = features(8, 400), features(9, 400)
+    one, other = normal_rows(8, 400), normal_rows(9, 400)
     alike, apart = kid(one, other, seed=0).value, kid(one, other + 1, seed=0).value
     assert abs(alike) < 0.05 < apart
 
@@ -169,7 +171,56 @@ def test_kid_refuses_what_it_cannot_compare():
     with pytest.raises(ValueError, match="expected two finite rows or more"):
         kid([[1.0]], [[1.0], [2.0]], seed=0)
     with pytest.raises(ValueError, match="features of 2 and of 3 numbers"):
-        kid(features(1, 4, 2), features(1, 4, 3), seed=0)
+        kid(normal_rows(1, 4, 2), normal_rows(1, 4, 3), seed=0)
+
+
+# Feature networks
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def mean_colors(pixels: np.ndarray) -> np.ndarray:
+    return pixels.mean(axis=(1, 2))
+
+
+def test_a_picture_for_inception_is_square_and_keeps_its_fractions():
+    pixels = inception_pixels(picture(40, 60))
+    assert pixels.shape == (299, 299, 3)
+    assert pixels.min() >= 0
+    assert pixels.max() <= 255
+    assert (pixels % 1 != 0).any()
+    assert inception_pixels(Image.new("RGB", (31, 17), (10, 20, 30)))[5, 7].tolist() == [10, 20, 30]
+
+
+def test_a_picture_for_clip_keeps_its_middle():
+    stripes = Image.new("RGB", (672, 224), (255, 0, 0))
+    stripes.paste((0, 255, 0), (224, 0, 448, 224))
+    pixels = clip_pixels(stripes)
+    assert pixels.shape == (224, 224, 3)
+    assert (pixels == [0, 255, 0]).all()
+    assert clip_pixels(picture(50, 331)).shape == clip_pixels(picture(331, 50)).shape == (224, 224, 3)
+
+
+def test_pictures_reach_the_network_in_batches_as_they_are_read():
+    sizes = []
+
+    def network(pixels):
+        sizes.append(len(pixels))
+        return mean_colors(pixels)
+
+    shown = [inception_pixels(picture(20, 20, seed)) for seed in range(5)]
+    added = moments(features(iter(shown), network, batch=2))
+    assert sizes == [2, 2, 1]
+    whole = gaussian(mean_colors(np.stack(shown)))
+    assert frechet_distance(added.gaussian(), whole) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_network_gives_one_row_a_picture():
+    shown = [clip_pixels(picture(20, 20))]
+    with pytest.raises(ValueError, match=r"shape \(3,\), expected one row for each of 1 pictures"):
+        list(features(shown, lambda pixels: pixels.mean(axis=(0, 1, 2)), batch=8))
 
 
 # GenEval

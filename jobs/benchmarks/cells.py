@@ -136,16 +136,27 @@ def gold(row: Row, column: str) -> tuple[str, ...] | None:
 
 
 def gold_text(row: Row, column: str) -> tuple[str, ...] | None:
-    """Return one gold answer, or those of a list; None where they are hidden.
+    """Return one gold answer as it is stored, brackets included, or those of a list; None where they are hidden.
+
+    Raises:
+        BadRow: The cell holds something else.
+    """
+    value = row.get(column)
+    if isinstance(value, list | tuple):
+        return gold(row, column)
+    return (text(row, column),) if value != "" and not is_absent(value) else None
+
+
+def gold_text_or_list(row: Row, column: str) -> tuple[str, ...] | None:
+    """Return one gold answer, or those of a list, which may be written as a text in brackets.
 
     Raises:
         BadRow: The cell holds something else, or a text in brackets that is no list.
     """
     value = row.get(column)
-    looks_listed = isinstance(value, str) and value.startswith("[") and value.endswith("]")
-    if isinstance(value, list | tuple) or looks_listed:
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         return gold(row, column)
-    return (text(row, column),) if value != "" and not is_absent(value) else None
+    return gold_text(row, column)
 
 
 def fields(row: Row, column: str) -> Mapping[str, Any]:

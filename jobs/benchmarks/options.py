@@ -15,6 +15,7 @@ from jobs.benchmarks.cells import (
     cells_of,
     fields,
     gold_text,
+    gold_text_or_list,
     is_absent,
     letter,
     number,
@@ -85,7 +86,7 @@ def mmmu(row: Row) -> Item:
     groups = [("discipline", DISCIPLINE_OF[subject]), ("subject", subject), ("question_type", kind)]
     return Item(
         question=text(row, "question"),
-        answers=None if row.get("answer") == "?" else gold_text(row, "answer"),
+        answers=None if row.get("answer") == "?" else gold_text_or_list(row, "answer"),
         choices=texts(row, "options") if kind == "multiple-choice" else (),
         groups=(*groups, *cells_of(row, "topic_difficulty")),
         facts={"id": name, "question_type": kind},

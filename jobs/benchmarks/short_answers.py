@@ -12,6 +12,7 @@ from jobs.benchmarks.cells import (
     fields,
     gold,
     gold_text,
+    gold_text_or_list,
     is_absent,
     text,
     text_or_none,
@@ -135,7 +136,7 @@ def ocrbench(row: Row) -> Item:
         raise bad("question_type", kind, f"one of {', '.join(GROUPS)}")
     return Item(
         question=text(row, "question"),
-        answers=gold_text(row, "answer"),
+        answers=gold_text_or_list(row, "answer"),
         groups=(("group", GROUPS[kind]), ("question_type", kind)),
         facts={"dataset": text(row, "dataset"), "question_type": kind},
     )

@@ -171,6 +171,12 @@ def test_a_text_in_brackets_that_is_no_list_of_answers_is_refused():
         item("mmmu_val", question_type="open", answer="[3, 4)]")
 
 
+@pytest.mark.parametrize("key", ["chartqa", "mathvista_testmini"])
+def test_a_gold_answer_in_brackets_is_compared_as_it_is_stored(key):
+    assert item(key, answer="[2007, 2008]").answers == ("[2007, 2008]",)
+    assert item(key, answer="[Approve, Disapprove]").answers == ("[Approve, Disapprove]",)
+
+
 @pytest.mark.parametrize("nothing", ["nan", "", None, math.nan])
 def test_mmbench_has_four_ways_to_leave_out_a_hint_or_an_option(nothing):
     question = item("mmbench_en_dev", hint=nothing, D=nothing)

@@ -19,14 +19,14 @@ CLIP_SIDE = 224
 
 
 class Network(Protocol):
-    """What turns a batch of pixels, (B, side, side, 3) from 0 to 255, into B rows of features."""
+    """What turns a batch of pixels, (B, side, side, 3) of 0 to 255, into B rows of features."""
 
     def __call__(self, pixels: NDArray[np.float32]) -> ArrayLike:
         """Return one row a picture."""
 
 
 def inception_pixels(picture: Image.Image) -> NDArray[np.float32]:
-    """Resize an RGB picture for FID and KID: bicubic with antialiasing, not rounded to whole numbers again.
+    """Resize an RGB picture for FID and KID: bicubic with antialiasing, neither rounded nor clipped after it.
 
     Source: clean-fid 0.1.35, resize.py, mode "clean". Other ways of resizing move FID by whole points.
     """
@@ -35,7 +35,7 @@ def inception_pixels(picture: Image.Image) -> NDArray[np.float32]:
         Image.fromarray(np.asarray(channel, np.float32)).resize(sides, Image.Resampling.BICUBIC)
         for channel in picture.split()
     ]
-    return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)
 
 
 def clip_pixels(picture: Image.Image) -> NDArray[np.float32]:

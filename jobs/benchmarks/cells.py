@@ -6,6 +6,7 @@ It knows plain values, no data set. A list may be a list, JSON or a Python liter
 import ast
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
@@ -95,7 +96,10 @@ def decoded(value: Any, column: str, expected: str) -> Any:
     except (ValueError, RecursionError):
         pass
     try:
-        return ast.literal_eval(value.strip())
+        with warnings.catch_warnings():
+            # LaTeX in such texts has backslashes that Python thinks odd.
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(value.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise bad(column, value, expected) from error
 

@@ -155,6 +155,10 @@ def test_a_list_may_be_a_list_or_a_text_in_json_or_python(options):
     assert item("mmmu_val", options=options).choices == ("$6", "$7")
 
 
+def test_latex_in_a_python_literal_is_taken_without_a_warning():
+    assert item("mmmu_val", options=r"['\pi', '\\frac{1}{2}']").choices == (r"\pi", r"\frac{1}{2}")
+
+
 @pytest.mark.parametrize("options", ["__import__('os').getcwd()", "['a'", "{'a': 1}", "[['a']]", None, 3])
 def test_a_cell_that_holds_no_list_is_refused_by_its_name_and_never_run(options):
     with pytest.raises(BadRow, match=r"column `options`: found .*, expected a list of texts"):

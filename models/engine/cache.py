@@ -161,25 +161,24 @@ def branch_window(
 ) -> Window:
     """Return the window of several continuations of each of B slots, side by side behind what the slot holds.
 
+    All tensors are on the CPU, and so is what the window makes of them.
+
     Args:
         cache: The cache.
-        lengths: int (B,), tokens of each sequence in the cache, on the CPU like the next three.
+        lengths: int (B,), tokens of each sequence in the cache.
         places: int (B, T), where each new token is put, counted from there.
         depths: int (B, T), how many of the new tokens stand before each in its continuation.
         sees: bool (B, T, T), which of the new places each sees beside the sequence.
-        memory: What the tokens see beside, on the device.
+        memory: What the tokens see beside.
         first: The first of the slots.
     """
-    device = cache.keys[0].device
     B, T = places.shape
     extent = _extent(int((lengths + places.amax(-1)).max()) + 1)
     new = torch.arange(extent) - lengths[:, None]  # (B, S), counted from where a sequence ends
-    mask = sees.gather(2, new.clamp(0, T - 1)[:, None].expand(B, T, extent)) & (new < T)[:, None]
-    mask = mask | (new < 0)[:, None]
+    among_new = sees.gather(2, new.clamp(0, T - 1)[:, None].expand(B, T, extent)) & (new < T)[:, None]
+    mask = among_new | (new < 0)[:, None]  # (B, T, S)
     rows = _rows(cache, lengths[:, None] + places, first)
-    return Window(cache, slice(first, first + B), lengths[:, None] + depths, extent, mask[:, None], memory, rows).to(
-        device
-    )
+    return Window(cache, slice(first, first + B), lengths[:, None] + depths, extent, mask[:, None], memory, rows)
 
 
 def _extent(longest: int) -> int:

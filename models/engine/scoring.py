@@ -80,7 +80,8 @@ def _fed(model: Decoder, cache: Cache, first: int, lanes: Ordered[Lane], num_fed
     lengths = torch.tensor([lane.prompt_length for lane in lanes])
     view = decode_view([lane.memory for lane in lanes], num_fed, model.device)
     window = branch_window(cache, lengths, torch.tensor(filled), depths, sees, view, first)
-    hidden = model.decode(model.embed(torch.tensor(token_ids, device=model.device)), window)  # (B, T, D)
+    embeddings = model.embed(torch.tensor(token_ids, device=model.device))
+    hidden = model.decode(embeddings, window.to(model.device))  # (B, T, D)
     return {
         (lane, place): hidden[row, place]
         for row, lane in enumerate(lanes)

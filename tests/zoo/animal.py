@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from jobs.caption import CaptionSettings
 from jobs.vqa import VqaSettings
@@ -90,8 +91,11 @@ def fate_of(animal: Animal, processor: Processor) -> Fate:
         trouble = "; ".join(planned.warnings).replace(f"{folder}/", "") or None
     has_questions = "question" in blocks[0].column_names
     job = VqaSettings(kind="vqa") if has_questions else CaptionSettings(kind="caption", prompt="Describe this image.")
-    step = Preprocess(processor, job.build(), Sampling())
-    ready = [step(block) for block in blocks]
+    built = job.build()
+    step = Preprocess(processor, built, Sampling())
+    if has_questions and "answers" not in blocks[0].column_names:  # to which nobody knows the answers
+        blocks = [block.append_column("answers", pa.nulls(len(block), pa.list_(pa.string()))) for block in blocks]
+    ready = [step(built.adapt("", block)) for block in blocks]
     errors = [error for block in ready for error in block.column("error").to_pylist()]
     images = blocks[0].column("images")[0].as_py() or []
     return Fate(

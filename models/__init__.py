@@ -159,6 +159,8 @@ def ask(
 ) -> list[Answer]:
     """Answer requests in this process, in the order given; pictures that they ask for come as PNG.
 
+    A request with `choices` is not answered freely: they are scored, and the likeliest is its answer.
+
     If no request has or wants an image, only what text needs of the model is loaded; if several share one, it is looked
     at once.
 

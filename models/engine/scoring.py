@@ -26,6 +26,7 @@ from models.engine.scheduler import Lane
 SCORED_STATES = 256
 
 State = tuple[Lane, int]  # the place of a token among those fed for a lane; -1 is the prompt's last one
+After = tuple[State, int]  # a state, and the id of a token that may follow it
 
 
 def by_feed(lanes: Iterable[Lane]) -> dict[int, list[Lane]]:
@@ -57,16 +58,18 @@ def score(
     hidden = {(lane, -1): last[lane] for lane in lanes}
     if num_fed > 0:
         hidden |= _fed(model, cache, running.index(lanes[0]), lanes, num_fed)
-    wanted = {lane: [list(zip(*one, strict=True)) for one in _choices(lane)] for lane in lanes}
-    flat = [((lane, place), token) for lane in lanes for choice in wanted[lane] for place, token in choice]
-    found = _logprobs(model, hidden, flat)
-    return [[[found[(lane, place), token] for place, token in choice] for choice in wanted[lane]] for lane in lanes]
+    wanted = [_choices(lane) for lane in lanes]
+    found = _logprobs(model, hidden, [after for choices in wanted for choice in choices for after in choice])
+    return [[[found[after] for after in choice] for choice in choices] for choices in wanted]
 
 
-def _choices(lane: Lane) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Return, for each choice, the places of what its tokens follow, and the tokens."""
+def _choices(lane: Lane) -> list[list[After]]:
+    """Return the tokens of each choice of a lane with the states that they follow."""
     given = lane.sequence
-    return [(ends, ids.tolist()) for ends, ids in zip(given.branches.ends, given.model_input.choices, strict=True)]
+    return [
+        [((lane, place), token_id) for place, token_id in zip(places, ids.tolist(), strict=True)]
+        for places, ids in zip(given.branches.ends, given.model_input.choices, strict=True)
+    ]
 
 
 def _fed(model: Decoder, cache: Cache, first: int, lanes: Ordered[Lane], num_fed: int) -> dict[State, Tensor]:
@@ -89,9 +92,7 @@ def _fed(model: Decoder, cache: Cache, first: int, lanes: Ordered[Lane], num_fed
     }
 
 
-def _logprobs(
-    model: Decoder, hidden: Mapping[State, Tensor], wanted: Iterable[tuple[State, int]]
-) -> dict[tuple[State, int], float]:
+def _logprobs(model: Decoder, hidden: Mapping[State, Tensor], wanted: Iterable[After]) -> dict[After, float]:
     """Return the log-probability of tokens after states, over the whole vocabulary; each state is scored once."""
     ids_after = defaultdict(list)
     for state, token_id in dict.fromkeys(wanted):

@@ -16,8 +16,9 @@ from models.types import ImageSettings
 _MARK = re.compile(r"<image \d+>")
 _BEFORE_SUBTITLE = re.compile(r"(<image \d+>)(?!<image )")
 
-_WHOLE = ImageSettings(split_image=False, max_image_size=980)
-_IN_CROPS = ImageSettings(split_image=True, max_image_size=980)
+# The wrapper's 980 pixels are what the checkpoint takes unless it is told otherwise.
+_WHOLE = ImageSettings(split_image=False)
+_IN_CROPS = ImageSettings(split_image=True)
 _FRAMES = ImageSettings(split_image=False, max_image_size=490)
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.benchmarks.ask import worded
 from jobs.benchmarks.benchmark import BadRow
 from jobs.benchmarks.prompts import PRESET_OF_FAMILY, PRESETS, fill, preset_of, wording
+from jobs.benchmarks.settings import BenchmarkSettings
 from jobs.benchmarks.table import BENCHMARKS
 from models.types import ImageSettings
 from tests.jobs.benchmark_rows import ROWS
@@ -88,14 +90,21 @@ def test_llama_sees_mmmus_images_before_the_text():
 @pytest.mark.parametrize(
     ("key", "images"),
     [
-        ("docvqa_val", ImageSettings(split_image=True, max_image_size=980)),
-        ("vqav2_val", ImageSettings(split_image=False, max_image_size=980)),
+        ("docvqa_val", ImageSettings(split_image=True)),
+        ("vqav2_val", ImageSettings(split_image=False)),
         ("longvideobench_val", ImageSettings(split_image=False, max_image_size=490)),
         ("mmlu", None),
     ],
 )
 def test_aria_cuts_up_pictures_of_text_and_looks_at_small_frames(key, images):
     assert asked("aria", key).images == images
+
+
+def test_frames_are_looked_at_in_the_size_in_which_they_are_taken():
+    benchmark = BENCHMARKS["longvideobench_val"]
+    entry = BenchmarkSettings(path="videos", frame_size=980)
+    said = worded(benchmark.item(ROWS["longvideobench_val"]), benchmark, entry, "aria")
+    assert said.images == ImageSettings(split_image=False, max_image_size=980)
 
 
 def test_emu3_sees_images_before_the_text_and_may_answer_at_length():

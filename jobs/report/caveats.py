@@ -12,7 +12,7 @@ MANY_FAILED = 0.01
 # What cut captions into words where the published tokeniser was not at hand.
 TOKENIZERS = {
     "fallback": "captions were cut into words by our own copy of the published tokeniser, which differs in rare cases; "
-    "the extra `captions` brings the published one",
+    "the extra captions brings the published one",
     "none": "captions were not cut into words as the published metrics do",
 }
 
@@ -30,9 +30,9 @@ def _of_run(numbers: Mapping[str, Any]) -> Iterator[str]:
     if not numbers["is_finished"]:
         yield "The run is not finished."
     if limit := settings["read"].get("limit"):
-        yield f"Only the first {count(limit)} rows were read (`read.limit`): scores are those of a sample."
+        yield f"Only the first {count(limit)} rows were read (read.limit): scores are those of a sample."
     if settings["job"].get("fallback") == "random":
-        yield "Where no answer could be read, an option was guessed (`fallback: random`): part of each score is luck."
+        yield "Where no answer could be read, an option was guessed (fallback: random): part of each score is luck."
     temperature = settings.get("generate", {}).get("sampling", {}).get("temperature")
     if temperature:
         yield f"Answers were sampled (temperature {temperature:g}): another seed gives other scores."
@@ -47,11 +47,11 @@ def _of_entry(name: str, score: Mapping[str, Any], entry: Mapping[str, Any]) -> 
     if limit := entry.get("limit"):
         is_relative = score["metric"] in ("CIDEr-D",)
         more = ", and CIDEr-D over fewer images is another measure" if is_relative else ""
-        yield f"only the first {count(limit)} rows were asked (`limit`){more}"
+        yield f"only the first {count(limit)} rows were asked (limit){more}"
     if entry.get("rule"):
         default = BENCHMARKS[entry.get("dataset") or name].rule
         if entry["rule"] != default:
-            yield f"scored by `{entry['rule']}`, where published scores go by `{default}`"
+            yield f"scored by {entry['rule']}, where published scores go by {default}"
     if entry.get("prompt"):
         yield "asked in a wording of the run's own, with which no published score was reached"
 

@@ -34,8 +34,17 @@ INTERVALS = {
     "clustered t": "Student's t, clustered",
     "bootstrap": "bootstrap",
 }
+STATUSES = {
+    "ok": "were read",
+    "failed": "could not be read",
+    "refused": "refuse",
+    "empty": "are empty",
+    "truncated": "were cut off",
+}
 # A cell of a breakdown with fewer rows says little.
 FEW_ROWS = 30
+# More benchmarks are only counted in the headline.
+MOST_NAMED = 3
 # Longer breakdowns are folded up.
 MOST_OPEN_CELLS = 12
 
@@ -64,7 +73,7 @@ def reproducing(numbers: Mapping[str, Any]) -> str:
 def _values(numbers: Mapping[str, Any], job: ShownJob) -> dict[str, Any]:
     settings = numbers["settings"]
     return {
-        "title": job.title,
+        "title": job.title if len(numbers["scores"]) <= MOST_NAMED else f"Answers: {len(numbers['scores'])} benchmarks",
         "numbers": numbers,
         "settings": settings,
         "settings_yaml": reproducing(numbers),
@@ -75,6 +84,7 @@ def _values(numbers: Mapping[str, Any], job: ShownJob) -> dict[str, Any]:
         "pictures": numbers.get("pictures"),
         "settled": SETTLED,
         "intervals": INTERVALS,
+        "statuses": STATUSES,
         "percent": amounts.percent,
         "hundredths": amounts.hundredths,
         "decoding": _decoding(settings.get("generate", {}).get("sampling", {})),
@@ -84,10 +94,14 @@ def _values(numbers: Mapping[str, Any], job: ShownJob) -> dict[str, Any]:
 
 
 def _decoding(sampling: Mapping[str, Any]) -> str:
-    """Say how answers were drawn; what a run does not set, the job or the benchmark does."""
-    given = {name: value for name, value in sampling.items() if value is not None}
-    how = "sampled" if given.get("temperature") else "greedy"
-    return ", ".join([how, *(f"{name.replace('_', ' ')} {value}" for name, value in given.items())])
+    """Say how answers were drawn; how long they may be, benchmarks say where the run does not."""
+    names = ("temperature", "top_k", "top_p", "seed") if sampling.get("temperature") else ()
+    given = [
+        f"{name.replace('_', ' ')} {sampling[name]}"
+        for name in (*names, "max_new_tokens")
+        if sampling.get(name) is not None
+    ]
+    return ", ".join(["sampled" if names else "greedy", *given])
 
 
 @cache

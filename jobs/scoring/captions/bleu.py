@@ -5,14 +5,15 @@ Source: pycocoevalcap 1.2, bleu_scorer.py, with the closest reference's length.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 ORDERS = 4
 # The reference's own constants: nothing over nothing becomes next to nothing, never an error.
 _TINY, _SMALL = 1e-15, 1e-9
 
-NGrams: TypeAlias = Mapping[tuple[str, ...], int]
+# A Counter gives 0 for an n-gram that it does not hold.
+NGrams: TypeAlias = Counter[tuple[str, ...]]
 
 
 class Matches(NamedTuple):
@@ -33,19 +34,20 @@ class Matches(NamedTuple):
 
 def ngrams(words: Sequence[str]) -> NGrams:
     """Count the n-grams of one to four words."""
-    return Counter(tuple(words[start : start + n]) for n in range(1, ORDERS + 1) for start in range(len(words) - n + 1))
+    counts: NGrams = Counter()
+    for n in range(1, ORDERS + 1):
+        counts.update(zip(*(words[start:] for start in range(n)), strict=False))
+    return counts
 
 
 def matches(candidate: str, references: Sequence[str]) -> Matches:
     """Compare one caption with its references."""
     words = candidate.split()
     split = [reference.split() for reference in references]
-    most: Counter[tuple[str, ...]] = Counter()
-    for reference in split:
-        most |= Counter(ngrams(reference))
+    counted = [ngrams(reference) for reference in split]
     matched = [0] * ORDERS
     for ngram, count in ngrams(words).items():
-        matched[len(ngram) - 1] += min(count, most[ngram])
+        matched[len(ngram) - 1] += min(count, max(reference[ngram] for reference in counted))
     lengths = [len(reference) for reference in split]
     _, nearest = min((abs(length - len(words)), length) for length in lengths)
     possible = tuple(max(0, len(words) - n) for n in range(ORDERS))

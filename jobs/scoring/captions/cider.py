@@ -29,21 +29,23 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> l
         candidates: One caption an image.
         references: The images' references, in the same order.
     """
-    counted = [[ngrams(reference.split()) for reference in image] for image in references]
-    images = Counter(ngram for image in counted for ngram in set().union(*image))
+    # The references' n-grams are counted twice over, since those of all images at once would fill the memory.
+    images: NGrams = Counter()
+    for image in references:
+        images.update({ngram for reference in image for ngram in ngrams(reference.split())})
     log_images = math.log(len(candidates))
     scores = []
-    for candidate, image in zip(candidates, counted, strict=True):
-        vector = _vector(ngrams(candidate.split()), images, log_images)
-        likeness = sum(_likeness(vector, _vector(counts, images, log_images)) for counts in image)
+    for candidate, image in zip(candidates, references, strict=True):
+        vector = _vector(candidate, images, log_images)
+        likeness = sum(_likeness(vector, _vector(reference, images, log_images)) for reference in image)
         scores.append(10 * likeness / len(image))
     return scores
 
 
-def _vector(counts: NGrams, images: Mapping[tuple[str, ...], int], log_images: float) -> _Vector:
+def _vector(caption: str, images: NGrams, log_images: float) -> _Vector:
     weights, squares, bigrams = {}, [0.0] * ORDERS, 0
-    for ngram, count in counts.items():
-        # A Counter gives 0 for what no reference holds; that weighs as if one image had it.
+    for ngram, count in ngrams(caption.split()).items():
+        # What no reference holds weighs as if one image had it.
         weight = count * (log_images - math.log(max(1, images[ngram])))
         weights[ngram] = weight
         squares[len(ngram) - 1] += weight**2

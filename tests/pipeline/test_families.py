@@ -12,20 +12,26 @@ import pytest
 from PIL import Image
 
 from jobs.vqa import VqaJob, VqaSettings
-from models import Sampling, ask, load_model, load_processor
+from models import ImageSettings, Request, Sampling, ask, load_model, load_processor
 from models.engine import Engine
 from models.engine.scheduler import Sequence as EngineSequence
 from pipeline.answerer import Answerer
 from pipeline.engine_thread import EngineThread
 from pipeline.generate import Generate
 from pipeline.preprocess import Preprocess
-from pipeline.rows import row_seed
+from pipeline.rows import MODEL_INPUT, Prepared, input_columns, model_inputs, row_seed
 from tests.pipeline.toys import READ_SCHEMA, read_rows
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
 JOB = VqaJob(VqaSettings(kind="vqa"))
 SAMPLING = Sampling(max_new_tokens=5, temperature=1.0, seed=4)
 SCHEMA = READ_SCHEMA.append(pa.field("question", pa.string())).append(pa.field("answers", pa.list_(pa.string())))
+
+OWN_SETTINGS = {
+    "aria": ImageSettings(max_image_size=28),
+    "mllama": ImageSettings(max_image_tiles=1),
+    "emu3": ImageSettings(max_pixels=100),
+}
 
 
 @pytest.fixture(scope="module", params=[tiny_aria, tiny_mllama, tiny_emu3], ids=["aria", "mllama", "emu3"])
@@ -87,3 +93,19 @@ def test_a_model_without_its_eye_answers_text_and_names_the_rows_with_images(che
     assert table[1]["error"]["stage"] == "preprocess"
     whole, _ = answered(checkpoint, rows)
     assert [table[n]["output_token_ids"] for n in (0, 2)] == [whole[n]["output_token_ids"] for n in (0, 2)]
+
+
+def test_choices_and_a_rows_own_image_settings_go_the_whole_way(
+    checkpoint: str, request: pytest.FixtureRequest
+) -> None:
+    processor, model = load_processor(checkpoint), load_model(checkpoint, device="cpu")
+    answerer = Answerer(EngineThread(Engine(model, slots=3, max_length=512), EngineSequence), processor)
+    settings = OWN_SETTINGS[request.node.callspec.id]
+    content = [{"type": "image"}, {"type": "text", "text": "Is it?"}]
+    asked = Request(messages=[{"role": "user", "content": content}], images=[png(1)], choices=("yes", "no, a square"))
+    requests = [asked, replace(asked, preprocess=settings)]
+    prepared = [Prepared(0, SAMPLING, processor.prepare(one), None) for one in requests]
+    block = pa.table(input_columns(prepared), schema=MODEL_INPUT)
+    for one, given in zip(requests, model_inputs(block), strict=True):
+        assert given is not None
+        assert asyncio.run(answerer.answer("", given, SAMPLING)).answer == ask(checkpoint, [one])[0]

@@ -3,8 +3,10 @@
 import json
 import math
 
+import pyarrow as pa
 import pytest
 
+from jobs.benchmarks.adapt import as_column
 from jobs.benchmarks.benchmark import BadRow
 from jobs.benchmarks.options import mmbench, stem
 from jobs.benchmarks.table import BENCHMARKS
@@ -237,6 +239,13 @@ def test_subtitles_of_the_other_form_are_read_too():
 def test_a_video_without_subtitles_or_without_frames_has_what_there_is():
     assert item("longvideobench_val", subtitles=None).context == "<image 1>\n<image 2>\n<image 3>\n<image 4>"
     assert item("longvideobench_val", frame_times=None).context == ""
+
+
+def test_a_row_is_the_same_whether_its_video_is_looked_at_or_not():
+    no_images = pa.scalar([], pa.list_(pa.large_binary()))
+    watched, unwatched = (item("longvideobench_val", **seen) for seen in ({}, {"frame_times": None, "subtitles": None}))
+    assert watched.context != unwatched.context
+    assert as_column("x", watched, no_images)["row_hash"] == as_column("x", unwatched, no_images)["row_hash"]
 
 
 def test_mmlus_examples_come_from_the_first_five_of_a_subject():

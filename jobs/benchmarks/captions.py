@@ -4,7 +4,9 @@ Each function turns a row, by the data set's own column names, into the request 
 the reference captions. It knows no images.
 """
 
-from jobs.benchmarks.benchmark import Item, Row
+from dataclasses import replace
+
+from jobs.benchmarks.benchmark import Benchmark, Item, Row
 from jobs.benchmarks.cells import bad, cells_of, gold, text, whole
 
 # The tasks of lmms-eval 75571cf ask so; a caption's row has no question of its own that any harness puts.
@@ -52,3 +54,37 @@ def _number_in(name: str, column: str) -> int:
     if not digits.isdecimal():
         raise bad(column, name, "a file name that ends in the picture's number")
     return int(digits)
+
+
+_COCO = Benchmark(
+    key="coco_caption",
+    item=coco,
+    needed=(),
+    used=("answer",),
+    key_column="question_id",
+    rule="captions/coco",
+    asked_as="coco_caption",
+    total="captions",
+)
+DATA_SETS: tuple[Benchmark, ...] = (
+    _COCO,
+    replace(
+        _COCO,
+        key="coco_karpathy",
+        item=karpathy,
+        used=("sentences",),
+        key_column="filename",
+        images=("url",),
+        asked_as="caption",
+    ),
+    replace(
+        _COCO,
+        key="nocaps",
+        item=nocaps,
+        used=("annotations_captions", "image_domain"),
+        key_column="image_id",
+        asked_as="caption",
+    ),
+    replace(_COCO, key="flickr30k", item=flickr30k, used=("caption",), key_column="img_id", asked_as="caption"),
+    replace(_COCO, key="textcaps", item=textcaps, used=("caption_str",), key_column="image_id", asked_as="caption"),
+)

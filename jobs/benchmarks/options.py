@@ -5,10 +5,11 @@ no images and no wording.
 """
 
 import re
+from dataclasses import replace
 from string import ascii_uppercase
 from typing import Any
 
-from jobs.benchmarks.benchmark import Item, Row
+from jobs.benchmarks.benchmark import Benchmark, Item, Row
 from jobs.benchmarks.cells import (
     bad,
     cells,
@@ -25,10 +26,9 @@ from jobs.benchmarks.cells import (
     texts_or_none,
     whole,
 )
+from jobs.scoring.options.mmbench import ROTATION
 from jobs.scoring.options.mmmu_subjects import DISCIPLINE_OF, subject_of
 
-# Rotations of one MMBench question have indices this far apart.
-MMBENCH_ROTATION = 1_000_000
 _MMBENCH_LETTERS = "ABCDE"
 _MATHVISTA_KINDS = ("language", "source", "category", "task", "context", "grade")
 # How options stand inside a question's text: on lines of their own, or in MMStar's list.
@@ -137,7 +137,7 @@ def mmbench(row: Row) -> Item:
         choices=tuple(option or "" for option in options[: last + 1]),
         context=_mmbench_text(row, "hint") or "",
         groups=tuple(cell for name, value in named.items() for cell in cells(name, [value])),
-        cluster=str(index % MMBENCH_ROTATION),
+        cluster=str(index % ROTATION),
         facts={"index": index, **named, **{column: _mmbench_text(row, column) for column in ("source", "split")}},
     )
 
@@ -193,3 +193,94 @@ def _listed(options: list[Any]) -> tuple[str, ...]:
     """Return the options found in a text; none unless they are A, B and so on without a gap."""
     is_whole = "".join(mark for mark, _ in options) == ascii_uppercase[: len(options)]
     return tuple(option.strip() for _, option in options) if is_whole and len(options) > 1 else ()
+
+
+_LETTERS = ("mcq/prefetch", "mcq/ranked")
+
+_AI2D = Benchmark(
+    key="ai2d",
+    item=ai2d,
+    needed=("question", "options", "answer"),
+    rule="ai2d/letter",
+    other_rules=_LETTERS,
+    asked_as="ai2d",
+)
+_SCIENCEQA = Benchmark(
+    key="scienceqa_img",
+    item=scienceqa,
+    needed=("question", "choices", "answer"),
+    used=("hint", "grade", "subject", "topic", "category"),
+    rule="scienceqa/lmms",
+    other_rules=("scienceqa/llava", "mcq/prefetch"),
+    asked_as="scienceqa",
+)
+_MMMU = Benchmark(
+    key="mmmu_val",
+    item=mmmu,
+    needed=("question", "options", "question_type"),
+    used=("answer", "topic_difficulty"),
+    key_column="id",
+    images=tuple(f"image_{place}" for place in range(1, 8)),
+    rule="mmmu/official",
+    other_rules=("mmmu/lmms",),
+    asked_as="mmmu",
+)
+_MATHVISTA = Benchmark(
+    key="mathvista_testmini",
+    item=mathvista,
+    needed=("question", "query", "question_type", "answer_type", "choices", "precision"),
+    used=("answer", "unit", "metadata"),
+    key_column="pid",
+    images=("decoded_image",),
+    rule="mathvista/official",
+    other_rules=("mathvista/rule_extract",),
+    asked_as="mathvista",
+)
+_MMBENCH = Benchmark(
+    key="mmbench_en_dev",
+    item=mmbench,
+    needed=("question", "A", "B"),
+    used=("hint", "answer", "C", "D", "E", "category", "L2-category", "l2-category", "source", "split"),
+    key_column="index",
+    rule="mcq/prefetch",
+    other_rules=("mcq/ranked",),
+    asked_as="mmbench_en",
+    total="circular",
+)
+# A short cell of version 1.1's image column is the index of the row that holds the picture.
+_MMBENCH_V11 = replace(_MMBENCH, key="mmbench_dev_en_v11", join=("index", "image"))
+DATA_SETS: tuple[Benchmark, ...] = (
+    _AI2D,
+    replace(_AI2D, key="ai2d_no_mask"),
+    _SCIENCEQA,
+    replace(_SCIENCEQA, key="scienceqa_full", may_lack_images=True),
+    _MMMU,
+    replace(_MMMU, key="mmmu_test", asked_as="mmmu_test"),
+    _MATHVISTA,
+    replace(_MATHVISTA, key="mathvista_test"),
+    _MMBENCH,
+    replace(_MMBENCH, key="mmbench_en_test"),
+    replace(_MMBENCH, key="mmbench_cn_dev", asked_as="mmbench_cn"),
+    replace(_MMBENCH, key="mmbench_cn_test", asked_as="mmbench_cn"),
+    _MMBENCH_V11,
+    replace(_MMBENCH_V11, key="mmbench_test_en_v11"),
+    replace(_MMBENCH_V11, key="mmbench_dev_cn_v11", asked_as="mmbench_cn"),
+    replace(_MMBENCH_V11, key="mmbench_test_cn_v11", asked_as="mmbench_cn"),
+    Benchmark(
+        key="realworldqa",
+        item=realworldqa,
+        needed=("question", "answer"),
+        rule="realworldqa/ranked",
+        asked_as="realworldqa",
+    ),
+    Benchmark(
+        key="mmstar",
+        item=mmstar,
+        needed=("question", "answer"),
+        used=("category", "l2_category"),
+        key_column="index",
+        rule="mmstar/official",
+        other_rules=_LETTERS,
+        asked_as="mmstar",
+    ),
+)

@@ -3,7 +3,9 @@
 Each function turns a row, by the data set's own column names, into a question. It knows no images and no wording.
 """
 
-from jobs.benchmarks.benchmark import Item, Row
+from dataclasses import replace
+
+from jobs.benchmarks.benchmark import Benchmark, Item, Row
 from jobs.benchmarks.cells import (
     bad,
     cells,
@@ -140,3 +142,111 @@ def ocrbench(row: Row) -> Item:
         groups=(("group", GROUPS[kind]), ("question_type", kind)),
         facts={"dataset": text(row, "dataset"), "question_type": kind},
     )
+
+
+_VQAV2 = Benchmark(
+    key="vqav2_val",
+    item=vqav2,
+    needed=("image_id", "question"),
+    used=("question_type", "answer_type", "answers"),
+    key_column="question_id",
+    rule="vqa/always_norm",
+    other_rules=("vqa/official_2021", "vqa/m4c"),
+    asked_as="vqav2",
+)
+_TEXTVQA = Benchmark(
+    key="textvqa_val",
+    item=textvqa,
+    needed=("image_id", "question"),
+    used=("answers", "ocr_tokens"),
+    key_column="question_id",
+    rule="vqa/m4c",
+    other_rules=("vqa/always_norm", "vqa/vlmevalkit"),
+    asked_as="textvqa",
+)
+_DOCVQA = Benchmark(
+    key="docvqa_val",
+    item=docvqa,
+    needed=("question", "docId"),
+    used=("question_types", "answers"),
+    key_column="questionId",
+    rule="anls/rrc",
+    asked_as="docvqa",
+)
+_INFOVQA = Benchmark(
+    key="infovqa_val",
+    item=infovqa,
+    needed=("question",),
+    used=("answer_type", "evidence", "operation/reasoning", "answers"),
+    key_column="questionId",
+    rule="anls/rrc",
+    asked_as="infovqa",
+)
+DATA_SETS: tuple[Benchmark, ...] = (
+    _VQAV2,
+    replace(_VQAV2, key="vqav2_testdev"),
+    replace(_VQAV2, key="vqav2_test"),
+    Benchmark(
+        key="gqa",
+        item=gqa,
+        needed=("question", "imageId"),
+        used=("answer", "types", "isBalanced"),
+        key_column="id",
+        images=("imageId",),
+        join=("id", "image"),
+        rule="exact/nocase_nopunct",
+        other_rules=("exact/official", "exact/llava_submission"),
+        asked_as="gqa",
+    ),
+    Benchmark(
+        key="ok_vqa",
+        item=ok_vqa,
+        needed=("question",),
+        used=("answers", "question_type", "answer_type"),
+        key_column="question_id",
+        rule="vqa/m4c",
+        other_rules=("vqa/always_norm",),
+        asked_as="ok_vqa",
+    ),
+    _TEXTVQA,
+    replace(_TEXTVQA, key="textvqa_test"),
+    replace(
+        _TEXTVQA,
+        key="textvqa_val_ocr",
+        needed=("image_id", "question", "ocr_tokens"),
+        used=("answers",),
+        asked_as="textvqa_ocr",
+    ),
+    _DOCVQA,
+    replace(_DOCVQA, key="docvqa_test"),
+    _INFOVQA,
+    replace(_INFOVQA, key="infovqa_test"),
+    Benchmark(
+        key="chartqa",
+        item=chartqa,
+        needed=("question", "answer", "type"),
+        rule="relaxed/pix2struct",
+        other_rules=("relaxed/mistral",),
+        asked_as="chartqa",
+    ),
+    Benchmark(
+        key="pope",
+        item=pope,
+        needed=("question", "answer", "category"),
+        used=("image_source",),
+        key_column="id",
+        rule="pope/official",
+        other_rules=("pope/lmms", "pope/vlmevalkit"),
+        asked_as="pope",
+        total="yes_no",
+    ),
+    Benchmark(
+        key="ocrbench",
+        item=ocrbench,
+        needed=("dataset", "question", "question_type", "answer"),
+        rule="ocrbench/official",
+        other_rules=("ocrbench/lmms",),
+        asked_as="ocrbench",
+        total="points",
+    ),
+)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from string import ascii_uppercase
 from typing import Any
 
-from jobs.benchmarks.benchmark import Item, Row
+from jobs.benchmarks.benchmark import Benchmark, Item, Row
 from jobs.benchmarks.cells import bad, cells_of, decoded, fields, is_absent, letter, text, text_or_none, texts, whole
 from jobs.scoring.options.math import boxed_content, last_boxed
 
@@ -116,3 +116,63 @@ def humaneval(row: Row) -> Item:
     """The head of a function to complete. Whether what comes back is right, only running its tests could say."""
     facts = {column: row.get(column) for column in ("task_id", "entry_point") if not is_absent(row.get(column))}
     return Item(question=text(row, "prompt"), answers=None, facts=facts)
+
+
+_MMLU = Benchmark(
+    key="mmlu",
+    item=mmlu,
+    needed=("question", "subject", "choices", "answer", "examples"),
+    images=(),
+    rule="likelihood/sum",
+    other_rules=("mcq/prefetch",),
+    asked_as="mmlu",
+    has_continuations=True,
+    total="subjects",
+)
+_ARC = Benchmark(
+    key="arc_challenge",
+    item=arc,
+    needed=("question", "choices"),
+    used=("answerKey",),
+    key_column="id",
+    images=(),
+    rule="mcq/prefetch",
+    asked_as="arc_challenge",
+    has_continuations=True,
+)
+DATA_SETS: tuple[Benchmark, ...] = (
+    _MMLU,
+    replace(
+        _MMLU,
+        key="mmlu_without_examples",
+        item=mmlu_without_examples,
+        needed=("question", "subject", "choices", "answer"),
+    ),
+    _ARC,
+    replace(
+        _ARC,
+        key="arc_challenge_continued",
+        item=arc_continued,
+        rule="likelihood/per_character",
+        asked_as="arc_challenge_continued",
+    ),
+    Benchmark(
+        key="math",
+        item=math,
+        needed=("problem",),
+        used=("solution", "answer", "type", "subject", "level"),
+        images=(),
+        rule="math/hendrycks",
+        asked_as="math",
+    ),
+    Benchmark(
+        key="humaneval",
+        item=humaneval,
+        needed=("prompt",),
+        used=("entry_point",),
+        key_column="task_id",
+        images=(),
+        rule="text/kept",
+        asked_as="humaneval",
+    ),
+)

@@ -6,9 +6,10 @@ It knows when frames are shown and what subtitles say; neither pictures nor word
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from jobs.benchmarks.benchmark import Item, Row
+from jobs.benchmarks.benchmark import Benchmark, Item, Row
 from jobs.benchmarks.cells import (
     bad,
     cells_of,
@@ -134,3 +135,22 @@ def _words(value: Any) -> str:
 def _seconds(clock: str) -> float:
     hours, minutes, seconds = clock.split(":")
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+_LONGVIDEOBENCH = Benchmark(
+    key="longvideobench_val",
+    item=longvideobench,
+    needed=("question", "option0", "option1", "option2", "option3"),
+    used=(
+        *("option4", "correct_choice", "duration_group", "question_category", "video_id", "video_path"),
+        *("starting_timestamp_for_subtitles", "duration", "frame_times", "subtitles"),
+    ),
+    key_column="id",
+    images=(),
+    video="video_path",
+    subtitles="subtitle_path",
+    rule="mcq/first_letter",
+    other_rules=("mcq/prefetch", "mcq/ranked"),
+    asked_as="longvideobench",
+)
+DATA_SETS: tuple[Benchmark, ...] = (_LONGVIDEOBENCH, replace(_LONGVIDEOBENCH, key="longvideobench_test"))

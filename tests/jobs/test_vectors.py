@@ -33,7 +33,7 @@ def sets() -> list[Path]:
     return sorted(path for path in (FOLDER / "bulk").glob("*") if path.is_dir())
 
 
-@pytest.mark.parametrize(("stem", "line"), cases())
+@pytest.mark.parametrize(("stem", "line"), list(cases()))
 def test_a_published_case_comes_out_as_published(stem, line):
     assert stem in CHECKS, f"no check knows {stem}.jsonl; known are {', '.join(CHECKS)}"
     case = json.loads(line)

@@ -1,4 +1,4 @@
-"""The command line: `triptych run`, `retry`, `report`, `compare`, `submit` and `demo`.
+"""The command line: `triptych run`, `retry`, `report`, `score`, `compare`, `submit` and `demo`.
 
 Here, and nowhere else, words are printed and exit codes chosen: 0 done, 1 the run failed, 2 wrong settings, 3 done but
 with more failed rows than allowed, 130 interrupted.
@@ -84,6 +84,14 @@ def _demo(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _score(asked: argparse.Namespace) -> int:
+    from jobs.evaluation import words
+    from jobs.evaluation.score_command import score_as_asked
+
+    _say(words.say_scored(score_as_asked(asked)))
+    return 0
+
+
 def _compare(asked: argparse.Namespace) -> int:
     from jobs.evaluation import compare, words
     from jobs.evaluation.files import output_reached
@@ -147,6 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("output", metavar="OUTPUT", help="the folder of the results")
     report.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. write.storage.endpoint_url=http://...")
     report.set_defaults(command=_report)
+    _add_score(
+        commands.add_parser("score", parents=[common], help="score stored answers, ours or others', by any rule")
+    )
     _add_compare(commands.add_parser("compare", parents=[common], help="two scored outputs: paired difference, gate"))
     _add_submit(commands.add_parser("submit", parents=[common], help="write or check a file for a benchmark's server"))
     demo = commands.add_parser("demo", parents=[common], help="the jobs on data and a small checkpoint that come along")
@@ -154,6 +165,25 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--quick", action="store_true", help="about 50 rows of each")
     demo.set_defaults(command=_demo)
     return parser
+
+
+def _add_score(score: argparse.ArgumentParser) -> None:
+    score.add_argument("predictions", metavar="PREDICTIONS", help="a run's output, or JSONL, JSON, CSV, TSV or Parquet")
+    score.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. job.benchmarks.gqa.columns.id=question")
+    score.add_argument("--to", metavar="DIR", required=True, help="where the scored rows and their report are to stand")
+    score.add_argument("--rule", metavar="[NAME=]ID", action="append", default=[], help="e.g. docvqa_val=anls/rrc")
+    score.add_argument("--data", metavar="URI", help="the data set's shards, for answers of another tool")
+    score.add_argument("--benchmark", metavar="NAME", help="which data set; without, rows of question and answers")
+    score.add_argument(
+        "--id", metavar="COLUMN", help="the answers' column of ids; `row`: the place in the data, from 0"
+    )
+    score.add_argument("--response", metavar="COLUMN", help="the answers' column of texts")
+    score.add_argument("--model", metavar="WORDS", help="who has answered, for the report")
+    score.add_argument("--preset", metavar="NAME", help="in whose wording the questions were asked, if that is known")
+    score.add_argument("--end-token", metavar="TOKEN", action="append", default=[], help="to cut off the answers' ends")
+    score.add_argument("--allow-missing", action="store_true", help="score what is there, with and without the rest")
+    score.add_argument("--judge", metavar="MODEL", help="a checkpoint to ask about answers that no rule can read")
+    score.set_defaults(command=_score)
 
 
 def _add_compare(compare: argparse.ArgumentParser) -> None:

@@ -49,7 +49,7 @@ class _Twice(ValueError):
 
 def _parsed(data: bytes) -> Any:
     try:
-        return json.loads(data, object_pairs_hook=_once)
+        return json.loads(data, object_pairs_hook=once)
     except _Twice as error:
         raise SubmissionError(str(error)) from error
     except ValueError as error:  # what is no UTF-8, too
@@ -58,7 +58,12 @@ def _parsed(data: bytes) -> Any:
         raise SubmissionError(f"found no JSON, expected one value in the whole file{hint}: {error}") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object, in which no name may stand twice.
+
+    Raises:
+        ValueError: One does.
+    """
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

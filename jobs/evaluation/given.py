@@ -4,14 +4,16 @@ It knows rows of an output; how a file is written is not known here.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
 from jobs.evaluation.formats import Entry, Format, Id, SubmissionError, as_id
 from jobs.evaluation.rows import named
 from pipeline import ledger
+from pipeline.plan import read_plan
 from pipeline.storage.store import Store
+from pipeline.units import Unit
 
 COLUMNS = (
     "key",
@@ -70,10 +72,14 @@ def refuse_incomplete(
         allow_missing: Whether rows may be missing.
 
     Raises:
-        SubmissionError: The run is not finished, has left rows out, or rows have failed.
+        SubmissionError: The run has not come to all its rows yet, was told to leave some out, or rows have failed.
     """
-    if "settings" in known and not ledger.look(output).is_done:
-        raise SubmissionError(f"found an unfinished run in {output.uri}, expected all its rows: `triptych run` goes on")
+    planned = sum(unit.num_rows for unit in _planned(output, benchmark))
+    if len(rows) < planned and not (allow_missing and has_ids):
+        raise SubmissionError(
+            f"{benchmark}: found {len(rows):,} of {planned:,} rows in {output.uri}, expected all: `triptych run` goes "
+            "on, or `--ids` says which ids `--allow-missing` adds without an answer"
+        )
     if allow_missing:
         return
     limit = _limit(known, benchmark)
@@ -88,6 +94,13 @@ def refuse_incomplete(
             f"{benchmark}: found {len(failed):,} rows without an answer ({named(failed)}), expected none; "
             "`triptych retry` runs them again, `--allow-missing` hands in empty answers"
         )
+
+
+def _planned(output: Store, benchmark: str) -> Iterator[Unit]:
+    """Give the units that a benchmark's rows come from; a run without benchmarks has sources without a name."""
+    if not ledger.look(output).is_planned:  # parts that were put together by other means
+        return iter(())
+    return (unit for unit in read_plan(output) if unit.source in (benchmark, ""))
 
 
 def _limit(known: Mapping[str, Any], benchmark: str) -> int | None:

@@ -16,7 +16,7 @@ from jobs.benchmarks.table import BENCHMARKS
 from jobs.evaluation.align import Aligned
 from jobs.report.results import ReportError
 from jobs.scoring.captions.metrics import CaptionScores, caption_metrics
-from jobs.scoring.options.mmbench import ROTATION
+from jobs.scoring.options.mmbench import question_of
 from jobs.scoring.response import has_row_scores
 
 Counted = Literal["row", "question", "image"]
@@ -105,7 +105,7 @@ def _named(clusters: Sequence[str | None], keys: Sequence[str]) -> list[str] | N
 def _by_question(keys: Sequence[str], clusters: Sequence[str | None], a: Numbers, b: Numbers, unscored: int) -> Paired:
     """Bring rotations together: a question is right only if each of them is."""
     pairs = zip(clusters, keys, strict=True)
-    questions = [str(int(key) % ROTATION) if name is None else name for name, key in pairs]
+    questions = [str(question_of(int(key))) if name is None else name for name, key in pairs]
     right: dict[str, tuple[float, float]] = {}
     for question, one, other in zip(questions, a.tolist(), b.tolist(), strict=True):
         before = right.get(question, (one, other))

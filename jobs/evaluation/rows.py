@@ -3,7 +3,6 @@
 It knows parts and names of columns; what is counted, compared or written of the rows, others know.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,6 @@ from jobs.report.parts import open_parts
 from jobs.report.results import ReportError
 from pipeline import ledger
 from pipeline.storage.store import NotFound, Store
-
-# What `triptych score` writes down beside its parts, as a run does its settings.
-SCORING = "_triptych/scoring.json"
 
 # Keys, rules and benchmarks named in a message.
 MOST_NAMED = 3
@@ -44,19 +40,15 @@ def read_rows(store: Store, names: Sequence[str]) -> pa.Table:
 
 
 def origin(store: Store) -> Mapping[str, Any]:
-    """Return what a run has frozen in an output, or what `triptych score` has written down there; empty without either.
+    """Return what a run, or `triptych score`, has frozen in an output; empty where there are but parts.
 
     Raises:
         StorageError: It cannot be read.
     """
-    for path in (ledger.SETTINGS, SCORING):
-        try:
-            found = json.loads(store.read(path))
-        except NotFound:
-            continue
-        assert isinstance(found, dict)
-        return found
-    return {}
+    try:
+        return ledger.read_settings(store)
+    except NotFound:
+        return {}
 
 
 def dataset_of(origin: Mapping[str, Any], benchmark: str) -> str:

@@ -1,10 +1,13 @@
 """What the command line says of comparisons, submissions and stored answers scored again; it prints nothing itself."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.words import say_scores
 
 if TYPE_CHECKING:
     from jobs.evaluation.compare import Comparison, Side
+    from jobs.evaluation.score import Scored
     from jobs.evaluation.submit import Submission
 
 LOSSES_SHOWN = 5
@@ -19,6 +22,26 @@ def say_fallen(fallen: "Sequence[Comparison]", threshold: float) -> str:
     """Say which benchmarks have kept B from passing."""
     found = ", ".join(f"{one.benchmark} by {_points(one.difference)}" for one in fallen)
     return f"B has fallen further than {_points(threshold)} allows: {found}"
+
+
+def say_scored(scored: "Scored") -> list[str]:
+    """Say what stored answers are worth, with and without those that are missing, and with a judge if one was asked."""
+    numbers = scored.report.numbers
+    head = f"scored {scored.rows:,} of {scored.planned_rows:,} rows"
+    lines = [head, *say_scores(numbers)]
+    for name, score in numbers["scores"].items():
+        if score["missing"] and score.get("score_over_all") is not None:
+            lines.append(f"{name}: {score['score_over_all'] * 100:.1f} % right with the missing rows counted as wrong")
+        if judge := score.get("judge"):
+            lines.append(f"{name}: {_judged(judge)}")
+    return [*lines, f"results  {scored.uri}", f"report   {scored.report.page}"]
+
+
+def _judged(judge: "Mapping[str, Any]") -> str:
+    asked = f"{', '.join(judge['judges'])} was asked about {judge['rows']:,} answers"
+    if judge["score"] is None:
+        return asked
+    return f"{judge['score'] * 100:.1f} % right with a judge; {asked}"
 
 
 def say_submission(written: "Submission") -> list[str]:
@@ -44,7 +67,7 @@ def _say_comparison(one: "Comparison", num_benchmarks: int) -> list[str]:
     if one.low is not None and one.high is not None:
         interval = f"95 % interval {_points(one.low)} to {_points(one.high)}"
     adjusted = f", {one.p_holm:.3g} after Holm over {num_benchmarks} benchmarks" if num_benchmarks > 1 else ""
-    detectable = f"; {_points(one.detectable)} would show 8 times in 10" if one.detectable is not None else ""
+    detectable = f"; {_points(one.detectable)} would show 8 times in 10" if one.detectable else ""
     clusters = f" in {one.clusters:,} clusters" if one.clusters is not None else ""
     lines = [
         f"{one.benchmark} ({one.rule}, {one.n:,} {one.counted}s{clusters})",
@@ -65,7 +88,7 @@ def _say_comparison(one: "Comparison", num_benchmarks: int) -> list[str]:
     if one.unscored:
         lines.append(f"  {one.unscored:,} rows have no score on either side")
     if one.a.presets != one.b.presets:
-        lines.append(f"  the questions were worded differently: {_joined(one.a.presets)} and {_joined(one.b.presets)}")
+        lines.append(f"  wordings differ: {_joined(one.a.presets)} in A, {_joined(one.b.presets)} in B")
     return lines
 
 

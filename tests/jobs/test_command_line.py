@@ -107,7 +107,7 @@ def test_too_many_failed_rows_are_said_with_their_kinds_and_the_remedy():
     ]
 
 
-@pytest.mark.parametrize("command", ["plan", "status", "verify", "score"])
+@pytest.mark.parametrize("command", ["plan", "status", "verify"])
 def test_commands_of_later_days_are_absent(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command])

@@ -136,12 +136,6 @@ def test_the_manifest_says_what_was_handed_in_and_nothing_of_the_time(tmp_path):
     }  # fmt: skip
 
 
-def test_an_unfinished_run_is_refused(tmp_path):
-    folder = write_scored(tmp_path / "out", answered("docvqa_test", [(1, "one")]), {"settings": {}})
-    with pytest.raises(SubmissionError, match="unfinished run"):
-        submit(Store(folder), str(tmp_path / "file.json"), allow_missing=True)
-
-
 def test_a_run_over_a_part_of_the_set_is_refused_unless_a_list_of_ids_says_it_is_whole(tmp_path):
     folder = write_scored(
         tmp_path / "out", answered("docvqa_test", [(1, "one")]), {"settings": {"read": {"limit": 1}}, "weights": ""}

@@ -1,0 +1,313 @@
+"""Stored answers are scored again without a model: a run's, or any file's with ids and responses."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.__main__ import main
+from jobs.evaluation import joined
+from jobs.evaluation.joined import Asked
+from jobs.evaluation.predictions import read_predictions
+from jobs.evaluation.score import score
+from jobs.report.results import ReportError
+from pipeline.settings import ConfigError
+from pipeline.storage.store import StorageSettings, Store
+
+BULK = Path(__file__).parents[1] / "data" / "vectors" / "bulk"
+CHECKPOINT = str(Path(__file__).parents[2] / "jobs" / "demo" / "checkpoints" / "aria")
+
+
+def asked_of(name, to, *more, rows="predictions.jsonl"):
+    data = ["--data", str(BULK / name / "data.parquet"), "--benchmark", name, "--id", "row"]
+    return ["score", str(BULK / name / rows), *data, "--to", str(to), *more]
+
+
+def report_of(folder):
+    return json.loads((Path(folder) / "_report" / "report.json").read_text())
+
+
+def rows_of(folder):
+    tables = [pq.read_table(path) for path in sorted(Path(folder).glob("part-*.parquet"))]
+    return pa.concat_tables(tables).to_pylist()
+
+
+@pytest.fixture
+def docvqa(tmp_path):
+    """The scored answers of the small DocVQA set."""
+    assert main(asked_of("docvqa_val", tmp_path / "docvqa")) == 0
+    return tmp_path / "docvqa"
+
+
+def test_answers_of_another_tool_get_the_published_score(docvqa):
+    expected = json.loads((BULK / "docvqa_val" / "expected.json").read_text())["expected"]
+    score = report_of(docvqa)["scores"]["docvqa_val"]
+    assert score["score"] == pytest.approx(expected["anls"], abs=1e-6)
+    assert {name: cell["score"] for name, cell in score["by"].items()} == pytest.approx(
+        expected["per_question_type"], abs=1e-6
+    )
+    assert [row["score"] for row in rows_of(docvqa)] == pytest.approx(expected["per_sample"], abs=1e-9)
+    assert (score["n"], score["missing"], score["failed"]) == (24, 0, 0)
+
+
+def test_other_headlines_than_means_come_out_as_published_too(tmp_path):
+    for name, expected in (("mmbench_en_dev", 0.8), ("pope", 0.638889)):
+        assert main(asked_of(name, tmp_path / name)) == 0
+        assert report_of(tmp_path / name)["scores"][name]["score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_scoring_an_output_by_the_same_rule_changes_nothing(docvqa, tmp_path):
+    assert main(["score", str(docvqa), "--to", str(tmp_path / "again")]) == 0
+    assert report_of(tmp_path / "again")["scores"] == report_of(docvqa)["scores"]
+    (part,) = docvqa.glob("part-*.parquet")
+    assert (tmp_path / "again" / part.name).read_bytes() == part.read_bytes()
+    assert main(["compare", str(docvqa), str(tmp_path / "again"), "--threshold", "0"]) == 0
+
+
+@pytest.mark.parametrize("rule", ["exact/official", "docvqa_val=exact/official"])
+def test_scoring_an_output_by_another_rule_changes_scores_and_nothing_else(docvqa, tmp_path, rule):
+    assert main(["score", str(docvqa), "--rule", rule, "--to", str(tmp_path / "exact")]) == 0
+    before, after = rows_of(docvqa), rows_of(tmp_path / "exact")
+    changed = {name for old, new in zip(before, after, strict=True) for name in old if old[name] != new[name]}
+    assert {"score", "rule"} <= changed <= {"score", "rule", "parsed", "parse_status", "other_scores"}
+    assert report_of(tmp_path / "exact")["scores"]["docvqa_val"]["rule"] == "exact/official"
+    assert main(["compare", str(docvqa), str(tmp_path / "exact")]) == 1
+
+
+def test_a_scored_output_can_be_reported_on_and_handed_in(docvqa, tmp_path):
+    before = report_of(docvqa)
+    assert main(["report", str(docvqa)]) == 0
+    assert report_of(docvqa) == before
+    assert main(["submit", str(docvqa), str(tmp_path / "file.json")]) == 0
+    expected = json.loads((BULK / "docvqa_val" / "expected.json").read_text())["expected"]["submission"]
+    assert json.loads((tmp_path / "file.json").read_text()) == expected
+
+
+def test_scored_rows_stand_where_nothing_else_does(docvqa, tmp_path, capsys):
+    assert main(["score", str(docvqa), "--to", str(docvqa)]) == 1
+    assert "holds the results of a run" in capsys.readouterr().err
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").touch()
+    assert main(["score", str(docvqa), "--to", str(tmp_path / "taken")]) == 1
+    assert "files of another origin (mine.txt)" in capsys.readouterr().err
+    assert main(asked_of("docvqa_val", docvqa, "--rule", "exact/official")) == 0  # an earlier score is replaced
+    assert report_of(docvqa)["scores"]["docvqa_val"]["rule"] == "exact/official"
+
+
+FORMS = {
+    "a.jsonl": '{"questionId": "1", "prediction": "yes"}\n\n{"questionId": 2, "prediction": "no\u2028"}\n',
+    "a.json": '[{"id": "1", "answer": "yes"}, {"id": 2, "answer": "no\u2028"}]',
+    "b.json": '{"1": "yes", "2": "no\u2028"}',
+    "c.json": '{"1": {"response": "yes", "extraction": ""}, "2": {"response": "no\u2028"}}',
+    "a.csv": 'key,response\n1,yes\n"2","no\u2028"\n',
+    "a.tsv": "key\tresponse\n1\tyes\n2\tno\u2028\n",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_answers_may_come_in_any_usual_form(name, tmp_path):
+    (tmp_path / name).write_bytes(FORMS[name].encode())
+    found = read_predictions(str(tmp_path / name), StorageSettings()).answers
+    assert {one: answer.text for one, answer in found.items()} == {"1": "yes", "2": "no\u2028"}
+
+
+def test_answers_may_come_as_parquet_files_with_anything_beside(tmp_path):
+    image = pa.array([{"bytes": b"x"}])
+    for number, text in ((1, "yes"), (2, None)):
+        table = pa.table({"index": [number], "response": pa.array([text], pa.string()), "image": image})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    found = read_predictions(str(tmp_path), StorageSettings())
+    assert (found.id_name, found.answers["1"].text, found.answers["2"]) == ("index", "yes", None)
+    assert read_predictions(str(tmp_path / "1.parquet"), StorageSettings()).answers["1"].text == "yes"
+
+
+def test_an_answer_that_was_cut_off_is_truncated_whatever_it_says(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "response": "yes", "finish_reason": "length"}\n')
+    assert read_predictions(str(tmp_path / "a.jsonl"), StorageSettings()).answers["1"].is_truncated
+
+
+BROKEN = [
+    ('{"id": 1, "response": "a"}\n{"id": "1", "response": "b"}\n', r"1 ids more than once .*\(1\)"),
+    ('{"id": 1.0, "response": "a"}\n', "found 1.0, expected an id"),
+    ('{"id": true, "response": "a"}\n', "found True, expected an id"),
+    ('{"id": 1, "response": 5}\n', "found 5, expected the text of an answer"),
+    ('{"id": 1, "text": "a"}\n', "found columns id, text .* expected one of response, prediction"),
+    ('{"name": 1, "response": "a"}\n', "for the id; `--id` can name it"),
+    ("", "found no rows"),
+    ('{"id": 1\n', "cannot read .* as JSONL"),
+    ("[1]\n", "found other values, expected objects"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), BROKEN, ids=range(len(BROKEN)))
+def test_answers_that_are_none_are_refused(text, said, tmp_path):
+    (tmp_path / "a.jsonl").write_text(text)
+    with pytest.raises(ReportError, match=said):
+        read_predictions(str(tmp_path / "a.jsonl"), StorageSettings())
+
+
+def test_an_id_twice_in_a_json_object_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"1": "a", "1": "b"}')
+    with pytest.raises(ReportError, match="found '1' twice in one object"):
+        read_predictions(str(tmp_path / "a.json"), StorageSettings())
+
+
+@pytest.fixture
+def joined_with(tmp_path):
+    """Join answers with the small DocVQA set, score them, and return report and rows."""
+
+    def join(answers, **asked):
+        (tmp_path / "answers.json").write_text(json.dumps(answers))
+        wanted = Asked(str(tmp_path / "answers.json"), str(BULK / "docvqa_val" / "*.parquet"), "docvqa_val", **asked)
+        score(joined.answers_of(wanted, str(tmp_path / "out")), Store(str(tmp_path / "out")), "answers.json")
+        return report_of(tmp_path / "out")["scores"]["docvqa_val"], rows_of(tmp_path / "out")
+
+    return join
+
+
+def submission():
+    return json.loads((BULK / "docvqa_val" / "expected.json").read_text())["expected"]["submission"]
+
+
+def test_a_submission_file_can_be_scored_by_its_ids(joined_with):
+    found, rows = joined_with(submission()[::-1])
+    assert found["score"] == pytest.approx(0.725027, abs=1e-6)
+    assert [row["key"] for row in rows] == [str(one["questionId"]) for one in submission()]
+    assert {(row["model"], row["preset"], row["finish_reason"]) for row in rows} == {
+        ("answers.json", "unknown", "stop")
+    }
+
+
+def test_missing_answers_are_refused_or_counted_and_the_score_given_over_all_as_well(joined_with):
+    some = submission()[:18]
+    with pytest.raises(ReportError, match=r"answers to 18 of 24 rows \(49018, 49019, 49020 and 3 more have none\)"):
+        joined_with(some)
+    found, rows = joined_with(some, allow_missing=True)
+    assert (len(rows), found["n"], found["missing"]) == (18, 18, 6)
+    assert found["score_over_all"] == pytest.approx(found["score"] * 18 / 24)
+
+
+def test_what_was_scored_in_part_is_not_handed_in_as_the_whole(joined_with, tmp_path, capsys):
+    joined_with(submission()[:18], allow_missing=True)
+    asked = ["submit", str(tmp_path / "out"), str(tmp_path / "file.json")]
+    for more in ([], ["--allow-missing"]):
+        assert main([*asked, *more]) == 1
+        assert "found 18 of 24 rows" in capsys.readouterr().err
+    (tmp_path / "ids").write_text(" ".join(str(one["questionId"]) for one in submission()))
+    assert main([*asked, "--ids", str(tmp_path / "ids"), "--allow-missing"]) == 0
+    assert [one["answer"] for one in json.loads((tmp_path / "file.json").read_text())[18:]] == [""] * 6
+
+
+def test_answers_to_rows_that_are_not_there_are_refused(joined_with):
+    with pytest.raises(ReportError, match=r"1 answers to rows that are not there \(7\), expected ids such as 49000"):
+        joined_with([*submission(), {"questionId": 7, "answer": ""}])
+
+
+def test_ids_of_several_rows_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"image_id": 1, "response": "a"}\n')
+    rows = [
+        {"question_id": number, "image_id": 1, "question": "What?", "question_type": "what", "answer_type": "other",
+         "multiple_choice_answer": "a", "answers": [{"answer": "a", "answer_confidence": "yes", "answer_id": 1}] * 10,
+         "image": {"bytes": b"", "path": None}}
+        for number in (1, 2)
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    with pytest.raises(ReportError, match="expected `image_id` to tell rows apart"):
+        joined.answers_of(Asked(str(tmp_path / "a.jsonl"), str(tmp_path / "data.parquet"), "vqav2_val"), "out")
+
+
+def test_a_column_that_the_data_lack_is_named_and_can_be_renamed(tmp_path, joined_with):
+    table = pq.read_table(BULK / "docvqa_val" / "data.parquet").rename_columns({"answers": "gold"})
+    pq.write_table(table, tmp_path / "renamed.parquet")
+    (tmp_path / "a.json").write_text(json.dumps(submission()))
+    asked = {"predictions": str(tmp_path / "a.json"), "data": str(tmp_path / "renamed.parquet")}
+    with pytest.raises(ConfigError, match="unknown setting"):
+        joined.answers_of(Asked(**asked, benchmark="docvqa_val", overrides=["job.benchmark.x=1", "read.x=1"]), "out")
+    without = joined.answers_of(Asked(**asked, benchmark="docvqa_test"), "out")
+    assert all(row["score"] is None for piece in without.pieces() for row in piece.rows.to_pylist())
+    renamed = Asked(**asked, benchmark="docvqa_val", overrides=["job.benchmarks.docvqa_val.columns.answers=gold"])
+    (piece,) = joined.answers_of(renamed, "out").pieces()
+    assert sum(piece.rows["score"].to_pylist()) == pytest.approx(24 * 0.725027, abs=1e-4)
+
+
+def test_rows_of_ones_own_can_be_scored_by_any_rule(tmp_path):
+    own = [{"name": "x", "question": "How many?", "answers": ["10"]}, {"name": "y", "question": "?", "answers": ["a"]}]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(one) + "\n" for one in own))
+    (tmp_path / "a.csv").write_text("name,response\ny,b\nx,10.4<end>\n")
+    data = ["--data", str(tmp_path / "own.jsonl"), "--id", "name", "--rule", "relaxed/pix2struct"]
+    asked = ["score", str(tmp_path / "a.csv"), *data, "--to", str(tmp_path / "out"), "--end-token", "<end>"]
+    assert main(asked) == 0
+    found = rows_of(tmp_path / "out")
+    assert [(row["key"], row["response_clean"], row["score"]) for row in found] == [("x", "10.4", 1.0), ("y", "b", 0.0)]
+
+
+def test_a_row_that_cannot_be_read_stays_an_error_whatever_was_answered(tmp_path):
+    table = pq.read_table(BULK / "pope" / "data.parquet").to_pylist()
+    table[3]["question"] = None
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "data.parquet")
+    asked = asked_of("pope", tmp_path / "out")
+    asked[asked.index("--data") + 1] = str(tmp_path / "data.parquet")
+    assert main(asked) == 0
+    row = rows_of(tmp_path / "out")[3]
+    assert (row["error"]["stage"], row["finish_reason"], row["response"]) == ("adapt", "error", None)
+    assert report_of(tmp_path / "out")["failed"] == 1
+
+
+def test_a_judges_score_stands_beside_the_rules_own(tmp_path, capsys):
+    folder = tmp_path / "judged"
+    lines = (BULK / "mmbench_en_dev" / "predictions.jsonl").read_text().splitlines()
+    answers = [json.loads(line) for line in lines]
+    answers[0]["prediction"] = "I cannot decide between these."
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    asked = asked_of("mmbench_en_dev", folder, rows=str(tmp_path / "a.jsonl"))
+    assert main(asked) == 0
+    plain = report_of(folder)["scores"]["mmbench_en_dev"]["score"]
+    assert main([*asked, "--judge", CHECKPOINT]) == 0
+    assert "aria@" in capsys.readouterr().out
+    found = rows_of(folder)
+    assert [row["judge"] is not None for row in found] == [True] + [False] * 33
+    assert all(row["judged_score"] == row["score"] for row in found[1:])
+    assert found[0]["score"] == 0.0
+    assert report_of(folder)["scores"]["mmbench_en_dev"]["score"] == plain
+    assert report_of(folder)["scores"]["mmbench_en_dev"]["judge"]["rows"] == 1
+    assert len(list((folder / "_judge").iterdir())) == 1
+
+
+WRONG = [
+    (["--rule", "anls"], "found 'anls', expected a rule: exact/nocase_nopunct"),
+    (["--rule", "anls/rrc", "--rule", "exact/official"], "found two rules for all benchmarks"),
+    (["--rule", "gqa=exact/official"], "--rule gqa=exact/official: expected one of docvqa_val"),
+    (["--benchmark", "gqa"], "found --benchmark without --data"),
+    (["job.nonsense=1"], "job.nonsense"),
+]
+
+
+@pytest.mark.parametrize(("more", "said"), WRONG, ids=range(len(WRONG)))
+def test_what_cannot_be_asked_is_a_wrong_setting(docvqa, tmp_path, capsys, more, said):
+    assert main(["score", str(docvqa), *more, "--to", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_likelihoods_cannot_be_had_from_texts(tmp_path, capsys):
+    row = {"question": "2 + 2?", "subject": "abstract_algebra", "choices": ["3", "4", "5", "6"], "answer": 1}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "mmlu.parquet")
+    (tmp_path / "a.jsonl").write_text('{"row": 0, "response": "B"}\n')
+    data = [
+        "--data",
+        str(tmp_path / "mmlu.parquet"),
+        "--benchmark",
+        "mmlu_without_examples",
+        "--to",
+        str(tmp_path / "out"),
+    ]
+    assert main(["score", str(tmp_path / "a.jsonl"), *data, "--rule", "likelihood/sum"]) == 1
+    assert "mmlu_without_examples: likelihood/sum looks at choice_logprobs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_neither_an_output_nor_joined_with_data_is_refused(tmp_path, capsys):
+    assert main(["score", str(tmp_path), "--to", str(tmp_path / "out")]) == 1
+    assert "found no run in" in capsys.readouterr().err

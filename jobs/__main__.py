@@ -258,11 +258,12 @@ def _log(is_verbose: bool) -> None:
 def _is_for_people(error: Exception) -> bool:
     """Whether an error is about the world (storage, input, a checkpoint) and its message says all there is to say."""
     from jobs.report.results import ReportError
+    from jobs.scoring.captions.java import CaptionError
     from models.types import CheckpointError
     from pipeline.rounds import RunError
     from pipeline.storage.store import StorageError
 
-    return isinstance(error, ReportError | CheckpointError | RunError | StorageError)
+    return isinstance(error, ReportError | CaptionError | CheckpointError | RunError | StorageError)
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -57,6 +57,8 @@ def _of_entry(name: str, score: Mapping[str, Any], entry: Mapping[str, Any]) -> 
 
 
 def _of_answers(score: Mapping[str, Any]) -> Iterator[str]:
+    if fault := score.get("fault"):
+        yield f"not scored, though its answers are there: {fault}; `triptych report` tries again"
     total = score["n"] + score["unscored"]
     if score["missing"]:
         yield f"{count(score['missing'])} of {count(total + score['missing'])} rows are missing{_counted(score)}"

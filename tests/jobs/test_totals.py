@@ -5,10 +5,12 @@ import json
 import pyarrow as pa
 import pytest
 
+from jobs.benchmarks import special
 from jobs.benchmarks.adapt import GROUPS
 from jobs.benchmarks.narrow import NEEDED, narrowed
 from jobs.benchmarks.special import Headline
 from jobs.benchmarks.totals import summarize
+from jobs.scoring.captions.java import CaptionError
 from pipeline.columns import ERROR
 
 OTHERS = pa.list_(pa.struct([("rule", pa.string()), ("score", pa.float64())]))
@@ -179,3 +181,12 @@ def test_captions_have_a_score_only_together():
     assert found["n"] == 3
     assert found["metrics"]["BLEU-4"] > 0.5
     assert found["score"] == found["metrics"]["CIDEr-D"] > 1
+
+
+def test_captions_that_java_fails_on_keep_their_count_and_say_why(monkeypatch):
+    def fail(*captions, **options):
+        raise CaptionError("found no Java")
+
+    monkeypatch.setattr(special, "caption_metrics", fail)
+    found = totals([row(0, score=None)], "captions", "captions/coco")
+    assert (found["score"], found["n"], found["fault"]) == (None, 1, "found no Java")

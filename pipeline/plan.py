@@ -59,7 +59,8 @@ def make_plan(
         return cut(max(1, UNIT_PICTURES // max(map(_answers_per_row, sample))))
     rows = rows_by_memory([FILES_MAY_GROW * image_bytes, *map(_tile_bytes, sample)])
     planned = cut(rows)
-    if planned.units[0].format == "video":  # a decoder that crashes takes the unit's other rows along
+    # A decoder that crashes takes the unit's other rows along.
+    if planned.units[0].format == "video" or "video" in source.read.columns:
         return cut(1)
     spread = max(LEAST_ROWS, math.ceil(sum(unit.num_rows for unit in planned.units) / LEAST_UNITS))
     return planned if spread >= rows else cut(spread)

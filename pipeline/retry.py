@@ -24,6 +24,7 @@ from pipeline.formats.rows import ReadError
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import read_plan, rows_per_part
+from pipeline.preflight.changes import join_fault
 from pipeline.preflight.check import check, check_device, place_again, place_on_ray
 from pipeline.read import check_unchanged
 from pipeline.retries import Frozen, failed_rows, freeze_retry, last_number, open_retry, places_of, restrict
@@ -132,6 +133,7 @@ def refuse_changed_shards(parts: Iterable[Part], sources: Mapping[str, ReadSetti
         ConfigError: It names them.
     """
     shards = {unit.shard: unit for part in parts for unit in part.units if unit.shard}
+    firsts = {unit.source: unit for unit in shards.values()}.values()
 
     def fault_of(unit: Unit) -> str | None:
         try:
@@ -143,6 +145,7 @@ def refuse_changed_shards(parts: Iterable[Part], sources: Mapping[str, ReadSetti
 
     with ThreadPoolExecutor(READERS) as readers:
         faults = [fault for fault in readers.map(fault_of, shards.values()) if fault]
+    faults += [fault for unit in firsts if (fault := join_fault(unit, sources[unit.source]))]
     if faults:
         advice = (
             "a retry reads rows again at their old places: put the shards back, or run the new ones on their own; "

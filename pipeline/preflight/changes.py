@@ -3,10 +3,11 @@
 Names, sizes and versions from one listing tell: no file is opened, and units that are committed are not asked about.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.adapt import settings_by_source
 from pipeline.job import Job
+from pipeline.joins import join_version
 from pipeline.ledger import Output
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import rows_per_part
@@ -31,6 +32,7 @@ def refuse_changed_input(output: Output, units: Sequence[Unit], settings: Pipeli
     sources = settings_by_source(job, settings.read)
     found = _listed([sources[name] for name in {unit.source: None for unit in shards.values()}])
     faults = [fault for unit in shards.values() if (fault := _fault(unit, found, sources[unit.source].on_changed))]
+    faults += [fault for unit in _firsts(shards.values()) if (fault := join_fault(unit, sources[unit.source]))]
     if not faults:
         return
     more = [f"... and so on, {len(faults)} in all"] if len(faults) > MOST_SAID else []
@@ -39,6 +41,23 @@ def refuse_changed_input(output: Output, units: Sequence[Unit], settings: Pipeli
         "write.on_existing=replace; if only their times or tags are new, go on with read.on_changed=accept"
     )
     raise ConfigError("the input is not what it was when the run was planned", [*faults[:MOST_SAID], *more, advice])
+
+
+def join_fault(unit: Unit, read: ReadSettings) -> str | None:
+    """Say how the table in which a unit's images are looked up has changed since it was planned."""
+    if read.join is None:
+        return None
+    try:
+        found = join_version(read.join, read.storage)
+    except StorageError as error:
+        return f"read.join.uri: {error}"
+    difference = found and change(found, unit.join_size, unit.join_etag, read.on_changed)
+    return f"{read.join.uri}: {difference}" if difference else None
+
+
+def _firsts(units: Iterable[Unit]) -> list[Unit]:
+    """Return one unit of each source."""
+    return list({unit.source: unit for unit in units}.values())
 
 
 def _left(output: Output, units: Sequence[Unit], settings: PipelineSettings, job: Job) -> list[Unit]:

@@ -36,7 +36,7 @@ class Sample:
     Attributes:
         blocks: Some of them, made ready as the run will do it.
         image_bytes: Of the image files that a row names, on average over those rows that have any. 0 in tars and where
-            every file is a row: there units are cut by the bytes that are there.
+            every file is a row: there units are cut by the bytes that are there, and a video is a unit by itself.
     """
 
     blocks: Sequence[pa.Table]
@@ -57,13 +57,14 @@ def take_sample(source: Source, processor: Processor, job: Job, sampling: Sampli
     blocks: list[pa.Table] = []
     sizes: list[int] = []
     for unit in _first(source, MEASURED_ROWS, SAMPLE_ROWS):
+        is_measured = unit.format not in CUT_BY_BYTES and "video" not in source.read.columns
         missing = SAMPLE_ROWS - sum(block.num_rows for block in blocks)
-        if not missing and unit.format in CUT_BY_BYTES:
+        if not missing and not is_measured:
             break
         block = _read(unit, source, job)
         if missing:
             blocks.append(preprocess(block.slice(0, missing)))
-        if unit.format not in CUT_BY_BYTES:
+        if is_measured:
             sizes += [sum(map(len, images)) for images in block.column("images").to_pylist() if images]
     if all(error is not None for error in _errors(blocks)):
         units = _first(source, FAILING_ROWS, FAILING_ROWS)

@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 from jobs.config import RunSettings
 from jobs.demo.data import write_question_shards
 from pipeline.actors import StepActor, Work, load_generate, load_preprocess
+from pipeline.adapt import adapted_schema, read_adapted, settings_by_source
 from pipeline.cluster.start import RaySettings, start_ray
 from pipeline.guard import Step
 from pipeline.plan import read_plan
-from pipeline.read import read_unit
 from pipeline.rows import with_unit
 from pipeline.run import run
 from pipeline.storage.store import Store
@@ -130,15 +130,15 @@ def _through_ray(folder: Path, number: int) -> Watch:
 def _in_a_loop(folder: Path, number: int, load: Callable[[Work], Step]) -> Watch:
     """Do what the run has done, unit after unit, in this process."""
     settings, watch = _settings(folder, f"loop-{number}"), Watch(time.process_time)
-    units = read_plan(Store(str(folder / f"ray-{number}")))
+    units, job = read_plan(Store(str(folder / f"ray-{number}"))), settings.job.build()
     work = Work(
         read=settings.read,
         model=settings.model,
         model_name=settings.model.path,
         preprocess=settings.preprocess,
         generate=settings.generate,
-        job=settings.job.build(),
-        schema=units[0].table_schema,
+        job=job,
+        schema=adapted_schema(job, units),
         store=Store(settings.write.uri, settings.write.storage),
         unit_rows=units[0].num_rows,
         load=load,
@@ -153,7 +153,7 @@ def _in_a_loop(folder: Path, number: int, load: Callable[[Work], Step]) -> Watch
 
 
 async def _unit(unit: Unit, work: Work, prepare: StepActor, generate: StepActor) -> int:
-    table = read_unit(unit, work.read)
+    table = read_adapted(unit, work.job, settings_by_source(work.job, work.read))
     block = with_unit(table, unit.name, unit.num_rows)
     committed = commit_unit(await generate(await prepare(block)), work.store)
     return int(committed["rows"][0].as_py())

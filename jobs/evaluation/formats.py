@@ -68,16 +68,16 @@ def _one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
+# What MathVista 53d5258 leaves behind after evaluation/extract_answer.py, and calculate_score.py looks at.
+_PROBLEM = ("question_type", "answer_type", "choices", "precision", "metadata", "extraction")
+
 FORMATS = (
     # LLaVA c121f04, convert_vqav2_for_submission.py; lmms-eval 75571cf for TextVQA.
     Format(("vqav2", "textvqa"), "question_id", int, "answer", "list", (), "m4c", m4c),
     Format(("docvqa", "infovqa"), "questionId", int, "answer", "list"),
     Format(("gqa",), "questionId", str, "prediction", "list", (), "exact/llava_submission", _as_llava),
     Format(("mmmu",), "id", str, "answer", "mapping"),
-    # What MathVista 53d5258 leaves behind after evaluation/extract_answer.py.
-    Format(
-        ("mathvista",), "pid", str, "response", "problems", ("question_type", "answer_type", "choices", "extraction")
-    ),
+    Format(("mathvista",), "pid", str, "response", "problems", _PROBLEM),
     Format(("mmbench",), "index", int, "prediction", "workbook", ("question", "A", "B", "C", "D")),
     Format(("longvideobench",), "id", str, "response", "mapping"),
     Format(("coco", "nocaps"), "image_id", int, "caption", "list", (), "line breaks become blanks", _one_line),

@@ -23,11 +23,13 @@ COLUMNS = (
     "context",
     "choices",
     "answers",
+    "groups",
     "facts",
     "preset",
     "rule",
     "response_clean",
     "parsed",
+    "parse_status",
     "error",
 )
 LETTERS = "ABCD"
@@ -120,12 +122,20 @@ def _id(row: Mapping[str, Any], facts: Mapping[str, Any], wanted: Format) -> Id:
 
 
 def _problem(row: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    answers = row["answers"] or [None]
+    metadata: dict[str, Any] = {}
+    for cell in row["groups"] or ():
+        if cell["name"] == "skills":
+            metadata.setdefault("skills", []).append(cell["value"])
+        elif cell["name"] not in facts:
+            metadata[cell["name"]] = cell["value"]
+    # Where it is hidden it is left out: the official code takes it from the file if it is there.
+    known = {"answer": row["answers"][0]} if row["answers"] else {}
     return {
-        **{name: value for name, value in facts.items() if name not in ("response", "extraction")},
+        **facts,
+        **known,
         "question": row["question"],
         "choices": row["choices"] or None,
-        "answer": answers[0],
+        "metadata": metadata,
         # What could not be read without a judge is left to whoever has one.
         "extraction": row["parsed"] or "",
     }

@@ -69,6 +69,7 @@ def submit(
         "rows": len(checked),
         "empty": sum(not entry.answer for entry in checked),
         "failed": sum(row["error"] is not None for row in found),
+        "unread": sum(row["parse_status"] == "failed" for row in found),
         "added": len(added),
         "normalisation": wanted.normalisation or None,
         "rule": _words(found, "rule"),

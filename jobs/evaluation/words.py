@@ -51,8 +51,8 @@ def say_submission(written: "Submission") -> list[str]:
     lines = [f"{manifest['rows']:,} answers of {manifest['dataset']}{normalised}: {written.place}"]
     if manifest["empty"]:
         lines.append(
-            f"{manifest['empty']:,} of them are empty: {manifest['failed']:,} rows failed, "
-            f"{manifest['added']:,} were not there, the others said nothing that could be read"
+            f"{manifest['empty']:,} of them are empty; {manifest['failed']:,} rows failed, {manifest['added']:,} were "
+            f"not there, and in {manifest['unread']:,} answers the rule could read nothing"
         )
     return lines
 

@@ -74,10 +74,15 @@ def test_mmmu_gets_letters_where_there_are_options_and_else_what_was_said(writte
 def test_mathvista_gets_whole_problems_with_response_and_extraction(written):
     (row,) = answered("mathvista_test", [("12", "It is 3.")])
     facts = {"pid": "12", "question_type": "free_form", "answer_type": "integer", "precision": None}
-    row.update(facts=json.dumps(facts), parsed=None, parse_status="failed", question="How many?")
+    groups = {"question_type": "free_form", "language": "english", "skills": "arithmetic"}
+    row.update(
+        facts=json.dumps(facts), parsed=None, parse_status="failed", question="How many?",
+        groups=[{"name": name, "value": value} for name, value in groups.items()],
+    )  # fmt: skip
     assert written([row]) == {
         "12": {
-            **facts, "question": "How many?", "choices": None, "answer": None, "extraction": "", "response": "It is 3.",
+            **facts, "question": "How many?", "choices": None, "extraction": "", "response": "It is 3.",
+            "metadata": {"language": "english", "skills": ["arithmetic"]},
         }
     }  # fmt: skip
 
@@ -131,7 +136,8 @@ def test_the_manifest_says_what_was_handed_in_and_nothing_of_the_time(tmp_path):
     assert manifest == dict(submission.manifest)
     assert manifest.pop("sha256") == hashlib.sha256((tmp_path / "file.json").read_bytes()).hexdigest()
     assert manifest == {
-        "benchmark": "mine", "dataset": "docvqa_test", "rows": 2, "empty": 1, "failed": 0, "added": 0,
+        "benchmark": "mine", "dataset": "docvqa_test", "rows": 2, "empty": 1, "failed": 0, "unread": 0,
+        "added": 0,
         "normalisation": None, "rule": ["anls/rrc"], "preset": ["lmms"], "model": ["aria"], "weights": "sha256:abc",
     }  # fmt: skip
 
@@ -213,7 +219,11 @@ WRONG = [
     ("mmmu_test", b'{"1": "A", "1": "B"}', "found '1' twice in one object"),
     ("mmmu_test", b'{"1": ["A"]}', r"found answer \['A'\], expected a text"),
     ("mmmu_test", b"[]", "found a JSON list, expected an object"),
-    ("mathvista_test", b'{"1": {"response": "A"}}', "1: found no question_type, answer_type, choices, extraction"),
+    (
+        "mathvista_test",
+        b'{"1": {"response": "A"}}',
+        "1: found no question_type, .* metadata, extraction",
+    ),
     ("mmbench_en_test", b"not a zip", "found no Excel file"),
     ("docvqa_test", b"\xff", "found no JSON"),
 ]

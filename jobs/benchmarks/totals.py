@@ -116,7 +116,9 @@ def _total(rows: Rows, mask: Mask) -> dict[str, Any]:
     found = estimate(scores[has_gold], clusters)
     is_wilson = clusters is None and bool(np.isin(scores[has_gold], (0.0, 1.0)).all())
     interval = "wilson" if is_wilson else "t" if clusters is None else "clustered t"
-    sure = {"se": found.error, "low": found.low, "high": found.high, "interval": interval}
+    # Student's interval does not know that a mean of shares cannot leave 0 to 1.
+    low, high = (None if end is None else min(max(end, 0.0), 1.0) for end in (found.low, found.high))
+    sure = {"se": found.error, "low": low, "high": high, "interval": interval}
     return {"score": found.mean, **sure, **counts}
 
 

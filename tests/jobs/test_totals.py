@@ -77,6 +77,11 @@ def test_right_or_wrong_has_wilsons_interval_and_rows_that_hang_together_a_clust
     assert together["se"] > 1.5 * alone["se"]
 
 
+def test_an_interval_of_few_rows_stays_inside_nought_and_one():
+    found = totals([row(0, score=0.5), row(1, score=1.0)])
+    assert (found["low"], found["high"], found["interval"]) == (0.0, 1.0, "t")
+
+
 def test_a_row_that_names_no_cluster_stands_for_itself():
     clusters = ["a", "a", None, None, None]
     found = totals([row(place, score=float(place % 2), cluster=name) for place, name in enumerate(clusters)])

@@ -80,7 +80,9 @@ def say_scores(numbers: Mapping[str, Any]) -> list[str]:
 
 def _say_benchmark(score: Mapping[str, Any]) -> str:
     """Give a score as it is published, the metric where it is no mean, and how many rows have no part in it."""
-    if score["score"] is None:
+    if not score["n"] + score["unscored"]:
+        said = "no row is answered yet"
+    elif score["score"] is None:
         said = f"no gold answers, {score['unscored']:,} rows"
     else:
         metric = "" if score["metric"] == "mean" else f" {score['metric']}"

@@ -49,6 +49,8 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "versions": results.frozen["versions"],
         "settings": results.frozen["settings"],
     }
+    if scored_from := results.frozen.get("scored_from"):
+        numbers["scored_from"] = scored_from
     # What asks for no answers has no published scores to be compared with.
     return numbers if results.gathered.told is None else {**numbers, "caveats": caveats_of(numbers)}
 

@@ -77,6 +77,7 @@ def _values(numbers: Mapping[str, Any], job: ShownJob) -> dict[str, Any]:
         "numbers": numbers,
         "settings": settings,
         "settings_yaml": reproducing(numbers),
+        "settings_fenced": _fenced(reproducing(numbers)),
         "group_by": settings["job"].get("group_by"),
         "benchmarks": settings["job"].get("benchmarks"),
         "answers_questions": "caveats" in numbers,
@@ -118,6 +119,7 @@ def _environment(is_page: bool) -> Environment:
         "duration": amounts.duration,
         "rate": amounts.rate,
         "cell": _cell,
+        "code": _code,
     }
     return environment
 
@@ -130,6 +132,20 @@ def _cell(text: object) -> str:
     """Make a text one cell of a Markdown table, in which nothing of it is markup."""
     words = " ".join(str(text).split())
     return "".join(f"\\{mark}" if mark in "\\`*_{}[]<>|#~$@" else mark for mark in words)
+
+
+def _code(text: object) -> str:
+    """Make a text one cell of a Markdown table, as code."""
+    words = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{words}`" if words else ""
+
+
+def _fenced(text: str) -> str:
+    """Put a text between fences that it does not hold itself."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}yaml\n{text}{fence}"
 
 
 def _text(name: str) -> str:

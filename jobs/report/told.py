@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 # Columns of the parts that it looks at, where they are.
-TOLD = ("benchmark", "preset", "judge", "judged_score", "score")
+TOLD = ("benchmark", "preset", "judge", "judged_score", "score", "row_hash")
 
 
 @dataclass
@@ -26,6 +26,7 @@ class OfBenchmark:
         judges: Who looked at what no rule could read.
         judged: At how many rows.
         gained: What the score of all rows together would gain by what the judges say.
+        data: The sum of the hashes of what was asked: alike for the same rows, in whatever order they come.
     """
 
     rows: int = 0
@@ -34,6 +35,7 @@ class OfBenchmark:
     judges: set[str] = field(default_factory=set)
     judged: int = 0
     gained: float = 0.0
+    data: int = 0
 
 
 class Told:
@@ -57,6 +59,7 @@ class Told:
         """Return what stands beside a benchmark's score: wordings, verdicts, and what it would be with the judge."""
         told = self._of(name)
         summed: dict[str, Any] = {
+            "data": f"{told.data % 2**128:032x}",
             "presets": sorted(told.presets),
             "right": told.verdicts[True],
             "wrong": told.verdicts[False],
@@ -70,6 +73,7 @@ class Told:
 def _add(told: OfBenchmark, rows: pa.Table) -> None:
     told.rows += rows.num_rows
     told.presets |= _words(rows, "preset")
+    told.data += sum(int(hash, 16) for hash in rows["row_hash"].to_pylist() if hash is not None)
     judges = _words(rows, "judge")
     if judges:
         told.judges |= judges

@@ -23,6 +23,7 @@ from jobs.report.results import ReportError, read_results
 from jobs.report.shown import TEXTS, words_of
 from jobs.report.write import write_report
 from jobs.vqa import SCHEMA, VqaSettings
+from jobs.words import say_scores
 from models.images import oddities
 from models.types import BadImage
 from pipeline import ledger
@@ -199,6 +200,14 @@ def test_right_and_wrong_are_said_in_words_and_signs(photos):
     assert page.count("✓ right") == page.count("✗ wrong") == MOST_CARDS // 2
     assert "In the whole run 19 are right and 21 wrong." in page
     assert "what is this?" in page and "Red." in page
+
+
+def test_scores_between_right_and_wrong_are_means_with_another_interval(photos):
+    job, rows = questioned(photos, scores=[0.25 if i % 2 else 1.0 for i in range(40)])
+    numbers = numbers_of(results_of(photos, job, rows), job)
+    page = html.unescape(page_of(photos, job, rows))
+    assert "on average, <b>" in page and "(Student's t)" in page and "right, <b>" not in page
+    assert say_scores(numbers)[0].startswith("b: 62.5 % on average (95 % interval ")
 
 
 def test_a_gallery_shows_the_same_rows_every_time(photos):

@@ -19,6 +19,7 @@ from jobs.benchmarks.adapt import COLUMN
 from jobs.config import RunSettings
 from jobs.report.again import report_again
 from jobs.report.candidates import OF_BENCHMARK
+from jobs.report.gallery import thumbnail
 from jobs.report.write import Report, write_report
 from jobs.vqa import VqaJob
 from jobs.words import say_scores
@@ -109,8 +110,8 @@ def settings_of(folder: Path, entries: Mapping[str, Any], **more: Any) -> RunSet
         "read": {"uri": str(folder)},
         "model": {"path": "a/model"},
         "write": {"uri": str(folder / "out")},
-        "job": {"kind": "vqa", "preset": "lmms", "benchmarks": dict(entries)},
         **more,
+        "job": {"kind": "vqa", "preset": "lmms", "benchmarks": dict(entries), **more.get("job", {})},
     }
     return check_settings(RunSettings, values)
 
@@ -249,6 +250,9 @@ def test_ten_wrong_rows_of_each_benchmark_are_shown_with_their_own_images(whole:
             0 if score["right"] + score["wrong"] else min(OF_BENCHMARK[None], score["unscored"] + score["n"])
         )
         assert shown.count("data:image/png") == sum(figures.values())
+        for figure in shown.split("<figure")[1:]:
+            (number,) = re.findall(r'<p class="key">[^<]*?(\d+)(?:\.jpg)?</p>', figure)
+            assert f'src="{thumbnail(picture(int(number))["bytes"])}"' in html.unescape(figure)
     assert "could not be read again" not in page
     assert "Which 4? Options: A: one, B: two, C: three, D: four" in section(page, "mmstar")
 
@@ -259,7 +263,7 @@ def test_what_stands_in_rows_is_text_in_the_page_and_in_markdown(whole: tuple[St
     markdown = store.read("_report/report.md").decode()
     assert "\\<script" in markdown and not re.search(r"(?<!\\)<script", markdown)
     cells = {line.replace(r"\|", "").count("|") for line in markdown.splitlines() if line.startswith("| docvqa")}
-    assert cells == {13}
+    assert cells == {14}
 
 
 def test_markdown_has_the_numbers_of_the_page(whole: tuple[Store, Report]) -> None:
@@ -302,6 +306,21 @@ def test_a_limit_and_what_is_missing_are_caveats(tmp_path: Path) -> None:
     assert "8 missing" in say_scores(report.numbers)[1]
 
 
+def test_answers_drawn_by_chance_and_own_wordings_are_caveats(tmp_path: Path) -> None:
+    entries = {"pope": {**ENTRIES["pope"], "prompt": "{question} Yes or no?"}}
+    sampled = {"sampling": {"temperature": 0.6, "top_p": 0.9}}
+    more = {"generate": sampled, "job": {"fallback": "random"}, "read": {"uri": str(tmp_path), "limit": 8}}
+    store, report = reported(tmp_path, entries=entries, **more)
+    assert report.numbers["caveats"] == [
+        "Only the first 8 rows were read (read.limit): scores are those of a sample.",
+        "Where no answer could be read, an option was guessed (fallback: random): part of each score is luck.",
+        "Answers were sampled (temperature 0.6): another seed gives other scores.",
+        "pope: asked in a wording of the run's own, with which no published score was reached.",
+    ]
+    page = page_of(store)
+    assert "sampled, temperature 0.6, top p 0.9, seed 0" in page and "asked in own words" in page
+
+
 def test_answers_that_could_not_be_read_are_listed_for_a_person(whole: tuple[Store, Report]) -> None:
     store, report = whole
     listed = [json.loads(line) for line in store.read("_report/unread.jsonl").decode().splitlines()]
@@ -337,6 +356,26 @@ def test_the_settings_beside_the_report_make_the_run_again(whole: tuple[Store, R
     again = check_settings(RunSettings, yaml.safe_load(text))
     assert dump_settings(again) == report.numbers["settings"]
     assert html.unescape(page_of(store).split('<pre class="whole">')[1].split("</pre>")[0]) == text
+
+
+def test_the_same_data_in_other_order_has_the_same_fingerprint(tmp_path: Path, whole: tuple[Store, Report]) -> None:
+    def fingerprint(folder: str, rows: list[dict[str, Any]]) -> str:
+        file = tmp_path / folder / "mmstar/data.parquet"
+        file.parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows), file)
+        _, report = reported(tmp_path / folder, entries={"mmstar": ENTRIES["mmstar"]})
+        return str(report.numbers["scores"]["mmstar"]["data"])
+
+    rows = rows_of("mmstar")
+    assert fingerprint("turned", rows[::-1]) == whole[1].numbers["scores"]["mmstar"]["data"]
+    assert fingerprint("changed", [{**rows[0], "answer": "C"}, *rows[1:]]) != fingerprint("same", rows)
+
+
+def test_a_benchmark_that_no_row_is_answered_of_says_so(tmp_path: Path) -> None:
+    names = ("pope", "mmstar")
+    store, report = reported(tmp_path, left_out=5, entries={name: ENTRIES[name] for name in names})
+    assert say_scores(report.numbers)[1] == "mmstar: no row is answered yet, 40 missing"
+    assert "No row is answered yet" in section(page_of(store), "mmstar")
 
 
 def test_a_report_written_again_is_the_same(tmp_path: Path) -> None:

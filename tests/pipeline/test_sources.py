@@ -20,10 +20,12 @@ from pipeline.plan import freeze_plan
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.check import Ready, check
 from pipeline.read import read_unit
+from pipeline.retry import refuse_changed_shards
 from pipeline.settings import ConfigError, check_settings
 from pipeline.sources import Source, one_after_another
 from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, Unit, plan_input, unit_from_message, unit_to_message, units_from_parquet
+from pipeline.write import plan_parts
 from tests.end_to_end.shards import png
 from tests.pipeline.inputs import write
 from tests.pipeline.toys import ToyJob
@@ -237,6 +239,28 @@ def test_a_changed_file_of_any_source_is_noticed(tmp_path: Path, checkpoint: Pat
     charts.unlink()
     with pytest.raises(ConfigError, match=r"rows\.jsonl: is gone"):
         refuse_changed_input(output, ready.units, asked, TwoJobs())
+
+
+def test_a_run_does_not_go_on_with_another_table_of_images_than_it_began_with(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": ["a", "b"], "imageId": [1, 2]}), tmp_path / "in" / "a.parquet")
+    pq.write_table(pa.table({"id": [1, 2], "image": [png(1), png(2)]}), tmp_path / "images.parquet")
+    how = {"columns": {"image": "imageId"}, "join": {"uri": str(tmp_path / "images.parquet")}}
+    asked, job = settings(tmp_path, checkpoint, **how), ToyJob()
+    ready = checked(asked, job)
+    output = look(Store(str(tmp_path / "out")))
+    refuse_changed_input(output, ready.units, asked, job)
+    parts = plan_parts(ready.units, 9)
+    refuse_changed_shards(parts, settings_by_source(job, asked.read))
+    pq.write_table(pa.table({"id": [1, 2], "image": [png(2), png(1)]}), tmp_path / "images.parquet")
+    said = r"images.parquet: found \d+ bytes \(version"
+    with pytest.raises(ConfigError, match=said):
+        refuse_changed_input(output, ready.units, asked, job)
+    with pytest.raises(ConfigError, match=said):
+        refuse_changed_shards(parts, settings_by_source(job, asked.read))
+    (tmp_path / "images.parquet").unlink()
+    with pytest.raises(ConfigError, match=r"read.join.uri: found no files at"):
+        refuse_changed_input(output, ready.units, asked, job)
 
 
 def test_a_source_that_the_standing_run_does_not_have_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:

@@ -94,12 +94,15 @@ def _score(asked: argparse.Namespace) -> int:
 
 def _compare(asked: argparse.Namespace) -> int:
     from jobs.evaluation import compare, words
-    from jobs.evaluation.files import output_reached
+    from jobs.evaluation.files import output_reached, write_file
+    from jobs.evaluation.table import markdown
 
     sides = [output_reached(uri, asked.overrides) for uri in (asked.a, asked.b)]
     found = compare.compare(sides[0], sides[1], asked.benchmark)
     if asked.json:
         compare.write_json(asked.json, sides[0], sides[1], found)
+    if asked.markdown:
+        write_file(asked.markdown, markdown(sides[0].name(""), sides[1].name(""), found).encode(), sides[0].settings)
     _say(words.say_comparisons(found))
     if asked.threshold is None:
         return 0
@@ -194,6 +197,7 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
         "--benchmark", metavar="NAME", action="append", default=[], help="only this one; may be repeated"
     )
     compare.add_argument("--json", metavar="FILE", help="write everything that is known of the difference there")
+    compare.add_argument("--markdown", metavar="FILE", help="write it as a table for people there")
     compare.add_argument(
         "--threshold", metavar="X", type=_share, help="exit with 1 if B's score is below A's by more, e.g. -0.01"
     )

@@ -153,7 +153,7 @@ def write_json(uri: str, a: Store, b: Store, comparisons: Sequence[Comparison]) 
         StorageError: It cannot be written.
     """
     found = {"a": a.name(""), "b": b.name(""), "comparisons": [asdict(one) for one in comparisons]}
-    write_file(uri, json.dumps(found, indent=2, ensure_ascii=False).encode())
+    write_file(uri, json.dumps(found, indent=2, ensure_ascii=False).encode(), a.settings)
 
 
 def _p_value(paired: Paired) -> tuple[str, float]:

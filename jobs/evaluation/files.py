@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jobs.config import output_at
 from pipeline.settings import ConfigError
-from pipeline.storage.store import Store
+from pipeline.storage.store import StorageSettings, Store
 
 
 def output_reached(uri: str, overrides: Sequence[str]) -> Store:
@@ -20,27 +20,32 @@ def output_reached(uri: str, overrides: Sequence[str]) -> Store:
     return output_at(uri, overrides)
 
 
-def write_file(uri: str, data: bytes) -> str:
+def write_file(uri: str, data: bytes, storage: StorageSettings) -> str:
     """Write a file in one step, over an earlier one; return its full uri.
+
+    Args:
+        uri: Where it is to stand.
+        data: Its bytes.
+        storage: How to reach that place, if it is not a local one: as the outputs are reached.
 
     Raises:
         StorageError: It cannot be written.
     """
-    store, name = _place(uri)
+    store, name = _place(uri, storage)
     store.replace(name, data)
     return store.name(name)
 
 
-def read_file(uri: str) -> bytes:
+def read_file(uri: str, storage: StorageSettings) -> bytes:
     """Read a file whole.
 
     Raises:
         StorageError: It cannot be read.
     """
-    store, name = _place(uri)
+    store, name = _place(uri, storage)
     return store.read(name)
 
 
-def _place(uri: str) -> tuple[Store, str]:
+def _place(uri: str, storage: StorageSettings) -> tuple[Store, str]:
     folder, name = posixpath.split(uri)
-    return Store(folder or "."), name
+    return Store(folder or ".", storage), name

@@ -17,7 +17,7 @@ from jobs.evaluation.given import COLUMNS, entry_of, refuse_incomplete
 from jobs.evaluation.ids import compare_ids, read_ids
 from jobs.evaluation.rows import benchmarks_of, dataset_of, named, of_benchmark, origin, read_rows
 from jobs.scoring.options.mmbench import ROTATION
-from pipeline.storage.store import Store
+from pipeline.storage.store import StorageSettings, Store
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def submit(
     found = of_benchmark(rows, name, output.uri).to_pylist()
     refuse_incomplete(output, known, name, found, has_ids=ids is not None, allow_missing=allow_missing)
     given = [entry_of(row, dataset, wanted) for row in found]
-    expected = read_ids(read_file(ids), wanted) if ids else [entry.id for entry in given]
+    expected = read_ids(read_file(ids, output.settings), wanted) if ids else [entry.id for entry in given]
     added = _added(given, expected) if allow_missing else []
     data = _encode([*given, *added], wanted)
     checked = check(data, dataset, expected)
@@ -77,8 +77,8 @@ def submit(
         "model": _words(found, "model"),
         "weights": known.get("weights"),
     }
-    place = write_file(file, data)
-    write_file(f"{file}.manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False).encode())
+    place = write_file(file, data, output.settings)
+    write_file(f"{file}.manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False).encode(), output.settings)
     return Submission(place, manifest)
 
 
@@ -89,7 +89,9 @@ def check_file(file: str, dataset: str, ids: str) -> int:
         SubmissionError: The server would not take it; every fault is listed.
         StorageError: The file or the list of ids cannot be read.
     """
-    return len(check(read_file(file), dataset, read_ids(read_file(ids), format_of(dataset))))
+    storage = StorageSettings()
+    expected = read_ids(read_file(ids, storage), format_of(dataset))
+    return len(check(read_file(file, storage), dataset, expected))
 
 
 def check(data: bytes, dataset: str, expected: Sequence[Id]) -> list[Entry]:

@@ -199,6 +199,18 @@ def test_the_command_says_the_difference_and_fails_below_its_threshold(outputs, 
     assert "fallen further than -1.00 allows: docvqa_val by -25.00" in capsys.readouterr().err
 
 
+def test_a_table_for_people_can_be_had(outputs, tmp_path):
+    b = rows([1.0, 1.0, 0.0, 0.0])
+    b[3].update(FAILED)
+    a, b = (side.uri for side in outputs(rows([1.0, 1.0, 1.0, None]), [*b[:3], {**b[3], "score": None}]))
+    assert main(["compare", a, b, "--markdown", str(tmp_path / "table.md")]) == 0
+    text = (tmp_path / "table.md").read_text()
+    assert f"A: `{a}`" in text
+    assert "| docvqa_val | `anls/rrc` | 3 rows | 100.00 ± 0.00 | 66.67 ± 33.33 | -33.33 |" in text
+    assert "| 0 / 1 / 2 |" in text
+    assert "docvqa_val: 1 failed and 0 cut off in B; 1 rows without a score." in text
+
+
 def test_only_settings_that_reach_the_outputs_are_taken(tmp_path, capsys):
     assert main(["compare", str(tmp_path), str(tmp_path), "job.rule=anls/rrc"]) == 2
     assert "only write.storage.* is looked at here" in capsys.readouterr().err

@@ -11,7 +11,7 @@ REACHING = ("read.storage", "write.storage")
 
 
 def report_again(uri: str, overrides: Sequence[str] = ()) -> Report:
-    """Write report.json and report.html of an output with the settings that its run has frozen.
+    """Write the report of an output with the settings that its run has frozen.
 
     Args:
         uri: The output, wherever it stands now.

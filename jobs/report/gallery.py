@@ -8,6 +8,7 @@ import base64
 import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SIDE_PIXELS = 320
 IMAGES_PER_CARD = 4
+# A store answers several at once; more would hold too many images.
+READERS = 4
 NOT_AGAIN = "its image could not be read again"
 NOT_DRAWN = "no picture"
 
@@ -110,19 +113,22 @@ def _given(
 ) -> list[Shown]:
     """Fetch what the model saw, from the input."""
     wanted = {_place(row) for row in rows}
+    stretches = [stretch for unit in units if (stretch := _stretch(unit, wanted)) is not None]
     fetched: dict[tuple[str, int], Shown] = {}
-    for unit in units:
-        stretch = _stretch(unit, wanted)
-        if stretch is None:
-            continue
-        try:
-            table = read_unit(stretch, sources[unit.source])
-            table = table.select(["shard", "index", "images", "error"])
-        except (StorageError, ReadError) as error:
-            log.warning("the gallery lacks some images: %s", error)
-            continue
-        fetched |= {_place(row): _thumbnails(row["images"], row["error"]) for row in table.to_pylist()}
+    with ThreadPoolExecutor(READERS) as readers:
+        for found in readers.map(lambda stretch: _fetch(stretch, sources[stretch.source]), stretches):
+            fetched |= found
     return [fetched.get(_place(row), ((), NOT_AGAIN)) for row in rows]
+
+
+def _fetch(stretch: Unit, read: ReadSettings) -> dict[tuple[str, int], Shown]:
+    """Read a few rows again for their images; nothing comes of it if they cannot be reached."""
+    try:
+        table = read_unit(stretch, read).select(["shard", "index", "images", "error"])
+    except (StorageError, ReadError) as error:
+        log.warning("the gallery lacks some images: %s", error)
+        return {}
+    return {_place(row): _thumbnails(row["images"], row["error"]) for row in table.to_pylist()}
 
 
 def _stretch(unit: Unit, wanted: Iterable[tuple[str, int]]) -> Unit | None:

@@ -89,7 +89,7 @@ class Reader:
         if answer is not None and topic.reading.rule in LIKELIHOOD and not answer.choice_logprobs:
             raise ReportError(
                 f"{row['benchmark']}: {topic.reading.rule} looks at choice_logprobs, and row {row['key']} has none; "
-                "expected the output of a run by one of these rules"
+                "expected the output of a run by it, or `--rule` with one that reads texts"
             )
         try:
             return topic.read(item, answer, row["key"], row["seed"] or 0)

@@ -291,21 +291,42 @@ def test_what_cannot_be_asked_is_a_wrong_setting(docvqa, tmp_path, capsys, more,
     assert not (tmp_path / "out").exists()
 
 
-def test_likelihoods_cannot_be_had_from_texts(tmp_path, capsys):
+@pytest.fixture
+def mmlu(tmp_path):
+    """The command that scores an answer to one question of MMLU."""
     row = {"question": "2 + 2?", "subject": "abstract_algebra", "choices": ["3", "4", "5", "6"], "answer": 1}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "mmlu.parquet")
-    (tmp_path / "a.jsonl").write_text('{"row": 0, "response": "B"}\n')
-    data = [
-        "--data",
-        str(tmp_path / "mmlu.parquet"),
-        "--benchmark",
-        "mmlu_without_examples",
-        "--to",
-        str(tmp_path / "out"),
-    ]
-    assert main(["score", str(tmp_path / "a.jsonl"), *data, "--rule", "likelihood/sum"]) == 1
+    (tmp_path / "a.jsonl").write_text('{"row": 0, "response": "A"}\n')
+    data = ["--data", str(tmp_path / "mmlu.parquet"), "--benchmark", "mmlu_without_examples"]
+    return ["score", str(tmp_path / "a.jsonl"), *data, "--to", str(tmp_path / "out")]
+
+
+def test_likelihoods_cannot_be_had_from_texts(mmlu, tmp_path, capsys):
+    assert main([*mmlu, "--rule", "likelihood/sum"]) == 1
     assert "mmlu_without_examples: likelihood/sum looks at choice_logprobs" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_stored_likelihoods_are_read_again(mmlu, tmp_path):
+    assert main([*mmlu, "--rule", "mcq/prefetch"]) == 0
+    part = tmp_path / "out" / "part-00000.parquet"
+    table = pq.read_table(part)
+    logprobs = pa.array([[-2.0, -1.0, -3.0, -4.0]], pa.list_(pa.float64()))
+    pq.write_table(table.set_column(table.column_names.index("choice_logprobs"), "choice_logprobs", logprobs), part)
+    asked = ["score", str(tmp_path / "out"), "--rule", "likelihood/sum", "--to", str(tmp_path / "again")]
+    assert main(asked) == 0
+    (row,) = rows_of(tmp_path / "again")
+    assert (row["parsed"], row["score"], row["rule"]) == ("B", 1.0, "likelihood/sum")
+    assert row["choice_logprobs"] == [-2.0, -1.0, -3.0, -4.0]
+
+
+def test_answers_of_another_job_are_refused(docvqa, tmp_path, capsys):
+    path = docvqa / "_triptych" / "settings.json"
+    frozen = json.loads(path.read_text())
+    frozen["settings"]["job"] = {"kind": "caption"}
+    path.write_text(json.dumps(frozen))
+    assert main(["score", str(docvqa), "--to", str(tmp_path / "out")]) == 1
+    assert "found answers of a caption job" in capsys.readouterr().err
 
 
 def test_what_is_neither_an_output_nor_joined_with_data_is_refused(tmp_path, capsys):

@@ -89,6 +89,7 @@ class ImageSettings:
         max_image_tiles: Mllama: the most tiles a picture is cut into, 1 to 4 for the released checkpoints.
         min_pixels: Emu3: smaller pictures are enlarged to about this area.
         max_pixels: Emu3: larger pictures are shrunk to about this area.
+        pad_to_ratio: Emu3: pictures with one side more than so many times the other get black edges; 1 to 200.
     """
 
     split_image: bool | None = None
@@ -96,6 +97,7 @@ class ImageSettings:
     max_image_tiles: int | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+    pad_to_ratio: int | None = None
 
 
 @dataclass(frozen=True)

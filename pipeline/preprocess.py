@@ -43,6 +43,12 @@ class PreprocessSettings(Settings):
     )
     min_pixels: int | None = Field(default=None, ge=1, description="Emu3: smaller pictures are enlarged to this area")
     max_pixels: int | None = Field(default=None, ge=1, description="Emu3: larger pictures are shrunk to this area")
+    pad_to_ratio: int | None = Field(
+        default=None,
+        ge=1,
+        le=200,
+        description="Emu3: pictures with one side more than so many times the other get black edges",
+    )
     tokenizer: Tokenizer = Field(default="checkpoint", description="Emu3: `baai` cuts words as its authors' own does")
     today: date = Field(default=TEMPLATE_DATE, description="the day it is for chat templates that write one")
 
@@ -50,7 +56,12 @@ class PreprocessSettings(Settings):
     def images(self) -> ImageSettings:
         """What overrides the checkpoint's own image settings."""
         return ImageSettings(
-            self.split_image, self.max_image_size, self.max_image_tiles, self.min_pixels, self.max_pixels
+            self.split_image,
+            self.max_image_size,
+            self.max_image_tiles,
+            self.min_pixels,
+            self.max_pixels,
+            self.pad_to_ratio,
         )
 
     @field_validator("today", mode="before")

@@ -138,9 +138,12 @@ LLAMA: Mapping[str, Asked] = {
 }
 
 
+_UP_TO_FIVE = ImageSettings(pad_to_ratio=5)
+
+
 def _plain(asked: Asked) -> Asked:
     """Put the images before the text, and a line end where they stood in it, as for a model that takes no mixture."""
-    return asked._replace(text=lambda item: _MARK.sub("\n", asked.text(item)), max_new_tokens=1024)
+    return asked._replace(text=lambda item: _MARK.sub("\n", asked.text(item)), max_new_tokens=1024, images=_UP_TO_FIVE)
 
 
 # A video's frames make no sense without their places among the subtitles: VLMEvalKit's own wording stands in there.

@@ -13,6 +13,8 @@ from models.types import ImageSettings, ImageSettingsError
 
 BICUBIC = 3  # Pillow's number
 TEXT_ONLY = ("emu3_text_model",)
+# The reference refuses pictures whose longer side is more than so many times the shorter.
+MAX_ASPECT = 200
 # A group norm of the VQ-VAE splits its channels into so many.
 NUM_GROUPS = 32
 
@@ -90,6 +92,7 @@ class Emu3Images:
 
     Attributes:
         spatial_factor: Both sides of a tile are multiples of it.
+        pad_to_ratio: Pictures longer or higher than that, side to side, get black edges; None leaves them as they are.
     """
 
     min_pixels: int
@@ -97,6 +100,7 @@ class Emu3Images:
     spatial_factor: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    pad_to_ratio: int | None = None
 
 
 def read_config(folder: Path, *, text_only: bool = False) -> Emu3Config:
@@ -143,7 +147,14 @@ def read_images(folder: Path, settings: ImageSettings) -> Emu3Images:
         # The released files hold BAAI's; the reference's defaults are another model's.
         mean=stored.channels("image_mean"),
         std=stored.channels("image_std"),
+        pad_to_ratio=_read_ratio(settings.pad_to_ratio),
     )
+
+
+def _read_ratio(asked: int | None) -> int | None:
+    if asked is not None and not 1 <= asked <= MAX_ASPECT:
+        raise ImageSettingsError(f"pad_to_ratio: found {asked}, expected 1 to {MAX_ASPECT}")
+    return asked
 
 
 def _read_area(stored: Fields, settings: ImageSettings) -> tuple[int, int]:

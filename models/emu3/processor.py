@@ -1,8 +1,9 @@
 """Emu3 on the CPU: messages and pictures become token ids and one uint8 tile a picture. Knows no torch.
 
-A picture is resized to a size that whole codes cover, and keeps its shape. In the prompt it is its size in codes, as
-text, then a placeholder for each code, row by row, with the line ends as they are; the model puts the codes in
-(models/emu3/model.py). Sizes and rounding are those of the reference's image processor.
+A picture is resized to a size that whole codes cover, and keeps its shape; a run may want black edges on long ones
+first. In the prompt it is its size in codes, as text, then a placeholder for each code, row by row, with the line ends
+as they are; the model puts the codes in (models/emu3/model.py). Sizes and rounding are those of the reference's image
+processor.
 
 A prompt that asks for a picture ends where the codes of that picture begin, its size told; so does what it is guided
 away from.
@@ -22,11 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.choices import encode_prompt
-from models.emu3.config import Emu3Images, read_config, read_images
+from models.emu3.config import MAX_ASPECT, Emu3Images, read_config, read_images
 from models.emu3.grid import Grid
 from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_TOKEN, PLACEHOLDER
 from models.eye import Eye
-from models.images import image_name
+from models.images import LIMIT_PIXELS, image_name
 from models.text import Rendered, Text, blindness, check_placeholders
 from models.turn import Turn
 from models.types import (
@@ -46,8 +47,6 @@ from models.types import (
 )
 
 END_OF_TEXT = "<|extra_204|>"
-# The reference's limit, longer side to shorter.
-MAX_ASPECT = 200
 
 # How the original authors' tokenizer cuts a text into words, each digit by itself; they trained with it. The released
 # tokenizer.json has another rule and no normaliser, and gives some words other ids.
@@ -88,7 +87,7 @@ class Emu3Processor:
         self._blind = None if self.config.vq else blindness(text_only)
         self._text = Text(folder, template, today=today, changes=TOKENIZERS[tokenizer])
         self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TEXT)
-        known = ("min_pixels", "max_pixels")
+        known = ("min_pixels", "max_pixels", "pad_to_ratio")
         self._eye = Eye("Emu3", known, settings, self._blind, lambda asked: partial(tile, read_images(folder, asked)))
         if not self._blind:
             self._check_files(folder, read_images(folder, settings))
@@ -195,8 +194,35 @@ class Emu3Processor:
 
 def tile(images: Emu3Images, image: Image.Image) -> Pixels:
     """Return a picture as the model sees it."""
+    if images.pad_to_ratio is not None:
+        image = padded(image, images.pad_to_ratio)
     height, width = fitted(image.height, image.width, images)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def padded(image: Image.Image, ratio: int) -> Image.Image:
+    """Return a picture with black edges along its long sides if they are more than `ratio` times the others.
+
+    It is what VLMEvalKit e8e78f0 does for Emu3-Chat (vlmeval/vlm/emu.py), where the ratio is 5: the picture stays in
+    the middle, half a pixel nearer to the top or the left if need be, and comes out a little less long than `ratio`.
+
+    Raises:
+        BadImage: It would have more pixels than a picture may.
+    """
+    width, height = image.size
+    longer = max(width, height)
+    if longer <= ratio * min(width, height):
+        return image
+    shorter = longer // ratio + 1
+    size = (longer, shorter) if width > height else (shorter, longer)
+    if math.prod(size) > LIMIT_PIXELS:
+        raise BadImage(
+            f"refused {width} x {height} pixels: padded to {ratio}:1 they are {size[0]} x {size[1]}, "
+            f"and the limit is {LIMIT_PIXELS}"
+        )
+    edged = Image.new("RGB", size)
+    edged.paste(image, ((size[0] - width) // 2, (size[1] - height) // 2))
+    return edged
 
 
 def fitted(height: int, width: int, images: Emu3Images) -> tuple[int, int]:

@@ -111,6 +111,7 @@ def test_emu3_sees_images_before_the_text_and_may_answer_at_length():
     said = asked("emu3", "mmmu_val")
     assert said.text.startswith("Question: \n Baxter Company")
     assert said.max_new_tokens == 1024
+    assert said.images == ImageSettings(pad_to_ratio=5)
 
 
 def test_marks_are_marks_only_where_a_row_may_have_several_images():

@@ -212,11 +212,13 @@ def test_the_runs_own_areas_go_before_the_files(
         ({"max_pixels": 63}, ["max_pixels: found 63, expected at least min_pixels, 64, the checkpoint's"]),
         ({"min_pixels": 9, "max_pixels": 8}, ["max_pixels: found 8, expected at least min_pixels, 9"]),
         ({"max_pixels": 0}, ["max_pixels: found 0, expected 1 or more"]),
+        ({"pad_to_ratio": 0}, ["pad_to_ratio: found 0, expected 1 to 200"]),
+        ({"pad_to_ratio": 201}, ["pad_to_ratio: found 201, expected 1 to 200"]),
         ({"min_pixels": 0, "max_pixels": -1}, [f"{name}: found {area}, expected 1 or more" for name, area in
                                                (("min_pixels", 0), ("max_pixels", -1))]),
     ],
 )  # fmt: skip
-def test_areas_of_a_run_that_are_of_no_use_are_named(
+def test_image_settings_of_a_run_that_are_of_no_use_are_named(
     tmp_path: Path, settings: dict[str, int], faults: list[str]
 ) -> None:
     write(tmp_path, "preprocessor_config.json", **IMAGES, min_pixels=64, max_pixels=640)

@@ -404,9 +404,9 @@ def test_a_runs_own_areas_give_the_references_pictures(folder: Path, areas: tupl
         assert_equals_reference(processor, SMALL | {"min_pixels": least, "max_pixels": most}, size)
 
 
-@pytest.mark.parametrize("setting", ["min_pixels", "max_pixels"])
+@pytest.mark.parametrize("setting", ["min_pixels", "max_pixels", "pad_to_ratio"])
 @pytest.mark.parametrize(("write", "family"), [(tiny_aria, "Aria"), (tiny_mllama, "Mllama")])
-def test_areas_are_refused_where_pictures_have_none(tmp_path: Path, write: Any, family: str, setting: str) -> None:
+def test_emu3s_settings_are_refused_by_other_families(tmp_path: Path, write: Any, family: str, setting: str) -> None:
     with pytest.raises(ImageSettingsError, match=f"^{setting}: found 4096, but {family} has no such image setting"):
         load_processor(str(write(tmp_path)), ImageSettings(**{setting: 4096}))
 

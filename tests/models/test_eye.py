@@ -23,7 +23,12 @@ SETTINGS: dict[str, list[ImageSettings]] = {
         ImageSettings(max_image_size=28, split_image=True),
     ],
     "mllama": [ImageSettings(max_image_tiles=1), ImageSettings(max_image_tiles=2), ImageSettings(max_image_tiles=4)],
-    "emu3": [ImageSettings(min_pixels=16, max_pixels=32), ImageSettings(max_pixels=100), ImageSettings(min_pixels=200)],
+    "emu3": [
+        ImageSettings(min_pixels=16, max_pixels=32),
+        ImageSettings(max_pixels=100),
+        ImageSettings(min_pixels=200),
+        ImageSettings(pad_to_ratio=2),
+    ],
 }
 FOREIGN = {
     "aria": (ImageSettings(max_image_tiles=2), "preprocess: max_image_tiles: found 2, but Aria has no such"),

@@ -43,7 +43,7 @@ class Work:
         model: Whose `path` and `device` are what the settings' own mean where the actors are.
         model_name: What the parts call it: what the user said.
         check_model: The same of the model that checks, if any.
-        unit_rows: Of the largest unit.
+        unit_rows: Of the largest unit, of the source whose units are smallest.
         schema: The columns of the rows as the job has adapted them.
         load: Makes the step that answers, in the actor that it will work in.
         units: Where committed units stand below the store.

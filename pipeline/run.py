@@ -25,6 +25,7 @@ from pipeline.preflight.check import Ready, check, check_device, place_again, pl
 from pipeline.rounds import Books, Progress, Rounds, RunError
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
+from pipeline.sources import usual_rows
 from pipeline.storage.store import Store
 from pipeline.write import merge_part, plan_parts
 
@@ -119,7 +120,7 @@ def work_of(
         job=job,
         schema=adapted_schema(job, ready.units),
         store=store,
-        unit_rows=max(unit.num_rows for unit in ready.units),
+        unit_rows=usual_rows(ready.units),
         load=load_generate,
         check_model=checking and checking.model_copy(update={"device": check_device, "path": ready.check_path}),
         weights=ready.digests,

@@ -50,6 +50,14 @@ def one_after_another(sources: Sequence[Source], plans: Sequence[InputPlan], roo
     return InputPlan(units, list(dict.fromkeys(warnings)))
 
 
+def usual_rows(units: Sequence[Unit]) -> int:
+    """Return the rows of the largest unit of the source whose units are smallest: engines are to be full there, too."""
+    largest: dict[str, int] = {}
+    for unit in units:
+        largest[unit.source] = max(largest.get(unit.source, 0), unit.num_rows)
+    return min(largest.values())
+
+
 def _placed(unit: Unit, root: str) -> Unit:
     """Return a unit whose paths begin at the run's own folder, if its files lie below."""
     folder = root.rstrip("/")

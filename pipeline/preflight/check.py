@@ -22,8 +22,8 @@ from pipeline.preflight.inputs import Plan, column_faults, cut_input, refuse_dup
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
 from pipeline.preflight.models import CHECK, look_at_check, look_at_model, tried
 from pipeline.preflight.nodes import Place, look_at_nodes, marked
-from pipeline.preflight.sample import row_bytes
 from pipeline.settings import ConfigError, dump_settings
+from pipeline.sources import usual_rows
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.probes import conditional_writes
 from pipeline.storage.store import Store
@@ -49,7 +49,9 @@ class Ready:
         check_path: Where the actors find the checkpoint that checks, if any does.
         num_weights: Values that an engine loads.
         num_check_weights: The same of the checkpoint that checks.
-        row_bytes: Of a row, as it is read or made ready for the model; 0 where no row was looked at.
+        row_bytes: Of a row, as it is read or made ready for the model, in the units that take most; 0 where no row was
+            looked at.
+        unit_rows: Of the largest of these units.
         warnings: What is wrong with the input although its rows can be read, where it was planned just now.
         first_wins: Whether the output lets the first of two writers win; None where it was not tried.
         digests: Fingerprints of the checkpoints by the paths under which the actors find them.
@@ -65,6 +67,7 @@ class Ready:
     num_weights: int = 0
     num_check_weights: int = 0
     row_bytes: int = 0
+    unit_rows: int = 0
     warnings: Sequence[str] = ()
     first_wins: bool | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -119,7 +122,8 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         check_path=checking.path if checking else "",
         num_weights=asked.num_weights,
         num_check_weights=checking.num_weights if checking else 0,
-        row_bytes=max(row_bytes(planned.sample), planned.image_bytes) if planned else 0,
+        row_bytes=planned.row_bytes if planned else 0,
+        unit_rows=planned.unit_rows if planned else 0,
         warnings=planned.warnings if planned else (),
         first_wins=first_wins,
         digests=digests,
@@ -242,9 +246,9 @@ def _memory_faults(
         dtype = job.check.settings.model.dtype
         engines.append(CpuEngines(CHECK, placement.check_actors, dtype, ready.num_check_weights))
     check_slots = job.check.settings.generate.slots if job.check else 0
-    unit_rows = max(unit.num_rows for unit in ready.units)
-    units = min(len(ready.units), units_on_their_way(placement, settings.generate.slots, unit_rows, check_slots))
-    return weights_faults(there, engines) + store_faults(there, ready.row_bytes, unit_rows, units)
+    usual = usual_rows(ready.units)
+    units = min(len(ready.units), units_on_their_way(placement, settings.generate.slots, usual, check_slots))
+    return weights_faults(there, engines) + store_faults(there, ready.row_bytes, ready.unit_rows, units)
 
 
 def _device(asked: str, gpus: float) -> str:

@@ -19,7 +19,7 @@ from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.plan import make_plan
 from pipeline.preflight.models import Looked, tried
-from pipeline.preflight.sample import Sample, check_length_fault, failure_fault, length_fault, take_sample
+from pipeline.preflight.sample import Sample, check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.rows import READ, part_schema
 from pipeline.sources import Source, one_after_another
 from pipeline.units import InputPlan, Unit
@@ -34,19 +34,16 @@ class Plan:
     Attributes:
         units: All of them.
         samples: The first rows of each source, by its name, made ready.
-        image_bytes: Of the image files that a row names, on average over the first rows of the source where it is most.
+        row_bytes: Of a row, as it is read or made ready, in the source whose units take most.
+        unit_rows: Of the largest unit of that source.
         warnings: What is wrong with shards whose rows can be read all the same.
     """
 
     units: list[Unit]
     samples: Mapping[str, Sequence[pa.Table]] = field(default_factory=dict)
-    image_bytes: int = 0
+    row_bytes: int = 0
+    unit_rows: int = 0
     warnings: Sequence[str] = ()
-
-    @property
-    def sample(self) -> list[pa.Table]:
-        """The first rows of all sources."""
-        return [block for blocks in self.samples.values() for block in blocks]
 
 
 def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor: Processor | None) -> Plan | None:
@@ -73,7 +70,8 @@ def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor
     for warning in joined.warnings:
         log.warning("%s", warning)
     samples = {cut.source.name: cut.sample.blocks for cut in cuts}
-    return Plan(joined.units, samples, max(cut.sample.image_bytes for cut in cuts), joined.warnings)
+    largest = max(cuts, key=lambda cut: cut.row_bytes * cut.unit_rows)
+    return Plan(joined.units, samples, largest.row_bytes, largest.unit_rows, joined.warnings)
 
 
 class _Cut(NamedTuple):
@@ -82,6 +80,16 @@ class _Cut(NamedTuple):
     source: Source
     sample: Sample
     planned: InputPlan
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row, as it is read or made ready, whichever is more."""
+        return max(row_bytes(self.sample.blocks), self.sample.image_bytes)
+
+    @property
+    def unit_rows(self) -> int:
+        """Of its largest unit."""
+        return max(unit.num_rows for unit in self.planned.units)
 
 
 def _cut(source: Source, settings: PipelineSettings, job: Job, processor: Processor | None) -> _Cut:

@@ -22,7 +22,7 @@ from pipeline.preflight.check import Ready, check
 from pipeline.read import read_unit
 from pipeline.retry import refuse_changed_shards
 from pipeline.settings import ConfigError, check_settings
-from pipeline.sources import Source, one_after_another
+from pipeline.sources import Source, one_after_another, usual_rows
 from pipeline.storage.store import Store
 from pipeline.units import ReadSettings, Unit, plan_input, unit_from_message, unit_to_message, units_from_parquet
 from pipeline.write import plan_parts
@@ -201,6 +201,12 @@ def test_limits_apply_to_each_source(tmp_path: Path, checkpoint: Path) -> None:
     data(tmp_path / "in")
     ready = checked(settings(tmp_path, checkpoint, limit=1), TwoJobs())
     assert [(unit.source, unit.num_rows) for unit in ready.units] == [("docs", 1), ("charts", 1)]
+
+
+def test_an_engine_is_kept_full_by_the_source_with_the_smallest_units(tmp_path: Path) -> None:
+    units = planned(TwoJobs(), ReadSettings(uri=str(data(tmp_path))), 4)
+    assert [unit.num_rows for unit in units] == [4, 1, 3]
+    assert usual_rows(units) == 3 and usual_rows(units[:2]) == 4
 
 
 def test_the_faults_of_all_sources_are_listed_at_once(tmp_path: Path, checkpoint: Path) -> None:

@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", metavar="key=value", nargs="*", help="that change no answer; write.storage.* reach the output"
     )
     retry.set_defaults(command=_retry)
-    report = commands.add_parser("report", parents=[common], help="write report.json and report.html of a run again")
+    report = commands.add_parser("report", parents=[common], help="write the report of a run again")
     report.add_argument("output", metavar="OUTPUT", help="the folder of the results")
     report.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. write.storage.endpoint_url=http://...")
     report.set_defaults(command=_report)

@@ -69,6 +69,13 @@ class ReadSettings(Settings):
     frame_size: int = Field(default=FRAME_SIZE, ge=1, le=1120, description="video: the longer side of a frame, at most")
     storage: StorageSettings = StorageSettings()
 
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """Where files lie beside the shards, by the settings that say so."""
+        named = {"read.join.uri": self.join and self.join.uri}
+        named |= {f"read.folders.{name}": uri for name, uri in self.folders}
+        return {setting: uri for setting, uri in named.items() if uri}
+
     @field_validator("uri")
     @classmethod
     def _make_absolute(cls, uri: str) -> str:

@@ -66,16 +66,16 @@ def pick(file: BinaryIO, column: str, rows: Sequence[int]) -> dict[int, Any]:
         wanted = sorted(row for row in rows if first <= row < stop)
         if wanted:
             batches = parquet.iter_batches(PICKED_ROWS, row_groups=[group], columns=[column], use_threads=False)
-            found |= _picked(batches, first, wanted)
+            found |= _picked(batches, column, first, wanted)
         first = stop
     return found
 
 
-def _picked(batches: Iterable[pa.RecordBatch], first: int, wanted: Sequence[int]) -> dict[int, Any]:
+def _picked(batches: Iterable[pa.RecordBatch], column: str, first: int, wanted: Sequence[int]) -> dict[int, Any]:
     found: dict[int, Any] = {}
     for batch in batches:
         here = [row for row in wanted if first <= row < first + len(batch)]
-        found |= {row: batch.column(0)[row - first].as_py() for row in here}
+        found |= {row: batch.column(column)[row - first].as_py() for row in here}
         first += len(batch)
         if first > wanted[-1]:
             break

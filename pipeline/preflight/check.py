@@ -149,7 +149,7 @@ def place_on_ray(settings: PipelineSettings, job: Job, store: Store, ready: Read
     if placement:
         faults += _memory_faults(there, settings, job, ready, placement)
     with marked(store) as paths:
-        local, remote = {**_local_paths(ready), **paths}, asked_of_nodes(ready, settings, job, store)
+        local, remote = {**_local_paths(ready, settings, job), **paths}, asked_of_nodes(ready, settings, job, store)
         # A single node is this machine, where all of it has been found already.
         faults += look_at_nodes(there, job, local, remote) if len(there) > 1 else look_at_nodes(there, job, {}, {})
     if faults or placement is None:
@@ -214,9 +214,11 @@ def _roots(units: Sequence[Unit]) -> dict[str, Unit]:
     return {unit.root: unit for unit in reversed(units)}
 
 
-def _local_paths(ready: Ready) -> dict[str, str]:
+def _local_paths(ready: Ready, settings: PipelineSettings, job: Job) -> dict[str, str]:
     """Return what the settings name by a local path, and the setting of each."""
     roots = dict.fromkeys(_roots(ready.units), "read.uri")
+    sources = settings_by_source(job, settings.read).values()
+    roots |= {uri: setting for read in sources for setting, uri in read.elsewhere.items()}
     named = {**roots, ready.model_path: "model.path", ready.check_path: f"{CHECK}model.path"}
     return {path: setting for path, setting in named.items() if os.path.exists(path)}
 

@@ -1,16 +1,18 @@
 """Settle whose wording published data sets are asked in where the settings leave it to the model.
 
-It happens before anything else of a run, so that what is frozen names the wording. It knows settings and families.
+It happens before anything else of a run, so that what is frozen names the wording. It knows settings and families, and
+refuses a wording that goes with image settings which the model's family does not have.
 """
 
 import logging
 
-from jobs.benchmarks.prompts import PRESET_OF_FAMILY
-from jobs.benchmarks.settings import AUTO
+from jobs.benchmarks.prompts import PRESET_OF_FAMILY, images_wanted, presets_for
+from jobs.benchmarks.settings import AUTO, dataset_of
 from jobs.config import RunSettings
 from jobs.vqa import VqaSettings
 from models import family
 from models.types import CheckpointError
+from pipeline.settings import ConfigError
 from pipeline.storage.model_folder import local_copy
 from pipeline.storage.store import StorageError
 
@@ -21,23 +23,57 @@ UNKNOWN = "lmms"
 
 
 def settle_preset(settings: RunSettings) -> RunSettings:
-    """Return settings in which every preset is a name."""
+    """Return settings in which every preset is a name.
+
+    Raises:
+        ConfigError: A preset's wording goes with image settings that the model's family does not have.
+    """
     job = settings.job
     if not isinstance(job, VqaSettings) or not job.benchmarks:
         return settings
-    if job.preset != AUTO and all(entry.preset != AUTO for entry in job.benchmarks.values()):
-        return settings
-    preset = job.preset if job.preset != AUTO else _of_model(settings)
+    if job.preset == AUTO or any(entry.preset == AUTO for entry in job.benchmarks.values()):
+        job = _named(job, settings)
+        settings = settings.model_copy(update={"job": job})
+    # A model that sees no images is shown none, and no settings with them.
+    faults = [] if settings.model.text_only else _foreign(job, settings)
+    if faults:
+        raise ConfigError("the run cannot start", faults)
+    return settings
+
+
+def _named(job: VqaSettings, settings: RunSettings) -> VqaSettings:
+    preset = job.preset if job.preset != AUTO else PRESET_OF_FAMILY.get(_family(settings), UNKNOWN)
     entries = {
         name: entry.model_copy(update={"preset": preset}) if entry.preset == AUTO else entry
         for name, entry in job.benchmarks.items()
     }
-    return settings.model_copy(update={"job": job.model_copy(update={"preset": preset, "benchmarks": entries})})
+    return job.model_copy(update={"preset": preset, "benchmarks": entries})
 
 
-def _of_model(settings: RunSettings) -> str:
+def _foreign(job: VqaSettings, settings: RunSettings) -> list[str]:
+    """Say which presets want image settings of another family's."""
+    wanted: dict[tuple[str, str], dict[str, None]] = {}
+    for name, entry in job.benchmarks.items():
+        place = "job.preset" if entry.preset is None else f"job.benchmarks.{name}.preset"
+        preset = entry.preset or job.preset
+        found = images_wanted(preset, dataset_of(name, entry).key)
+        if found:
+            wanted.setdefault((place, preset), {}).update(dict.fromkeys(found))
+    # Looked at only if need be: the model may have to be fetched for it.
+    model = _family(settings) if wanted else ""
+    owners = {preset: owner for owner, preset in PRESET_OF_FAMILY.items()}
+    return [
+        f"{place}: found {preset}, whose wording wants {owners[preset].capitalize()}'s image settings "
+        f"({', '.join(names)}), expected a preset for {model}: {', '.join(presets_for(model))}"
+        for (place, preset), names in wanted.items()
+        if model and owners[preset] != model
+    ]
+
+
+def _family(settings: RunSettings) -> str:
+    """Return the model's family, or nothing where it cannot be looked at."""
     try:
-        return PRESET_OF_FAMILY[family(local_copy(settings.model.path, settings.read.storage, is_looking=True))]
+        return family(local_copy(settings.model.path, settings.read.storage, is_looking=True))
     except (CheckpointError, StorageError, ValueError, OSError) as error:
         log.debug("the model says no preset: %s", error)
-        return UNKNOWN
+        return ""

@@ -5,6 +5,7 @@ A preset that has no wording for a data set gives way to another one, which is n
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from jobs.benchmarks.benchmark import BadRow, Item
 from jobs.benchmarks.families import ARIA, EMU3, LLAMA
@@ -59,6 +60,22 @@ def wording(preset: str, benchmark: str, item: Item) -> Wording:
     asked = _WORDINGS[used][known.asked_as]
     has_marks = known.video is not None or len(known.images) > 1
     return Wording(asked.text(item), asked.max_new_tokens, asked.marker, asked.images, has_marks)
+
+
+def images_wanted(preset: str, benchmark: str) -> tuple[str, ...]:
+    """Return the names of the image settings with which a benchmark's pictures are looked at under a preset.
+
+    Raises:
+        ValueError: There is no such preset, or no such benchmark.
+    """
+    asked = _WORDINGS[preset_of(preset, benchmark)][BENCHMARKS[benchmark].asked_as]
+    return () if asked.images is None else tuple(name for name, one in asdict(asked.images).items() if one is not None)
+
+
+def presets_for(family: str) -> tuple[str, ...]:
+    """Return a family's own preset, then those of the harnesses, which any model can be asked in."""
+    owned = PRESET_OF_FAMILY.values()
+    return (PRESET_OF_FAMILY[family], *(preset for preset in PRESETS if preset not in owned))
 
 
 def fill(template: str, item: Item) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from jobs.benchmarks.adapt import COLUMN, ITEM, adapt, from_column
 from jobs.benchmarks.ask import preset_for
-from jobs.benchmarks.narrow import NEEDED, narrowed
+from jobs.benchmarks.narrow import COUNTED, DETAILS, narrowed
 from jobs.benchmarks.own import adapt_own
 from jobs.benchmarks.settings import (
     AUTO,
@@ -227,11 +227,16 @@ class VqaJob:
 
     def summarized(self, columns: Sequence[str]) -> Sequence[str]:
         """Look at scores, at how answers ended, and at the groups."""
-        return NEEDED
+        return (*COUNTED, *DETAILS) if self._detailed else COUNTED
 
     def narrow(self, results: pa.Table) -> pa.Table:
         """Keep each row's score, and what is counted beside it."""
-        return narrowed(results, {name for name, one in self.headlines.items() if one.total != "mean"})
+        return narrowed(results, self._detailed)
+
+    @property
+    def _detailed(self) -> frozenset[str]:
+        """Return the benchmarks whose headline is no mean over rows."""
+        return frozenset(name for name, one in self.headlines.items() if one.total != "mean")
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Say which rows have a full score."""

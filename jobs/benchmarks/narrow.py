@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 # Texts that totals other than means look at.
 DETAILS = ("key", "parsed", "answers", "response_clean", "facts")
-NEEDED = (
+COUNTED = (
     "benchmark", "score", "error", "row_hash", "finish_reason", "parse_status", "groups", "cluster", "other_scores",
-    *DETAILS,
 )  # fmt: skip
+TEXTS = pa.list_(pa.string())
 NO_GROUPS = "[]"
 
 
@@ -24,8 +24,8 @@ def narrowed(results: pa.Table, detailed: Collection[str]) -> pa.Table:
     """Return what counts of some rows.
 
     Args:
-        results: The columns NEEDED of a part.
-        detailed: The benchmarks whose totals look at DETAILS.
+        results: The columns COUNTED of a part, and DETAILS if there is a benchmark that looks at them.
+        detailed: Those benchmarks.
     """
     names = results["benchmark"]
     columns = {
@@ -42,7 +42,9 @@ def narrowed(results: pa.Table, detailed: Collection[str]) -> pa.Table:
     }
     is_detailed = pc.is_in(names, pa.array(list(detailed), pa.string()))
     for name in DETAILS:
-        columns[name] = pc.if_else(is_detailed, results[name], pa.scalar(None, results[name].type))
+        kind = TEXTS if name == "answers" else pa.string()
+        nothing = pa.nulls(results.num_rows, kind)
+        columns[name] = pc.if_else(is_detailed, results[name], nothing) if detailed else nothing
     return pa.table(columns)
 
 

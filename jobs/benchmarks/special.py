@@ -17,8 +17,9 @@ from jobs.benchmarks.benchmark import Total
 from jobs.scoring.answers.yes_no import YesNo, pope_metrics
 from jobs.scoring.captions.java import CaptionError
 from jobs.scoring.captions.metrics import caption_metrics
+from jobs.scoring.intervals import student
 from jobs.scoring.options.mmbench import ROTATION, Rotation, circular, question_of
-from jobs.scoring.statistics import bootstrap, estimate
+from jobs.scoring.statistics import bootstrap, standard_error
 
 log = logging.getLogger(__name__)
 
@@ -171,15 +172,16 @@ def _captions(rows: pa.Table, with_meteor: bool) -> dict[str, Any]:
         return {"metric": "CIDEr-D", **nothing, "n": len(listed), "fault": str(error)}
     images = [found.images[row["key"]].cider_d for row in listed]
     # The words' rarity is held fixed while images vary: drawing images anew would change what each is worth.
-    sure = estimate(images)
+    spread = standard_error(images)
+    low, high = (None, None) if spread is None else student(found.cider_d, spread, len(images) - 1)
     metrics = {f"BLEU-{n}": score for n, score in enumerate(found.bleu, start=1)}
     return {
         "metric": "CIDEr-D",
         "score": found.cider_d,
-        "se": sure.error,
-        "low": sure.low,
-        "high": sure.high,
-        "interval": "t",
+        "se": spread,
+        "low": low,
+        "high": high,
+        "interval": None if spread is None else "t",
         "n": len(listed),
         "unscored": rows.num_rows - len(listed),
         "tokenizer": found.tokenizer,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.benchmarks.narrow import NEEDED
+from jobs.benchmarks.narrow import COUNTED
 from jobs.caption import CaptionSettings
 from jobs.report.candidates import MOST_CARDS, MOST_UNITS
 from jobs.report.parts import OpenPart
@@ -150,7 +150,7 @@ def test_columns_of_text_are_read_only_where_a_shown_row_lies(tmp_path: Path, mo
     assert len({path for path, _ in read}) == len(units) == NUM_ROWS // UNIT_ROWS
     assert len(wide) == num_shown
     assert len(read) == len(units) + num_shown
-    narrow = {"key", "shard", "index", "finish_reason", "error", "score", "preset", *NEEDED}
+    narrow = {"key", "shard", "index", "finish_reason", "error", "score", "preset", *COUNTED}
     narrow |= {"prompt_tokens", "image_tokens", "output_tokens"}
     assert all(columns == narrow for path, columns in read if path not in wide)
     assert not {"prompt", "question", "response"} & narrow

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.benchmarks import special
 from jobs.benchmarks.adapt import GROUPS
-from jobs.benchmarks.narrow import NEEDED, narrowed
+from jobs.benchmarks.narrow import COUNTED, DETAILS, narrowed
 from jobs.benchmarks.special import Headline
 from jobs.benchmarks.totals import summarize
 from jobs.scoring.captions.java import CaptionError
@@ -45,7 +45,10 @@ def row(place, **values):
 
 
 def table(rows):
-    return pa.table({name: pa.array([one[name] for one in rows], TYPES.get(name, pa.string())) for name in NEEDED})
+    names = (*COUNTED, *DETAILS)
+    return pa.table(
+        {name: pa.array([one[name] for one in rows], TYPES.get(name, pa.string())) for name in (*COUNTED, *DETAILS)}
+    )
 
 
 def totals(rows, total="mean", rule="rule", cut=None):

@@ -46,9 +46,7 @@ def row(place, **values):
 
 def table(rows):
     names = (*COUNTED, *DETAILS)
-    return pa.table(
-        {name: pa.array([one[name] for one in rows], TYPES.get(name, pa.string())) for name in (*COUNTED, *DETAILS)}
-    )
+    return pa.table({name: pa.array([one[name] for one in rows], TYPES.get(name, pa.string())) for name in names})
 
 
 def totals(rows, total="mean", rule="rule", cut=None):

@@ -14,7 +14,8 @@ import pytest
 
 from tests.jobs.vectors import bulk, corpus, options, short
 
-FOLDER = Path(os.environ.get("TRIPTYCH_VECTORS") or Path(__file__).parent.parent / "data" / "vectors")
+STORED = Path(__file__).parent.parent / "data" / "vectors"
+FOLDER = Path(os.environ.get("TRIPTYCH_VECTORS") or STORED)
 PARTS = (short, options, corpus)
 CHECKS: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
     stem: check for part in PARTS for stem, check in part.CHECKS.items()
@@ -47,11 +48,11 @@ def test_replayed_predictions_give_the_expected_report(folder, tmp_path):
     bulk.check(folder, tmp_path)
 
 
-def test_there_are_cases_and_sets():
-    assert len(list(cases())) >= 200
-    assert len(sets()) >= 3
+def test_there_is_something_to_check():
+    assert list(cases())
+    assert FOLDER != STORED or len(list(cases())) == 256
 
 
-def test_the_stored_copy_has_a_file_for_every_check():
-    stored = Path(__file__).parent.parent / "data" / "vectors"
-    assert {path.stem for path in stored.glob("*.jsonl")} == set(CHECKS)
+def test_the_stored_copy_has_a_file_for_every_check_and_every_set():
+    assert {path.stem for path in STORED.glob("*.jsonl")} == set(CHECKS)
+    assert {path.name for path in (STORED / "bulk").iterdir()} == set(bulk.CHECKS)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from jobs.evaluation import options
 from jobs.words import say_demo, say_outcome, say_retry, say_too_many_failed
 from pipeline.settings import ConfigError
 
@@ -28,7 +29,7 @@ FAILED, WRONG_SETTINGS, TOO_MANY_FAILED, INTERRUPTED = 1, 2, 3, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    asked = _parser().parse_args(arguments)
+    asked = _asked(arguments)
     _log(asked.verbose)
     try:
         with _interruptible():
@@ -41,6 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_for_people(error):
             raise
         return _complain(f"{type(error).__name__}: {error}", FAILED)
+
+
+def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; overrides and places may stand behind options, where argparse leaves them over."""
+    parser = _parser()
+    asked, left = parser.parse_known_args(arguments)
+    if left and ("overrides" not in asked or any(word.startswith("-") for word in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        asked.overrides += left
+    return asked
 
 
 def _run(asked: argparse.Namespace) -> int:
@@ -114,26 +126,27 @@ def _submit(asked: argparse.Namespace) -> int:
     from jobs.evaluation import submit, words
     from jobs.evaluation.files import output_reached
 
+    overrides = [word for word in asked.overrides if word.startswith("write.storage.")]
+    places = [word for word in asked.overrides if word not in overrides]
     if asked.check:
-        dataset, ids = _checked_alone(asked)
-        _say(words.say_checked(asked.check, dataset, submit.check_file(asked.check, dataset, ids)))
+        if asked.benchmark is None or asked.ids is None or places:
+            fault = "submit --check FILE: expected --benchmark NAME and --ids FILE with it, and no OUTPUT"
+            raise ConfigError("the command line", [fault])
+        rows = submit.check_file(asked.check, asked.benchmark, asked.ids)
+        _say(words.say_checked(asked.check, asked.benchmark, rows))
         return 0
-    if asked.output is None or asked.file is None:
-        raise ConfigError("the command line", ["submit: found no OUTPUT or no FILE, expected both, or --check FILE"])
-    output = output_reached(asked.output, asked.overrides)
+    if len(places) != 2:
+        found = ", ".join(places) or "nothing"
+        raise ConfigError("the command line", [f"submit: found {found}, expected OUTPUT and FILE, or --check FILE"])
     written = submit.submit(
-        output, asked.file, benchmark=asked.benchmark, ids=asked.ids, allow_missing=asked.allow_missing
+        output_reached(places[0], overrides),
+        places[1],
+        benchmark=asked.benchmark,
+        ids=asked.ids,
+        allow_missing=asked.allow_missing,
     )
     _say(words.say_submission(written))
     return 0
-
-
-def _checked_alone(asked: argparse.Namespace) -> tuple[str, str]:
-    """Return the data set and the ids that a file is checked for."""
-    if asked.benchmark is None or asked.ids is None or asked.output is not None:
-        fault = "submit --check FILE: expected --benchmark NAME and --ids FILE with it, and no OUTPUT"
-        raise ConfigError("the command line", [fault])
-    return asked.benchmark, asked.ids
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,71 +171,19 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("output", metavar="OUTPUT", help="the folder of the results")
     report.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. write.storage.endpoint_url=http://...")
     report.set_defaults(command=_report)
-    _add_score(
-        commands.add_parser("score", parents=[common], help="score stored answers, ours or others', by any rule")
-    )
-    _add_compare(commands.add_parser("compare", parents=[common], help="two scored outputs: paired difference, gate"))
-    _add_submit(commands.add_parser("submit", parents=[common], help="write or check a file for a benchmark's server"))
+    for name, add, command, what in (
+        ("score", options.add_score, _score, "score stored answers, ours or others', by any rule"),
+        ("compare", options.add_compare, _compare, "two scored outputs: paired difference, gate"),
+        ("submit", options.add_submit, _submit, "write or check a file for a benchmark's server"),
+    ):
+        without_model = commands.add_parser(name, parents=[common], help=what)
+        add(without_model)
+        without_model.set_defaults(command=command)
     demo = commands.add_parser("demo", parents=[common], help="the jobs on data and a small checkpoint that come along")
     demo.add_argument("folder", metavar="DIR", nargs="?", default="demo_output", help="default: demo_output")
     demo.add_argument("--quick", action="store_true", help="about 50 rows of each")
     demo.set_defaults(command=_demo)
     return parser
-
-
-def _add_score(score: argparse.ArgumentParser) -> None:
-    score.add_argument("predictions", metavar="PREDICTIONS", help="a run's output, or JSONL, JSON, CSV, TSV or Parquet")
-    score.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. job.benchmarks.gqa.columns.id=question")
-    score.add_argument("--to", metavar="DIR", required=True, help="where the scored rows and their report are to stand")
-    score.add_argument("--rule", metavar="[NAME=]ID", action="append", default=[], help="e.g. docvqa_val=anls/rrc")
-    score.add_argument("--data", metavar="URI", help="the data set's shards, for answers of another tool")
-    score.add_argument("--benchmark", metavar="NAME", help="which data set; without, rows of question and answers")
-    score.add_argument(
-        "--id", metavar="COLUMN", help="the answers' column of ids; `row`: the place in the data, from 0"
-    )
-    score.add_argument("--response", metavar="COLUMN", help="the answers' column of texts")
-    score.add_argument("--model", metavar="WORDS", help="who has answered, for the report")
-    score.add_argument("--preset", metavar="NAME", help="in whose wording the questions were asked, if that is known")
-    score.add_argument("--end-token", metavar="TOKEN", action="append", default=[], help="to cut off the answers' ends")
-    score.add_argument("--allow-missing", action="store_true", help="score what is there, with and without the rest")
-    score.add_argument("--judge", metavar="MODEL", help="a checkpoint to ask about answers that no rule can read")
-    score.set_defaults(command=_score)
-
-
-def _add_compare(compare: argparse.ArgumentParser) -> None:
-    compare.add_argument("a", metavar="A", help="the folder of scored rows that is measured against")
-    compare.add_argument("b", metavar="B", help="the one that is measured")
-    compare.add_argument("overrides", metavar="key=value", nargs="*", help="write.storage.* reach both")
-    compare.add_argument(
-        "--benchmark", metavar="NAME", action="append", default=[], help="only this one; may be repeated"
-    )
-    compare.add_argument("--json", metavar="FILE", help="write everything that is known of the difference there")
-    compare.add_argument("--markdown", metavar="FILE", help="write it as a table for people there")
-    compare.add_argument(
-        "--threshold", metavar="X", type=_share, help="exit with 1 if B's score is below A's by more, e.g. -0.01"
-    )
-    compare.add_argument(
-        "--significant", action="store_true", help="only if the whole 95 %% interval is below the threshold"
-    )
-    compare.set_defaults(command=_compare)
-
-
-def _add_submit(submit: argparse.ArgumentParser) -> None:
-    submit.add_argument("output", metavar="OUTPUT", nargs="?", help="the folder of the answers")
-    submit.add_argument("file", metavar="FILE", nargs="?", help="where the file is to stand")
-    submit.add_argument("overrides", metavar="key=value", nargs="*", help="write.storage.* reach the output")
-    submit.add_argument("--benchmark", metavar="NAME", help="whose answers, if the output has several")
-    submit.add_argument("--ids", metavar="FILE", help="the ids that the server expects: a list, or a question file")
-    submit.add_argument("--allow-missing", action="store_true", help='hand in "" for rows without an answer')
-    submit.add_argument("--check", metavar="FILE", help="check a file that is there; --benchmark names its data set")
-    submit.set_defaults(command=_submit)
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not -1 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected a share from -1 to 1 (0.01 is one point)")
-    return share
 
 
 @contextmanager

@@ -115,6 +115,16 @@ def test_commands_of_later_days_are_absent(command, capsys):
     assert "invalid choice" in capsys.readouterr().err
 
 
+def test_overrides_may_stand_behind_options_and_unknown_options_nowhere(config, capsys):
+    assert main(["run", config, "--verbose", "generate.slots=none"]) == 2
+    assert "generate.slots" in capsys.readouterr().err
+    for wrong in (["run", config, "--fast"], ["demo", "a", "--quick", "b"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(wrong)
+        assert stopped.value.code == 2
+        assert f"unrecognized arguments: {wrong[-1]}" in capsys.readouterr().err
+
+
 def test_the_version_is_said(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])

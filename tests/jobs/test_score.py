@@ -332,3 +332,15 @@ def test_answers_of_another_job_are_refused(docvqa, tmp_path, capsys):
 def test_what_is_neither_an_output_nor_joined_with_data_is_refused(tmp_path, capsys):
     assert main(["score", str(tmp_path), "--to", str(tmp_path / "out")]) == 1
     assert "found no run in" in capsys.readouterr().err
+
+
+def test_outputs_may_stand_on_s3(s3, tmp_path):
+    there = s3.uri
+    reached = f"write.storage.endpoint_url={s3.endpoint_url}"
+    assert main(asked_of("docvqa_val", f"{there}/a", reached)) == 0
+    assert main(["score", f"{there}/a", reached, "--rule", "anls/rrc", "--to", f"{there}/b"]) == 0
+    assert main(["compare", f"{there}/a", f"{there}/b", reached, "--json", f"{there}/found.json"]) == 0
+    assert main(["submit", f"{there}/b", f"{there}/file.json", reached]) == 0
+    store = Store(there, s3.settings)
+    assert json.loads(store.read("found.json"))["comparisons"][0]["ties"] == 24
+    assert json.loads(store.read("file.json")) == submission()

@@ -261,7 +261,7 @@ def test_ids_may_come_as_they_are_published(ids, tmp_path, capsys):
 def test_the_command_writes_and_checks_and_says_what_it_lacks(tmp_path, capsys):
     folder = write_scored(tmp_path / "out", answered("docvqa_test", [(1, "one"), (2, "")]))
     file = str(tmp_path / "file.json")
-    assert main(["submit", folder, file]) == 0
+    assert main(["submit", folder, "--benchmark", "docvqa_test", file]) == 0  # in any order
     said = capsys.readouterr().out
     assert f"2 answers of docvqa_test: {file}" in said and "1 of them are empty" in said
     (tmp_path / "ids").write_text("1 2 3")

@@ -30,7 +30,7 @@ def worded(item: Item, benchmark: Benchmark, entry: BenchmarkSettings, preset: s
     if found.images and found.images.max_image_size is not None:  # of frames, whose size the run may set
         found = replace(found, images=replace(found.images, max_image_size=entry.frame_size))
     if entry.prompt is not None:
-        found = Wording(fill(entry.prompt, item), found.max_new_tokens, None, found.images)
+        found = replace(found, text=fill(entry.prompt, item), marker=None)
     return found if entry.max_new_tokens is None else replace(found, max_new_tokens=entry.max_new_tokens)
 
 

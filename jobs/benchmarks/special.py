@@ -70,13 +70,19 @@ def headline(rows: pa.Table, wanted: Headline) -> dict[str, Any]:
 def questions(rows: pa.Table) -> pa.Table:
     """Return one row for each question of MMBench: right only if every rotation is, and counted as its first one is.
 
-    As in VLMEvalKit e8e78f0 a question whose first rotation is not there is left out.
+    As in VLMEvalKit e8e78f0 a question whose first rotation is not there is left out. A row that could not be read, so
+    that not even its index is known, is a question of its own.
     """
     together: dict[int, list[dict[str, Any]]] = {}
+    strays: list[dict[str, Any]] = []
     for row in rows.to_pylist():
-        together.setdefault(question_of(_index(row)), []).append(row)
+        if _has_index(row):
+            together.setdefault(question_of(_index(row)), []).append(row)
+        else:
+            strays.append(row)
     whole = [sorted(together[number], key=_index) for number in sorted(together)]
     merged = [_merged(rotations) for rotations in whole if _index(rotations[0]) < ROTATION]
+    merged += [_merged([row]) for row in sorted(strays, key=lambda row: str(row["key"]))]
     table = pa.Table.from_pylist(merged, schema=_plain(rows.schema))
     # Each question stands for itself now.
     nothing = pa.nulls(table.num_rows, pa.int64())
@@ -86,10 +92,12 @@ def questions(rows: pa.Table) -> pa.Table:
 
 
 def _merged(rotations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    scores = [0.0 if row["is_lost"] and row["score"] is None else row["score"] for row in rotations]
+    read = [row["score"] for row in rotations if not row["is_lost"]]
+    # Where all of them are lost, totals say what that means, as of any lost row.
+    is_known = bool(read) and None not in read
     return {
         **rotations[0],
-        "score": None if None in scores else min(scores),
+        "score": (min(read) if len(read) == len(rotations) else 0.0) if is_known else None,
         "is_failed": any(row["is_failed"] for row in rotations),
         "is_truncated": any(row["is_truncated"] for row in rotations),
     }
@@ -98,6 +106,10 @@ def _merged(rotations: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _plain(schema: pa.Schema) -> pa.Schema:
     kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in schema]
     return pa.schema(list(zip(schema.names, kinds, strict=True)))
+
+
+def _has_index(row: Mapping[str, Any]) -> bool:
+    return row["facts"] is not None or str(row["key"]).isdecimal()
 
 
 def _index(row: Mapping[str, Any]) -> int:

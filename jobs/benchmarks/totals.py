@@ -134,13 +134,14 @@ def _statuses(rows: pa.Table) -> dict[str, int]:
 
 
 def _others(rows: pa.Table) -> dict[str, float | None]:
-    """Return the means under the other rules in use, over the rows that have them and failed ones as wrong."""
+    """Return the means under the other rules in use, over the rows that have them; failed and lost ones are wrong."""
     flat = pc.list_flatten(rows["others"])
     if not len(flat):
         return {}
     table = pa.table({"rule": pc.struct_field(flat, "rule"), "score": pc.struct_field(flat, "score")})
     sums = table.group_by("rule", use_threads=False).aggregate([("score", "sum"), ("score", "count")]).to_pylist()
-    failed = int(pc.sum(pc.and_(rows["is_failed"], rows["score"].is_valid())).as_py() or 0)
+    is_wrong = pc.or_(pc.and_(rows["is_failed"], rows["score"].is_valid()), rows["is_lost"])
+    failed = int(pc.sum(is_wrong).as_py() or 0)
     return {one["rule"]: _share(one["score_sum"], one["score_count"], failed) for one in sums}
 
 

@@ -105,7 +105,8 @@ def _named(clusters: Sequence[str | None], keys: Sequence[str]) -> list[str] | N
 def _by_question(keys: Sequence[str], clusters: Sequence[str | None], a: Numbers, b: Numbers, unscored: int) -> Paired:
     """Bring rotations together: a question is right only if each of them is."""
     pairs = zip(clusters, keys, strict=True)
-    questions = [str(question_of(int(key))) if name is None else name for name, key in pairs]
+    # A row that could not be read names no question; its key does, if that is an index.
+    questions = [name or (str(question_of(int(key))) if key.isdecimal() else key) for name, key in pairs]
     right: dict[str, tuple[float, float]] = {}
     for question, one, other in zip(questions, a.tolist(), b.tolist(), strict=True):
         before = right.get(question, (one, other))

@@ -118,6 +118,9 @@ def test_marks_are_marks_only_where_a_row_may_have_several_images():
     assert asked("lmms", "mmmu_val").has_marks
     assert asked("lmms", "longvideobench_val").has_marks
     assert not asked("lmms", "mmstar").has_marks
+    benchmark = BENCHMARKS["mmstar"]
+    entry = BenchmarkSettings(path="mmstar", prompt="{question}")
+    assert not worded(benchmark.item(ROWS["mmstar"]), benchmark, entry, "lmms").has_marks
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,8 @@ def test_a_split_without_gold_answers_has_no_score_even_if_a_row_of_it_is_lost()
 def test_other_rules_count_failed_rows_as_wrong_too():
     rows = [row(0, other_scores=[{"rule": "lenient", "score": 1.0}]), row(1, score=0.0, error=LOST)]
     assert totals(rows)["others"] == {"lenient": 0.5}
+    lost = row(2, score=None, error=LOST, row_hash=None, answers=None)
+    assert totals([*rows, lost])["others"] == {"lenient": pytest.approx(totals([*rows, lost])["score"])}
 
 
 def test_a_question_is_right_only_if_every_rotation_is():
@@ -145,6 +147,27 @@ def test_a_question_is_right_only_if_every_rotation_is():
     assert (found["score"], found["n"], found["interval"]) == (0.5, 2, "wilson")
     assert found["metrics"] == {"vanilla (first rotation)": 1.0, "all rows": 0.8}
     assert {cell: part["score"] for cell, part in found["by"].items()} == {"c3": 1.0, "c4": 0.0}
+
+
+def test_a_rotation_without_an_index_is_a_question_that_is_wrong():
+    rows = [
+        row(3, facts=json.dumps({"index": 3}), cluster="3"),
+        row("mmbench.parquet#7", score=None, error=LOST, row_hash=None, answers=None, facts=None),
+        row(1_000_003, score=None, error=LOST, row_hash=None, answers=None, facts=None),
+    ]
+    found = totals(rows, "circular")
+    assert (found["score"], found["n"], found["failed"]) == (0.0, 2, 2)
+    hidden = [{**one, "score": None, "answers": None} for one in rows]
+    assert (totals(hidden, "circular")["score"], totals(hidden, "circular")["unscored"]) == (None, 2)
+
+
+def test_yes_or_no_has_its_numbers_under_rules_of_other_benchmarks_too():
+    rows = [
+        row(place, answers=[gold], parsed=gold, groups=groups(category="random"))
+        for place, gold in enumerate(("yes", "no"))
+    ]
+    found = totals(rows, "yes_no", "exact/nocase_nopunct")
+    assert (found["score"], found["metrics"]["pooled yes_ratio"]) == (1.0, 0.5)
 
 
 def test_yes_or_no_has_the_mean_f1_over_categories_for_a_headline():

@@ -116,17 +116,18 @@ def pope_metrics(rows: Sequence[YesNo], rule: str = "pope/official") -> dict[str
 
     Args:
         rows: In any order; at least one.
-        rule: The one that `parsed` was read by.
+        rule: The one that `parsed` was read by; those of other benchmarks are counted as the official one is.
     """
     categories: dict[str, list[YesNo]] = {}
     for row in rows:
         categories.setdefault(row.category, []).append(row)
-    per_category = {name: NUMBERS[rule](categories[name]) for name in sorted(categories)}
+    numbers_of = NUMBERS.get(rule, official_numbers)
+    per_category = {name: numbers_of(categories[name]) for name in sorted(categories)}
     f1s = [numbers["f1"] for numbers in per_category.values()]
     known = [f1 for f1 in f1s if f1 is not None]
     return {
         "per_category": per_category,
-        "pooled": NUMBERS[rule](rows),
+        "pooled": numbers_of(rows),
         "mean_f1_over_categories": sum(known) / len(known) if known and len(known) == len(f1s) else None,
     }
 

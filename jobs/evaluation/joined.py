@@ -16,7 +16,7 @@ import pyarrow as pa
 from jobs.benchmarks.adapt import COLUMN
 from jobs.config import RunSettings
 from jobs.evaluation.answers import Answers, Piece, Reader, vqa_job
-from jobs.evaluation.predictions import PLACE, Prediction, Predictions, read_predictions
+from jobs.evaluation.predictions import PLACES, Prediction, Predictions, read_predictions
 from jobs.evaluation.rows import named
 from jobs.report.results import ReportError
 from jobs.vqa import VqaJob
@@ -117,7 +117,7 @@ def _settings(asked: Asked, to: str) -> RunSettings:
         job["benchmarks"] = {asked.benchmark: {"path": path, "rule": asked.rule}}
     else:
         job |= {"rule": asked.rule} if asked.rule else {}
-        read["columns"] = {"key": asked.id_name} if asked.id_name not in (None, PLACE) else {}
+        read["columns"] = {"key": asked.id_name} if asked.id_name not in (None, *PLACES) else {}
     note = f"Scored from the answers stored in {posixpath.basename(asked.predictions.rstrip('/'))}; no model was run."
     values = {"read": read, "model": {"path": asked.predictions}, "write": {"uri": to}, "job": job, "note": note}
     return check_settings(RunSettings, values, "the command line", lay_over(values, asked.overrides))
@@ -191,7 +191,7 @@ class _Data:
 
     def _id(self, row: Mapping[str, Any]) -> str:
         name = self.predictions.id_name
-        if name == PLACE:
+        if name in PLACES:
             return str(row[PLACED])
         facts = json.loads(row[COLUMN]["facts"] or "{}")
         return str(facts.get(name, row["key"]))

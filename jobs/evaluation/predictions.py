@@ -1,4 +1,4 @@
-"""Answers that another tool has stored: JSON lines, JSON, CSV, TSV or Parquet with an id and a response in each row.
+"""Answers that another tool has stored: JSON lines, JSON, CSV, TSV, Excel or Parquet with an id and a response a row.
 
 It knows files and columns, neither data sets nor rules.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.evaluation import workbook
 from jobs.evaluation.entries import once
 from jobs.evaluation.rows import named
 from jobs.report.results import ReportError
@@ -21,12 +22,14 @@ from pipeline.storage.store import StorageSettings, Store
 
 Row = Mapping[str, Any]
 
-# As `--id`: rows are told by their place in the data, the first one being 0; so is a column of this name.
-PLACE = "row"
+# Columns of places in the data, the first one being 0; lmms-eval's is `doc_id`.
+PLACES = ("row", "doc_id")
 # What tools call these, where nobody says it; the first that is there.
-IDS = ("key", "id", "question_id", "questionId", "index", "pid", "image_id", PLACE)
+IDS = ("key", "id", "question_id", "questionId", "index", "pid", "image_id", *PLACES)
 RESPONSES = ("response", "prediction", "answer", "caption")
-FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
+# What lmms-eval logs; the raw responses are left out where they are the filtered ones.
+LOGGED, RAW = "filtered_resps", "resps"
 # Cells of a CSV file: of answers, reasoning included.
 CELL_CHARACTERS = 16 * 2**20
 
@@ -67,7 +70,7 @@ def read_predictions(
         ReportError: It is no such file, lacks a column, or an id stands there twice.
         StorageError: It cannot be read.
     """
-    rows = _rows(uri, storage)
+    rows = [_from_log(row) if LOGGED in row else row for row in _rows(uri, storage)]
     if not rows:
         raise ReportError(f"found no rows in {uri}, expected answers")
     there = list(dict.fromkeys(name for row in rows[:1] for name in row))
@@ -118,6 +121,8 @@ def _rows(uri: str, storage: StorageSettings) -> Sequence[Row]:
     data = Store(folder or ".", storage).read(name)
     if kind == ".parquet":
         return _table_rows(data)
+    if kind == ".xlsx":
+        return [_words(line) for line in workbook.read_lines(data)[1]]
     try:
         text = data.decode("utf-8-sig")
         if kind in (".csv", ".tsv"):
@@ -125,6 +130,19 @@ def _rows(uri: str, storage: StorageSettings) -> Sequence[Row]:
         return _objects(json.loads(text, object_pairs_hook=once) if kind == ".json" else _lines(text))
     except (ValueError, csv.Error) as error:
         raise ReportError(f"cannot read {uri} as {kind[1:].upper()}: {error}") from error
+
+
+def _words(line: Row) -> Row:
+    """Undo what Excel makes of texts: nothing where they are empty, numbers where they look like one."""
+    return {name: "" if value is None else str(value) for name, value in line.items()}
+
+
+def _from_log(row: Row) -> Row:
+    """Take the raw response of a line that lmms-eval (75571cf) has logged; a list of one stands for its only member."""
+    response = row.get(RAW, row[LOGGED])
+    while isinstance(response, list) and len(response) == 1:
+        response = response[0]
+    return {**row, "response": response}
 
 
 def _lines(text: str) -> list[Any]:

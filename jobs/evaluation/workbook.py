@@ -61,6 +61,29 @@ def decode(data: bytes, wanted: Format) -> list[Entry]:
     Raises:
         SubmissionError: It is none of this format, or openpyxl is missing; every fault is listed.
     """
+    header, lines = read_lines(data)
+    lacking = [name for name in (wanted.id_name, *wanted.beside, wanted.answer_name) if name not in header]
+    if lacking:
+        raise SubmissionError(f"found columns {', '.join(header) or 'none'}, expected also {', '.join(lacking)}")
+    entries: list[Entry] = []
+    faults: list[str] = []
+    for number, line in enumerate(lines, start=2):
+        beside = {name: value for name, value in line.items() if name not in (wanted.id_name, wanted.answer_name)}
+        # An empty cell is an empty answer; numbers are what Excel makes of answers that look like one.
+        answer = line[wanted.answer_name]
+        entries.append(Entry(line[wanted.id_name], "" if answer is None else str(answer), beside))
+        faults += check_types(entries[-1], f"line {number}", wanted)
+    if faults:
+        raise SubmissionError(said(faults))
+    return entries
+
+
+def read_lines(data: bytes) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the header of a file's first table, and the lines below it by the header's names.
+
+    Raises:
+        SubmissionError: It is no Excel file, or openpyxl is missing.
+    """
     _need_openpyxl()
     from openpyxl import load_workbook
 
@@ -69,22 +92,8 @@ def decode(data: bytes, wanted: Format) -> list[Entry]:
         lines = list(book[book.sheetnames[0]].iter_rows(values_only=True))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise SubmissionError(f"found no Excel file, expected .xlsx: {error}") from error
-    header = [str(name) for name in lines[0]] if lines else []
-    lacking = [name for name in (wanted.id_name, *wanted.beside, wanted.answer_name) if name not in header]
-    if lacking:
-        raise SubmissionError(f"found columns {', '.join(header) or 'none'}, expected also {', '.join(lacking)}")
-    entries: list[Entry] = []
-    faults: list[str] = []
-    for number, line in enumerate(lines[1:], start=2):
-        given: dict[str, Any] = dict(zip(header, line, strict=True))
-        # An empty cell is an empty answer; numbers are what Excel makes of answers that look like one.
-        answer = given.pop(wanted.answer_name)
-        entry = Entry(given.pop(wanted.id_name), "" if answer is None else str(answer), given)
-        entries.append(entry)
-        faults += check_types(entry, f"line {number}", wanted)
-    if faults:
-        raise SubmissionError(said(faults))
-    return entries
+    names = [str(name) for name in lines[0]] if lines else []
+    return names, [dict(zip(names, line, strict=True)) for line in lines[1:]]
 
 
 def _writable(value: Any, where: str) -> Any:

@@ -123,6 +123,24 @@ def test_answers_may_come_as_parquet_files_with_anything_beside(tmp_path):
     assert read_predictions(str(tmp_path / "1.parquet"), StorageSettings()).answers["1"].text == "yes"
 
 
+def test_answers_may_come_as_the_harnesses_leave_them(tmp_path):
+    import pandas as pd
+
+    pd.DataFrame({"index": [1, 1_000_001], "A": ["x", "y"], "prediction": ["A", 7]}).to_excel(tmp_path / "a.xlsx")
+    found = read_predictions(str(tmp_path / "a.xlsx"), StorageSettings())
+    assert (found.id_name, [answer.text for answer in found.answers.values()]) == ("index", ["A", "7"])
+    logged = [
+        {"doc_id": 0, "filtered_resps": "yes", "target": "x"},
+        {"doc_id": 1, "filtered_resps": "no", "resps": ["<think>?</think>no"]},
+        {"doc_id": 2, "filtered_resps": ["maybe"]},
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logged))
+    found = read_predictions(str(tmp_path / "samples.jsonl"), StorageSettings())
+    assert (found.id_name, [answer.text for answer in found.answers.values()]) == (
+        "doc_id", ["yes", "<think>?</think>no", "maybe"],
+    )  # fmt: skip
+
+
 def test_an_answer_that_was_cut_off_is_truncated_whatever_it_says(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"id": 1, "response": "yes", "finish_reason": "length"}\n')
     assert read_predictions(str(tmp_path / "a.jsonl"), StorageSettings()).answers["1"].is_truncated

@@ -5,7 +5,7 @@ The questions are those of published data sets (jobs/benchmarks) or of the user'
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
@@ -29,9 +29,10 @@ from jobs.benchmarks.topic import Published, Topic
 from jobs.benchmarks.totals import summarize
 from jobs.prompt import GREEDY, Prompt, columns_of
 from jobs.report.shown import Lines
+from jobs.scoring.answers.exact import NAME
 from jobs.scoring.clean import REASONING
 from jobs.scoring.response import Reading
-from jobs.scoring.rules import LIKELIHOOD
+from jobs.scoring.rules import LIKELIHOOD, suits
 from models.types import Answer, BadRequest, Request, Sampling
 from pipeline.settings import Settings
 from pipeline.sources import Source
@@ -52,6 +53,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+# An empty one would stand everywhere.
+Tag = Annotated[str, Field(min_length=1)]
 # Settings of questions of the user's own; a published data set brings its own instead.
 OWN = ("prompt", "rule", "benchmark", "group_by", "cluster_by")
 
@@ -77,14 +80,21 @@ class VqaSettings(Settings):
     kind: Literal["vqa"]
     prompt: Prompt = "{question}"
     template: str | None = None
-    rule: Rule = "exact/nocase_nopunct"
+    rule: Rule = NAME
     benchmark: str = "vqa"
     group_by: str | None = None
     cluster_by: str | None = None
     benchmarks: Benchmarks = Field(default={})
     preset: Preset = AUTO
-    reasoning: tuple[str, str] = REASONING
+    reasoning: tuple[Tag, Tag] = REASONING
     fallback: Literal["none", "random"] = "none"
+
+    @field_validator("rule")
+    @classmethod
+    def _of_own_rows(cls, rule: str) -> str:
+        if rule in LIKELIHOOD or not suits(rule, NAME):
+            raise ValueError(f"found {rule}, which needs more than rows of your own say; expected one such as {NAME}")
+        return rule
 
     @field_validator("benchmarks")
     @classmethod

@@ -55,11 +55,12 @@ def adapt_own(name: str, group_by: str | None, cluster_by: str | None, rows: pa.
 
 
 def gold_answers(value: Any) -> tuple[str, ...] | None:
-    """Return a row's gold answers: given as one string or as a list, or not at all."""
+    """Return a row's gold answers: given as one string or as a list, or not at all, which is null or nothing but ""."""
     if value is None:
         return None
     answers = [value] if not isinstance(value, list | tuple) else [one for one in value if one is not None]
-    return tuple(str(one) for one in answers) or None
+    texts = tuple(str(one) for one in answers)
+    return texts if any(texts) else None
 
 
 def _choices(value: Any) -> tuple[str, ...]:
@@ -67,9 +68,9 @@ def _choices(value: Any) -> tuple[str, ...]:
         value = _listed(value)
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(one, str | int | float) for one in value):
         raise BadRow(f"found {value!r} in column `{CHOICES}`, expected a list of texts")
-    return tuple(value)
+    return tuple(str(one) for one in value)
 
 
 def _listed(text: str) -> Any:

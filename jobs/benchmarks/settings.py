@@ -12,7 +12,7 @@ from jobs.benchmarks.benchmark import Benchmark
 from jobs.benchmarks.prompts import PRESETS
 from jobs.benchmarks.table import BENCHMARKS
 from jobs.prompt import Prompt
-from jobs.scoring.rules import LIKELIHOOD, NAMES
+from jobs.scoring.rules import LIKELIHOOD, NAMES, suits
 from pipeline.settings import Settings
 from pipeline.sources import Source
 from pipeline.units import ReadSettings
@@ -137,6 +137,11 @@ def entry_faults(name: str, settings: BenchmarkSettings) -> list[str]:
         faults.append(
             f"{where}.rule: found {settings.rule}, expected a rule that reads answers: questions of {benchmark.key} do "
             "not say what may follow them"
+        )
+    elif settings.rule is not None and not suits(settings.rule, benchmark.rule):
+        faults.append(
+            f"{where}.rule: found {settings.rule}, which cannot score rows of {benchmark.key}, expected one such as "
+            f"{benchmark.rule}"
         )
     if _has_table(benchmark) and settings.images is None:
         faults.append(f"{where}.images: found none, expected the table of the images that rows of {benchmark.key} name")

@@ -53,10 +53,9 @@ def gqa(row: Row) -> Item:
     structural = text_or_none(types, "structural")
     # As the authors' evaluation divides them.
     form = [] if structural is None else [("form", "open" if structural == "query" else "binary")]
-    answer = text_or_none(row, "answer")
     return Item(
         question=text(row, "question"),
-        answers=None if answer is None else (answer,),
+        answers=gold_text(row, "answer"),
         groups=(*cells_of(types, "structural", "semantic", "detailed"), *form),
         cluster=text(row, "imageId"),
         facts={"id": text(row, "id"), "imageId": text(row, "imageId"), "isBalanced": row.get("isBalanced")},
@@ -119,12 +118,11 @@ def chartqa(row: Row) -> Item:
 
 def pope(row: Row) -> Item:
     """Whether an object is in a picture; a third of the questions each is about random, popular, likely objects."""
-    answer = text_or_none(row, "answer")
     image = text_or_none(row, "image_source")
     category = text(row, "category")
     return Item(
         question=text(row, "question"),
-        answers=None if answer is None else (answer,),
+        answers=gold_text(row, "answer"),
         groups=(("category", category),),
         cluster=image,
         facts={"id": text(row, "id"), "category": category},

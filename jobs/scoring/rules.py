@@ -13,13 +13,20 @@ def _kept(response: str, gold: Gold) -> Verdict:
 
 
 CAPTIONS = "captions/coco"
+# Nothing here scores it: HumanEval's programs would have to be run.
 KEPT = "text/kept"
 # The likeliest of given continuations is the answer: nothing is written, and no text is read.
 LIKELIHOOD = ("likelihood/sum", "likelihood/per_character")
-# Nothing here scores it: HumanEval's programs would have to be run.
-KEPT = "text/kept"
 RULES: Mapping[str, Rule] = {**ANSWERS, **OPTIONS, CAPTIONS: _kept, KEPT: _kept}
 # It stops an expression that takes too long by a signal, which only a process's main thread can have.
 MAIN_THREAD_ONLY = "math/math_verify"
 # What a run can score its answers by as it writes them; `triptych score` knows all.
 NAMES = (*(rule for rule in RULES if rule != MAIN_THREAD_ONLY), *LIKELIHOOD)
+# Rules that look at what only rows of their own data sets say.
+_BOUND = ("captions", "mathvista", "mmmu", "ocrbench")
+
+
+def suits(rule: str, usual: str) -> bool:
+    """Whether rows that are scored by one rule as a rule can be scored by another one."""
+    kind, usual_kind = rule.partition("/")[0], usual.partition("/")[0]
+    return kind == usual_kind or (kind not in _BOUND and usual_kind != "captions")

@@ -120,6 +120,11 @@ def test_gqas_questions_are_binary_unless_they_query():
     assert ("form", "open") in query.groups
 
 
+@pytest.mark.parametrize("key", ["gqa", "pope"])
+def test_an_empty_gold_answer_is_a_hidden_one(key):
+    assert item(key, answer="").answers is None
+
+
 def test_mathvista_counts_a_row_under_each_of_its_skills():
     skills = [value for name, value in item("mathvista_testmini").groups if name == "skills"]
     assert skills == ["numeric commonsense", "arithmetic reasoning"]

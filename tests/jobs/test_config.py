@@ -65,6 +65,32 @@ def test_a_prompt_with_more_than_column_names_is_a_wrong_setting():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"rule": "likelihood/sum"}, r"job\.rule: found likelihood/sum, which needs more than rows of your own say"),
+        ({"rule": "mmmu/official"}, r"job\.rule: found mmmu/official, which needs more"),
+        (
+            {"benchmarks": {"docvqa_val": {"path": "a", "rule": "mathvista/official"}}},
+            r"job\.benchmarks\.docvqa_val\.rule: found mathvista/official, which cannot score .* such as anls/rrc",
+        ),
+        ({"benchmarks": {"nocaps": {"path": "a", "rule": "exact/official"}}}, r"nocaps, expected .* captions/coco"),
+        ({"reasoning": ["", "</think>"]}, r"job\.reasoning\.0"),
+    ],
+)
+def test_what_would_cost_every_row_its_score_is_a_wrong_setting(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        check_settings(RunSettings, {**LEAST, "job": {"kind": "vqa", **settings}})
+
+
+def test_rules_that_look_at_no_more_than_answers_and_options_can_score_any_benchmark():
+    benchmarks = {
+        name: {"path": name, "rule": rule}
+        for name, rule in (("mmmu_val", "mmmu/lmms"), ("mmstar", "ai2d/letter"), ("pope", "exact/official"))
+    }
+    check_settings(RunSettings, {**LEAST, "job": {"kind": "vqa", "benchmarks": benchmarks}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
         ({"ratio": "wide"}, r"job: found ratio 'wide', expected width to height"),
         ({"ratio": "100:1", "area": 64}, r"job: a picture of 0 x 10 codes"),
         ({"area": 0}, r"job\.area: found 0"),

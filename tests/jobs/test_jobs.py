@@ -165,6 +165,8 @@ def test_equal_rows_have_equal_hashes_and_others_do_not():
 
 def test_options_of_own_rows_are_read_and_scored_by_their_letter():
     job = vqa(rule="mcq/prefetch")
+    numbered = job.record(taken(job, {**QUESTION, "choices": [3, 4.5], "answers": ["B"]}), answer("B"), 0, SAMPLING)
+    assert (numbered["choices"], numbered["score"]) == (["3.0", "4.5"], 1.0)
     for choices in (["red", "blue"], '["red", "blue"]', "['red', 'blue']"):
         record = job.record(taken(job, {**QUESTION, "choices": choices, "answers": ["B"]}), answer("blue"), 0, SAMPLING)
         assert (record["choices"], record["parsed"], record["score"]) == (["red", "blue"], "B", 1.0)
@@ -197,6 +199,7 @@ def test_a_failed_row_scores_nought():
 def test_a_row_without_gold_answers_has_no_score():
     assert vqa().record(taken(vqa(), {**QUESTION, "answers": None}), answer("circle"), 0, SAMPLING)["score"] is None
     assert vqa().record(taken(vqa(), {**QUESTION, "answers": []}), None, 0, SAMPLING)["score"] is None
+    assert vqa().record(taken(vqa(), {**QUESTION, "answers": [""]}), answer(""), 0, SAMPLING)["score"] is None
 
 
 @pytest.mark.parametrize(

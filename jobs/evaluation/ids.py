@@ -21,8 +21,12 @@ def read_ids(data: bytes, wanted: Format) -> list[Id]:
     Raises:
         SubmissionError: It is none of these, or names an id twice.
     """
-    text = data.decode("utf-8-sig")
-    given = _listed(json.loads(text), wanted) if text.lstrip()[:1] in ("[", "{") else text.split()
+    try:
+        text = data.decode("utf-8-sig")
+        content = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.split()
+    except ValueError as error:
+        raise SubmissionError(f"found no list of ids, expected JSON, or an id a line: {error}") from error
+    given = _listed(content, wanted)
     try:
         ids = [as_id(one, wanted) for one in given]
     except ValueError as error:

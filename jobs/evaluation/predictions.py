@@ -64,7 +64,7 @@ def read_predictions(
         uri: A file, or a folder of Parquet files.
         storage: How to reach it.
         id_name: The column of the ids; None means the first of IDS that is there.
-        response_name: The column of the answers; None means the first of RESPONSES that is there.
+        response_name: The column of the answers; None means the first of RESPONSES that is there, see `_responses`.
 
     Raises:
         ReportError: It is no such file, lacks a column, or an id stands there twice.
@@ -75,7 +75,7 @@ def read_predictions(
         raise ReportError(f"found no rows in {uri}, expected answers")
     there = list(dict.fromkeys(name for row in rows[:1] for name in row))
     id_name = _column(id_name, IDS, there, "id", uri)
-    response_name = _column(response_name, RESPONSES, there, "response", uri)
+    response_name = _column(response_name, _responses(there), there, "response", uri)
     answers: dict[str, Prediction | None] = {}
     twice: list[str] = []
     for place, row in enumerate(rows):
@@ -96,6 +96,12 @@ def _column(asked: str | None, known: Sequence[str], there: Sequence[str], what:
             f"found columns {', '.join(there)} in {uri}, expected {expected} for the {what}; `--{what}` can name it"
         )
     return found
+
+
+def _responses(there: Sequence[str]) -> Sequence[str]:
+    """Return what the answers may be called: `answer` is elsewhere the right one, and only beside ids what was said."""
+    has_more = any(name not in (*IDS, *RESPONSES, "finish_reason") for name in there)
+    return [name for name in RESPONSES if name != "answer" or not has_more]
 
 
 def _id(value: Any, where: str) -> str:
@@ -163,9 +169,13 @@ def _objects(found: Any) -> Sequence[Row]:
 def _separated_rows(text: str, delimiter: str) -> Sequence[Row]:
     before = csv.field_size_limit(CELL_CHARACTERS)
     try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     finally:
         csv.field_size_limit(before)
+    # An answer with a delimiter in it and no quotes around would be cut short.
+    if longer := [place for place, row in enumerate(rows) if None in row]:
+        raise ValueError(f"found more cells than columns in row {longer[0]}, expected quotes around a {delimiter!r}")
+    return rows
 
 
 def _parquet_rows(store: Store) -> Sequence[Row]:

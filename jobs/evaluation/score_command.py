@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping, Sequence
 
+from jobs.benchmarks.settings import AUTO
 from jobs.config import output_at
 from jobs.evaluation import joined, stored
 from jobs.evaluation.answers import Answers
@@ -46,6 +47,8 @@ def _from_output(asked: argparse.Namespace, output: Store, rules: Mapping[str, s
 
 
 def _from_file(asked: argparse.Namespace, rules: Mapping[str, str]) -> Answers:
+    if asked.preset == AUTO:
+        raise ConfigError("the command line", ["--preset auto: found no model to go by, expected a preset's name"])
     if others := [name for name in rules if name not in ("", asked.benchmark)]:
         raise ConfigError("the command line", [f"--rule {others[0]}=...: expected {asked.benchmark or 'a rule alone'}"])
     wanted = joined.Asked(

@@ -166,6 +166,27 @@ def test_answers_that_are_none_are_refused(text, said, tmp_path):
         read_predictions(str(tmp_path / "a.jsonl"), StorageSettings())
 
 
+def test_what_may_be_the_right_answer_is_not_taken_for_what_was_said(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question_id": 1, "answer": "gold", "output": "said"}\n')
+    with pytest.raises(
+        ReportError, match="expected one of response, prediction, caption for the response; `--response`"
+    ):
+        read_predictions(str(tmp_path / "a.jsonl"), StorageSettings())
+    found = read_predictions(str(tmp_path / "a.jsonl"), StorageSettings(), response_name="output")
+    assert found.answers["1"].text == "said"
+
+
+def test_an_answer_that_a_delimiter_would_cut_short_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("id,response\n1,one, two\n")
+    with pytest.raises(ReportError, match="found more cells than columns in row 0, expected quotes around a ','"):
+        read_predictions(str(tmp_path / "a.csv"), StorageSettings())
+
+
+def test_a_preset_that_goes_by_a_model_is_refused_where_there_is_none(tmp_path, capsys):
+    assert main(asked_of("pope", tmp_path / "out", "--preset", "auto")) == 2
+    assert "--preset auto: found no model to go by" in capsys.readouterr().err
+
+
 def test_an_id_twice_in_a_json_object_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('{"1": "a", "1": "b"}')
     with pytest.raises(ReportError, match="found '1' twice in one object"):

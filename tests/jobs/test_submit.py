@@ -258,6 +258,14 @@ def test_ids_may_come_as_they_are_published(ids, tmp_path, capsys):
     assert "2 answers, as the server of vqav2_test takes them" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("ids", [b"[1, 2", b"\xff\xfe1"])
+def test_a_list_of_ids_that_is_none_is_refused(ids, tmp_path, capsys):
+    (tmp_path / "ids").write_bytes(ids)
+    asked = ["submit", "--check", str(tmp_path / "ids"), "--benchmark", "vqav2_test", "--ids", str(tmp_path / "ids")]
+    assert main(asked) == 1
+    assert "found no list of ids, expected JSON, or an id a line" in capsys.readouterr().err
+
+
 def test_the_command_writes_and_checks_and_says_what_it_lacks(tmp_path, capsys):
     folder = write_scored(tmp_path / "out", answered("docvqa_test", [(1, "one"), (2, "")]))
     file = str(tmp_path / "file.json")

@@ -16,6 +16,12 @@ TOKENIZERS = {
     "none": "captions were not cut into words as the published metrics do",
 }
 
+# What fewer rows do to headlines that are no means.
+OF_FEWER = {
+    "CIDEr-D": ", and CIDEr-D over fewer images is another measure",
+    "every rotation right": ", and a question whose rotations are not all there is judged by the others, more kindly",
+}
+
 
 def caveats_of(numbers: Mapping[str, Any]) -> list[str]:
     """Return what to say of a run that answers questions."""
@@ -45,9 +51,7 @@ def _of(name: str, score: Mapping[str, Any], numbers: Mapping[str, Any]) -> Iter
 
 def _of_entry(name: str, score: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[str]:
     if limit := entry.get("limit"):
-        is_relative = score["metric"] in ("CIDEr-D",)
-        more = ", and CIDEr-D over fewer images is another measure" if is_relative else ""
-        yield f"only the first {count(limit)} rows were asked (limit){more}"
+        yield f"only the first {count(limit)} rows were asked (limit){OF_FEWER.get(score['metric'], '')}"
     if entry.get("rule"):
         default = BENCHMARKS[entry.get("dataset") or name].rule
         if entry["rule"] != default:
@@ -59,17 +63,17 @@ def _of_entry(name: str, score: Mapping[str, Any], entry: Mapping[str, Any]) -> 
 def _of_answers(score: Mapping[str, Any]) -> Iterator[str]:
     if fault := score.get("fault"):
         yield f"not scored, though its answers are there: {fault}; `triptych report` tries again"
-    total = score["n"] + score["unscored"]
+    rows = score["rows"]
     if score["missing"]:
-        yield f"{count(score['missing'])} of {count(total + score['missing'])} rows are missing{_counted(score)}"
-    if not total:
-        return
-    for number, most, what in (
-        (score["truncated"], MANY_UNREAD, "of the answers were cut off at the token limit"),
-        (_unread(score), MANY_UNREAD, "of the answers could not be read, and count as wrong"),
-        (score["failed"], MANY_FAILED, "of the rows failed, and count as wrong"),
+        yield f"{count(score['missing'])} of {count(rows + score['missing'])} rows are missing{_counted(score)}"
+    # What is counted is MMBench's questions, each of several rows, where it is not answers.
+    counted = score["n"] + score["unscored"]
+    for number, total, most, what in (
+        (score["truncated"], counted, MANY_UNREAD, "of the answers were cut off at the token limit"),
+        (_unread(score), rows, MANY_UNREAD, "of the answers could not be read, and count as wrong"),
+        (score["failed"], counted, MANY_FAILED, "of the rows failed, and count as wrong"),
     ):
-        if number / total > most:
+        if number > most * total:
             yield f"{percent(number / total)} {what}"
     if said := TOKENIZERS.get(score.get("tokenizer") or ""):
         yield said
@@ -77,7 +81,7 @@ def _of_answers(score: Mapping[str, Any]) -> Iterator[str]:
 
 def _counted(score: Mapping[str, Any]) -> str:
     if score.get("score_over_all") is None:
-        return ""
+        return OF_FEWER.get(score["metric"], "") if score["score"] is not None else ""
     return f"; with them counted as wrong the score is {percent(score['score_over_all'])}"
 
 

@@ -7,6 +7,9 @@ from jobs.report.caveats import caveats_of
 from jobs.report.results import Results
 from pipeline.job import Job
 
+# Headlines to which each row adds its share.
+MEANS = ("mean", "mean over rows (micro)", "share of points")
+
 
 def numbers_of(results: Results, job: Job) -> dict[str, Any]:
     """Return everything that report.json holds.
@@ -78,8 +81,8 @@ def _completed(results: Results, name: str, score: Mapping[str, Any]) -> dict[st
 
 
 def _over_all(score: Mapping[str, Any], missing: int) -> float | None:
-    """Return a mean with the rows that are missing counted as wrong."""
-    if not missing or score["score"] is None or score.get("metric") != "mean":
+    """Return a mean with the rows that are missing counted as wrong; what other headlines would be, nobody can say."""
+    if not missing or score["score"] is None or score.get("metric") not in MEANS:
         return None
     return float(score["score"] * score["n"] / (score["n"] + missing))
 

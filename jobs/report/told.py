@@ -56,9 +56,10 @@ class Told:
         return self._of(name).rows
 
     def summed(self, name: str, score: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what stands beside a benchmark's score: wordings, verdicts, and what it would be with the judge."""
+        """Return what stands beside a benchmark's score: rows, wordings, verdicts, and what a judge makes of it."""
         told = self._of(name)
         summed: dict[str, Any] = {
+            "rows": told.rows,
             "data": f"{told.data % 2**128:032x}",
             "presets": sorted(told.presets),
             "right": told.verdicts[True],

@@ -228,6 +228,17 @@ def test_missing_answers_are_refused_or_counted_and_the_score_given_over_all_as_
     assert found["score_over_all"] == pytest.approx(found["score"] * 18 / 24)
 
 
+def test_headlines_that_are_no_means_say_what_missing_rows_do_to_them(tmp_path):
+    lines = (BULK / "mmbench_en_dev" / "predictions.jsonl").read_text().splitlines()
+    (tmp_path / "some.jsonl").write_text("\n".join(lines[:-5]))
+    asked = asked_of("mmbench_en_dev", tmp_path / "out", "--allow-missing")
+    asked[1] = str(tmp_path / "some.jsonl")
+    assert main(asked) == 0
+    report = report_of(tmp_path / "out")
+    assert report["scores"]["mmbench_en_dev"]["score_over_all"] is None
+    assert any("5 of 34 rows are missing, and a question whose rotations" in said for said in report["caveats"])
+
+
 def test_what_was_scored_in_part_is_not_handed_in_as_the_whole(joined_with, tmp_path, capsys):
     joined_with(submission()[:18], allow_missing=True)
     asked = ["submit", str(tmp_path / "out"), str(tmp_path / "file.json")]

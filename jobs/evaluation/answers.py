@@ -13,6 +13,7 @@ import pyarrow as pa
 from jobs.benchmarks.adapt import from_column
 from jobs.config import RunSettings
 from jobs.report.results import ReportError
+from jobs.scoring.options.math_verifier import MathVerifyMissing
 from jobs.scoring.rules import LIKELIHOOD
 from jobs.vqa import SCHEMA, VqaJob, VqaSettings
 from models.types import Answer
@@ -93,7 +94,7 @@ class Reader:
             )
         try:
             return topic.read(item, answer, row["key"], row["seed"] or 0)
-        except ValueError as error:
+        except (ValueError, MathVerifyMissing) as error:
             raise ReportError(
                 f"{row['benchmark']}: {topic.reading.rule} cannot score row {row['key']}: {error}"
             ) from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from jobs.scoring.clean import clean
-from jobs.scoring.options.letters import NONE_OF_THEM, letters_of, prefetch
+from jobs.scoring.options.letters import letters_of, prefetch
 from jobs.scoring.options.mathvista import kind_of, score_extraction
 from jobs.scoring.rule import Gold
 
@@ -115,7 +115,7 @@ def _letter(reply: str, gold: Gold) -> Finding:
     letter = prefetch(clean(reply), _options(gold))
     if letter is None:
         return None
-    return letter, float(letter != NONE_OF_THEM and letter in gold.answers) if gold.answers else None
+    return letter, float(letter in gold.answers) if gold.answers else None
 
 
 def _yes_or_no(reply: str, gold: Gold) -> Finding:

@@ -66,13 +66,13 @@ def test_rows_without_a_cluster_stand_for_themselves_beside_those_with_one(outpu
 
 
 def test_a_circular_question_counts_once_and_only_if_all_its_rotations_are_right(outputs):
-    a, b = rows([1.0] * 6, benchmark="bench"), rows([1.0, 1.0, 1.0, 1.0, 0.0, 0.0], benchmark="bench")
+    a, b = rows([1.0] * 6 + [0.0, 1.0, 1.0], benchmark="bench"), rows([1.0] * 4 + [0.0] * 5, benchmark="bench")
     for row in (*a, *b):
         row["cluster"] = str(row["index"] // 3)
     origin = {"settings": {"job": {"benchmarks": {"bench": {"dataset": "mmbench_en_dev"}}}}}
     (found,) = compare(*outputs(a, b, origin))
-    assert (found.counted, found.n, found.clusters) == ("question", 2, None)
-    assert (found.a.score, found.b.score, found.lost) == (1.0, 0.5, ("1",))
+    assert (found.counted, found.n, found.clusters) == ("question", 3, None)
+    assert (found.a.score, found.b.score, found.lost) == (pytest.approx(2 / 3), pytest.approx(1 / 3), ("1",))
 
 
 def test_a_row_that_could_not_even_be_read_is_wrong_on_both_sides(outputs):
@@ -144,6 +144,14 @@ def test_outputs_of_other_rows_or_rules_are_refused(outputs, change, said):
 def test_other_rules_are_refused_even_where_each_side_has_one(outputs):
     with pytest.raises(ReportError, match="one rule for both; `triptych score`"):
         compare(*outputs(rows([1.0, 0.0]), rows([1.0, 0.0], rule="exact/official")))
+
+
+def test_rows_of_one_benchmark_by_two_rules_are_refused_even_where_both_sides_agree(outputs):
+    sides = [rows([1.0, 0.0]), rows([1.0, 0.0])]
+    for side in sides:
+        side[1]["rule"] = "exact/official"
+    with pytest.raises(ReportError, match="expected one rule for both"):
+        compare(*outputs(*sides))
 
 
 def test_images_that_were_not_looked_at_are_no_difference(outputs):

@@ -8,12 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.__main__ import main
+from jobs.config import RunSettings
 from jobs.evaluation import joined
+from jobs.evaluation.answers import Piece
 from jobs.evaluation.joined import Asked
+from jobs.evaluation.judged import JUDGED, judged
 from jobs.evaluation.predictions import read_predictions
 from jobs.evaluation.score import score
 from jobs.report.results import ReportError
-from pipeline.settings import ConfigError
+from jobs.start import run_and_report
+from pipeline.settings import ConfigError, check_settings
 from pipeline.storage.store import StorageSettings, Store
 
 BULK = Path(__file__).parents[1] / "data" / "vectors" / "bulk"
@@ -187,6 +191,25 @@ def test_a_preset_that_goes_by_a_model_is_refused_where_there_is_none(tmp_path, 
     assert "--preset auto: found no model to go by" in capsys.readouterr().err
 
 
+def test_mathematics_can_be_compared_afterwards_by_what_it_means(tmp_path):
+    pytest.importorskip("math_verify")
+    row = {"problem": "?", "solution": r"\boxed{\frac{\sqrt2}{2}}", "type": "Algebra", "level": "Level 1"}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "math.parquet")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"row": 0, "response": r"\boxed{\frac{1}{\sqrt2}}"}))
+    data = ["--data", str(tmp_path / "math.parquet"), "--benchmark", "math"]
+    for rule, expected in (("math/hendrycks", 0.0), ("math/math_verify", 1.0)):
+        to = tmp_path / rule.replace("/", "_")
+        assert main(["score", str(tmp_path / "a.jsonl"), *data, "--rule", rule, "--to", str(to)]) == 0
+        assert report_of(to)["scores"]["math"]["score"] == expected
+
+
+def test_a_rule_for_main_threads_is_refused_before_a_run():
+    values = {"read": {"uri": "in"}, "model": {"path": "m"}, "write": {"uri": "out"}}
+    job = {"kind": "vqa", "benchmarks": {"math": {"path": "math", "rule": "math/math_verify"}}}
+    with pytest.raises(ConfigError, match=r"job\.benchmarks\.math\.rule: found math/math_verify.*`triptych score`"):
+        run_and_report(check_settings(RunSettings, {**values, "job": job}))
+
+
 def test_an_id_twice_in_a_json_object_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('{"1": "a", "1": "b"}')
     with pytest.raises(ReportError, match="found '1' twice in one object"):
@@ -323,6 +346,51 @@ def test_a_judges_score_stands_beside_the_rules_own(tmp_path, capsys):
     assert report_of(folder)["scores"]["mmbench_en_dev"]["score"] == plain
     assert report_of(folder)["scores"]["mmbench_en_dev"]["judge"]["rows"] == 1
     assert len(list((folder / "_judge").iterdir())) == 1
+
+
+def test_a_verdict_replaces_the_score_only_in_a_column_of_its_own(docvqa, tmp_path):
+    table = pq.read_table(docvqa / "part-00000.parquet").slice(0, 3)
+    changed = {
+        "parse_status": ["failed", "ok", "failed"], "score": [0.0, 0.5, 0.0], "choices": [["x", "y"]] * 3,
+        "answers": [["A"], ["A"], ["B"]], "response_clean": ["?", "A", "!"],
+    }  # fmt: skip
+    for name, values in changed.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.array(values, table.schema.field(name).type))
+
+    class AlwaysA:
+        name = "somebody"
+
+        def __call__(self, prompts):
+            return ["A"] * len(prompts)
+
+    (piece,) = judged(lambda: iter([Piece("part", table)]), AlwaysA(), Store(str(tmp_path / "kept")))
+    found = piece.rows.select(["score", *JUDGED.names]).to_pylist()
+    assert [(row["score"], row["judged_score"], row["judge_verdict"]) for row in found] == [
+        (0.0, 1.0, "A"), (0.5, 0.5, None), (0.0, 0.0, "A"),
+    ]  # fmt: skip
+    assert [row["judge"] for row in found] == ["somebody", None, "somebody"]
+
+
+def test_an_answer_that_was_cut_off_stays_so(tmp_path):
+    answers = [{"id": one["questionId"], "response": one["answer"], "finish_reason": "length"} for one in submission()]
+    (tmp_path / "a.json").write_text(json.dumps(answers))
+    data = ["--data", str(BULK / "docvqa_val" / "data.parquet"), "--benchmark", "docvqa_val"]
+    assert main(["score", str(tmp_path / "a.json"), *data, "--to", str(tmp_path / "cut")]) == 0
+    assert main(["score", str(tmp_path / "cut"), "--to", str(tmp_path / "again")]) == 0
+    for folder in ("cut", "again"):
+        assert {row["parse_status"] for row in rows_of(tmp_path / folder)} == {"truncated"}
+        assert report_of(tmp_path / folder)["scores"]["docvqa_val"]["truncated"] == 24
+
+
+def test_an_output_that_lacks_rows_is_scored_only_if_that_is_asked_for(joined_with, tmp_path, capsys):
+    joined_with(submission()[:18], allow_missing=True)
+    asked = ["score", str(tmp_path / "out"), "--to", str(tmp_path / "again")]
+    assert main(asked) == 1
+    assert "found answers to 18 of 24 rows" in capsys.readouterr().err
+    assert main([*asked, "--allow-missing"]) == 0
+    assert "scored 18 of 24 rows" in capsys.readouterr().out
+    assert report_of(tmp_path / "again")["scores"]["docvqa_val"]["missing"] == 6
 
 
 WRONG = [

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -109,6 +110,9 @@ def test_mmbench_gets_an_excel_table_of_all_rotations_equal_every_time(tmp_path)
     assert table["question"].tolist() == ["Which  colour?"] * 2
     assert table["D"].isna().all()
     assert files[0].read_bytes() == files[1].read_bytes()
+    with zipfile.ZipFile(files[0]) as packed:
+        assert {one.date_time[0] for one in packed.infolist()} == {1980}
+        assert packed.read("docProps/core.xml").count(b">1980-01-01T00:00:00Z<") == 2
 
 
 def test_mmbench_without_rotations_is_refused(tmp_path):

@@ -10,10 +10,12 @@ from jobs.config import RunSettings, frozen_settings, output_at
 from jobs.preset import settle_preset
 from jobs.progress import shown_progress
 from jobs.report.write import Report, write_report
+from jobs.scoring.rules import MAIN_THREAD_ONLY
+from jobs.vqa import VqaSettings
 from pipeline import ledger
 from pipeline.retry import Retried, retry
 from pipeline.run import RunResult, run
-from pipeline.settings import dump_settings
+from pipeline.settings import ConfigError, dump_settings
 from pipeline.storage.store import Store
 
 
@@ -42,11 +44,26 @@ def run_and_report(settings: RunSettings) -> Outcome:
         RunError: The run could not be finished.
         StorageError: The output cannot be read or written.
     """
+    _refuse_rules_for_later(settings)
     settings = settle_preset(settings)
     job = settings.job.build()
     with shown_progress(settings.job.kind) as show:
         result = run(settings, job, progress=show)
     return Outcome(result, write_report(Store(settings.write.uri, settings.write.storage), job, settings.read))
+
+
+def _refuse_rules_for_later(settings: RunSettings) -> None:
+    """Refuse the one rule that only `triptych score` can score by: workers do so outside of their main threads."""
+    if not isinstance(settings.job, VqaSettings):
+        return
+    rules = {f"job.benchmarks.{name}.rule": entry.rule for name, entry in settings.job.benchmarks.items()}
+    faults = [
+        f"{where}: found {rule}, expected a rule for answers as they come; `triptych score` scores by it afterwards"
+        for where, rule in {"job.rule": settings.job.rule, **rules}.items()
+        if rule == MAIN_THREAD_ONLY
+    ]
+    if faults:
+        raise ConfigError("the settings", faults)
 
 
 def retry_and_report(uri: str, overrides: Sequence[str]) -> RetryOutcome:

@@ -18,10 +18,10 @@ KEPT = "text/kept"
 # The likeliest of given continuations is the answer: nothing is written, and no text is read.
 LIKELIHOOD = ("likelihood/sum", "likelihood/per_character")
 RULES: Mapping[str, Rule] = {**ANSWERS, **OPTIONS, CAPTIONS: _kept, KEPT: _kept}
-# It stops an expression that takes too long by a signal, which only a process's main thread can have.
+# It stops an expression that takes too long by a signal, which only a process's main thread can have: `triptych score`
+# knows it, but a run, which scores its answers as it writes them, does not.
 MAIN_THREAD_ONLY = "math/math_verify"
-# What a run can score its answers by as it writes them; `triptych score` knows all.
-NAMES = (*(rule for rule in RULES if rule != MAIN_THREAD_ONLY), *LIKELIHOOD)
+NAMES = (*RULES, *LIKELIHOOD)
 # Rules that look at what only rows of their own data sets say.
 _BOUND = ("captions", "mathvista", "mmmu", "ocrbench")
 

@@ -25,7 +25,8 @@ def say_outcome(outcome: "Outcome") -> list[str]:
         head = f"{stand}, {result.output_tokens:,} tokens in {result.seconds:.0f} s"
     else:
         head = f"finished before, nothing to do: {stand}"
-    duplicates = result.duplicate_keys or 0
+    # Keys of different data sets may well be alike; where one of them has a key twice, the run does not start.
+    duplicates = 0 if _has_data_sets(numbers) else result.duplicate_keys
     return [
         head,
         *([f"{duplicates:,} rows have a key that an earlier row has too"] if duplicates else []),
@@ -68,7 +69,7 @@ def _say_places(result: "RunResult", report: "Report") -> list[str]:
 
 def say_scores(numbers: Mapping[str, Any]) -> list[str]:
     """Give each score with its interval: a line for each benchmark, or for own rows and pictures one for each group."""
-    if numbers.get("settings", {}).get("job", {}).get("benchmarks"):
+    if _has_data_sets(numbers):
         return [f"{name}: {_say_benchmark(score)}" for name, score in numbers["scores"].items()]
     say = _say_kept if "pictures" in numbers else _say_right
     lines = []
@@ -76,6 +77,10 @@ def say_scores(numbers: Mapping[str, Any]) -> list[str]:
         lines.append(f"{name}: {say(score)}")
         lines += [f"  {group:<10} {say(part)}" for group, part in score["by"].items()]
     return lines
+
+
+def _has_data_sets(numbers: Mapping[str, Any]) -> bool:
+    return bool(numbers.get("settings", {}).get("job", {}).get("benchmarks"))
 
 
 def _say_benchmark(score: Mapping[str, Any]) -> str:

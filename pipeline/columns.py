@@ -151,6 +151,11 @@ def _check_named(fields: Mapping[str, pa.DataType], layout: Layout, where: str, 
             _check_extension(word, names, where, extensions)
         elif missing := [name for name in names if name not in fields]:
             there = ", ".join(fields) or "none"
+            if layout.is_raw:  # nobody has named it but the job, by its data set's own name
+                raise ReadError(
+                    f"{where}: found no column {missing[0]!r} for the {word}, but the columns are: {there}; `columns` "
+                    "of the data set's entry can say what it is called there"
+                )
             raise ReadError(f"{where}: read.columns.{word} names {missing[0]!r}, but the columns are: {there}")
     if layout.join and layout.format in (*FILE_FORMATS, "webdataset", "text"):
         raise ReadError(f"{where}: read.join looks up ids that stand in a column, but {layout.format} has none")

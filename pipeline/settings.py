@@ -205,7 +205,10 @@ def _fault(settings_class: type[BaseModel], error: dict[str, Any]) -> str:
         return f"{path}.{context['discriminator'].strip(chr(39))}: missing"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "value_error":
-        return f"{path}: {message}" if path else message
+        # A check of a whole section may have named the setting below it that is wrong.
+        return f"{path}: {message}" if path and not message.startswith(f"{path}.") else message
+    if kind in ("dict_type", "model_type"):
+        return f"{path}: found {_short(found)}, expected a section of `name: value`"
     return f"{path}: found {_short(found)}, expected {message}"
 
 
@@ -215,6 +218,10 @@ def _locate(settings_class: type[BaseModel], location: Sequence[int | str]) -> t
     holder: type[BaseModel] | None = None
     here: Any = settings_class
     for key in location:
+        if typing.get_origin(here) is dict:  # its keys are the user's own words
+            holder, here = None, typing.get_args(here)[1]
+            path.append(str(key))
+            continue
         models = _models(here)
         tagged = [model for model in models if _has_tag(model, key)]
         if len(models) > 1 and tagged:
@@ -242,14 +249,18 @@ def _has_tag(model: type[BaseModel], tag: int | str) -> bool:
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    hint = f"; did you mean `{close[0]}`?" if close else ""
+    hint = near(word, known)
     return f"{hint} Known here: {', '.join(known)}" if hint else f"; known here: {', '.join(known)}"
 
 
-def _meant(found: Any, expected: str) -> str:
-    close = difflib.get_close_matches(str(found), re.findall(r"'([^']*)'", expected), n=1)
+def near(word: str, known: Iterable[str]) -> str:
+    """Return a hint at the known word that is most like an unknown one; nothing where none is."""
+    close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def _meant(found: Any, expected: str) -> str:
+    return near(str(found), re.findall(r"'([^']*)'", expected))
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,7 @@ from jobs.benchmarks.prompts import PRESETS
 from jobs.benchmarks.table import BENCHMARKS
 from jobs.prompt import Prompt
 from jobs.scoring.rules import LIKELIHOOD, NAMES, suits
-from pipeline.settings import Settings
+from pipeline.settings import Settings, near
 from pipeline.sources import Source
 from pipeline.units import ReadSettings
 
@@ -26,7 +26,7 @@ def one_of(names: tuple[str, ...], what: str) -> AfterValidator:
 
     def check(name: str) -> str:
         if name not in names:
-            raise ValueError(f"found {name!r}, expected {what}: {', '.join(names)}")
+            raise ValueError(f"found {name!r}, expected {what}: {', '.join(names)}{near(name, names)}")
         return name
 
     return AfterValidator(check)
@@ -102,7 +102,10 @@ def dataset_of(name: str, settings: BenchmarkSettings) -> Benchmark:
     key = settings.dataset or name
     if key not in BENCHMARKS:
         known = ", ".join(BENCHMARKS)
-        raise ValueError(f"job.benchmarks.{name}: found no data set of this name; `dataset` can name one of {known}")
+        raise ValueError(
+            f"job.benchmarks.{name}: found no data set of this name; `dataset` can name one of {known}"
+            f"{near(key, BENCHMARKS)}"
+        )
     return BENCHMARKS[key]
 
 

@@ -73,6 +73,8 @@ def test_a_prompt_with_more_than_column_names_is_a_wrong_setting():
         ),
         ({"benchmarks": {"nocaps": {"path": "a", "rule": "exact/official"}}}, r"nocaps, expected .* captions/coco"),
         ({"reasoning": ["", "</think>"]}, r"job\.reasoning\.0"),
+        ({"benchmarks": {"pop": {"path": "a"}}}, r"\n  job\.benchmarks\.pop: found no .* did you mean `pope`\?"),
+        ({"benchmarks": {"pope": {"path": "a", "rule": "pope/oficial"}}}, r"did you mean `pope/official`\?"),
     ],
 )
 def test_what_would_cost_every_row_its_score_is_a_wrong_setting(settings, words):

@@ -377,6 +377,14 @@ def test_the_command_line_says_how_many_pictures_there_are_and_are_kept():
     assert done[0] == "finished before, nothing to do: 5 rows, 4 pictures, 4 of 8 results failed"
 
 
+def test_keys_that_stand_twice_are_told_of_one_input_but_not_of_several_data_sets():
+    result = RunResult("out", 5, 5, 0, 9, 9, 2.0, 5, 2)
+    alone = {"scores": {}, "settings": {"job": {"kind": "caption"}}}
+    several = {"scores": {}, "settings": {"job": {"kind": "vqa", "benchmarks": {"pope": {}, "gqa": {}}}}}
+    said = [say_outcome(Outcome(result, Report(numbers, "page")))[1:-2] for numbers in (alone, several)]
+    assert said == [["2 rows have a key that an earlier row has too"], []]
+
+
 def test_the_page_shows_the_text_what_its_row_changed_and_what_the_check_said():
     row = {
         **synthesize().record({**ROW, "ratio": "3:2", "num_images": 2}, drawn(picture()), 0, SAMPLING),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from models import ImageSettings
 from pipeline.pipeline_settings import PipelineSettings
@@ -67,6 +67,32 @@ def test_a_fault_inside_one_of_several_kinds_is_named_by_the_path_that_stands_in
         check_settings(Drawing, {"shape": {"kind": "circle"}})
     with pytest.raises(ConfigError, match=r"shape.sides: unknown setting \(found 2\); did you mean `side`\?"):
         check_settings(Drawing, {"shape": {"kind": "square", "side": 1, "sides": 2}})
+
+
+class Drawings(Settings):
+    named: dict[str, Square]
+
+    @field_validator("named")
+    @classmethod
+    def _fit(cls, named: dict[str, Square]) -> dict[str, Square]:
+        faults = [f"named.{name}.side: found {one.side}, expected less" for name, one in named.items() if one.side > 9]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return named
+
+
+def test_a_fault_below_a_name_of_the_users_own_is_said_as_fully_as_any_other() -> None:
+    with pytest.raises(ConfigError, match=r"\n  named.a.sides: unknown setting \(found 2\); did you mean `side`\?"):
+        check_settings(Drawings, {"named": {"a": {"kind": "square", "side": 1, "sides": 2}}})
+    with pytest.raises(ConfigError, match=r"named.a: found 'square', expected a section of `name: value`$"):
+        check_settings(Drawings, {"named": {"a": "square"}})
+    with pytest.raises(ConfigError, match=r"named: found \['a'\], expected a section of `name: value`$"):
+        check_settings(Drawings, {"named": ["a"]})
+
+
+def test_a_check_of_a_whole_section_names_a_setting_in_it_once() -> None:
+    with pytest.raises(ConfigError, match=r"\n  named.a.side: found 10, expected less$"):
+        check_settings(Drawings, {"named": {"a": {"kind": "square", "side": 10}}})
 
 
 def test_an_unknown_kind_names_the_kinds_there_are() -> None:

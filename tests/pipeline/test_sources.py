@@ -128,6 +128,16 @@ def test_a_raw_sources_columns_keep_their_names_and_types(tmp_path: Path) -> Non
         plan_input(ReadSettings(uri=str(tmp_path)), 9)
 
 
+def test_a_raw_source_names_the_missing_column_and_not_a_setting_that_nobody_has_given(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"name": ["a"], "image": [b"x"]}), tmp_path / "a.parquet")
+    read = ReadSettings(uri=str(tmp_path), columns={"key": "id"})
+    message = (
+        r"a.parquet: found no column 'id' for the key, but the columns are: name, image; `columns` of"
+    )
+    with pytest.raises(ReadError, match=message):
+        plan_input(read, 9, is_raw=True)
+
+
 def test_in_a_raw_source_of_lines_a_text_column_may_hold_what_is_no_text(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", '{"text": "a", "answers": "x"}\n{"text": [1], "answers": ["y"]}\n')
     read = ReadSettings(uri=str(tmp_path))

@@ -131,9 +131,7 @@ def test_a_raw_sources_columns_keep_their_names_and_types(tmp_path: Path) -> Non
 def test_a_raw_source_names_the_missing_column_and_not_a_setting_that_nobody_has_given(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": ["a"], "image": [b"x"]}), tmp_path / "a.parquet")
     read = ReadSettings(uri=str(tmp_path), columns={"key": "id"})
-    message = (
-        r"a.parquet: found no column 'id' for the key, but the columns are: name, image; `columns` of"
-    )
+    message = r"a.parquet: found no column 'id' for the key, but the columns are: name, image; `columns` of"
     with pytest.raises(ReadError, match=message):
         plan_input(read, 9, is_raw=True)
 

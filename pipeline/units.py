@@ -138,13 +138,14 @@ def plan_units(settings: ReadSettings, unit_rows: int) -> list[Unit]:
     return planned.units
 
 
-def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False) -> InputPlan:
+def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, with_images: bool = True) -> InputPlan:
     """List the shards, look through each, and cut its rows into units of at most `unit_rows` rows.
 
     Args:
         settings: The input.
         unit_rows: The most rows of a unit.
         is_raw: Whether columns keep their own names and types (see `pipeline.sources.Source`).
+        with_images: Whether images will be read; without, the table that they may lie in need not be there.
     """
     shards = find_shards(settings.uri, settings.format, settings.storage)
     layout = layout_of(settings, shards.format, is_raw=is_raw)
@@ -159,7 +160,7 @@ def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False) 
     fields, extensions = merged(shards.format, [index for _, index in looked if index.slices])
     schema = input_schema(fields, layout, where, extensions).serialize().to_pybytes()
     units = _row_units(shards, looked, schema, settings.limit)
-    if settings.join:
+    if settings.join and with_images:
         other = check_join(settings.join, shards, settings.storage)
         units = [replace(unit, join_size=other.size, join_etag=other.etag) for unit in units]
     return InputPlan(units, warnings)

@@ -14,7 +14,7 @@ from jobs.report.counts import COUNTED, Counts
 from jobs.report.parts import OpenPart, open_parts
 from jobs.report.pictures import Pictures
 from jobs.report.shown import ShownJob
-from jobs.report.told import TOLD, Told
+from jobs.report.told import TOLD, Told, as_judged
 from jobs.report.unread import FOUND_BY as UNREAD_BY
 from jobs.report.unread import Unread
 from pipeline.storage.store import Store
@@ -31,6 +31,7 @@ class Gathered:
         counts: Of rows, tokens, endings and failures.
         candidates: The rows that the gallery may show.
         narrow: What the job's `summarize` needs, a line for each row of the results.
+        judged: The same with what a judge has said in place of what no rule could read; None where none was asked.
         num_right: Rows whose verdict is True.
         num_wrong: Rows whose verdict is False.
         oddities: What was odd about pictures and was settled while they were decoded, and how often.
@@ -42,6 +43,7 @@ class Gathered:
     counts: Counts
     candidates: Candidates
     narrow: pa.Table
+    judged: pa.Table | None
     num_right: int
     num_wrong: int
     oddities: Mapping[str, int]
@@ -61,6 +63,7 @@ def gather(store: Store, units: Sequence[Unit], job: ShownJob) -> Gathered:
     verdicts: Counter[bool | None] = Counter()
     oddities: Counter[str] = Counter()
     narrow: list[pa.Table] = []
+    with_judge: list[pa.Table] = []
     sizes: dict[str, int] = {}
     are_drawn = False
     for part in open_parts(store):
@@ -73,13 +76,29 @@ def gather(store: Store, units: Sequence[Unit], job: ShownJob) -> Gathered:
             unread.add(part, rows)
         verdicts.update(judged)
         narrow.append(job.narrow(rows))
+        if "judged_score" in rows.column_names:
+            with_judge.append(job.narrow(as_judged(rows)))
         oddities += oddities_in(part.schema)
         sizes[part.path] = rows.num_rows
         are_drawn = are_drawn or has_pictures(part.schema)
-    # Each part has words of its own for the numbers that stand for them.
-    together = pa.concat_tables(narrow).unify_dictionaries()
     pictures = Pictures(store, sizes) if are_drawn else None
-    return Gathered(counts, candidates, together, verdicts[True], verdicts[False], oddities, pictures, told, unread)
+    return Gathered(
+        counts=counts,
+        candidates=candidates,
+        narrow=_together(narrow),
+        judged=_together(with_judge) if with_judge else None,
+        num_right=verdicts[True],
+        num_wrong=verdicts[False],
+        oddities=oddities,
+        pictures=pictures,
+        told=told,
+        unread=unread,
+    )
+
+
+def _together(narrow: Sequence[pa.Table]) -> pa.Table:
+    # Each part has words of its own for the numbers that stand for them.
+    return pa.concat_tables(narrow).unify_dictionaries()
 
 
 def _wanted(part: OpenPart, job: ShownJob) -> set[str]:

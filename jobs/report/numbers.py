@@ -62,10 +62,13 @@ def _summary(results: Results, job: Job) -> dict[str, Any]:
     """Return the job's own numbers; a score also says how many rows it still misses, and what else is told of it."""
     summary = dict(job.summarize(results.gathered.narrow))
     scores: Mapping[str, Mapping[str, Any]] = summary.get("scores", {})
-    return {**summary, "scores": {name: _completed(results, name, score) for name, score in scores.items()}}
+    gathered = results.gathered
+    judged = {} if gathered.judged is None else job.summarize(gathered.judged).get("scores", {})
+    completed = {name: _completed(results, name, score, judged.get(name, {})) for name, score in scores.items()}
+    return {**summary, "scores": completed}
 
 
-def _completed(results: Results, name: str, score: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(results: Results, name: str, score: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
     told, unread = results.gathered.told, results.gathered.unread
     planned = sum(unit.num_rows for unit in results.units if unit.source in (name, ""))
     if told is None or unread is None:
@@ -75,7 +78,7 @@ def _completed(results: Results, name: str, score: Mapping[str, Any]) -> dict[st
         **score,
         "missing": missing,
         "score_over_all": _over_all(score, missing),
-        **told.summed(name, score),
+        **told.summed(name, judged),
         "unread": unread.summed(name),
     }
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 # Columns of the parts that it looks at, where they are.
-TOLD = ("benchmark", "preset", "judge", "judged_score", "score", "row_hash")
+TOLD = ("benchmark", "preset", "judge", "judge_verdict", "judged_score", "score", "row_hash")
 
 
 @dataclass
@@ -25,7 +25,6 @@ class OfBenchmark:
         presets: Whose wordings they were asked in.
         judges: Who looked at what no rule could read.
         judged: At how many rows.
-        gained: What the score of all rows together would gain by what the judges say.
         data: The sum of the hashes of what was asked: alike for the same rows, in whatever order they come.
     """
 
@@ -34,7 +33,6 @@ class OfBenchmark:
     presets: set[str] = field(default_factory=set)
     judges: set[str] = field(default_factory=set)
     judged: int = 0
-    gained: float = 0.0
     data: int = 0
 
 
@@ -55,8 +53,13 @@ class Told:
         """Return how many rows of a benchmark stand in the results."""
         return self._of(name).rows
 
-    def summed(self, name: str, score: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what stands beside a benchmark's score: rows, wordings, verdicts, and what a judge makes of it."""
+    def summed(self, name: str, judged: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what stands beside a benchmark's score: rows, wordings, verdicts, and what a judge makes of it.
+
+        Args:
+            name: The benchmark.
+            judged: Its numbers with what the judge has said; empty where none was asked.
+        """
         told = self._of(name)
         summed: dict[str, Any] = {
             "rows": told.rows,
@@ -65,7 +68,11 @@ class Told:
             "right": told.verdicts[True],
             "wrong": told.verdicts[False],
         }
-        return {**summed, "judge": _judged(told, score)} if told.judged else summed
+        if not told.judged:
+            return summed
+        share = told.judged / told.rows
+        judge = {"judges": sorted(told.judges), "rows": told.judged, "share": share, "score": judged.get("score")}
+        return {**summed, "judge": judge}
 
     def _of(self, name: str) -> OfBenchmark:
         return self._benchmarks.setdefault(name, OfBenchmark())
@@ -78,24 +85,21 @@ def _add(told: OfBenchmark, rows: pa.Table) -> None:
     judges = _words(rows, "judge")
     if judges:
         told.judges |= judges
-        judged = rows.filter(rows["judge"].is_valid())
-        told.judged += judged.num_rows
-        gained = pc.subtract(pc.cast(judged["judged_score"], pa.float64()), pc.cast(judged["score"], pa.float64()))
-        told.gained += float(pc.sum(gained).as_py() or 0.0)
+        told.judged += rows.num_rows - rows["judge"].null_count
+
+
+def as_judged(rows: pa.Table) -> pa.Table:
+    """Put what a judge has said in the place of what no rule could read; other rows stay as they are."""
+    given = pc.cast(rows["judged_score"], pa.float64())
+    scores = pc.if_else(rows["judge"].is_valid(), given, pc.cast(rows["score"], pa.float64()))
+    rows = rows.set_column(rows.column_names.index("score"), "score", scores)
+    if "parsed" not in rows.column_names or "judge_verdict" not in rows.column_names:
+        return rows
+    parsed = pc.coalesce(pc.cast(rows["judge_verdict"], pa.string()), rows["parsed"])
+    return rows.set_column(rows.column_names.index("parsed"), "parsed", parsed)
 
 
 def _words(rows: pa.Table, name: str) -> set[str]:
     if name not in rows.column_names:
         return set()
     return {str(word) for word in pc.unique(rows[name]).to_pylist() if word is not None}
-
-
-def _judged(told: OfBenchmark, score: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what judges have changed; a headline that is no mean over rows has no score with them."""
-    is_mean = score.get("metric") == "mean" and score["score"] is not None
-    return {
-        "judges": sorted(told.judges),
-        "rows": told.judged,
-        "share": told.judged / told.rows,
-        "score": score["score"] + told.gained / score["n"] if is_mean else None,
-    }

@@ -316,6 +316,26 @@ def test_rows_of_ones_own_can_be_scored_by_any_rule(tmp_path):
     assert [(row["key"], row["response_clean"], row["score"]) for row in found] == [("x", "10.4", 1.0), ("y", "b", 0.0)]
 
 
+GQA = {
+    "id": "07", "imageId": "9", "question": "Is it?", "answer": "yes", "isBalanced": True,
+    "types": {"structural": "verify", "semantic": "obj", "detailed": "exist"},
+}  # fmt: skip
+VIDEO = {
+    "id": "v1_0", "video_id": "v1", "video_path": "v1.mp4", "subtitle_path": "v1.json", "question": "What?",
+    "option0": "a", "option1": "b", "option2": "N/A", "option3": "N/A", "option4": "N/A", "correct_choice": 1,
+    "duration_group": 15, "question_category": "S2E", "duration": 12.0, "starting_timestamp_for_subtitles": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("benchmark", "row", "answer"), [("gqa", GQA, "Yes."), ("longvideobench_val", VIDEO, "B")])
+def test_images_that_lie_apart_and_videos_are_not_needed(benchmark, row, answer, tmp_path):
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data.parquet")
+    (tmp_path / "a.json").write_text(json.dumps({row["id"]: answer}))
+    data = ["--data", str(tmp_path / "data.parquet"), "--benchmark", benchmark]
+    assert main(["score", str(tmp_path / "a.json"), *data, "--to", str(tmp_path / "out")]) == 0
+    assert [row["score"] for row in rows_of(tmp_path / "out")] == [1.0]
+
+
 def test_a_row_that_cannot_be_read_stays_an_error_whatever_was_answered(tmp_path):
     table = pq.read_table(BULK / "pope" / "data.parquet").to_pylist()
     table[3]["question"] = None
@@ -346,6 +366,28 @@ def test_a_judges_score_stands_beside_the_rules_own(tmp_path, capsys):
     assert report_of(folder)["scores"]["mmbench_en_dev"]["score"] == plain
     assert report_of(folder)["scores"]["mmbench_en_dev"]["judge"]["rows"] == 1
     assert len(list((folder / "_judge").iterdir())) == 1
+
+
+def test_a_judges_verdicts_make_questions_of_several_rows_right_too(tmp_path):
+    lines = (BULK / "mmbench_en_dev" / "predictions.jsonl").read_text().splitlines()
+    answers = [json.loads(line) for line in lines]
+    gold = pq.read_table(BULK / "mmbench_en_dev" / "data.parquet")["answer"][0].as_py()
+    answers[0]["prediction"] = "I cannot decide between these."
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    wanted = Asked(
+        str(tmp_path / "a.jsonl"), str(BULK / "mmbench_en_dev" / "*.parquet"), "mmbench_en_dev", id_name="row"
+    )
+
+    class Knowing:
+        name = "somebody"
+
+        def __call__(self, prompts):
+            return [gold] * len(prompts)
+
+    to = str(tmp_path / "out")
+    found = score(joined.answers_of(wanted, to), Store(to), "a", Knowing()).report.numbers["scores"]["mmbench_en_dev"]
+    assert (found["metric"], found["judge"]["rows"]) == ("every rotation right", 1)
+    assert (found["score"], found["judge"]["score"]) == (pytest.approx(0.7), pytest.approx(0.8))
 
 
 def test_a_verdict_replaces_the_score_only_in_a_column_of_its_own(docvqa, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.benchmarks.adapt import COLUMN
+from jobs.benchmarks.table import BENCHMARKS
 from jobs.config import RunSettings
 from jobs.evaluation.answers import Answers, Piece, Reader, vqa_job
 from jobs.evaluation.predictions import PLACES, Prediction, Predictions, read_predictions
@@ -36,6 +37,7 @@ PLACED = "job.place"
 UNIT_ROWS = 256
 ROWS_PER_PART = 10_000
 # No wording is known; the job wants one named, and this one leaves answers as they are.
+NOWHERE = "images-not-given"
 PLAIN_PRESET, UNKNOWN = "lmms", "unknown"
 WITHOUT_A_MODEL = {"run": "", "device": "none", "check_device": "", "weights": ""}
 
@@ -114,13 +116,19 @@ def _settings(asked: Asked, to: str) -> RunSettings:
     read: dict[str, Any] = {"uri": asked.data}
     if asked.benchmark:
         read["uri"], path = _folder_and_path(asked.data)
-        job["benchmarks"] = {asked.benchmark: {"path": path, "rule": asked.rule}}
+        job["benchmarks"] = {asked.benchmark: {"path": path, "rule": asked.rule, **_nowhere(asked.benchmark)}}
     else:
         job |= {"rule": asked.rule} if asked.rule else {}
         read["columns"] = {"key": asked.id_name} if asked.id_name not in (None, *PLACES) else {}
     note = f"Scored from the answers stored in {posixpath.basename(asked.predictions.rstrip('/'))}; no model was run."
     values = {"read": read, "model": {"path": asked.predictions}, "write": {"uri": to}, "job": job, "note": note}
     return check_settings(RunSettings, values, "the command line", lay_over(values, asked.overrides))
+
+
+def _nowhere(benchmark: str) -> dict[str, str]:
+    """Return what must be said of images that lie apart from their questions; here they are not looked at."""
+    known = BENCHMARKS.get(benchmark)
+    return {"images": NOWHERE} if known is not None and known.join is not None else {}
 
 
 def _folder_and_path(data: str) -> tuple[str, str]:
@@ -132,7 +140,7 @@ def _folder_and_path(data: str) -> tuple[str, str]:
 
 def _planned(settings: RunSettings, job: VqaJob) -> tuple[InputPlan, pa.Schema]:
     sources = job.sources(settings.read)
-    plans = [plan_input(source.read, UNIT_ROWS, is_raw=source.is_raw) for source in sources]
+    plans = [plan_input(source.read, UNIT_ROWS, is_raw=source.is_raw, with_images=False) for source in sources]
     plan = one_after_another(sources, plans, settings.read.uri)
     try:
         schema = adapted_schema(job, plan.units)

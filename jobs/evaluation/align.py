@@ -48,6 +48,12 @@ class Aligned:
     a: pa.Table
     b: pa.Table
 
+    @property
+    def has_gold(self) -> bool:
+        """Whether a row has gold answers, or none could be read, so that nobody knows."""
+        is_read = self.a["row_hash"].is_valid()
+        return bool(pc.any(pc.or_(self.a["answers"].is_valid(), pc.invert(is_read))).as_py())
+
 
 def align(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Aligned]:
     """Bring two outputs together, benchmark by benchmark.

@@ -4,6 +4,7 @@ Statistics stand in jobs/scoring/statistics.py, what one score belongs to in pai
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -26,6 +27,8 @@ from jobs.scoring.statistics import (
     tally,
 )
 from pipeline.storage.store import Store
+
+log = logging.getLogger(__name__)
 
 MCNEMAR, BOOTSTRAP = "mcnemar/exact", "bootstrap/paired"
 # Of the draws: comparing the same two outputs again gives the same p-value.
@@ -111,13 +114,13 @@ def compare(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Comparis
     Args:
         a: What is measured against.
         b: What is measured.
-        benchmarks: Those to look at; none means all.
+        benchmarks: Those to look at; none means all that have gold answers.
 
     Raises:
         ReportError: They are not of the same rows, not scored alike, or there is nothing to compare.
         StorageError: An output cannot be read.
     """
-    aligned = align(a, b, benchmarks)
+    aligned = align(a, b, benchmarks) if benchmarks else _with_gold(align(a, b))
     pairs = [pair(one) for one in aligned]
     p_values = [_p_value(one) for one in pairs]
     adjusted = holm([p for _, p in p_values])
@@ -154,6 +157,14 @@ def write_json(uri: str, a: Store, b: Store, comparisons: Sequence[Comparison]) 
     """
     found = {"a": a.name(""), "b": b.name(""), "comparisons": [asdict(one) for one in comparisons]}
     write_file(uri, json.dumps(found, indent=2, ensure_ascii=False).encode(), a.settings)
+
+
+def _with_gold(aligned: Sequence[Aligned]) -> Sequence[Aligned]:
+    """Leave out what only a server can score, unless there is nothing else."""
+    kept = [rows for rows in aligned if rows.has_gold]
+    if kept and (hidden := [rows.benchmark for rows in aligned if not rows.has_gold]):
+        log.warning("not compared, for their gold answers are hidden: %s", ", ".join(hidden))
+    return kept or aligned
 
 
 def _p_value(paired: Paired) -> tuple[str, float]:

@@ -70,6 +70,8 @@ def _remarks(one: Comparison) -> Iterator[str]:
     if one.a.presets != one.b.presets:
         presets = [", ".join(side.presets) or "unnamed" for side in (one.a, one.b)]
         yield f"wordings differ: {presets[0]} in A, {presets[1]} in B"
+    if one.rule.startswith("pope/"):
+        yield "right answers, not the F1 that reports have"
     if one.counted == "image":
         yield f"CIDEr-D by image, words parted by the {one.tokenizer} tokeniser"
 

@@ -81,6 +81,8 @@ def _say_comparison(one: "Comparison", num_benchmarks: int) -> list[str]:
         lines.append(f"  lost first: {', '.join(one.lost[:LOSSES_SHOWN])}")
     if one.counted == "image":
         lines.append("  CIDEr-D by image, words as rare as in the references of the whole set")
+    if one.rule.startswith("pope/"):
+        lines.append("  right answers are compared, not the F1 that reports have")
     if one.tokenizer == "fallback":
         lines.append(
             "  words parted by the fallback tokeniser, not as in published numbers (extra `captions` is missing)"

@@ -6,6 +6,8 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.evaluation.compare import compare, fallen_below
+from jobs.evaluation.table import markdown
+from jobs.evaluation.words import say_comparisons
 from jobs.report.results import ReportError
 from pipeline.storage.store import Store
 from tests.jobs.scored import FAILED, rows, write_scored
@@ -172,6 +174,21 @@ def test_a_benchmark_on_one_side_only_is_left_out_if_others_are_named(outputs):
 def test_a_benchmark_without_any_score_is_refused(outputs):
     with pytest.raises(ReportError, match="no row with a score"):
         compare(*outputs(rows([None, None]), rows([None, None])))
+
+
+def test_a_benchmark_whose_gold_answers_are_hidden_is_left_out_with_a_word_unless_it_is_named(outputs, caplog):
+    hidden = rows([None, None], benchmark="docvqa_test", answers=None)
+    sides = outputs(rows([1.0, 0.0]) + hidden, rows([1.0, 1.0]) + hidden)
+    assert [one.benchmark for one in compare(*sides)] == ["docvqa_val"]
+    assert "gold answers are hidden: docvqa_test" in caplog.text
+    with pytest.raises(ReportError, match="docvqa_test: found no row with a score"):
+        compare(*sides, benchmarks=["docvqa_test"])
+
+
+def test_it_is_said_that_pope_is_compared_by_right_answers(outputs):
+    found = compare(*outputs(*[rows([1.0, 0.0], benchmark="pope", rule="pope/official")] * 2))
+    assert "  right answers are compared, not the F1 that reports have" in say_comparisons(found)
+    assert "pope: right answers, not the F1" in markdown("a", "b", found)
 
 
 def test_a_gate_looks_at_the_difference_and_if_asked_at_its_interval(outputs):

@@ -114,6 +114,9 @@ def _total(rows: Rows, mask: Mask) -> dict[str, Any]:
         return {"score": None, "se": None, "low": None, "high": None, "interval": None, **counts}
     clusters = None if rows.clusters is None else rows.clusters[mask][has_gold].tolist()
     found = estimate(scores[has_gold], clusters)
+    if clusters is not None and found.mean in (0.0, 1.0):
+        # All right, or all wrong: there is no spread to go by. As many trials as clusters are sure to be none too many.
+        found, clusters = estimate(np.full(len(set(clusters)), found.mean)), None
     is_wilson = clusters is None and bool(np.isin(scores[has_gold], (0.0, 1.0)).all())
     interval = "wilson" if is_wilson else "t" if clusters is None else "clustered t"
     # Student's interval does not know that a mean of shares cannot leave 0 to 1.

@@ -78,6 +78,12 @@ def test_right_or_wrong_has_wilsons_interval_and_rows_that_hang_together_a_clust
     assert together["se"] > 1.5 * alone["se"]
 
 
+def test_rows_that_are_all_right_leave_room_for_doubt_though_they_hang_together():
+    found = totals([row(place, cluster=str(place % 3)) for place in range(9)])
+    assert (found["score"], found["n"], found["high"], found["interval"]) == (1.0, 9, 1.0, "wilson")
+    assert found["low"] == pytest.approx(totals([row(place) for place in range(3)])["low"])
+
+
 def test_an_interval_of_few_rows_stays_inside_nought_and_one():
     found = totals([row(0, score=0.5), row(1, score=1.0)])
     assert (found["low"], found["high"], found["interval"]) == (0.0, 1.0, "t")

@@ -8,6 +8,7 @@ from jobs.config import output_at
 from jobs.evaluation import joined, stored
 from jobs.evaluation.answers import Answers
 from jobs.evaluation.judge_model import model_judge
+from jobs.evaluation.predictions import FORMATS
 from jobs.evaluation.score import Scored, score
 from jobs.scoring.rules import NAMES
 from pipeline.settings import ConfigError
@@ -36,6 +37,12 @@ def score_as_asked(asked: argparse.Namespace) -> Scored:
 def _from_output(asked: argparse.Namespace, output: Store, rules: Mapping[str, str]) -> Answers:
     if given := [f"--{name}" for name in FOR_OTHERS if getattr(asked, name) is not None]:
         fault = f"found {', '.join(given)} without --data, expected the data set's rows for answers of another tool"
+        raise ConfigError("the command line", [fault])
+    if asked.predictions.endswith(FORMATS):
+        fault = (
+            f"found {asked.predictions} without --data, expected the data set's rows beside answers of another tool: "
+            "--data URI --benchmark NAME"
+        )
         raise ConfigError("the command line", [fault])
     return stored.answers_of(
         output,

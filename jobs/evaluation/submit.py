@@ -55,6 +55,7 @@ def submit(
     known = origin(output)
     dataset = dataset_of(known, name)
     wanted = format_of(dataset)
+    _refuse_name(file, dataset, wanted)
     found = of_benchmark(rows, name, output.uri).to_pylist()
     refuse_incomplete(output, known, name, found, has_ids=ids is not None, allow_missing=allow_missing)
     given = [entry_of(row, dataset, wanted) for row in found]
@@ -109,6 +110,13 @@ def check(data: bytes, dataset: str, expected: Sequence[Id]) -> list[Entry]:
     if faults:
         raise SubmissionError(json_files.said(faults))
     return found
+
+
+def _refuse_name(file: str, dataset: str, wanted: Format) -> None:
+    """Refuse a name that says another kind of file than the server takes."""
+    if (wanted.shape == "workbook") != file.endswith(".xlsx"):
+        kind = "an Excel table, a name that ends in .xlsx" if wanted.shape == "workbook" else "JSON, another name"
+        raise SubmissionError(f"found {file} for {dataset}, expected for {kind}")
 
 
 def _encode(given: Sequence[Entry], wanted: Format) -> bytes:

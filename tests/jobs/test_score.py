@@ -19,6 +19,7 @@ from jobs.report.results import ReportError
 from jobs.start import run_and_report
 from pipeline.settings import ConfigError, check_settings
 from pipeline.storage.store import StorageSettings, Store
+from tests.jobs.benchmark_folders import write_mmbench_v11
 
 BULK = Path(__file__).parents[1] / "data" / "vectors" / "bulk"
 CHECKPOINT = str(Path(__file__).parents[2] / "jobs" / "demo" / "checkpoints" / "aria")
@@ -208,6 +209,21 @@ def test_a_rule_for_main_threads_is_refused_before_a_run():
     job = {"kind": "vqa", "benchmarks": {"math": {"path": "math", "rule": "math/math_verify"}}}
     with pytest.raises(ConfigError, match=r"job\.benchmarks\.math\.rule: found math/math_verify.*`triptych score`"):
         run_and_report(check_settings(RunSettings, {**values, "job": job}))
+
+
+def test_images_that_lie_in_other_rows_of_the_same_file_are_not_needed(tmp_path):
+    write_mmbench_v11(tmp_path)
+    lines = [json.dumps({"index": index, "response": "A"}) for index in (3, 4, 1_000_003, 1_000_004)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    data = ["--data", str(tmp_path / "MMBench" / "MMBench_DEV_EN_V11.tsv"), "--benchmark", "mmbench_dev_en_v11"]
+    assert main(["score", str(tmp_path / "a.jsonl"), *data, "--to", str(tmp_path / "out")]) == 0
+    assert report_of(tmp_path / "out")["scores"]["mmbench_dev_en_v11"]["n"] == 2
+
+
+def test_half_a_character_in_an_answer_costs_that_character_alone(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "response": "yes \\ud83d \\ud83d\\ude00"}\n')
+    found = read_predictions(str(tmp_path / "a.jsonl"), StorageSettings())
+    assert found.answers["1"].text == "yes \ufffd \U0001f600"
 
 
 def test_an_id_twice_in_a_json_object_is_refused(tmp_path):
@@ -492,6 +508,8 @@ def test_answers_of_another_job_are_refused(docvqa, tmp_path, capsys):
 def test_what_is_neither_an_output_nor_joined_with_data_is_refused(tmp_path, capsys):
     assert main(["score", str(tmp_path), "--to", str(tmp_path / "out")]) == 1
     assert "found no run in" in capsys.readouterr().err
+    assert main(["score", str(tmp_path / "a.jsonl"), "--to", str(tmp_path / "out")]) == 2
+    assert "a.jsonl without --data, expected the data set's rows" in capsys.readouterr().err
 
 
 def test_outputs_may_stand_on_s3(s3, tmp_path):

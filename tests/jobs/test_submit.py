@@ -115,6 +115,15 @@ def test_mmbench_gets_an_excel_table_of_all_rotations_equal_every_time(tmp_path)
         assert packed.read("docProps/core.xml").count(b">1980-01-01T00:00:00Z<") == 2
 
 
+def test_a_file_is_called_what_it_is(tmp_path):
+    tables, lists = write_scored(tmp_path / "a", mmbench([5, 1_000_005])), write_scored(tmp_path / "b", rows([1.0]))
+    with pytest.raises(SubmissionError, match=r"a.json for mmbench_en_test, expected for an Excel table, .* .xlsx"):
+        submit(Store(tables), str(tmp_path / "a.json"))
+    with pytest.raises(SubmissionError, match="a.xlsx for docvqa_val, expected for JSON, another name"):
+        submit(Store(lists), str(tmp_path / "a.xlsx"))
+    assert not list(tmp_path.glob("a.*"))
+
+
 def test_mmbench_without_rotations_is_refused(tmp_path):
     output = Store(write_scored(tmp_path / "out", mmbench([5, 6])))
     with pytest.raises(SubmissionError, match="expected the rotations of each question"):

@@ -119,7 +119,7 @@ def test_a_file_is_called_what_it_is(tmp_path):
     tables, lists = write_scored(tmp_path / "a", mmbench([5, 1_000_005])), write_scored(tmp_path / "b", rows([1.0]))
     with pytest.raises(SubmissionError, match=r"a.json for mmbench_en_test, expected for an Excel table, .* .xlsx"):
         submit(Store(tables), str(tmp_path / "a.json"))
-    with pytest.raises(SubmissionError, match="a.xlsx for docvqa_val, expected for JSON, another name"):
+    with pytest.raises(SubmissionError, match=r"a.xlsx for docvqa_val, expected for JSON, another name"):
         submit(Store(lists), str(tmp_path / "a.xlsx"))
     assert not list(tmp_path.glob("a.*"))
 

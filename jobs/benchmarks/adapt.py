@@ -90,7 +90,10 @@ def missing(name: str, benchmark: Benchmark, names: Mapping[str, str], found: Se
 
 def as_column(name: str, item: Item, images: pa.Scalar) -> dict[str, Any]:
     """Return an item as a value of the column COLUMN, with a hash of its content and one of its images."""
-    facts = json.dumps(item.facts, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    try:
+        facts = json.dumps(item.facts, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BadRow(f"found {dict(item.facts)!r} for facts, expected values that JSON has: {error}") from error
     # A video's frames and subtitles lie beside the row, and are not read where stored predictions are scored.
     context = "" if "<image 1>" in item.context else item.context
     content = [item.question, context, item.answers, item.choices, facts]

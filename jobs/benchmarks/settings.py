@@ -146,9 +146,9 @@ def entry_faults(name: str, settings: BenchmarkSettings) -> list[str]:
             f"{where}.rule: found {settings.rule}, which cannot score rows of {benchmark.key}, expected one such as "
             f"{benchmark.rule}"
         )
-    if _has_table(benchmark) and settings.images is None:
+    if has_table(benchmark) and settings.images is None:
         faults.append(f"{where}.images: found none, expected the table of the images that rows of {benchmark.key} name")
-    if settings.images is not None and not _has_table(benchmark):
+    if settings.images is not None and not has_table(benchmark):
         faults.append(f"{where}.images: found {settings.images!r}, but rows of {benchmark.key} hold their images")
     known = {*benchmark.needed, *benchmark.used, *_named(benchmark)}
     faults += [
@@ -168,7 +168,7 @@ def _called(settings: BenchmarkSettings, column: str) -> str:
     return settings.columns.get(column, column)
 
 
-def _has_table(benchmark: Benchmark) -> bool:
+def has_table(benchmark: Benchmark) -> bool:
     """Whether images lie in a table of their own, and not in other rows of the same one."""
     return benchmark.join is not None and benchmark.join[1] not in benchmark.images
 

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.benchmarks.adapt import COLUMN
+from jobs.benchmarks.settings import has_table
 from jobs.benchmarks.table import BENCHMARKS
 from jobs.config import RunSettings
 from jobs.evaluation.answers import Answers, Piece, Reader, vqa_job
@@ -128,7 +129,7 @@ def _settings(asked: Asked, to: str) -> RunSettings:
 def _nowhere(benchmark: str) -> dict[str, str]:
     """Return what must be said of images that lie apart from their questions; here they are not looked at."""
     known = BENCHMARKS.get(benchmark)
-    return {"images": NOWHERE} if known is not None and known.join is not None else {}
+    return {"images": NOWHERE} if known is not None and has_table(known) else {}
 
 
 def _folder_and_path(data: str) -> tuple[str, str]:

@@ -116,7 +116,9 @@ def _answer(row: Row, response_name: str, where: str) -> Prediction | None:
         return None
     if not isinstance(text, str):
         raise ReportError(f"{where}, column `{response_name}`: found {text!r}, expected the text of an answer")
-    return Prediction(text, row.get("finish_reason") == "length")
+    # JSON may hold halves of characters, which no file of results can.
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return Prediction(whole, row.get("finish_reason") == "length")
 
 
 def _rows(uri: str, storage: StorageSettings) -> Sequence[Row]:

@@ -120,6 +120,11 @@ def test_gqas_questions_are_binary_unless_they_query():
     assert ("form", "open") in query.groups
 
 
+def test_a_fact_that_json_does_not_have_costs_its_row_alone():
+    with pytest.raises(BadRow, match="'isBalanced': nan.*expected values that JSON has"):
+        as_column("gqa", item("gqa", isBalanced=math.nan), pa.scalar(None, pa.list_(pa.binary())))
+
+
 @pytest.mark.parametrize("key", ["gqa", "pope"])
 def test_an_empty_gold_answer_is_a_hidden_one(key):
     assert item(key, answer="").answers is None

@@ -121,7 +121,7 @@ def test_gqas_questions_are_binary_unless_they_query():
 
 
 def test_a_fact_that_json_does_not_have_costs_its_row_alone():
-    with pytest.raises(BadRow, match="'isBalanced': nan.*expected values that JSON has"):
+    with pytest.raises(BadRow, match=r"'isBalanced': nan.*expected values that JSON has"):
         as_column("gqa", item("gqa", isBalanced=math.nan), pa.scalar(None, pa.list_(pa.binary())))
 
 

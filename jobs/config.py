@@ -17,8 +17,11 @@ from pipeline import ledger
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.settings import ConfigError, check_settings, lay_over
 from pipeline.storage.store import NotFound, StorageSettings, Store
+from pipeline.units import ReadSettings
 
 JobSettings = Annotated[CaptionSettings | VqaSettings | SynthesizeSettings, Field(discriminator="kind")]
+# What every published data set has of its own, and what that is called there.
+OF_EACH = {"format": "format", "join": "images", "num_frames": "num_frames", "frame_size": "frame_size"}
 
 
 class RunSettings(PipelineSettings):
@@ -47,6 +50,12 @@ class RunSettings(PipelineSettings):
                     f"read.columns: found {', '.join(self.read.columns)}, expected none beside job.benchmarks: what a "
                     "copy's columns are called stands in job.benchmarks.<name>.columns"
                 )
+            faults += [
+                f"read.{setting}: found {getattr(self.read, setting)!r}, expected none beside job.benchmarks: each of "
+                f"them has its own there ({instead})"
+                for setting, instead in OF_EACH.items()
+                if getattr(self.read, setting) != ReadSettings.model_fields[setting].default
+            ]
             if faults:
                 raise ValueError("; ".join(faults))
         return self

@@ -150,6 +150,13 @@ def entry_faults(name: str, settings: BenchmarkSettings) -> list[str]:
         faults.append(f"{where}.images: found none, expected the table of the images that rows of {benchmark.key} name")
     if settings.images is not None and not has_table(benchmark):
         faults.append(f"{where}.images: found {settings.images!r}, but rows of {benchmark.key} hold their images")
+    faults += [
+        f"{where}.{setting}: found {getattr(settings, setting)!r}, but rows of {benchmark.key} name no videos"
+        for setting in ("videos", "subtitles", "num_frames", "frame_size")
+        if benchmark.video is None and getattr(settings, setting) != BenchmarkSettings.model_fields[setting].default
+    ]
+    if settings.meteor and benchmark.total != "captions":
+        faults.append(f"{where}.meteor: found true, but answers to {benchmark.key} are no captions")
     known = {*benchmark.needed, *benchmark.used, *_named(benchmark)}
     faults += [
         f"{where}.columns: found {column!r}, expected columns of {benchmark.key}: {', '.join(sorted(known))}"

@@ -82,6 +82,23 @@ def test_what_would_cost_every_row_its_score_is_a_wrong_setting(settings, words)
         check_settings(RunSettings, {**LEAST, "job": {"kind": "vqa", **settings}})
 
 
+@pytest.mark.parametrize(
+    ("read", "entry", "words"),
+    [
+        ({"format": "tsv"}, {}, r"read\.format: found 'tsv', expected none beside job\.benchmarks"),
+        ({"num_frames": 8}, {}, r"read\.num_frames: found 8, expected none"),
+        ({"join": {"key": "k"}}, {}, r"read\.join: .*\(images\)"),
+        ({}, {"num_frames": 8}, r"docvqa_val\.num_frames: found 8, but rows of docvqa_val name no videos"),
+        ({}, {"videos": "v"}, r"docvqa_val\.videos: found 'v', but rows of docvqa_val name no videos"),
+        ({}, {"meteor": True}, r"docvqa_val\.meteor: found true, but answers to docvqa_val are no captions"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_a_wrong_setting(read, entry, words):
+    job = {"kind": "vqa", "benchmarks": {"docvqa_val": {"path": "docvqa", **entry}}}
+    with pytest.raises(ConfigError, match=words):
+        check_settings(RunSettings, {**LEAST, "read": {**LEAST["read"], **read}, "job": job})
+
+
 def test_rules_that_look_at_no_more_than_answers_and_options_can_score_any_benchmark():
     benchmarks = {
         name: {"path": name, "rule": rule}

@@ -57,6 +57,8 @@ def request_of(
     Raises:
         BadRequest: An image is missing, or a mark stands for one that is not there.
     """
+    if benchmark.video is not None and not images:
+        raise BadRequest(f"found no video, expected one: {benchmark.key} asks about videos")
     if benchmark.images and not images and not benchmark.may_lack_images:
         raise BadRequest(f"found no image, expected one: {benchmark.key} asks about images")
     # Where a wording begins on a new line, it is the line after the images.

@@ -123,6 +123,8 @@ def test_a_videos_frames_stand_among_its_subtitles(tmp_path):
     assert shown.count("#") == len(well["images"]) == 4
     assert "Hello there." in "".join(shown)
     assert shown[-1].endswith("A. Hello\nB. Bye\nAnswer with the option's letter from the given choices directly.\n")
+    with pytest.raises(BadRequest, match="found no video"):
+        job.requests({**well, "images": ()}, Sampling())
 
 
 def test_several_data_sets_are_read_one_after_the_other_and_each_keeps_to_itself(tmp_path):

@@ -75,6 +75,6 @@ def _refuse_shared(units: Sequence[Unit]) -> None:
     if shared:
         names = ", ".join(sorted(repr(name) for name, path in owners if path == shared[0]))
         raise ReadError(
-            f"sources {names} both have a shard {shared[0]!r}, and a row is known by its shard and its place there; "
-            "expected sources in folders of their own below read.uri"
+            f"sources {names} share the shard {shared[0]!r}, and a row is known by its shard and its place there; "
+            "expected a run for each of them, or copies in folders of their own below read.uri"
         )

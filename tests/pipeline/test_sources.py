@@ -159,7 +159,7 @@ def test_two_sources_of_one_file_are_refused_because_their_rows_could_not_be_tol
     read = ReadSettings(uri=str(data(tmp_path)))
     sources = [Source(name, read.model_copy(update={"uri": f"{tmp_path}/docs"})) for name in ("a", "b")]
     plans = [plan_input(source.read, 2) for source in sources]
-    with pytest.raises(ReadError, match=r"sources 'a', 'b' both have a shard 'docs/validation-0.parquet'"):
+    with pytest.raises(ReadError, match=r"sources 'a', 'b' share the shard 'docs/validation-0.parquet'"):
         one_after_another(sources, plans, read.uri)
 
 

@@ -87,13 +87,15 @@ def _say_benchmark(score: Mapping[str, Any]) -> str:
     """Give a score as it is published, the metric where it is no mean, and how many rows have no part in it."""
     if not score["n"] + score["unscored"]:
         said = "no row is answered yet"
+    elif not score["n"]:
+        said = f"no gold answers, {score.get('rows', score['unscored']):,} rows"
     elif score["score"] is None:
-        said = f"no gold answers, {score['unscored']:,} rows"
+        said = f"no {score['metric']} of {_counted(score)}: {score.get('fault', 'it is not defined for these answers')}"
     else:
         metric = "" if score["metric"] == "mean" else f" {score['metric']}"
         low, high = points(score["low"]), points(score["high"])
         interval = "" if score["low"] is None else f"95 % interval {low}–{high}, "
-        said = f"{scored(score, score['score'], ' ')}{metric} ({interval}{score['n']:,} rows)"
+        said = f"{scored(score, score['score'], ' ')}{metric} ({interval}{_counted(score)})"
     counts = {
         "missing": score["missing"],
         "failed": score["failed"],
@@ -101,6 +103,13 @@ def _say_benchmark(score: Mapping[str, Any]) -> str:
         "could not be read": score["statuses"]["failed"],
     }
     return ", ".join([said, *(f"{number:,} {what}" for what, number in counts.items() if number)])
+
+
+def _counted(score: Mapping[str, Any]) -> str:
+    """Say what a score is over; MMBench counts questions, each of several rows."""
+    if score.get("rows", score["n"] + score["unscored"]) == score["n"] + score["unscored"]:
+        return f"{score['n']:,} rows"
+    return f"{score['n']:,} questions, {score['rows']:,} rows"
 
 
 def _failed(result: "RunResult", numbers: Mapping[str, Any]) -> str:

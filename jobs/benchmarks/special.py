@@ -181,7 +181,8 @@ def _captions(rows: pa.Table, with_meteor: bool) -> dict[str, Any]:
     except CaptionError as error:  # the answers are there, and `triptych report` can score them once Java is well
         log.warning("captions have no score: %s", error)
         nothing = dict.fromkeys(("score", "se", "low", "high", "interval"))
-        return {"metric": "CIDEr-D", **nothing, "n": len(listed), "fault": str(error)}
+        counts = {"n": len(listed), "unscored": rows.num_rows - len(listed)}
+        return {"metric": "CIDEr-D", **nothing, **counts, "fault": str(error)}
     images = [found.images[row["key"]].cider_d for row in listed]
     # The words' rarity is held fixed while images vary: drawing images anew would change what each is worth.
     spread = standard_error(images)

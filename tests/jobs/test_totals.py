@@ -11,6 +11,7 @@ from jobs.benchmarks.narrow import COUNTED, DETAILS, narrowed
 from jobs.benchmarks.special import Headline
 from jobs.benchmarks.totals import summarize
 from jobs.scoring.captions.java import CaptionError
+from jobs.words import say_scores
 from pipeline.columns import ERROR
 
 OTHERS = pa.list_(pa.struct([("rule", pa.string()), ("score", pa.float64())]))
@@ -55,6 +56,11 @@ def totals(rows, total="mean", rule="rule", cut=None):
     pieces = [rows] if cut is None else [rows[:cut], rows[cut:]]
     narrow = pa.concat_tables([narrowed(table(piece), detailed) for piece in pieces]).unify_dictionaries()
     return summarize(narrow, {"b": Headline(total, rule)})["b"]
+
+
+def say(score):
+    (line,) = say_scores({"settings": {"job": {"benchmarks": {"b": {}}}}, "scores": {"b": score}})
+    return line.removeprefix("b: ")
 
 
 def groups(**cells):
@@ -151,6 +157,8 @@ def test_a_question_is_right_only_if_every_rotation_is():
     ]
     found = totals(rows, "circular")
     assert (found["score"], found["n"], found["interval"]) == (0.5, 2, "wilson")
+    assert "every rotation right" in say({**found, "missing": 0, "rows": 5})
+    assert "2 questions, 5 rows)" in say({**found, "missing": 0, "rows": 5})
     assert found["metrics"] == {"vanilla (first rotation)": 1.0, "all rows": 0.8}
     assert {cell: part["score"] for cell, part in found["by"].items()} == {"c3": 1.0, "c4": 0.0}
 
@@ -224,4 +232,5 @@ def test_captions_that_java_fails_on_keep_their_count_and_say_why(monkeypatch):
 
     monkeypatch.setattr(special, "caption_metrics", fail)
     found = totals([row(0, score=None)], "captions", "captions/coco")
-    assert (found["score"], found["n"], found["fault"]) == (None, 1, "found no Java")
+    assert (found["score"], found["n"], found["unscored"], found["fault"]) == (None, 1, 0, "found no Java")
+    assert say({**found, "missing": 0}) == "no CIDEr-D of 1 rows: found no Java"

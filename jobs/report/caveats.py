@@ -68,10 +68,11 @@ def _of_answers(score: Mapping[str, Any]) -> Iterator[str]:
         yield f"{count(score['missing'])} of {count(rows + score['missing'])} rows are missing{_counted(score)}"
     # What is counted is MMBench's questions, each of several rows, where it is not answers.
     counted = score["n"] + score["unscored"]
+    wrong = ", and count as wrong" if score["n"] else ""
     for number, total, most, what in (
         (score["truncated"], counted, MANY_UNREAD, "of the answers were cut off at the token limit"),
-        (_unread(score), rows, MANY_UNREAD, "of the answers could not be read, and count as wrong"),
-        (score["failed"], counted, MANY_FAILED, "of the rows failed, and count as wrong"),
+        (_unread(score), rows, MANY_UNREAD, f"of the answers could not be read{wrong}"),
+        (score["failed"], counted, MANY_FAILED, f"of the rows failed{wrong}"),
     ):
         if number > most * total:
             yield f"{percent(number / total)} {what}"

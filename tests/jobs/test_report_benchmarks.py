@@ -19,6 +19,7 @@ from jobs.benchmarks.adapt import COLUMN
 from jobs.config import RunSettings
 from jobs.report.again import report_again
 from jobs.report.candidates import OF_BENCHMARK
+from jobs.report.caveats import caveats_of
 from jobs.report.gallery import thumbnail
 from jobs.report.write import Report, write_report
 from jobs.vqa import VqaJob
@@ -287,6 +288,20 @@ def test_only_the_caveats_that_apply_are_given(whole: tuple[Store, Report]) -> N
         "mmstar: scored by mcq/first_letter, where published scores go by mmstar/official.",
         "mmstar: 50.0\u202f% of the answers could not be read, and count as wrong.",
     ]
+
+
+def test_what_has_no_gold_answers_is_not_said_to_count_as_wrong() -> None:
+    score = {"metric": "mean", "n": 0, "unscored": 66, "rows": 236, "missing": 0, "truncated": 0, "failed": 9}
+    numbers = {
+        "is_finished": True,
+        "settings": {"read": {}, "job": {}},
+        "scores": {"mmbench_test_en_v11": {**score, "score": None, "statuses": {"failed": 118}}},
+    }
+    assert [caveat.partition("\u202f")[2] for caveat in caveats_of(numbers)] == [
+        "% of the answers could not be read.",
+        "% of the rows failed.",
+    ]
+    assert "mmbench_test_en_v11: 50.0" in caveats_of(numbers)[0]
 
 
 def test_a_limit_and_what_is_missing_are_caveats(tmp_path: Path) -> None:

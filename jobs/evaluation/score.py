@@ -52,7 +52,7 @@ def score(answers: Answers, to: Store, origin: str, judge: Judge | None = None) 
         JudgeError: The judge has failed. Nothing is written but what it has said.
         StorageError: Something cannot be read or written.
     """
-    standing = _refuse_strangers(to, origin)
+    standing = _refuse_strangers(to, answers)
     pieces = answers.pieces() if judge is None else judged(answers.pieces, judge, to)
     first = next(pieces, None)  # what is wrong with rules and judges is known now, before anything is removed
     if first is None:
@@ -73,7 +73,7 @@ def score(answers: Answers, to: Store, origin: str, judge: Judge | None = None) 
     return Scored(write_report(to, answers.job, answers.settings.read), rows, answers.planned_rows, to.uri)
 
 
-def _refuse_strangers(to: Store, origin: str) -> ledger.Output:
+def _refuse_strangers(to: Store, answers: Answers) -> ledger.Output:
     """Return what stands where scored rows are to stand, if that is of no run and of nobody else."""
     standing = ledger.look(to)
     if standing.strangers:
@@ -82,6 +82,8 @@ def _refuse_strangers(to: Store, origin: str) -> ledger.Output:
         )
     if not standing.paths:
         return standing
-    if not standing.is_started or SCORED_FROM not in ledger.read_settings(to) or origin == to.uri:
+    frozen = ledger.read_settings(to) if standing.is_started else {}
+    # Where the answers come from is frozen alike only there, by whatever path it is reached.
+    if SCORED_FROM not in frozen or frozen == answers.frozen:
         raise ReportError(f"{to.uri} holds the results of a run, expected a folder of its own for the scored rows")
     return standing

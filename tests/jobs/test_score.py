@@ -90,6 +90,14 @@ def test_a_scored_output_can_be_reported_on_and_handed_in(docvqa, tmp_path):
     assert json.loads((tmp_path / "file.json").read_text()) == expected
 
 
+def test_an_output_is_not_scored_over_itself_by_whatever_path_it_is_reached(docvqa, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(docvqa)
+    for to in (str(docvqa), str(tmp_path / "link"), f"{tmp_path}/./docvqa"):
+        assert main(["score", str(docvqa), "--to", to]) == 1
+        assert "expected a folder of its own for the scored rows" in capsys.readouterr().err
+    assert len(rows_of(docvqa)) == 24
+
+
 def test_scored_rows_stand_where_nothing_else_does(docvqa, tmp_path, capsys):
     assert main(["score", str(docvqa), "--to", str(docvqa)]) == 1
     assert "holds the results of a run" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from tests.chaos.scene import Scene
 
 PART = re.compile(r"part-\d{5,}\.parquet")
 BELONGS = re.compile(
-    r"part-\d{5,}\.parquet|_SUCCESS|_report/report\.(json|html|md)|_triptych/(settings\.json|plan\.parquet)"
+    r"part-\d{5,}\.parquet|_SUCCESS|_report/(report\.(json|html|md)|config\.yaml|unread\.jsonl)|_triptych/(settings\.json|plan\.parquet)"
     r"|_triptych/attempts/[^/.]+\.json"
 )
 

@@ -114,6 +114,10 @@ class VqaSettings(Settings):
                 f"found benchmarks beside {', '.join(own)}, which are for rows of your own; each benchmark has its own "
                 "settings of these below job.benchmarks"
             )
+        if self.preset != AUTO and not self.benchmarks:
+            raise ValueError(
+                f"found preset {self.preset} without benchmarks; own rows are asked in the words of `prompt`"
+            )
         return self
 
     def build(self) -> "VqaJob":

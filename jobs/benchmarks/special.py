@@ -136,6 +136,8 @@ def _yes_no(rows: pa.Table, rule: str) -> dict[str, Any]:
     score = numbers["mean_f1_over_categories"]
     is_known = score is not None
     return {
+        "n": len(listed),
+        "lost": rows.num_rows - len(listed),
         "metric": "mean F1 over categories",
         "score": score,
         "se": spread.error if is_known else None,

@@ -4,6 +4,7 @@ It knows what is kept of each row (jobs/benchmarks/narrow.py), and which benchma
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +18,8 @@ from jobs.benchmarks.special import Headline, headline, questions
 from jobs.scoring.statistics import estimate
 
 Mask: TypeAlias = NDArray[np.bool_]
+# Of one breakdown; the rarest of more have no line of their own.
+MOST_CELLS = 1000
 STATUSES = ("ok", "failed", "refused", "empty", "truncated")
 
 
@@ -54,9 +57,10 @@ def summarize(rows: pa.Table, wanted: Mapping[str, Headline]) -> dict[str, Any]:
 def _benchmark(rows: pa.Table, wanted: Headline) -> dict[str, Any]:
     counted = rows_of(questions(rows) if wanted.total == "circular" and rows.num_rows else rows)
     whole = np.ones(len(counted.scores), np.bool_)
-    cells = sorted({cell for combination in counted.combinations for cell in combination})
+    cells = _cells(counted)
+    kept = _most_frequent(cells)
     breakdowns: dict[str, dict[str, Any]] = {name: {} for name in _in_order(counted.combinations)}
-    for name, value in cells:
+    for name, value in sorted(kept):
         has_cell = np.array([(name, value) in combination for combination in counted.combinations], np.bool_)
         breakdowns[name][value] = _total(counted, has_cell[counted.cells])
     first = next(iter(breakdowns.values()), {})
@@ -69,7 +73,26 @@ def _benchmark(rows: pa.Table, wanted: Headline) -> dict[str, Any]:
         **headline(rows, wanted),
         "by": first,
         "breakdowns": breakdowns,
+        "cells_left_out": len(cells) - len(kept),
     }
+
+
+def _cells(rows: Rows) -> Counter[tuple[str, str]]:
+    """Count the rows of each cell of each breakdown."""
+    sizes = np.bincount(rows.cells, minlength=len(rows.combinations)).tolist()
+    counts: Counter[tuple[str, str]] = Counter()
+    for combination, size in zip(rows.combinations, sizes, strict=True):
+        counts.update(dict.fromkeys(combination, size))
+    return counts
+
+
+def _most_frequent(cells: Counter[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Choose the cells of each breakdown that have a line of their own; a column of ids must not take hours."""
+    kept = set()
+    for name in {name for name, _ in cells}:
+        ordered = sorted((-count, cell) for cell, count in cells.items() if cell[0] == name)
+        kept |= {cell for _, cell in ordered[:MOST_CELLS]}
+    return kept
 
 
 def rows_of(rows: pa.Table) -> Rows:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from jobs.evaluation.rows import benchmarks_of, dataset_of, named, of_benchmark, origin, read_rows
 from jobs.report.results import ReportError
+from jobs.scoring.response import has_row_scores
 from pipeline.storage.store import Store
 
 COLUMNS = (
@@ -28,6 +29,9 @@ COLUMNS = (
     "score",
     "error",
 )
+
+TEXTS = ("answers", "response_clean")
+HAS_GOLD = "has_gold"  # whether there were gold answers, even if their texts are not kept
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Aligned:
     def has_gold(self) -> bool:
         """Whether a row has gold answers, or none could be read, so that nobody knows."""
         is_read = self.a["row_hash"].is_valid()
-        return bool(pc.any(pc.or_(self.a["answers"].is_valid(), pc.invert(is_read))).as_py())
+        return bool(pc.any(pc.or_(self.a[HAS_GOLD], pc.invert(is_read))).as_py())
 
 
 def align(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Aligned]:
@@ -67,7 +71,7 @@ def align(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Aligned]:
         ReportError: The outputs are not of the same rows, or not scored alike.
         StorageError: An output cannot be read.
     """
-    tables = (read_rows(a, COLUMNS), read_rows(b, COLUMNS))
+    tables = (read_rows(a, COLUMNS, _without_texts), read_rows(b, COLUMNS, _without_texts))
     names = benchmarks or _common(benchmarks_of(tables[0]), benchmarks_of(tables[1]), (a.uri, b.uri))
     known = origin(a)
     return [
@@ -79,6 +83,17 @@ def align(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Aligned]:
         )
         for name in names
     ]
+
+
+def _without_texts(rows: pa.Table) -> pa.Table:
+    """Keep texts only of rows that have no score of their own; those of all would not fit memory."""
+    unscored = [rule for rule in pc.unique(rows["rule"]).to_pylist() if rule and not has_row_scores(rule)]
+    is_unscored = pc.is_in(rows["rule"], value_set=pa.array(unscored, pa.string()))
+    rows = rows.append_column(HAS_GOLD, rows["answers"].is_valid())
+    for name in TEXTS:
+        kept = pc.if_else(is_unscored, rows[name], pa.nulls(rows.num_rows, rows[name].type))
+        rows = rows.set_column(rows.column_names.index(name), name, kept)
+    return rows
 
 
 def _common(a: Sequence[str], b: Sequence[str], uris: tuple[str, str]) -> Sequence[str]:

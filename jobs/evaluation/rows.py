@@ -3,7 +3,7 @@
 It knows parts and names of columns; what is counted, compared or written of the rows, others know.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +18,15 @@ from pipeline.storage.store import NotFound, Store
 MOST_NAMED = 3
 
 
-def read_rows(store: Store, names: Sequence[str]) -> pa.Table:
+def read_rows(
+    store: Store, names: Sequence[str], narrowed: Callable[[pa.Table], pa.Table] = lambda rows: rows
+) -> pa.Table:
     """Read some columns of all parts of an output, in the order of its parts.
+
+    Args:
+        store: The output.
+        names: The columns.
+        narrowed: Makes less of the rows of each part before the next one is read.
 
     Raises:
         ReportError: There are no parts, or they lack a column.
@@ -32,7 +39,7 @@ def read_rows(store: Store, names: Sequence[str]) -> pa.Table:
                 f"found no column {', '.join(missing)} in {store.name(part.path)}, "
                 "expected the output of a vqa run or of `triptych score`"
             )
-        tables.append(part.read(names))
+        tables.append(narrowed(part.read(names)))
     if not tables:
         raise ReportError(f"found no part-*.parquet in {store.name('')}, expected scored rows")
     # Columns of words come back with words of their own for each part.

@@ -63,6 +63,10 @@ def _of_entry(name: str, score: Mapping[str, Any], entry: Mapping[str, Any]) -> 
 def _of_answers(score: Mapping[str, Any]) -> Iterator[str]:
     if fault := score.get("fault"):
         yield f"not scored, though its answers are there: {fault}; `triptych report` tries again"
+    if lost := score.get("lost"):
+        yield f"{count(lost)} rows could not even be read: nobody knows what is right there, and F1 is without them"
+    if left_out := score.get("cells_left_out"):
+        yield f"breakdowns have so many cells that the {count(left_out)} rarest are left out"
     rows = score["rows"]
     if score["missing"]:
         yield f"{count(score['missing'])} of {count(rows + score['missing'])} rows are missing{_counted(score)}"

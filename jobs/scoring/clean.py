@@ -26,12 +26,16 @@ def clean(response: str, reasoning: tuple[str, str] = REASONING, end_tokens: Seq
 def after_marker(text: str, marker: str | None) -> str:
     """Return what follows the last marker, whatever its case; the whole text if there is none, or nothing to look for.
 
-    Prompts that ask for step-by-step reasoning name such a marker, e.g. `FINAL ANSWER:`.
+    Prompts that ask for step-by-step reasoning name such a marker, e.g. `FINAL ANSWER:`. Where a model has written it
+    in bold, as `**FINAL ANSWER:** B` or `**FINAL ANSWER: B**`, the asterisks are no part of the answer.
     """
     if marker is None:
         return text
     place = text.casefold().rfind(marker.casefold()) if text.isascii() else _last(text, marker)
-    return text if place < 0 else text[place + len(marker) :].strip()
+    if place < 0:
+        return text
+    answer = text[place + len(marker) :].strip()
+    return answer.strip("*").strip() if text[:place].endswith("*") else answer
 
 
 def _without(text: str, opening: str, closing: str) -> str:

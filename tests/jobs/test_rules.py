@@ -110,6 +110,9 @@ def test_other_tags_and_end_tokens_of_stored_responses_can_be_named():
         ("so\nFINAL ANSWER: 12", "12"),
         ("final answer: 1 Final Answer: 2", "2"),
         ("İİ Final Answer: 3", "3"),
+        ("**FINAL ANSWER:** B", "B"),
+        ("so **Final Answer: 3.5**", "3.5"),
+        ("FINAL ANSWER: 2*3*", "2*3*"),
         ("12", "12"),
     ],
 )

@@ -198,6 +198,20 @@ def test_yes_or_no_has_the_mean_f1_over_categories_for_a_headline():
     assert found["low"] < 0.5 < found["high"]
 
 
+def test_f1_says_how_many_rows_nobody_knows_the_label_of():
+    rows = [row(place, answers=["yes"], parsed="yes", groups=groups(category="random")) for place in range(3)]
+    lost = row(3, score=None, error=LOST, row_hash=None, answers=None)
+    found = totals([*rows, lost], "yes_no", "pope/official")
+    assert (found["score"], found["n"], found["lost"], found["failed"]) == (1.0, 3, 1, 1)
+
+
+def test_of_too_many_cells_the_most_frequent_have_a_line():
+    rows = [row(place, groups=groups(id=str(max(place, 3)))) for place in range(1200)]
+    found = totals(rows)
+    assert (len(found["by"]), found["cells_left_out"]) == (1000, 197)
+    assert found["by"]["3"]["n"] == 4
+
+
 def test_points_are_counted_beside_their_share():
     found = totals([row(place, score=float(place < 3)) for place in range(4)], "points")
     assert (found["score"], found["metrics"]) == (0.75, {"points": 3.0})

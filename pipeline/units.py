@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.columns import OF_VIDEOS, Layout, input_schema
+from pipeline.columns import OF_VIDEOS, Layout, Names, Word, input_schema
 from pipeline.formats.rows import Cutter, Index, ReadError
 from pipeline.joins import check_join
 from pipeline.look import look_through, merged, warnings_of
@@ -145,7 +145,8 @@ def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, 
         settings: The input.
         unit_rows: The most rows of a unit.
         is_raw: Whether columns keep their own names and types (see `pipeline.sources.Source`).
-        with_images: Whether images will be read; without, the table that they may lie in need not be there.
+        with_images: Whether images will be read; without, neither their columns nor the table that they may lie in need
+            be there.
     """
     shards = find_shards(settings.uri, settings.format, settings.storage)
     layout = layout_of(settings, shards.format, is_raw=is_raw)
@@ -158,6 +159,9 @@ def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, 
     if where is None:
         raise ReadError("; ".join([f"found no rows in the {len(looked)} shards of {settings.uri}", *warnings[:5]]))
     fields, extensions = merged(shards.format, [index for _, index in looked if index.slices])
+    if not with_images and not any(image in fields for image in layout.images):
+        others: dict[Word, Names] = {word: names for word, names in layout.columns.items() if word != "image"}
+        layout = replace(layout, columns=others, join="")
     schema = input_schema(fields, layout, where, extensions).serialize().to_pybytes()
     units = _row_units(shards, looked, schema, settings.limit)
     if settings.join and with_images:

@@ -1,13 +1,16 @@
 """Published data sets from their files to the requests that a model gets, each through the real reader."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.vqa import VqaJob, VqaSettings
 from models.types import BadRequest, Request, Sampling
 from pipeline.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.formats.rows import ReadError
 from pipeline.sources import one_after_another
 from pipeline.units import ReadSettings, plan_input
 from tests.jobs.benchmark_folders import (
@@ -156,9 +159,25 @@ def test_without_images_the_same_questions_are_read(tmp_path):
         assert other["job.item"]["image_hash"] is None
 
 
-def test_a_copy_may_call_its_columns_otherwise(tmp_path):
-    import pyarrow.parquet as pq
+def test_a_file_of_questions_alone_can_be_read_without_images(tmp_path):
+    write_vqav2(tmp_path)
+    path = tmp_path / "VQAv2" / "validation-0.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["image"]), path)
+    job = job_of(vqav2_val={"path": "VQAv2/*.parquet"})
+    with pytest.raises(ReadError, match="found no column 'image'"):
+        read(job, tmp_path)
+    source = job.sources(ReadSettings(uri=str(tmp_path)))[0]
+    units = plan_input(source.read, 4, is_raw=True, with_images=False).units
+    sources = {"vqav2_val": source.read}
+    [*rows] = [
+        row
+        for unit in units
+        for row in read_adapted(replace(unit, source="vqav2_val"), job, sources, with_images=False).to_pylist()
+    ]
+    assert [row["job.item"]["question"] for row in rows] == [f"What is {n}?" for n in range(6)]
 
+
+def test_a_copy_may_call_its_columns_otherwise(tmp_path):
     write_vqav2(tmp_path)
     path = tmp_path / "VQAv2" / "validation-0.parquet"
     table = pq.read_table(path)

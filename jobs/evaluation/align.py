@@ -3,8 +3,9 @@
 It knows scored rows; what their difference means is not known here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +31,8 @@ COLUMNS = (
     "error",
 )
 
+# What of a run's settings decides how answers are read, beside the rule.
+READING = ("reasoning", "fallback")
 TEXTS = ("answers", "response_clean")
 HAS_GOLD = "has_gold"  # whether there were gold answers, even if their texts are not kept
 
@@ -74,6 +77,7 @@ def align(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Aligned]:
     tables = (read_rows(a, COLUMNS, _without_texts), read_rows(b, COLUMNS, _without_texts))
     names = benchmarks or _common(benchmarks_of(tables[0]), benchmarks_of(tables[1]), (a.uri, b.uri))
     known = origin(a)
+    _refuse_other_reading(known, origin(b))
     return [
         _aligned(
             name,
@@ -83,6 +87,18 @@ def align(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Aligned]:
         )
         for name in names
     ]
+
+
+def _refuse_other_reading(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Refuse outputs whose answers were read otherwise, as far as their settings are known, though by one rule."""
+    jobs = [one.get("settings", {}).get("job", {}) for one in (a, b)]
+    for name in READING:
+        said = [job.get(name) for job in jobs]
+        if None not in said and said[0] != said[1]:
+            raise ReportError(
+                f"job.{name}: found {said[0]!r} in A and {said[1]!r} in B, expected answers that were read alike; "
+                "`triptych score` reads stored answers again"
+            )
 
 
 def _without_texts(rows: pa.Table) -> pa.Table:

@@ -247,3 +247,15 @@ def test_a_refusal_is_one_line_and_a_failure(outputs, tmp_path, capsys):
     assert main(["compare", a.uri, str(tmp_path / "empty")]) == 1
     said = capsys.readouterr().err
     assert "found no part-*.parquet in" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "ways"), [("fallback", ("none", "random")), ("reasoning", (["<a>", "</a>"], ["(", ")"]))]
+)
+def test_answers_that_were_read_otherwise_are_refused(tmp_path, name, ways):
+    stores = [
+        Store(write_scored(tmp_path / way, rows([1.0]), {"settings": {"job": {name: value}}}))
+        for way, value in zip("ab", ways, strict=True)
+    ]
+    with pytest.raises(ReportError, match=rf"job\.{name}: found .* in A and .* in B"):
+        compare(*stores)

@@ -181,6 +181,9 @@ def _captions(rows: pa.Table, with_meteor: bool) -> dict[str, Any]:
     try:
         found = caption_metrics(candidates, references, meteor=with_meteor)
     except CaptionError as error:  # the answers are there, and `triptych report` can score them once Java is well
+        if with_meteor:
+            log.warning("captions have no METEOR: %s", error)
+            return {**_captions(rows, False), "meteor_fault": str(error)}
         log.warning("captions have no score: %s", error)
         nothing = dict.fromkeys(("score", "se", "low", "high", "interval"))
         counts = {"n": len(listed), "unscored": rows.num_rows - len(listed)}

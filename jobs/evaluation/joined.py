@@ -4,7 +4,9 @@ It knows data sets' rows and ids; how a response is read, the vqa job knows.
 """
 
 import json
+import logging
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,11 @@ from pipeline.sources import one_after_another
 from pipeline.units import InputPlan, Unit, plan_input
 from pipeline.write import Part, plan_parts
 
+log = logging.getLogger(__name__)
+
+# What models end their answers with, where nobody has taken it off: `<|eot_id|>`, `<|im_end|>`, `</s>`.
+END_TOKEN = re.compile(r"(<\|[\w]+\|>|</s>)\Z")
+MANY = 0.1
 # The place of a row in the whole data, beside its columns.
 PLACED = "job.place"
 # Small, as a report reads whole units again for the images that it shows.
@@ -91,6 +98,7 @@ def answers_of(asked: Asked, to: str) -> Answers:
     predictions = read_predictions(
         asked.predictions, settings.read.storage, id_name=asked.id_name, response_name=asked.response_name
     )
+    _warn_of_ends(predictions, asked.end_tokens)
     plan, schema = _planned(settings, job)
     data = _Data(job, settings, plan.units, predictions)
     is_whole = data.check(allow_missing=asked.allow_missing)
@@ -109,6 +117,15 @@ def answers_of(asked: Asked, to: str) -> Answers:
 
     frozen = {**WITHOUT_A_MODEL, "versions": ledger.versions()}
     return Answers(settings, frozen, plan.units, plan.warnings, {}, is_whole, pieces)
+
+
+def _warn_of_ends(predictions: Predictions, known: Sequence[str]) -> None:
+    """Say so if many answers end in a model's own token, which no rule takes off."""
+    texts = [answer.text.rstrip() for answer in predictions.answers.values() if answer is not None]
+    ends = Counter(found[0] for text in texts if (found := END_TOKEN.search(text)) and found[0] not in known)
+    for token, count in ends.items():
+        if count > MANY * len(texts):
+            log.warning("%d of %d answers end in %r; `--end-token '%s'` takes it off", count, len(texts), token, token)
 
 
 def _settings(asked: Asked, to: str) -> RunSettings:

@@ -63,6 +63,8 @@ def _of_entry(name: str, score: Mapping[str, Any], entry: Mapping[str, Any]) -> 
 def _of_answers(score: Mapping[str, Any]) -> Iterator[str]:
     if fault := score.get("fault"):
         yield f"not scored, though its answers are there: {fault}; `triptych report` tries again"
+    if fault := score.get("meteor_fault"):
+        yield f"METEOR is left out: {fault}"
     if lost := score.get("lost"):
         yield f"{count(lost)} rows could not even be read: nobody knows what is right there, and F1 is without them"
     if left_out := score.get("cells_left_out"):

@@ -340,6 +340,19 @@ def test_rows_of_ones_own_can_be_scored_by_any_rule(tmp_path):
     assert [(row["key"], row["response_clean"], row["score"]) for row in found] == [("x", "10.4", 1.0), ("y", "b", 0.0)]
 
 
+def test_ends_that_a_model_has_left_on_its_answers_are_named_unless_they_are_known(tmp_path, caplog):
+    lines = (BULK / "pope" / "predictions.jsonl").read_text().splitlines()
+    ended = [{**one, "prediction": f"{one['prediction']}<|eot_id|>"} for one in map(json.loads, lines)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in ended))
+    asked = asked_of("pope", tmp_path / "out", rows=tmp_path / "a.jsonl")
+    assert main(asked) == 0
+    assert "36 of 36 answers end in '<|eot_id|>'; `--end-token '<|eot_id|>'` takes it off" in caplog.text
+    caplog.clear()
+    assert main([*asked, "--end-token", "<|eot_id|>"]) == 0
+    assert "end in" not in caplog.text
+    assert report_of(tmp_path / "out")["scores"]["pope"]["score"] == pytest.approx(0.638889, abs=1e-6)
+
+
 GQA = {
     "id": "07", "imageId": "9", "question": "Is it?", "answer": "yes", "isBalanced": True,
     "types": {"structural": "verify", "semantic": "obj", "detailed": "exist"},

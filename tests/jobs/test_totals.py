@@ -11,6 +11,7 @@ from jobs.benchmarks.narrow import COUNTED, DETAILS, narrowed
 from jobs.benchmarks.special import Headline
 from jobs.benchmarks.totals import summarize
 from jobs.scoring.captions.java import CaptionError
+from jobs.scoring.captions.metrics import caption_metrics
 from jobs.words import say_scores
 from pipeline.columns import ERROR
 
@@ -238,6 +239,19 @@ def test_captions_have_a_score_only_together():
     assert found["n"] == 3
     assert found["metrics"]["BLEU-4"] > 0.5
     assert found["score"] == found["metrics"]["CIDEr-D"] > 1
+
+
+def test_without_meteor_captions_keep_their_other_scores(monkeypatch):
+    def fail(*captions, meteor):
+        if meteor:
+            raise CaptionError("found no Java")
+        return caption_metrics(*captions, meteor=False)
+
+    monkeypatch.setattr(special, "caption_metrics", fail)
+    narrow = narrowed(table([row(0, score=None), row(1, score=None, response_clean="a cat")]), {"b"})
+    found = summarize(narrow, {"b": Headline("captions", "captions/coco", meteor=True)})["b"]
+    assert found["score"] is not None
+    assert (found["metrics"]["METEOR"], found["meteor_fault"]) == (None, "found no Java")
 
 
 def test_captions_that_java_fails_on_keep_their_count_and_say_why(monkeypatch):

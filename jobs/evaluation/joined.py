@@ -130,11 +130,12 @@ def _warn_of_ends(predictions: Predictions, known: Sequence[str]) -> None:
 
 def _settings(asked: Asked, to: str) -> RunSettings:
     """Return the settings of a run that would have asked these questions."""
-    job: dict[str, Any] = {"kind": "vqa", "preset": asked.preset or PLAIN_PRESET}
+    job: dict[str, Any] = {"kind": "vqa"}
     read: dict[str, Any] = {"uri": asked.data}
     if asked.benchmark:
         read["uri"], path = _folder_and_path(asked.data)
         job["benchmarks"] = {asked.benchmark: {"path": path, "rule": asked.rule, **_nowhere(asked.benchmark)}}
+        job["preset"] = asked.preset or PLAIN_PRESET
     else:
         job |= {"rule": asked.rule} if asked.rule else {}
         read["columns"] = {"key": asked.id_name} if asked.id_name not in (None, *PLACES) else {}

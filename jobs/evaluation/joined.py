@@ -41,8 +41,9 @@ END_TOKEN = re.compile(r"(<\|[\w]+\|>|</s>)\Z")
 MANY = 0.1
 # The place of a row in the whole data, beside its columns.
 PLACED = "job.place"
-# Small, as a report reads whole units again for the images that it shows.
-UNIT_ROWS = 256
+# A row group that is larger is decoded anew for each unit; but of other formats than Parquet a report reads whole units
+# again for the images that it shows.
+UNIT_ROWS = 2048
 ROWS_PER_PART = 10_000
 # No wording is known; the job wants one named, and this one leaves answers as they are.
 NOWHERE = "images-not-given"

@@ -43,7 +43,9 @@ def read(file: BinaryIO, start: int, stop: int, left_out: Container[str] = ()) -
     names = [field.name for field in fields]
     found: list[pa.RecordBatch] = []
     wanted = stop - start
-    for batch in parquet.iter_batches(batch_size=wanted, row_groups=groups, columns=names, use_threads=False):
+    # Rows before the first one are passed over in batches: with a single row in each that would take seconds.
+    batch_rows = max(wanted, PICKED_ROWS) if skipped else wanted
+    for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=groups, columns=names, use_threads=False):
         piece = batch.slice(min(skipped, len(batch)), wanted)
         skipped = max(0, skipped - len(batch))
         found.append(piece)

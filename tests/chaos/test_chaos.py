@@ -75,11 +75,13 @@ def test_a_lost_node_costs_no_row(stage: Scene, moments: random.Random) -> None:
     assert is_well(nodes.node(stage, moments))
 
 
+@pytest.mark.long
 def test_a_store_that_hangs_and_dies_and_comes_back_is_waited_for(stage: Scene, moments: random.Random) -> None:
     needs_server(stage)
     assert is_well(stores.away(stage, ["held", "killed"], moments))
 
 
+@pytest.mark.long
 def test_a_store_that_stays_away_ends_the_run_which_goes_on_when_it_is_back(
     stage: Scene, moments: random.Random
 ) -> None:
@@ -87,6 +89,7 @@ def test_a_store_that_stays_away_ends_the_run_which_goes_on_when_it_is_back(
     assert is_well(stores.gone(stage, moments))
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_which_goes_on_when_there_is_room(stage: Scene, moments: random.Random) -> None:
     try:
         outcome = stores.disk_full(stage, moments)

@@ -149,6 +149,7 @@ def test_too_many_failed_rows_end_a_whole_run_with_code_3(tmp_path):
     assert "BadImage" in (tmp_path / "out/_report/report.html").read_text()
 
 
+@pytest.mark.long
 def test_an_interrupted_run_ends_with_code_130_and_goes_on(tmp_path):
     write_question_shards(tmp_path / "input", 3_000)
     path = config(tmp_path, job={"kind": "vqa"})

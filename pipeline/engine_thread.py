@@ -97,15 +97,18 @@ class EngineThread:
         """Move new rows from the inbox into the engine; wait for one only if there is nothing else to do."""
         while self._engine.is_idle or not self._inbox.empty():
             sequence, ended = self._inbox.get()
-            self._waiting[id(sequence)] = sequence, ended
-            self._engine.submit(sequence)
+            # From here on nobody can take the question back; who has done so before is not answered.
+            if ended.set_running_or_notify_cancel():
+                self._waiting[id(sequence)] = sequence, ended
+                self._engine.submit(sequence)
 
     def _die(self, error: BaseException) -> None:
         with self._lock:
             self._death = error
         while not self._inbox.empty():
             sequence, ended = self._inbox.get()
-            self._waiting[id(sequence)] = sequence, ended
+            if ended.set_running_or_notify_cancel():
+                self._waiting[id(sequence)] = sequence, ended
         for _, ended in self._waiting.values():
             died = EngineDied(f"the engine died: {error!r}")
             died.__cause__ = error

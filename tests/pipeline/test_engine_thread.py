@@ -1,0 +1,74 @@
+"""The engine's own thread and who waits for it: questions that are taken back harm no others."""
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from models.types import ModelInput, Sampling
+from pipeline.engine_thread import Ended, EngineDied, EngineThread
+from tests.pipeline.toys import ToyEngine, ToySequence
+
+
+@dataclass
+class HeldEngine(ToyEngine):
+    """Takes its first step only when it is let go, or when the test is over."""
+
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def step(self) -> list[ToySequence]:
+        assert self.go.wait(60)
+        return super().step()
+
+
+def asked(thread: EngineThread, prompt: str) -> "Future[Ended]":
+    given = ModelInput(prompt, np.arange(len(prompt), dtype=np.int32))
+    return thread.answer("key", given, Sampling(), frozenset(), None)
+
+
+def taken(engine: ToyEngine, num: int) -> None:
+    """Wait until the engine has got so many questions."""
+    pause = threading.Event()
+    while len(engine.prompts) < num:
+        pause.wait(0.01)
+
+
+@pytest.mark.timeout(60)
+def test_a_question_that_is_taken_back_before_its_turn_is_not_asked_and_the_others_are() -> None:
+    engine = HeldEngine()
+    thread = EngineThread(engine, ToySequence)
+    first = asked(thread, "a")
+    taken(engine, 1)
+    second, third = asked(thread, "taken back"), asked(thread, "abc")
+    assert second.cancel()
+    engine.go.set()
+    assert first.result(30).error is None and third.result(30).error is None
+    assert engine.prompts == ["a", "abc"]
+
+
+@pytest.mark.timeout(60)
+def test_a_question_under_way_cannot_be_taken_back_and_its_answer_harms_nobody() -> None:
+    engine = HeldEngine()
+    thread = EngineThread(engine, ToySequence)
+    first = asked(thread, "a")
+    taken(engine, 1)
+    assert not first.cancel()
+    engine.go.set()
+    assert first.result(30).error is None
+    assert asked(thread, "ab").result(30).error is None
+
+
+@pytest.mark.timeout(60)
+def test_a_death_is_told_to_all_who_still_wait_whoever_has_gone() -> None:
+    engine = HeldEngine(dies_on="a")
+    thread = EngineThread(engine, ToySequence)
+    first = asked(thread, "a")
+    taken(engine, 1)
+    gone, waiting = asked(thread, "ab"), asked(thread, "abc")
+    assert gone.cancel()
+    engine.go.set()
+    for one in (first, waiting):
+        with pytest.raises(EngineDied, match="device-side assert"):
+            one.result(30)

@@ -3,14 +3,13 @@
 It knows rows and columns, not how a question is put or scored.
 """
 
-import ast
-import json
 from typing import Any
 
 import pyarrow as pa
 
 from jobs.benchmarks.adapt import with_items
-from jobs.benchmarks.benchmark import BadRow, Item, Row
+from jobs.benchmarks.benchmark import Item, Row
+from jobs.benchmarks.cells import bad, decoded
 from pipeline.job import MissingColumns
 
 # Where the rows have it: the options' texts, a list or its JSON text.
@@ -64,23 +63,12 @@ def gold_answers(value: Any) -> tuple[str, ...] | None:
 
 
 def _choices(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = _listed(value)
+    value = decoded(value, CHOICES, "a list of texts")
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(one, str | int | float) for one in value):
-        raise BadRow(f"found {value!r} in column `{CHOICES}`, expected a list of texts")
+        raise bad(CHOICES, value, "a list of texts")
     return tuple(str(one) for one in value)
-
-
-def _listed(text: str) -> Any:
-    """Read a list that is written as JSON or as Python does; neither is executed."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    raise BadRow(f"found {text!r} in column `{CHOICES}`, expected a list of texts")
 
 
 def _text(value: Any) -> str | None:

@@ -40,7 +40,7 @@ class Reading:
         return replace(self, marker=marker, guess_as=guess_as)
 
 
-def read_response(response: str, gold: Gold | None, reading: Reading, *, is_truncated: bool) -> dict[str, Any]:
+def read_response(response: str, gold: Gold, reading: Reading, *, is_truncated: bool) -> dict[str, Any]:
     """Return the columns `response` to `other_scores` for one response.
 
     Without gold answers it is read all the same and has no score. An answer that ran into its limit has the status
@@ -54,20 +54,19 @@ def read_response(response: str, gold: Gold | None, reading: Reading, *, is_trun
     """
     kept = clean(response, reading.reasoning, reading.end_tokens)
     answer = after_marker(kept, reading.marker)
-    known = gold or Gold(())
-    verdict = RULES[reading.rule](answer, known)
-    if reading.guess_as is not None and known.choices:
+    verdict = RULES[reading.rule](answer, gold)
+    if reading.guess_as is not None and gold.choices:
         seed, name = reading.guess_as
-        letters = letters_of(known.choices)
+        letters = letters_of(gold.choices)
         # MathVista's gold answers are the options' texts.
-        options = known.choices if known.answers and known.answers[0] not in letters else letters
-        verdict = guessed(verdict, known, run_seed=seed, sample_id=name, options=options)
+        options = gold.choices if gold.answers and gold.answers[0] not in letters else letters
+        verdict = guessed(verdict, gold, run_seed=seed, sample_id=name, options=options)
     return {
         "response": response,
         "response_clean": kept,
         "parsed": verdict.parsed,
         "parse_status": "truncated" if is_truncated else verdict.status,
-        "score": verdict.score if known.answers else None,
+        "score": verdict.score if gold.answers else None,
         "rule": reading.rule,
         "other_scores": _others(answer, gold, reading.others),
     }
@@ -107,7 +106,7 @@ def has_row_scores(rule: str) -> bool:
     return rule not in (CAPTIONS, KEPT)
 
 
-def _others(answer: str, gold: Gold | None, rules: Sequence[str]) -> list[dict[str, Any]]:
-    if gold is None or not gold.answers:
+def _others(answer: str, gold: Gold, rules: Sequence[str]) -> list[dict[str, Any]]:
+    if not gold.answers:
         return []
     return [{"rule": rule, "score": RULES[rule](answer, gold).score} for rule in rules]

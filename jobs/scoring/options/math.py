@@ -5,6 +5,7 @@ box lm-evaluation-harness 4e7e0d4, hendrycks_math/utils.py.
 """
 
 import re
+from collections.abc import Callable
 
 from jobs.scoring.options.letters import status_of
 from jobs.scoring.rule import Gold, Verdict
@@ -132,6 +133,11 @@ def extract(response: str) -> str | None:
 
 def score_hendrycks(response: str, gold: Gold) -> Verdict:
     """The rule `math/hendrycks`. The gold answer is the content of the solution's last box."""
+    return judged_by(is_equivalent, response, gold)
+
+
+def judged_by(is_equivalent: Callable[[str, str], bool], response: str, gold: Gold) -> Verdict:
+    """Compare the content of a response's last box with the gold answers, in one way or another."""
     found = extract(response)
     if not gold.answers:
         return Verdict(found, status_of(found, response), None)

@@ -7,8 +7,7 @@ timeouts are signals, so the rule runs in a process's main thread only. The file
 import re
 from importlib.util import find_spec
 
-from jobs.scoring.options.letters import status_of
-from jobs.scoring.options.math import extract
+from jobs.scoring.options.math import judged_by
 from jobs.scoring.rule import Gold, Verdict
 
 # The package's reader of plain expressions hands arithmetic to Python to evaluate, but reads numbers itself (`5.` is no
@@ -45,8 +44,4 @@ def _read(latex: str) -> list[object]:
 
 def score_math_verify(response: str, gold: Gold) -> Verdict:
     """The rule `math/math_verify`. The gold answer is the content of the solution's last box."""
-    found = extract(response)
-    if not gold.answers:
-        return Verdict(found, status_of(found, response), None)
-    right = found is not None and any(is_equivalent(found, answer) for answer in gold.answers)
-    return Verdict(found, status_of(found, response), float(right))
+    return judged_by(is_equivalent, response, gold)

@@ -10,64 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# A CPU's matrix product of a few rows may take another path than one of many and round a row differently. From so many
-# rows on, a row's result no longer depends on how many there are: for a weight as it is stored, and for one that
-# `Linear.settle` has laid out (measured with torch 2.13, one and two threads; MKL keeps to it up to 1024 wide).
-LEAST_ROWS_STORED, LEAST_ROWS_SETTLED = 16, 2
-
-# Weights of so many numbers are worth oneDNN's own layout, which MKL would have to copy its weights into at each call;
-# for smaller ones oneDNN's calls cost more than they save (measured: 8 rows on 512 x 1792 take 0.7 of MKL's best time).
-PACKED_NUMBERS = 2**19
-
 # Tokens of one decode step: the newest, and what a grammar put behind it.
 FEW_TOKENS = 4
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x @ weight.T + bias; on a CPU a row's result has the same bits in any company.
-
-    Args:
-        x: (…, in).
-        weight: (out, in), as it is stored or as `Linear.settle` lays it.
-        bias: (out,).
-    """
-    rows = x.shape[:-1].numel()
-    if rows >= LEAST_ROWS_STORED or x.is_cuda:
-        return _linear(x, weight, bias)
-    least = LEAST_ROWS_SETTLED if weight.is_mkldnn or weight.stride(0) == 1 else LEAST_ROWS_STORED
-    if rows >= least:
-        return _linear(x, weight, bias)
-    padded = F.pad(x.reshape(rows, -1), (0, 0, 0, least - rows))
-    return _linear(padded, weight, bias)[:rows].view(*x.shape[:-1], -1)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if weight.is_mkldnn:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
-        return out
-    return F.linear(x, weight, bias)
-
-
-class Linear(nn.Linear):
-    """A linear layer over `product`."""
-
-    def settle(self) -> None:
-        """Lay the weight out for answering, on a CPU in float32: few rows are then multiplied up to twice as fast.
-
-        Large weights go into oneDNN's layout, small ones lie (in, out).
-        """
-        weight = self.weight.detach()
-        if weight.device.type != "cpu" or weight.dtype != torch.float32:
-            return
-        if weight.numel() >= PACKED_NUMBERS and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-            weight = torch.ops.mkldnn._reorder_linear_weight(weight)
-        else:
-            weight = weight.t().contiguous().t()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (…, in) to (…, out)."""
-        return product(x, self.weight, self.bias)
 
 
 def silu(x: Tensor) -> Tensor:
@@ -164,6 +108,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     """
     B, H, T, C = query.shape
     K = key.shape[1]
+    if 1 < T <= FEW_TOKENS and mask is not None and not query.is_cuda:
+        # One by one, as alone: how a library rounds a token's scores may depend on how many tokens there are.
+        return torch.cat([attend(query[:, :, t : t + 1], key, value, mask[:, :, t : t + 1]) for t in range(T)], dim=1)
     if T <= FEW_TOKENS and mask is not None:
         # Few tokens per sequence: the heads of a group stand as queries of one head, so no key is repeated.
         grouped = query.reshape(B, K, H // K * T, C)

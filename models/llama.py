@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from models.engine.cache import CacheShape, Window
-from models.layers import Linear, RMSNorm, Rotation, attend, product, silu
+from models.layers import RMSNorm, Rotation, attend, silu
+from models.products import Linear, as_stored, laid_out, product
 
 
 class DecoderConfig(Protocol):
@@ -75,9 +76,8 @@ class Attention(nn.Module):
         rotated = rotate(_heads(both, self.head_dim))  # (B, H + K, T, C)
         v = _heads(self.v_proj(x), self.head_dim)
         q, k = rotated[:, : -v.shape[1]], rotated[:, -v.shape[1] :]
-        if window is not None:
-            k, v = window.extend(self.place, k, v)
-        out: Tensor = self.o_proj(attend(q, k, v, None if window is None else window.mask))
+        seen = attend(q, k, v, None) if window is None else window.attend(self.place, q, k, v)
+        out: Tensor = self.o_proj(seen)
         return out
 
 
@@ -235,11 +235,7 @@ class FamilyModel(nn.Module):
         if weight.device.type != "cpu":
             return weight[choices.start : choices.stop]
         if choices not in self._laid_out:
-            part = Linear(weight.shape[1], len(choices), bias=False)
-            stored = weight.to_dense() if weight.is_mkldnn else weight
-            part.weight = nn.Parameter(stored[choices.start : choices.stop].detach().clone(), requires_grad=False)
-            part.settle()
-            self._laid_out[choices] = part.weight
+            self._laid_out[choices] = laid_out(as_stored(weight)[choices.start : choices.stop].clone())
         return self._laid_out[choices]
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.checkpoint import read_json
-from models.layers import Linear
+from models.products import Settles
 from models.types import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def load_weights(
     num_filled = len(filled)
     filled.clear()  # or every weight that is laid out anew would be held twice
     for part in module.modules():
-        if isinstance(part, Linear):
+        if isinstance(part, Settles):
             part.settle()
     log.info("loaded %d tensors from %d files in %s", num_filled, len(files), folder)
 

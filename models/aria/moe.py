@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import TextConfig
-from models.layers import product, silu
+from models.layers import silu
 from models.llama import SwiGLU
+from models.products import laid_out, product
 
 
 class Router(nn.Module):
@@ -19,6 +20,10 @@ class Router(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.moe_num_experts, config.hidden_size))
         self.topk = config.moe_topk
+
+    def settle(self) -> None:
+        """Lay the weight out for answering."""
+        self.weight = nn.Parameter(laid_out(self.weight.detach()), requires_grad=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return ids and weights (N, K) of the chosen experts; the weights are a softmax over the chosen alone."""
@@ -32,6 +37,13 @@ class GroupedWeight(nn.Module):
     def __init__(self, num_experts: int, width_in: int, width_out: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_experts, width_in, width_out))
+        self._laid_out: list[Tensor] = []
+
+    def settle(self) -> None:
+        """Lay each expert's matrix out on a CPU in float32; they then stand in place of the parameter."""
+        if self.weight.device.type == "cpu" and self.weight.dtype == torch.float32:
+            self._laid_out = [laid_out(matrix.t()) for matrix in self.weight.detach()]
+            self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def forward(self, x: Tensor, ends: Tensor) -> Tensor:
         """Multiply rows that lie sorted by expert; those of expert e end before row `ends[e]` (int32)."""
@@ -40,7 +52,8 @@ class GroupedWeight(nn.Module):
         # On a CPU grouped_mm is this same loop inside (measured equal within 5 %), wants widths in
         # multiples of 16 bytes and cannot be trained through.
         parts = x.tensor_split(ends.tolist()[:-1])
-        return torch.cat([product(part, self.weight[expert].t()) for expert, part in enumerate(parts) if len(part)])
+        matrices = self._laid_out or [matrix.t() for matrix in self.weight]
+        return torch.cat([product(part, matrix) for part, matrix in zip(parts, matrices, strict=True) if len(part)])
 
 
 class Experts(nn.Module):
@@ -49,6 +62,7 @@ class Experts(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         E, D, width = config.moe_num_experts, config.hidden_size, config.intermediate_size
+        self.num_experts = E
         self.fc1 = GroupedWeight(E, D, 2 * width)
         self.fc2 = GroupedWeight(E, width, D)
 
@@ -57,7 +71,7 @@ class Experts(nn.Module):
         N, K = experts.shape
         by_expert, order = experts.flatten().sort(stable=True)  # (N * K,)
         # Not bincount: on a GPU it makes the host wait for its result, once a layer.
-        every = torch.arange(self.fc1.weight.shape[0], device=x.device)
+        every = torch.arange(self.num_experts, device=x.device)
         ends = torch.searchsorted(by_expert, every, right=True, out_int32=True)
         gate, up = self.fc1(x[order // K], ends).chunk(2, dim=-1)
         y = self.fc2(silu(gate) * up, ends)

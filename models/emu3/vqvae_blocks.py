@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.emu3.config import NUM_GROUPS
-from models.layers import Linear, silu
+from models.layers import silu
+from models.products import Linear
 
 GROUP_EPS = 1e-6
 BATCH_EPS = 1e-5

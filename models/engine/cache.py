@@ -8,13 +8,16 @@ somebody else and masked.
 Shapes: B sequences, T tokens, S places attended to, K key heads, C head width.
 """
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from models.engine.memory import MemoryView
+from models.layers import attend
 
 # Places attended to come in multiples of this, so that shapes recur: kernels and their rounding depend on them.
 EXTENT = 64
@@ -53,7 +56,7 @@ class Cache:
 
 
 class Window:
-    """What one forward writes to the cache and what it may see. Give `keys` and `values` of every layer once.
+    """What one forward writes to the cache and what it may see. Let every layer `attend` once.
 
     Attributes:
         positions: int (B, T), place of each token in its sequence.
@@ -66,23 +69,30 @@ class Window:
         cache: Cache,
         slots: slice,
         positions: Tensor,
-        extent: int,
+        extents: Sequence[int],
         mask: Tensor | None,
         memory: MemoryView | None,
         rows: Tensor | None = None,
     ) -> None:
         """Keep what one forward needs.
 
-        Where sequences write at places of their own, `rows` int (B * K * T) says where, in a layer's store seen as
-        (slots * K * length, C); elsewhere all write just before `extent`.
+        Args:
+            cache: The cache.
+            slots: Of the sequences.
+            positions: int (B, T).
+            extents: How many places of its slot each sequence attends to; one number if all of them to as many.
+            mask: See the attributes.
+            memory: See the attributes.
+            rows: Where sequences write at places of their own, int (B * K * T), in a layer's store seen as
+                (slots * K * length, C); elsewhere all write just before their extent.
         """
-        assert extent <= cache.length
         self._rows = rows
         self._cache = cache
         self._slots = slots
-        self._extent = extent
-        self.positions = positions
+        self._runs = _runs(extents, slots.stop - slots.start)
+        assert max(extents) <= cache.length
         self.mask = mask
+        self.positions = positions
         self.memory = memory
 
     def to(self, device: torch.device) -> "Window":
@@ -96,19 +106,36 @@ class Window:
         moved.memory = None if self.memory is None else self.memory.to(device)
         return moved
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values (B, K, T, C) of one layer; return those to attend to (B, K, S, C)."""
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Write the new keys and values of one layer, then let the tokens see what they may.
+
+        Sequences that attend to as many places go together: each then sees what it would see alone, in the same shapes.
+
+        Args:
+            layer: Its place in the cache.
+            query: (B, H, T, C).
+            keys: (B, K, T, C).
+            values: (B, K, T, C).
+
+        Returns:
+            (B, T, H * C).
+        """
         stores = self._cache.keys[layer], self._cache.values[layer]
         for store, new in zip(stores, (keys, values), strict=True):
             if self._rows is None:
-                store[self._slots, :, self._extent - new.shape[2] : self._extent] = new
+                [(_, extent)] = self._runs
+                store[self._slots, :, extent - new.shape[2] : extent] = new
             else:
                 C = new.shape[-1]
                 store.view(-1, C).index_copy_(0, self._rows, new.reshape(-1, C))
         if self.mask is None:
-            return keys, values
-        all_keys, all_values = (store[self._slots, :, : self._extent] for store in stores)
-        return all_keys, all_values
+            return attend(query, keys, values, None)
+        found = []
+        for run, extent in self._runs:
+            seen_keys, seen_values = (store[self._slots][run, :, :extent] for store in stores)
+            mask = self.mask if len(self.mask) == 1 else self.mask[run]
+            found.append(attend(query[run], seen_keys, seen_values, mask[..., :extent]))
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def prefill_window(
@@ -131,11 +158,16 @@ def prefill_window(
     if places.start > 0 or len(places) == 1:
         mask = (torch.arange(places.stop, device=device) <= positions[:, None])[None, None]
     rows = slots.stop - slots.start
-    return Window(cache, slots, positions.expand(rows, len(places)), places.stop, mask, memory)
+    return Window(cache, slots, positions.expand(rows, len(places)), [places.stop], mask, memory)
 
 
 def decode_window(
-    cache: Cache, lengths: Tensor, longest: int, num_tokens: int = 1, memory: MemoryView | None = None, first: int = 0
+    cache: Cache,
+    lengths: Sequence[int],
+    num_new: Sequence[int],
+    device: torch.device,
+    memory: MemoryView | None = None,
+    first: int = 0,
 ) -> Window:
     """Return the window of the next tokens of each of B slots.
 
@@ -143,17 +175,17 @@ def decode_window(
 
     Args:
         cache: The cache.
-        lengths: int (B,), tokens of each sequence in the cache so far.
-        longest: The greatest of them, known to the host.
-        num_tokens: Of each sequence.
+        lengths: Tokens of each of B sequences in the cache so far.
+        num_new: Tokens of each that are fed now; T is the greatest of them.
+        device: Where the tokens' embeddings are.
         memory: What the tokens see beside.
         first: The first of the slots.
     """
-    extent = _extent(longest + num_tokens)
-    positions = lengths[:, None] + torch.arange(num_tokens, device=lengths.device)
-    mask = torch.arange(extent, device=lengths.device) <= positions[..., None]  # (B, T, S)
+    extents = _extents([length + new for length, new in zip(lengths, num_new, strict=True)], cache)
+    positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(max(num_new), device=device)
+    mask = torch.arange(max(extents), device=device) <= positions[..., None]  # (B, T, S)
     rows = _rows(cache, positions, first)
-    return Window(cache, slice(first, first + len(lengths)), positions, extent, mask[:, None], memory, rows)
+    return Window(cache, slice(first, first + len(lengths)), positions, extents, mask[:, None], memory, rows)
 
 
 def branch_window(
@@ -173,16 +205,31 @@ def branch_window(
         first: The first of the slots.
     """
     B, T = places.shape
-    extent = _extent(int((lengths + places.amax(-1)).max()) + 1)
+    extents = _extents((lengths + places.amax(-1) + 1).tolist(), cache)
+    extent = max(extents)
     new = torch.arange(extent) - lengths[:, None]  # (B, S), counted from where a sequence ends
     among_new = sees.gather(2, new.clamp(0, T - 1)[:, None].expand(B, T, extent)) & (new < T)[:, None]
     mask = among_new | (new < 0)[:, None]  # (B, T, S)
     rows = _rows(cache, lengths[:, None] + places, first)
-    return Window(cache, slice(first, first + B), lengths[:, None] + depths, extent, mask[:, None], memory, rows)
+    return Window(cache, slice(first, first + B), lengths[:, None] + depths, extents, mask[:, None], memory, rows)
 
 
-def _extent(longest: int) -> int:
-    return -(-longest // EXTENT) * EXTENT
+def _extent(length: int) -> int:
+    return -(-length // EXTENT) * EXTENT
+
+
+def _extents(lengths: Sequence[int], cache: Cache) -> list[int]:
+    """Return how many places each sequence attends to: on a CPU its own, on a GPU those of the longest, in one call."""
+    extents = [_extent(length) for length in lengths]
+    return extents if cache.keys[0].device.type == "cpu" else [max(extents)]
+
+
+def _runs(extents: Sequence[int], num_rows: int) -> list[tuple[slice, int]]:
+    """Return neighbours that attend to as many places, with that number."""
+    if len(extents) == 1:
+        return [(slice(num_rows), extents[0])]
+    firsts = [row for row in range(num_rows) if row == 0 or extents[row] != extents[row - 1]]
+    return [(slice(first, last), extents[first]) for first, last in pairwise([*firsts, num_rows])]
 
 
 def _rows(cache: Cache, places: Tensor, first: int) -> Tensor:

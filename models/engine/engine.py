@@ -201,13 +201,13 @@ class Engine:
         pending = [lane.sequence.pending for lane in lanes]
         T = max(map(len, pending))
         tokens = torch.tensor([[*few, *few[-1:] * (T - len(few))] for few in pending], device=device)
-        lengths = [lane.cached_length for lane in lanes]
+        lengths, num_new = [lane.cached_length for lane in lanes], [len(few) for few in pending]
         view = self._view_of(lanes, T)
         first = self._scheduler.running.index(lanes[0])
-        window = decode_window(self._cache, torch.tensor(lengths, device=device), max(lengths), T, view, first)
+        window = decode_window(self._cache, lengths, num_new, device, view, first)
         hidden = self._model.decode(self._model.embed(tokens), window)
         rows = torch.arange(len(lanes), device=hidden.device)
-        last = torch.tensor([len(few) - 1 for few in pending], device=hidden.device)
+        last = torch.tensor(num_new, device=hidden.device) - 1
         return dict(zip(lanes, hidden[rows, last], strict=True))
 
     def _view_of(self, lanes: Ordered[Lane], num_tokens: int) -> MemoryView | None:

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from models.engine.cache import Window
 from models.engine.decoder import Prompt
 from models.engine.memory import Memory, MemoryView, Span
-from models.layers import Linear, RMSNorm, Rotation, rotary_frequencies
+from models.layers import RMSNorm, Rotation, rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, MllamaImages, TextConfig, read_config, read_images
 from models.mllama.vision import VisionModel
+from models.products import Linear
 from models.tiles import ImageCache, Normalize, in_batches
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import Place

@@ -1,6 +1,5 @@
 """Small inputs with known content, and a job that says where it was done."""
 
-import hashlib
 import io
 import os
 import tarfile
@@ -81,11 +80,6 @@ def results(out: Path | str, store: Store | None = None) -> pa.Table:
         return pq.read_table(str(out))
     names = [entry.path for entry in store.list() if entry.path.startswith("part-")]
     return pa.concat_tables([pq.read_table(io.BytesIO(store.read(name))) for name in names])
-
-
-def digests(out: Path) -> dict[str, str]:
-    """The content of every part."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.glob("part-*"))}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ from jobs.__main__ import main
 from jobs.start import retry_settings
 from pipeline.retry import retry
 from pipeline.rounds import Progress
-from tests.end_to_end.shards import digests, png, results
+from tests.end_to_end.shards import png, results
+from tests.promise import part_faults, parts_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,12 +92,12 @@ def test_failed_rows_are_run_again_until_the_parts_are_those_of_an_input_that_wa
     assert "16.7% of the rows failed, limits.max_failed_share is 5.0%" in words
     assert "fetch NotFound (3), decode BadImage (1)" in words and f"triptych retry {out}" in words
     assert failed(out) == [*LATE, BROKEN]
-    first = digests(out)
+    first = parts_in(out)
 
     words = said(capsys, ["retry", str(out)], 3)
     assert "4 failed rows run again: 0 well now, 4 failed again" in words
     assert "fetch NotFound: 3" in words
-    assert digests(out) == first, "what fails again for the same reason gives the same bytes"
+    assert parts_in(out) == first, "what fails again for the same reason gives the same bytes"
 
     for number in LATE:
         (pictures / f"{number}.png").write_bytes(png(number))
@@ -111,7 +112,7 @@ def test_failed_rows_are_run_again_until_the_parts_are_those_of_an_input_that_wa
 
     whole = tmp_path / "whole"
     assert said(capsys, ["run", config(pictures, checkpoint, whole)], 0)
-    assert digests(out) == digests(whole)
+    assert part_faults(parts_in(out), parts_in(whole)) == []
     assert [row["index"] for row in before(out, 2)] == [*LATE, BROKEN]
     assert {row["error"]["type"] for row in before(out, 2)} == {"NotFound", "BadImage"}
     assert outcomes(out) == [("done", None), ("done", 1), ("interrupted", 2), ("done", 2)]
@@ -123,7 +124,7 @@ def test_failed_rows_are_run_again_until_the_parts_are_those_of_an_input_that_wa
     (pictures / "rows.jsonl").write_text("another")
     words = said(capsys, ["retry", str(out)], 2)
     assert "rows.jsonl is not what it was when the run was planned" in words and "put the shards back" in words
-    assert digests(out) == digests(whole)
+    assert part_faults(parts_in(out), parts_in(whole)) == []
 
 
 def test_a_finished_run_starts_no_ray_and_one_without_failures_has_nothing_to_retry(

@@ -23,11 +23,11 @@ from tests.end_to_end.shards import (
     WhereJob,
     caption,
     caption_job,
-    digests,
     results,
     settings_of,
     write_shards,
 )
+from tests.promise import part_faults, parts_in, table_faults
 from tests.s3 import S3, SECRET_KEY
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -83,7 +83,7 @@ def test_two_engines_see_one_device_each_and_answer_like_one(
     assert len({(row["process"], row["devices"]) for row in answered}) == 2
     one = results(finished)
     same = [name for name in one.column_names if name != "caption"]
-    assert table.select(same) == one.select(same)
+    assert table_faults(table.select(same), one.select(same)) == []
 
 
 def test_a_resumed_run_opens_no_input_that_is_finished(
@@ -101,20 +101,20 @@ def test_a_resumed_run_opens_no_input_that_is_finished(
     (left / "000.tar").unlink()
     result = caption(left, checkpoint, out)
     assert (result.rows, result.answered) == (45, 15)
-    assert digests(out) == digests(finished)
+    assert part_faults(parts_in(out), parts_in(finished)) == []
 
 
 def test_a_finished_run_is_left_alone_and_other_settings_are_refused(
     shards: Path, checkpoint: Path, finished: Path
 ) -> None:
-    before = digests(finished)
+    before = parts_in(finished)
     again = caption(shards, checkpoint, finished, generate=sampling(slots=9))
     assert (again.answered, again.rows, again.failed) == (0, 45, 1)
     with pytest.raises(ConfigError, match=r"generate.sampling.seed: was 11, now 12"):
         caption(shards, checkpoint, finished, generate=sampling(seed=12))
     with pytest.raises(ConfigError, match=r"found results in .*, and the setting is 'fail'"):
         caption(shards, checkpoint, finished, write={"on_existing": "fail"})
-    assert digests(finished) == before
+    assert parts_in(finished) == before
 
 
 def test_replacing_starts_over(tmp_path: Path, checkpoint: Path, finished: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_run_whose_output_another_takes_ends_and_the_other_one_is_as_if_it_had
         run(settings_of(shards, checkpoint, out), caption_job(), progress=taken)
     assert [entry.path for entry in store.list() if "/units/" not in entry.path] == [ledger.SETTINGS]
     assert caption(shards, checkpoint, out).answered == 45
-    assert digests(out) == digests(finished)
+    assert part_faults(parts_in(out), parts_in(finished)) == []
     assert {path.parts[-2] for path in out.rglob("*.*")} == {"out", "_triptych", "attempts"}
 
 

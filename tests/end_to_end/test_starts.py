@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.shards import digests, results, write_shards
+from tests.end_to_end.shards import results, write_shards
+from tests.promise import parts_in
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def test_an_interrupted_run_keeps_what_is_committed_and_goes_on_from_there(tmp_p
     said = finish(start(tmp_path, ROOT, shards, checkpoint, tmp_path / "out", **slow))
     assert said["rows"] == 80 and said["answered"] == 80 - already_done(attempts[0], said)
     assert results(tmp_path / "out").column("index").to_pylist() == list(range(40)) * 2
-    assert len(digests(tmp_path / "out")) == 5
+    assert len(parts_in(tmp_path / "out")) == 5
 
 
 def already_done(attempt: dict[str, int], said: dict[str, object]) -> int:

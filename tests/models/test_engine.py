@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.engine import Engine, Prompt, Sequence, engine, run_all
 from models.engine.cache import Cache, CacheShape, Window, prefill_window
-from models.layers import RMSNorm, Rotation, attend, rotary_frequencies
+from models.layers import RMSNorm, Rotation, rotary_frequencies
 from models.types import Completion, ModelInput, PromptTooLong, Sampling
 
 V, D, C = 40, 16, 8
@@ -58,9 +58,8 @@ class Toy(nn.Module):
         rotate = Rotation(window.positions, rotary_frequencies(C, 100.0), x.dtype)
         for layer in range(2):
             q, k, v = (self.norm(x) @ self.qkv[layer]).unflatten(-1, (-1, C)).transpose(1, 2).split((2, 1, 1), dim=1)
-            k, v = window.extend(layer, rotate(k), v)
             # The past weighs more than the token itself, so that a place forgotten or seen too much shows.
-            x = 0.2 * x + attend(rotate(q), k, v, window.mask) @ self.out[layer]
+            x = 0.2 * x + window.attend(layer, rotate(q), rotate(k), v) @ self.out[layer]
         out: Tensor = self.norm(x)
         return out
 

@@ -227,7 +227,7 @@ def test_layers_may_lie_elsewhere_the_first_one_too(away: str) -> None:
     toy.language_model.model.norm.to("meta")  # from there no number comes back, and an operation with two devices fails
     assert toy.decode(toy.embed(ids), window).device.type == "meta"
     view = decode_view([memory, None], 1, CPU)
-    window = decode_window(cache, torch.tensor([3, 3]), 3, 1, view)
+    window = decode_window(cache, [3, 3], [1, 1], toy.device, view)
     assert toy.decode(toy.embed(ids[:, :1]), window).shape == (2, 1, D)
     assert view is not None and view.to(torch.device("meta")) is view.to(torch.device("meta"))
 

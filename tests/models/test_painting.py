@@ -15,6 +15,7 @@ from models.emu3.model import Emu3Model
 from models.images import decode_image, encode_image
 from models.painting import Painter, Paints
 from models.types import PictureFormat, Pixels
+from tests.promise import answer_faults, looks_like
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
 SAMPLING = Sampling(temperature=1.0, top_k=12, guidance_scale=3.0)
@@ -46,7 +47,7 @@ def test_a_picture_is_the_same_alone_and_beside_others_of_all_kinds(checkpoint: 
     alone = [ask(checkpoint, [one], device="cpu")[0] for one in wishes]
     for slots in (8, 2, 1):
         together = ask(checkpoint, wishes, device="cpu", slots=slots)
-        assert together == alone
+        assert answer_faults(together, alone) == []
     pictures = [one.image for one in alone if one.image]
     assert len(pictures) == 6 == len(set(pictures))
 
@@ -74,7 +75,8 @@ def test_paint_is_the_checkpoints_decoder_cut_off_to_whole_levels(checkpoint: st
     with torch.inference_mode():
         picture = model.vqmodel.decode(torch.from_numpy(codes)[None])[0]
     levels = np.trunc(((picture.permute(1, 2, 0).numpy() * 0.5 + 0.5) * 255).clip(0, 255))
-    assert np.array_equal(np.asarray(decode_image(answer.image or b"")), levels.astype(np.uint8))
+    assert answer.image is not None
+    assert looks_like(answer.image, encode_image(levels.astype(np.uint8), PictureFormat()))
     assert processor.pixels_per_code == model.config.vq.spatial_factor  # type: ignore[union-attr]
 
 
@@ -83,7 +85,7 @@ def test_a_painter_gives_what_the_model_paints(checkpoint: str) -> None:
     assert isinstance(model, Paints)
     (answer,) = ask(checkpoint, [wish(4, (2, 3))], device="cpu")
     pixels = Painter(model).paint((2, 3), answer.token_ids).result()
-    assert encode_image(pixels, PictureFormat()) == answer.image
+    assert answer.image is not None and looks_like(encode_image(pixels, PictureFormat()), answer.image)
 
 
 def test_a_picture_that_finds_no_memory_is_painted_again() -> None:

@@ -23,13 +23,9 @@ from models.emu3.vqvae import VqVae
 from models.engine.decoder import Prompt
 from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
-from models.tiles import ImageCache, Normalize, in_batches
+from models.tiles import ImageCache, Normalize
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import Place
-
-# Pixels encoded together: one picture of 1024 x 1024, or a few small ones. The encoder's first level is as large as the
-# picture and 256 channels deep, in float32.
-VISION_PIXELS = 2**20
 
 
 class Emu3Model(FamilyModel):
@@ -86,20 +82,12 @@ class Emu3Model(FamilyModel):
         return PictureGrammar(grid, ends, range(first, first + vocabulary.num_visual))
 
     def encode(self, tiles: Sequence[Pixels]) -> list[Tensor]:
-        """Return the codes int64 (H * W) of each picture, row by row; pictures of one size are encoded together.
+        """Return the codes int64 (H * W) of each picture, row by row.
 
-        Never of several sizes: padding would change the codes near it, and through the attention all others.
+        One by one: a code is the nearest of thousands, so a last bit that depends on company is another code. And a
+        picture of 720 x 720 fills the device by itself.
         """
-
-        def encode(some: Sequence[Pixels]) -> Tensor:
-            return self.vqmodel.encode(self._normalize(some, self.device, torch.float32)).flatten(1)
-
-        return in_batches(
-            tiles,
-            kind=lambda tile: tile.shape,
-            most=lambda shape: max(1, VISION_PIXELS // (shape[0] * shape[1])),
-            encode=encode,
-        )
+        return [self.vqmodel.encode(self._normalize([tile], self.device, torch.float32)).flatten() for tile in tiles]
 
     @torch.inference_mode()
     def paint(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:

@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint ci clean
+.PHONY: help setup demo test test-kernels lint ci clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 .venv/.runs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,9 @@ demo: .venv/.runs  ## run the jobs on embedded data with embedded tiny checkpoin
 
 test: setup  ## the default tests: fast, no Ray
 	$(BIN)/pytest
+
+test-kernels: setup  ## the promises of models and runs on other CPUs, as far as this one can act them
+	$(BIN)/pytest -m kernels
 
 lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -56,8 +56,10 @@ def table_faults(found: pa.Table, expected: pa.Table) -> list[str]:
     return row_faults(found.to_pylist(), expected.to_pylist())
 
 
-def row_faults(found: Iterable[Mapping[str, Any]], expected: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Say in words where rows are not those expected; empty is well."""
+def row_faults(
+    found: Iterable[Mapping[str, Any]], expected: Iterable[Mapping[str, Any]], logprob: float = LOGPROB
+) -> list[str]:
+    """Say in words where rows are not those expected, their log-probabilities within `logprob`; empty is well."""
     ours, theirs = list(found), list(expected)
     if len(ours) != len(theirs):
         return [f"found {len(ours)} rows, expected {len(theirs)}"]
@@ -65,15 +67,15 @@ def row_faults(found: Iterable[Mapping[str, Any]], expected: Iterable[Mapping[st
         f"row {number}: {name} is {one[name]!r:.300}, expected {other[name]!r:.300}"
         for number, (one, other) in enumerate(zip(ours, theirs, strict=True))
         for name in other
-        if not _is_kept(name, one[name], other[name])
+        if not _is_kept(name, one[name], other[name], logprob)
     ]
 
 
-def _is_kept(name: str, found: Any, expected: Any) -> bool:
+def _is_kept(name: str, found: Any, expected: Any, logprob: float) -> bool:
     if found is None or expected is None:
         return found is expected
     if name in _LOGPROBS:
-        return len(found) == len(expected) and bool(np.allclose(found, expected, rtol=0, atol=LOGPROB))
+        return len(found) == len(expected) and bool(np.allclose(found, expected, rtol=0, atol=logprob))
     if name in _PICTURES:
         return looks_like(found, expected)
     return bool(found == expected)

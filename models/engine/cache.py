@@ -122,12 +122,7 @@ class Window:
         """
         stores = self._cache.keys[layer], self._cache.values[layer]
         for store, new in zip(stores, (keys, values), strict=True):
-            if self._rows is None:
-                [(_, extent)] = self._runs
-                store[self._slots, :, extent - new.shape[2] : extent] = new
-            else:
-                C = new.shape[-1]
-                store.view(-1, C).index_copy_(0, self._rows, new.reshape(-1, C))
+            self.write(store, new)
         if self.mask is None:
             return attend(query, keys, values, None)
         found = []
@@ -136,6 +131,15 @@ class Window:
             mask = self.mask if len(self.mask) == 1 else self.mask[run]
             found.append(attend(query[run], seen_keys, seen_values, mask[..., :extent]))
         return found[0] if len(found) == 1 else torch.cat(found)
+
+    def write(self, store: Tensor, new: Tensor) -> None:
+        """Put new keys or values (B, K, T, C) into a layer's store."""
+        if self._rows is None:
+            [(_, extent)] = self._runs
+            store[self._slots, :, extent - new.shape[2] : extent] = new
+        else:
+            C = new.shape[-1]
+            store.view(-1, C).index_copy_(0, self._rows, new.reshape(-1, C))
 
 
 def prefill_window(

@@ -71,7 +71,7 @@ class Both:
         """Return what of ours is watched."""
         return {
             "body": [(self.ours, "decode")],
-            "cache": [(Window, "extend")],
+            "cache": [(Window, "write")],
             "head": [(self.ours, "logits")],
             "guidance": [(our_engine, "guided")],
             "top k and draw": [(our_engine, "choose")],

@@ -42,7 +42,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     rows = x.shape[:-1].numel()
     if rows == 1 and x.device.type == "cpu":
-        return _multiply(x.reshape(1, -1).repeat(2, 1), weight, bias)[:1].view(*x.shape[:-1], -1)
+        row = x.reshape(1, -1)
+        return _multiply(torch.cat((row, row)), weight, bias)[:1].view(*x.shape[:-1], -1)
     return _multiply(x, weight, bias)
 
 

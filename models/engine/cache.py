@@ -125,12 +125,14 @@ class Window:
             self.write(store, new)
         if self.mask is None:
             return attend(query, keys, values, None)
+        if len(self._runs) == 1:
+            seen_keys, seen_values = (store[self._slots, :, : self.mask.shape[-1]] for store in stores)
+            return attend(query, seen_keys, seen_values, self.mask)
         found = []
         for run, extent in self._runs:
-            seen_keys, seen_values = (store[self._slots][run, :, :extent] for store in stores)
-            mask = self.mask if len(self.mask) == 1 else self.mask[run]
-            found.append(attend(query[run], seen_keys, seen_values, mask[..., :extent]))
-        return found[0] if len(found) == 1 else torch.cat(found)
+            seen_keys, seen_values = (store[self._slots, :, :extent][run] for store in stores)
+            found.append(attend(query[run], seen_keys, seen_values, self.mask[run, ..., :extent]))
+        return torch.cat(found)
 
     def write(self, store: Tensor, new: Tensor) -> None:
         """Put new keys or values (B, K, T, C) into a layer's store."""

@@ -12,10 +12,10 @@ from jobs.report.shown import Lines
 from jobs.scoring.answers import exact
 from jobs.scoring.summary import scored, summarize_scores
 from models.types import Answer, Request, Sampling
+from pipeline.input.sources import Source
+from pipeline.input.units import ReadSettings
 from pipeline.rows import kept_name
 from pipeline.settings import Settings
-from pipeline.sources import Source
-from pipeline.units import ReadSettings
 
 
 class CaptionSettings(Settings):

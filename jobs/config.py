@@ -13,11 +13,11 @@ from jobs.caption import CaptionSettings
 from jobs.report.results import ReportError
 from jobs.synthesize import SynthesizeSettings
 from jobs.vqa import VqaSettings
-from pipeline import ledger
+from pipeline.input.units import ReadSettings
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.settings import ConfigError, check_settings, lay_over
+from pipeline.state import ledger
 from pipeline.storage.store import NotFound, StorageSettings, Store
-from pipeline.units import ReadSettings
 
 JobSettings = Annotated[CaptionSettings | VqaSettings | SynthesizeSettings, Field(discriminator="kind")]
 # What every published data set has of its own, and what that is called there.

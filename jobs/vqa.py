@@ -34,9 +34,9 @@ from jobs.scoring.clean import REASONING
 from jobs.scoring.response import Reading
 from jobs.scoring.rules import LIKELIHOOD, suits
 from models.types import Answer, BadRequest, Request, Sampling
+from pipeline.input.sources import Source
+from pipeline.input.units import ReadSettings
 from pipeline.settings import Settings
-from pipeline.sources import Source
-from pipeline.units import ReadSettings
 
 SCHEMA = pa.schema(
     [

@@ -13,9 +13,9 @@ import pyarrow as pa
 from models.types import Answer, PictureFormat, Request, Sampling
 
 if TYPE_CHECKING:
-    from pipeline.check import CheckSettings
-    from pipeline.sources import Source
-    from pipeline.units import ReadSettings
+    from pipeline.input.sources import Source
+    from pipeline.input.units import ReadSettings
+    from pipeline.steps.check import CheckSettings
 
 Row = Mapping[str, Any]
 

@@ -5,12 +5,12 @@ Each section's class stands at the top of its step's file; a setting is explaine
 
 from pydantic import Field
 
-from pipeline.cluster.start import RaySettings
-from pipeline.generate import GenerateSettings, ModelSettings
-from pipeline.preprocess import PreprocessSettings
+from pipeline.execution.cluster.start import RaySettings
+from pipeline.input.units import ReadSettings
 from pipeline.settings import Settings
-from pipeline.units import ReadSettings
-from pipeline.write import WriteSettings
+from pipeline.steps.generate import GenerateSettings, ModelSettings
+from pipeline.steps.preprocess import PreprocessSettings
+from pipeline.steps.write import WriteSettings
 
 
 class LimitsSettings(Settings):

@@ -17,25 +17,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import ledger
-from pipeline.actors import crash_ledger
-from pipeline.adapt import settings_by_source
-from pipeline.formats.rows import ReadError
+from pipeline.execution.actors import crash_ledger
+from pipeline.execution.rounds import Books, Progress, Rounds, RunError
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.read import check_unchanged
+from pipeline.input.units import ReadSettings, Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import read_plan, rows_per_part
 from pipeline.preflight.changes import join_fault
 from pipeline.preflight.check import check, check_device, place_again, place_on_ray
-from pipeline.read import check_unchanged
-from pipeline.retries import Frozen, failed_rows, freeze_retry, last_number, open_retry, places_of, restrict
-from pipeline.rewrite import count_failures, only_places, replace_rows, spans
-from pipeline.rounds import Books, Progress, Rounds, RunError
 from pipeline.run import RunResult, count_results, work_of
 from pipeline.settings import ConfigError
-from pipeline.storage.store import NotFound, Store
-from pipeline.tars import picture_tar, tar_path
-from pipeline.units import ReadSettings, Unit
-from pipeline.write import (
+from pipeline.state import ledger
+from pipeline.state.plan import read_plan, rows_per_part
+from pipeline.state.retries import Frozen, failed_rows, freeze_retry, last_number, open_retry, places_of, restrict
+from pipeline.state.rewrite import count_failures, only_places, replace_rows, spans
+from pipeline.steps.adapt import settings_by_source
+from pipeline.steps.tars import picture_tar, tar_path
+from pipeline.steps.write import (
     READERS,
     Part,
     oddities_in,
@@ -45,6 +44,7 @@ from pipeline.write import (
     unit_path,
     with_oddities,
 )
+from pipeline.storage.store import NotFound, Store
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.types import ModelInput, Sampling
-from pipeline.columns import ERROR
+from pipeline.input.columns import ERROR
 from pipeline.job import Job
 
 RowError = dict[str, str]

@@ -15,19 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import ledger
-from pipeline.actors import Work, crash_ledger, load_generate
-from pipeline.adapt import adapted_schema
+from pipeline.execution.actors import Work, crash_ledger, load_generate
+from pipeline.execution.rounds import Books, Progress, Rounds, RunError
+from pipeline.input.sources import usual_rows
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import freeze_plan, rows_per_part
 from pipeline.preflight.check import Ready, check, check_device, place_again, place_on_ray
-from pipeline.rounds import Books, Progress, Rounds, RunError
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
-from pipeline.sources import usual_rows
+from pipeline.state import ledger
+from pipeline.state.plan import freeze_plan, rows_per_part
+from pipeline.steps.adapt import adapted_schema
+from pipeline.steps.write import merge_part, plan_parts
 from pipeline.storage.store import Store
-from pipeline.write import merge_part, plan_parts
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from jobs.prompt import GREEDY
 from models.types import Sampling
-from pipeline.sources import Source
-from pipeline.units import ReadSettings
+from pipeline.input.sources import Source
+from pipeline.input.units import ReadSettings
 
 
 @dataclass(frozen=True, kw_only=True)

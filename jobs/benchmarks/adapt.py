@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.benchmarks.benchmark import BadRow, Benchmark, Item, Row
-from pipeline.columns import ERROR, OUR_COLUMNS, TAKEN
+from pipeline.input.columns import ERROR, OUR_COLUMNS, TAKEN
 from pipeline.job import MissingColumns
 from pipeline.rows import FOR_THE_JOB, READ, row_error
 

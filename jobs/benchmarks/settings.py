@@ -13,9 +13,9 @@ from jobs.benchmarks.prompts import PRESETS
 from jobs.benchmarks.table import BENCHMARKS
 from jobs.prompt import Prompt
 from jobs.scoring.rules import LIKELIHOOD, NAMES, suits
+from pipeline.input.sources import Source
+from pipeline.input.units import ReadSettings
 from pipeline.settings import Settings, near
-from pipeline.sources import Source
-from pipeline.units import ReadSettings
 
 # What the model's own family is asked with in published numbers.
 AUTO = "auto"

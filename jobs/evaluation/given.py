@@ -10,10 +10,10 @@ from typing import Any
 
 from jobs.evaluation.formats import Entry, Format, Id, SubmissionError, as_id
 from jobs.evaluation.rows import named
-from pipeline import ledger
-from pipeline.plan import read_plan
+from pipeline.input.units import Unit
+from pipeline.state import ledger
+from pipeline.state.plan import read_plan
 from pipeline.storage.store import Store
-from pipeline.units import Unit
 
 COLUMNS = (
     "key",

@@ -25,14 +25,14 @@ from jobs.evaluation.rows import named
 from jobs.report.results import ReportError
 from jobs.vqa import VqaJob
 from models.types import Answer
-from pipeline import ledger
-from pipeline.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.input.sources import one_after_another
+from pipeline.input.units import InputPlan, Unit, plan_input
 from pipeline.job import MissingColumns
 from pipeline.rows import kept_columns, part_schema, row_seed
 from pipeline.settings import ConfigError, check_settings, lay_over
-from pipeline.sources import one_after_another
-from pipeline.units import InputPlan, Unit, plan_input
-from pipeline.write import Part, plan_parts
+from pipeline.state import ledger
+from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.steps.write import Part, plan_parts
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from jobs.report.parts import open_parts
 from jobs.report.results import ReportError
-from pipeline import ledger
+from pipeline.state import ledger
 from pipeline.storage.store import NotFound, Store
 
 # Keys, rules and benchmarks named in a message.

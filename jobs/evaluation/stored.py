@@ -15,10 +15,10 @@ from jobs.report.parts import open_parts
 from jobs.report.results import ReportError, look_for_parts
 from jobs.vqa import SCHEMA
 from models.types import Answer
-from pipeline import ledger
-from pipeline.plan import read_plan, read_warnings
 from pipeline.rows import ANSWER
 from pipeline.settings import ConfigError, check_settings, dump_settings
+from pipeline.state import ledger
+from pipeline.state.plan import read_plan, read_warnings
 from pipeline.storage.store import Store
 
 KNOWN = {field.name: field for field in (*ANSWER, *SCHEMA)}

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.report.parts import OpenPart
-from pipeline.check import STAGE
-from pipeline.units import Unit
+from pipeline.input.units import Unit
+from pipeline.steps.check import STAGE
 
 T = TypeVar("T")
 # A benchmark, where the run asks several and each is shown by itself, and a verdict.

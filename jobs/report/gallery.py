@@ -20,10 +20,10 @@ from jobs.report.results import Results
 from jobs.report.shown import Words
 from models.images import decode_image
 from models.types import BadImage
-from pipeline.formats.rows import ReadError
-from pipeline.read import read_unit
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.read import read_unit
+from pipeline.input.units import ReadSettings, Unit
 from pipeline.storage.store import StorageError
-from pipeline.units import ReadSettings, Unit
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from jobs.report.shown import ShownJob
 from jobs.report.told import TOLD, Told, as_judged
 from jobs.report.unread import FOUND_BY as UNREAD_BY
 from jobs.report.unread import Unread
+from pipeline.input.units import Unit
+from pipeline.steps.tars import has_pictures
+from pipeline.steps.write import oddities_in
 from pipeline.storage.store import Store
-from pipeline.tars import has_pictures
-from pipeline.units import Unit
-from pipeline.write import oddities_in
 
 
 @dataclass(frozen=True)

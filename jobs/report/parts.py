@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.report import pictures
-from pipeline import ledger
+from pipeline.state import ledger
 from pipeline.storage.store import Store
 
 # They are as large as all answers together, and nothing in a report needs them.

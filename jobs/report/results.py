@@ -10,10 +10,10 @@ from typing import Any
 
 from jobs.report.gathered import Gathered, gather
 from jobs.report.shown import ShownJob
-from pipeline import ledger
-from pipeline.plan import read_plan, read_warnings
+from pipeline.input.units import Unit
+from pipeline.state import ledger
+from pipeline.state.plan import read_plan, read_warnings
 from pipeline.storage.store import Store
-from pipeline.units import Unit
 
 
 class ReportError(ValueError):

@@ -5,17 +5,17 @@ Names, sizes and versions from one listing tell: no file is opened, and units th
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.adapt import settings_by_source
+from pipeline.input.joins import join_version
+from pipeline.input.shards import change, joined, list_files
+from pipeline.input.units import ReadSettings, Unit
 from pipeline.job import Job
-from pipeline.joins import join_version
-from pipeline.ledger import Output
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import rows_per_part
 from pipeline.settings import ConfigError
-from pipeline.shards import change, joined, list_files
+from pipeline.state.ledger import Output
+from pipeline.state.plan import rows_per_part
+from pipeline.steps.adapt import settings_by_source
+from pipeline.steps.write import plan_parts
 from pipeline.storage.store import Entry, StorageError, Store
-from pipeline.units import ReadSettings, Unit
-from pipeline.write import plan_parts
 
 MOST_SAID = 5
 

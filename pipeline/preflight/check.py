@@ -10,25 +10,25 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline import ledger
-from pipeline.adapt import adapted_schema, settings_by_source
-from pipeline.cluster.placement import Engines, Node, Placement, PlacementError, place
-from pipeline.cluster.start import ClusterError, nodes, start_ray
+from pipeline.execution.cluster.placement import Engines, Node, Placement, PlacementError, place
+from pipeline.execution.cluster.start import ClusterError, nodes, start_ray
+from pipeline.execution.stream import units_on_their_way
+from pipeline.input.sources import usual_rows
+from pipeline.input.units import Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import read_plan
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.inputs import Plan, column_faults, cut_input, refuse_duplicates, sample_faults
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
 from pipeline.preflight.models import CHECK, look_at_check, look_at_model, tried
 from pipeline.preflight.nodes import Place, look_at_nodes, marked
 from pipeline.settings import ConfigError, dump_settings
-from pipeline.sources import usual_rows
+from pipeline.state import ledger
+from pipeline.state.plan import read_plan
+from pipeline.steps.adapt import adapted_schema, settings_by_source
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.probes import conditional_writes
 from pipeline.storage.store import Store
-from pipeline.stream import units_on_their_way
-from pipeline.units import Unit
 
 log = logging.getLogger(__name__)
 

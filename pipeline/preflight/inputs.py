@@ -12,17 +12,17 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from models.types import Processor, Sampling
-from pipeline.adapt import settings_by_source
-from pipeline.generate import max_length_of, sampling_of
+from pipeline.input.keys import duplicate_keys
+from pipeline.input.sources import Source, one_after_another
+from pipeline.input.units import InputPlan, Unit
 from pipeline.job import Job
-from pipeline.keys import duplicate_keys
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import make_plan
 from pipeline.preflight.models import Looked, tried
 from pipeline.preflight.sample import Sample, check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.rows import READ, part_schema
-from pipeline.sources import Source, one_after_another
-from pipeline.units import InputPlan, Unit
+from pipeline.state.plan import make_plan
+from pipeline.steps.adapt import settings_by_source
+from pipeline.steps.generate import max_length_of, sampling_of
 
 log = logging.getLogger(__name__)
 

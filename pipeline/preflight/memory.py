@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.cluster.placement import Node
+from pipeline.execution.cluster.placement import Node
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from models.types import CheckpointError, ImageSettingsError, Processor
-from pipeline.generate import ModelSettings
 from pipeline.job import Job, MissingColumns
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preprocess import PreprocessSettings, open_processor
+from pipeline.steps.generate import ModelSettings
+from pipeline.steps.preprocess import PreprocessSettings, open_processor
 from pipeline.storage.model_folder import local_copy
 from pipeline.storage.store import StorageError
 

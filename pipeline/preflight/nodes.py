@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline import ledger
-from pipeline.cluster.placement import Node
+from pipeline.execution.cluster.placement import Node
 from pipeline.job import Job
+from pipeline.state import ledger
 from pipeline.storage.faults import is_of_bucket
 from pipeline.storage.file_systems import scheme_of
 from pipeline.storage.probes import probe

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from models.images import encode_image
 from models.types import Answer, BadRequest, ModelInput, PictureFormat, Processor, Sampling
-from pipeline.adapt import read_adapted
+from pipeline.input.shards import FILE_FORMATS
+from pipeline.input.sources import Source
+from pipeline.input.units import Unit, plan_input
 from pipeline.job import Job
-from pipeline.preprocess import Preprocess
 from pipeline.rows import model_inputs
-from pipeline.shards import FILE_FORMATS
-from pipeline.sources import Source
-from pipeline.units import Unit, plan_input
+from pipeline.steps.adapt import read_adapted
+from pipeline.steps.preprocess import Preprocess
 
 # Rows with images take a moment each; prompts of pictures do not, and how many a row asks for differs.
 SAMPLE_ROWS, DRAWN_SAMPLE_ROWS = 4, 64

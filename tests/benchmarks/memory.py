@@ -23,14 +23,14 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from jobs.caption import CaptionSettings
-from pipeline.cluster.start import start_ray
+from pipeline.execution.cluster.start import start_ray
+from pipeline.execution.rounds import Progress
+from pipeline.input.read import read_unit
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import read_plan
-from pipeline.preprocess import Preprocess, open_processor
-from pipeline.read import read_unit
-from pipeline.rounds import Progress
 from pipeline.run import run
 from pipeline.settings import check_settings
+from pipeline.state.plan import read_plan
+from pipeline.steps.preprocess import Preprocess, open_processor
 from pipeline.storage.store import Store
 from tests.benchmarks.residents import EVERY_SECOND, STEPS, Resident, Residents, every
 from tests.benchmarks.stand_in import silent_engines

@@ -23,16 +23,16 @@ import pyarrow.parquet as pq
 
 from jobs.config import RunSettings
 from jobs.demo.data import write_question_shards
-from pipeline.actors import StepActor, Work, load_generate, load_preprocess
-from pipeline.adapt import adapted_schema, read_adapted, settings_by_source
-from pipeline.cluster.start import RaySettings, start_ray
-from pipeline.guard import Step
-from pipeline.plan import read_plan
+from pipeline.execution.actors import StepActor, Work, load_generate, load_preprocess
+from pipeline.execution.cluster.start import RaySettings, start_ray
+from pipeline.execution.guard import Step
+from pipeline.input.units import Unit
 from pipeline.rows import with_unit
 from pipeline.run import run
+from pipeline.state.plan import read_plan
+from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.steps.write import commit_unit
 from pipeline.storage.store import Store
-from pipeline.units import Unit
-from pipeline.write import commit_unit
 from tests.benchmarks.residents import below, every
 from tests.benchmarks.stand_in import load_silent, silent_engines
 

@@ -21,12 +21,12 @@ from jobs.caption import CaptionSettings
 from jobs.report.shown import ShownJob
 from jobs.report.write import write_report
 from jobs.vqa import VqaSettings
-from pipeline import ledger
-from pipeline.plan import freeze_plan
+from pipeline.input.units import ReadSettings, Unit
 from pipeline.rows import part_schema
+from pipeline.state import ledger
+from pipeline.state.plan import freeze_plan
+from pipeline.steps.write import parquet_bytes
 from pipeline.storage.store import Store
-from pipeline.units import ReadSettings, Unit
-from pipeline.write import parquet_bytes
 from tests.benchmarks.scale import greatest_mib
 
 UNITS_PER_PART = 10

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipeline.execution.rounds import Progress
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.rounds import Progress
 from pipeline.run import run
 from pipeline.settings import check_settings
 from tests.benchmarks.stand_in import NullJob, no_steps

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from models.types import Answer, ModelInput, Request, Sampling
-from pipeline.actors import Work
-from pipeline.answerer import Answered, Answerer
-from pipeline.generate import Generate, sampling_of
-from pipeline.guard import Step
+from pipeline.execution.actors import Work
+from pipeline.execution.guard import Step
 from pipeline.rows import ANSWER, IDENTITY, MODEL_INPUT, UNIT, UNIT_ROWS, kept_columns, part_schema
+from pipeline.steps.answerer import Answered, Answerer
+from pipeline.steps.generate import Generate, sampling_of
 from tests.plain_job import PlainJob
 
 WORDS = "a picture of something"
@@ -117,5 +117,5 @@ def no_steps() -> Iterator[None]:
     """Let runs read and write, and do nothing in between."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.run.load_generate", load_no_generate)
-        patch.setattr("pipeline.stream.load_preprocess", load_no_preprocess)
+        patch.setattr("pipeline.execution.stream.load_preprocess", load_no_preprocess)
         yield

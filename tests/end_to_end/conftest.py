@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.start import RaySettings, start_ray
+from pipeline.execution.cluster.start import RaySettings, start_ray
 from tests import s3 as s3_server
 from tests.tiny import tiny_aria
 

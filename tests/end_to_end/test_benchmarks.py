@@ -10,10 +10,10 @@ import pytest
 from jobs.config import RunSettings
 from jobs.start import run_and_report
 from models import Sampling, ask
-from pipeline.adapt import read_adapted, settings_by_source
-from pipeline.plan import read_plan
 from pipeline.rows import row_seed
 from pipeline.settings import ConfigError, check_settings
+from pipeline.state.plan import read_plan
+from pipeline.steps.adapt import read_adapted, settings_by_source
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import results
 from tests.jobs.benchmark_folders import write_gqa, write_mmlu, write_mmmu, write_vqav2

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.cluster.start import nodes as cluster_nodes
+from pipeline.execution.cluster.start import nodes as cluster_nodes
 from pipeline.preflight.nodes import look_at_nodes
 from pipeline.storage.store import Store
 from tests import s3 as s3_server

@@ -9,16 +9,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import ledger
-from pipeline.cluster.placement import Placement
-from pipeline.ledger import RunReplaced
+from pipeline.execution.cluster.placement import Placement
+from pipeline.execution.rounds import Progress, Rounds
+from pipeline.input.units import units_from_parquet, units_to_parquet
 from pipeline.preflight.check import check
-from pipeline.rounds import Progress, Rounds
 from pipeline.run import run, work_of
 from pipeline.settings import ConfigError
+from pipeline.state import ledger
+from pipeline.state.ledger import RunReplaced
+from pipeline.steps.write import plan_parts
 from pipeline.storage.store import Store
-from pipeline.units import units_from_parquet, units_to_parquet
-from pipeline.write import plan_parts
 from tests.end_to_end.shards import (
     WhereJob,
     caption,

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.columns import ERROR
+from pipeline.input.columns import ERROR
 
 SCHEMA = pa.schema(
     [

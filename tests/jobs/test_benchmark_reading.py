@@ -9,10 +9,10 @@ import pytest
 
 from jobs.vqa import VqaJob, VqaSettings
 from models.types import BadRequest, Request, Sampling
-from pipeline.adapt import adapted_schema, read_adapted, settings_by_source
-from pipeline.formats.rows import ReadError
-from pipeline.sources import one_after_another
-from pipeline.units import ReadSettings, plan_input
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.sources import one_after_another
+from pipeline.input.units import ReadSettings, plan_input
+from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
 from tests.jobs.benchmark_folders import (
     png,
     write_gqa,
@@ -22,7 +22,7 @@ from tests.jobs.benchmark_folders import (
     write_mmmu,
     write_vqav2,
 )
-from tests.pipeline.videos import video
+from tests.pipeline.input.videos import video
 
 GQA = {"path": "GQA/instructions/*.parquet", "images": "GQA/images/*.parquet"}
 

@@ -20,11 +20,11 @@ from jobs.demo.training.emu3.pictures import GROUND, SIDE, describe, draw_large_
 from jobs.prompt import fill
 from jobs.synthesize import SCHEMA
 from models import Sampling, ask
-from pipeline import ledger
-from pipeline.plan import freeze_plan
+from pipeline.input.units import ReadSettings, plan_units
 from pipeline.rows import ANSWER
+from pipeline.state import ledger
+from pipeline.state.plan import freeze_plan
 from pipeline.storage.store import Store
-from pipeline.units import ReadSettings, plan_units
 
 CHECKPOINTS = Path(__file__).parent.parent.parent / "jobs/demo/checkpoints"
 DRAWS = PIECES["synthesize"]

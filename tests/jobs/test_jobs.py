@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from jobs.caption import CaptionSettings
 from jobs.vqa import VqaSettings
 from models.types import Answer, BadRequest, Sampling
-from pipeline.columns import ERROR
+from pipeline.input.columns import ERROR
 from tests.jobs.summaries import summary_of
 
 SAMPLING = Sampling(seed=7, max_new_tokens=9)

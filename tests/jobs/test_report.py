@@ -26,13 +26,13 @@ from jobs.vqa import SCHEMA, VqaSettings
 from jobs.words import say_scores
 from models.images import oddities
 from models.types import BadImage
-from pipeline import ledger
-from pipeline.plan import freeze_plan
+from pipeline.input.units import ReadSettings, plan_units
 from pipeline.rows import ERROR
 from pipeline.settings import ConfigError, check_settings, dump_settings
+from pipeline.state import ledger
+from pipeline.state.plan import freeze_plan
+from pipeline.steps.write import parquet_bytes, with_oddities
 from pipeline.storage.store import Store
-from pipeline.units import ReadSettings, plan_units
-from pipeline.write import parquet_bytes, with_oddities
 
 NASTY = '<script>alert("1")</script> & {{ 7 * 7 }}'
 

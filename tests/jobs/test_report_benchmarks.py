@@ -25,15 +25,15 @@ from jobs.report.write import Report, write_report
 from jobs.vqa import VqaJob
 from jobs.words import say_scores
 from models.types import Answer, Sampling
-from pipeline import ledger
-from pipeline.adapt import adapted_schema, read_adapted, settings_by_source
-from pipeline.plan import freeze_plan
+from pipeline.input.sources import one_after_another
+from pipeline.input.units import Unit, plan_input
 from pipeline.rows import part_schema
 from pipeline.settings import check_settings, dump_settings
-from pipeline.sources import one_after_another
+from pipeline.state import ledger
+from pipeline.state.plan import freeze_plan
+from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.steps.write import parquet_bytes
 from pipeline.storage.store import Store
-from pipeline.units import Unit, plan_input
-from pipeline.write import parquet_bytes
 
 NASTY = "<script>alert(1)</script> | `x`"
 UNIT_ROWS = 8

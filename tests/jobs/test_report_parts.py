@@ -19,12 +19,12 @@ from jobs.report.shown import ShownJob
 from jobs.report.write import write_report
 from jobs.synthesize import SynthesizeSettings
 from jobs.vqa import VqaSettings
-from pipeline import ledger
-from pipeline.plan import freeze_plan
+from pipeline.input.units import ReadSettings, Unit, plan_units
 from pipeline.rows import part_schema
+from pipeline.state import ledger
+from pipeline.state.plan import freeze_plan
+from pipeline.steps.write import parquet_bytes, with_oddities
 from pipeline.storage.store import Store
-from pipeline.units import ReadSettings, Unit, plan_units
-from pipeline.write import parquet_bytes, with_oddities
 
 CHECK = {"model": {"path": "vlm"}, "questions": [{"ask": "Is there {text}?"}]}
 JOBS: dict[str, ShownJob] = {

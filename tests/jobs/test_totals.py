@@ -13,7 +13,7 @@ from jobs.benchmarks.totals import summarize
 from jobs.scoring.captions.java import CaptionError
 from jobs.scoring.captions.metrics import caption_metrics
 from jobs.words import say_scores
-from pipeline.columns import ERROR
+from pipeline.input.columns import ERROR
 
 OTHERS = pa.list_(pa.struct([("rule", pa.string()), ("score", pa.float64())]))
 TYPES = {

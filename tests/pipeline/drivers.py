@@ -8,17 +8,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import ledger
-from pipeline.cluster.placement import Placement
+from pipeline.execution.cluster.placement import Placement
+from pipeline.execution.rounds import Rounds
+from pipeline.input.units import Unit
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import Ready
-from pipeline.rounds import Rounds
 from pipeline.rows import part_schema, with_unit
 from pipeline.run import books_of, freeze, work_of
 from pipeline.settings import check_settings
+from pipeline.state import ledger
+from pipeline.steps.write import commit_unit, plan_parts
 from pipeline.storage.store import Store
-from pipeline.units import Unit
-from pipeline.write import commit_unit, plan_parts
 from tests.pipeline.toys import READ_SCHEMA, ToyJob, units_of
 
 DEVICES = {"device": "cpu", "check_device": ""}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.read import read_unit
-from pipeline.units import ReadSettings, plan_units
+from pipeline.input.read import read_unit
+from pipeline.input.units import ReadSettings, plan_units
 
 
 def tar_bytes(members: Iterable[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.actors import OtherWeights, StepActor, Work, load_generate, load_preprocess, model_folder
+from pipeline.execution.actors import OtherWeights, StepActor, Work, load_generate, load_preprocess, model_folder
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import Ready
 from pipeline.run import work_of

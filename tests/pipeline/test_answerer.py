@@ -8,8 +8,8 @@ from PIL import Image
 
 from models.painting import Painter
 from models.types import ModelInput, PictureFormat, Pixels, Request, Sampling
-from pipeline.answerer import Answered, Answerer
-from pipeline.engine_thread import EngineThread
+from pipeline.steps.answerer import Answered, Answerer
+from pipeline.steps.engine_thread import EngineThread
 from tests.pipeline.toys import ToyEngine, ToyProcessor, ToySequence
 
 SAMPLING = Sampling(max_new_tokens=60)

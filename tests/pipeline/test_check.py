@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from models.types import Answer, BadRequest, Request, Sampling
-from pipeline.answerer import Answerer
-from pipeline.check import CheckAnswers, CheckSettings
-from pipeline.columns import ERROR
-from pipeline.engine_thread import EngineDied, EngineThread
+from pipeline.input.columns import ERROR
 from pipeline.rows import UNIT
+from pipeline.steps.answerer import Answerer
+from pipeline.steps.check import CheckAnswers, CheckSettings
+from pipeline.steps.engine_thread import EngineDied, EngineThread
 from tests.pipeline.toys import ToyEngine, ToyProcessor, ToySequence
 
 SETTINGS = CheckSettings.model_validate({"model": {"path": "vlm"}})

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cluster.start import ClusterError, RaySettings, start_ray
+from pipeline.execution.cluster.start import ClusterError, RaySettings, start_ray
 from pipeline.settings import ConfigError, check_settings
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import guard
-from pipeline.columns import ERROR
-from pipeline.crashes import HOPELESS_ROWS, CrashLedger, Verdict
-from pipeline.guard import READ_DEATHS, Gate, Guard, HopelessStep, order_of, pause_s, read_guarded, rows_of
-from pipeline.read import read_unit
-from pipeline.units import ReadSettings, plan_units
+from pipeline.execution import guard
+from pipeline.execution.crashes import HOPELESS_ROWS, CrashLedger, Verdict
+from pipeline.execution.guard import READ_DEATHS, Gate, Guard, HopelessStep, order_of, pause_s, read_guarded, rows_of
+from pipeline.input.columns import ERROR
+from pipeline.input.read import read_unit
+from pipeline.input.units import ReadSettings, plan_units
 from tests.pipeline.inputs import write
 
 ATTEMPTS = 4
@@ -49,7 +49,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = guard.PAUSE_S, guard.LONGEST_PAUSE_S
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.guard.PAUSE_S", 0.0)
+    monkeypatch.setattr("pipeline.execution.guard.PAUSE_S", 0.0)
 
 
 def block_of(keys: str, unit: str = "u") -> pa.Table:
@@ -262,7 +262,7 @@ def test_lines_of_one_row_stay_together() -> None:
 
 
 def test_pauses_grow_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.guard.PAUSE_S", FIRST_PAUSE_S)
+    monkeypatch.setattr("pipeline.execution.guard.PAUSE_S", FIRST_PAUSE_S)
     pauses = [pause_s(deaths) for deaths in range(12)]
     assert pauses[0] == 0.0 and pauses[1] > 0.0
     assert all(after == min(2 * before, LONGEST_PAUSE_S) for before, after in itertools.pairwise(pauses[1:]))

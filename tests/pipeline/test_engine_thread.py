@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.types import ModelInput, Sampling
-from pipeline.engine_thread import Ended, EngineDied, EngineThread
+from pipeline.steps.engine_thread import Ended, EngineDied, EngineThread
 from tests.pipeline.toys import ToyEngine, ToySequence
 
 

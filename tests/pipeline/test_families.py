@@ -15,11 +15,11 @@ from jobs.vqa import VqaJob, VqaSettings
 from models import ImageSettings, Request, Sampling, ask, load_model, load_processor
 from models.engine import Engine
 from models.engine.scheduler import Sequence as EngineSequence
-from pipeline.answerer import Answerer
-from pipeline.engine_thread import EngineThread
-from pipeline.generate import Generate
-from pipeline.preprocess import Preprocess
 from pipeline.rows import MODEL_INPUT, Prepared, input_columns, model_inputs, row_seed
+from pipeline.steps.answerer import Answerer
+from pipeline.steps.engine_thread import EngineThread
+from pipeline.steps.generate import Generate
+from pipeline.steps.preprocess import Preprocess
 from tests.pipeline.toys import READ_SCHEMA, read_rows
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 

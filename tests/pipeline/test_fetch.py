@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import fetch
-from pipeline.fetch import fetch_images
-from pipeline.formats.rows import RawRow
+from pipeline.input import fetch
+from pipeline.input.fetch import fetch_images
+from pipeline.input.formats.rows import RawRow
+from pipeline.input.videos import video_block
 from pipeline.storage import patience, web
 from pipeline.storage.store import StorageError, StorageSettings, Store, Unreachable
-from pipeline.videos import video_block
 from tests.pipeline.inputs import write
 from tests.proxy import Proxy, proxy
 from tests.s3 import S3, forget_connections, free_ports

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 
 from models.types import Answer, Request, Sampling
-from pipeline.answerer import Answerer
-from pipeline.engine_thread import EngineDied, EngineThread
-from pipeline.generate import Generate
 from pipeline.job import Job
-from pipeline.preprocess import Preprocess
 from pipeline.rows import ODDITIES, UNIT, UNIT_ROWS, part_schema, row_seed
+from pipeline.steps.answerer import Answerer
+from pipeline.steps.engine_thread import EngineDied, EngineThread
+from pipeline.steps.generate import Generate
+from pipeline.steps.preprocess import Preprocess
 from tests.pipeline.toys import READ_SCHEMA, ToyEngine, ToyJob, ToyProcessor, ToySequence, read_rows
 
 SAMPLING = Sampling(max_new_tokens=60, seed=3)

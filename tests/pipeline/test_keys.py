@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.keys import duplicate_keys
-from pipeline.read import read_unit
+from pipeline.input.keys import duplicate_keys
+from pipeline.input.read import read_unit
+from pipeline.input.units import ReadSettings, plan_units
 from pipeline.storage.store import StorageSettings, Store
-from pipeline.units import ReadSettings, plan_units
 from tests.end_to_end.shards import png, tar_bytes
 from tests.proxy import proxy
 from tests.s3 import S3, forget_connections

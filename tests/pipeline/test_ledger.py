@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import ledger
-from pipeline.ledger import RunError, RunReplaced
-from pipeline.plan import freeze_plan
+from pipeline.input.units import Unit
 from pipeline.run import books_of, freeze
 from pipeline.settings import ConfigError
+from pipeline.state import ledger
+from pipeline.state.ledger import RunError, RunReplaced
+from pipeline.state.plan import freeze_plan
+from pipeline.steps.write import plan_parts, unit_path
 from pipeline.storage.store import Entry, Store
-from pipeline.units import Unit
-from pipeline.write import plan_parts, unit_path
 from tests.pipeline.drivers import (
     DEVICES,
     SCHEMA,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ledger
 from pipeline.preflight.check import check
 from pipeline.retry import retry
 from pipeline.run import books_of, freeze, run
+from pipeline.state import ledger
+from pipeline.steps.write import plan_parts, unit_path
 from pipeline.storage.local_disk import machine
 from pipeline.storage.store import Store
-from pipeline.write import plan_parts, unit_path
 from tests.end_to_end.shards import write_shards
 from tests.pipeline.drivers import DEVICES, SCHEMA, begun, commit, names, settings_of
 from tests.pipeline.toys import ToyJob

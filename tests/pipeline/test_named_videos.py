@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.caption import CaptionSettings
-from pipeline import videos
-from pipeline.formats.rows import ReadError
-from pipeline.plan import make_plan
-from pipeline.read import read_unit
-from pipeline.sources import Source
+from pipeline.input import videos
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.read import read_unit
+from pipeline.input.sources import Source
+from pipeline.input.units import ReadSettings, plan_units
+from pipeline.state.plan import make_plan
 from pipeline.storage.store import StorageError, Store
-from pipeline.units import ReadSettings, plan_units
+from tests.pipeline.input.videos import video
 from tests.pipeline.inputs import faults, rows_of, write
 from tests.pipeline.test_video import numbers
-from tests.pipeline.videos import video
 from tests.s3 import S3
 
 COLUMNS = {"key": "id", "video": "video_path", "subtitles": "subtitle_path"}

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline import joined_table
-from pipeline.formats.inline import NotBase64, inlined, listed
-from pipeline.formats.rows import ReadError
-from pipeline.keys import duplicate_keys
-from pipeline.read import read_unit
+from pipeline.input import joined_table
+from pipeline.input.formats.inline import NotBase64, inlined, listed
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.keys import duplicate_keys
+from pipeline.input.read import read_unit
+from pipeline.input.units import ReadSettings, Unit, plan_input, plan_units
 from pipeline.settings import ConfigError, check_settings
 from pipeline.storage.store import Store
-from pipeline.units import ReadSettings, Unit, plan_input, plan_units
 from tests.end_to_end.shards import png
 from tests.pipeline.inputs import faults, rows_of, write
 from tests.s3 import S3
@@ -233,7 +233,7 @@ def test_of_images_looked_up_no_more_is_held_than_is_allowed(tmp_path: Path, mon
     assert [row["images"] for row in read_unit(units[0], settings).to_pylist()] == [
         [png(100 + n % 10)] for n in range(25)
     ]
-    from pipeline.joins import _open
+    from pipeline.input.joins import _open
 
     table = next(reversed(_open.values()))
     assert len(table.held) <= 4 and table.held_bytes == sum(map(len, table.held.values())) <= joined_table.HELD_BYTES

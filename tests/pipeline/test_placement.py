@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cluster.placement import (
+from pipeline.execution.cluster.placement import (
     LEAST_ACTOR_CPUS,
     READ_CPUS,
     WRITE_CPUS,
@@ -10,8 +10,8 @@ from pipeline.cluster.placement import (
     PlacementError,
     place,
 )
-from pipeline.generate import GenerateSettings
-from pipeline.stream import units_in_flight
+from pipeline.execution.stream import units_in_flight
+from pipeline.steps.generate import GenerateSettings
 
 Actors = int | tuple[int, int] | None
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import ledger
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import freeze_plan
 from pipeline.preflight.check import Ready, check
 from pipeline.settings import ConfigError, check_settings, dump_settings
+from pipeline.state import ledger
+from pipeline.state.plan import freeze_plan
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import png, tar_bytes, write_shards

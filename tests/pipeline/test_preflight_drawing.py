@@ -8,10 +8,10 @@ import pytest
 
 from jobs.synthesize import SynthesizeSettings
 from models import load_processor
-from pipeline import ledger
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import Ready, check
 from pipeline.settings import ConfigError, check_settings
+from pipeline.state import ledger
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.store import Store
 from tests.pipeline.toys import ToyJob

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from pipeline.cluster.placement import Node
+from pipeline.execution.cluster.placement import Node
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
 
 GB = 10**9

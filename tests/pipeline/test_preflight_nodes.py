@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger import PLAN
+from pipeline.input.units import Unit
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import Ready, asked_of_nodes
 from pipeline.preflight.nodes import look_from_here
 from pipeline.settings import check_settings
+from pipeline.state.ledger import PLAN
 from pipeline.storage.store import Store
-from pipeline.units import Unit
 from tests.pipeline.toys import ToyJob
 from tests.s3 import S3, forget_connections
 

@@ -3,7 +3,6 @@ import pyarrow as pa
 import pytest
 
 from models.types import BadImage, ModelInput, Sampling
-from pipeline.preprocess import Preprocess
 from pipeline.rows import (
     MODEL_INPUT,
     Prepared,
@@ -16,6 +15,7 @@ from pipeline.rows import (
     row_error,
     row_seed,
 )
+from pipeline.steps.preprocess import Preprocess
 from tests.pipeline.toys import READ_SCHEMA, ToyJob, ToyProcessor, read_rows
 
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.formats.rows import ReadError
-from pipeline.read import read_unit
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.read import read_unit
+from pipeline.input.units import ReadSettings, plan_units
 from pipeline.storage.store import NotFound, StorageError, Store
-from pipeline.units import ReadSettings, plan_units
 from tests.pipeline.inputs import faults, read_all, rows_as_members, rows_of, tar_bytes, write
 from tests.s3 import S3
 
@@ -136,7 +136,7 @@ def test_a_member_that_is_too_large_is_never_read(tmp_path: Path, monkeypatch: p
 def test_images_that_are_too_large_together_are_not_all_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.fetch.LIMIT_BYTES", 4000)
+    monkeypatch.setattr("pipeline.input.fetch.LIMIT_BYTES", 4000)
     write(tmp_path / "x.jpg", bytes(1500))
     rows = rows_of(jsonl(tmp_path / "m.jsonl", [{"image": ["x.jpg"] * count} for count in (2, 3, 1)]))
     assert faults(rows) == [None, "TooLarge", None]

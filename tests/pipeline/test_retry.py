@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import ledger
-from pipeline.columns import ERROR
-from pipeline.ledger import RunReplaced
-from pipeline.retries import BEFORE, Frozen, failed_rows, freeze_retry, last_number, open_retry, restrict
+from pipeline.execution.rounds import RunError
+from pipeline.input.columns import ERROR
+from pipeline.input.units import ReadSettings, Unit, units_from_parquet
 from pipeline.retry import books_of, refuse_changed_shards, rewrite_part
-from pipeline.rewrite import replace_rows
-from pipeline.rounds import RunError
 from pipeline.rows import ODDITIES, with_unit
 from pipeline.settings import ConfigError
+from pipeline.state import ledger
+from pipeline.state.ledger import RunReplaced
+from pipeline.state.retries import BEFORE, Frozen, failed_rows, freeze_retry, last_number, open_retry, restrict
+from pipeline.state.rewrite import replace_rows
+from pipeline.steps.tars import picture_tar
+from pipeline.steps.write import Part, commit_unit, oddities_in, parquet_bytes, plan_parts, unit_path, with_oddities
 from pipeline.storage.store import NotFound, Store
-from pipeline.tars import picture_tar
-from pipeline.units import ReadSettings, Unit, units_from_parquet
-from pipeline.write import Part, commit_unit, oddities_in, parquet_bytes, plan_parts, unit_path, with_oddities
 from tests.pipeline.toys import units_of
 from tests.s3 import S3
 

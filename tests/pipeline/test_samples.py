@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import look
-from pipeline.formats import packed, samples
-from pipeline.formats.rows import ReadError
-from pipeline.keys import duplicate_keys
-from pipeline.read import read_unit
+from pipeline.input import look
+from pipeline.input.formats import packed, samples
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.keys import duplicate_keys
+from pipeline.input.read import read_unit
+from pipeline.input.units import ReadSettings, plan_input
 from pipeline.storage.file_systems import BLOCK_BYTES
 from pipeline.storage.ranged_file import ranged_file
-from pipeline.units import ReadSettings, plan_input
 from tests.pipeline.inputs import faults, read_all, rows_as_members, rows_of, tar_bytes, write
 
 

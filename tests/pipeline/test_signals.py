@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from pipeline.cluster.signals import heard_signals
+from pipeline.execution.cluster.signals import heard_signals
 
 
 def ask(name: signal.Signals) -> None:

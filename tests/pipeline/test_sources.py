@@ -11,21 +11,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.adapt import adapted_schema, read_adapted, settings_by_source
-from pipeline.formats.rows import ReadError
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.read import read_unit
+from pipeline.input.sources import Source, one_after_another, usual_rows
+from pipeline.input.units import ReadSettings, Unit, plan_input, unit_from_message, unit_to_message, units_from_parquet
 from pipeline.job import Job, MissingColumns
-from pipeline.ledger import look
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.plan import freeze_plan
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.check import Ready, check
-from pipeline.read import read_unit
 from pipeline.retry import refuse_changed_shards
 from pipeline.settings import ConfigError, check_settings
-from pipeline.sources import Source, one_after_another, usual_rows
+from pipeline.state.ledger import look
+from pipeline.state.plan import freeze_plan
+from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.steps.write import plan_parts
 from pipeline.storage.store import Store
-from pipeline.units import ReadSettings, Unit, plan_input, unit_from_message, unit_to_message, units_from_parquet
-from pipeline.write import plan_parts
 from tests.end_to_end.shards import png
 from tests.pipeline.inputs import write
 from tests.pipeline.toys import ToyJob

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.actors import devices
-from pipeline.stream import units_in_flight
+from pipeline.execution.actors import devices
+from pipeline.execution.stream import units_in_flight
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import ledger
-from pipeline.columns import ERROR
+from pipeline.input.columns import ERROR
 from pipeline.rows import with_unit
+from pipeline.state import ledger
+from pipeline.steps.tars import has_pictures, picture_tar, tar_path
+from pipeline.steps.write import Part, Parts, commit_unit, merge_part, parquet_bytes, plan_parts
 from pipeline.storage.store import Store
-from pipeline.tars import has_pictures, picture_tar, tar_path
-from pipeline.write import Part, Parts, commit_unit, merge_part, parquet_bytes, plan_parts
 from tests.pipeline.inputs import read_all, write
 from tests.pipeline.toys import units_of
 
@@ -225,11 +225,11 @@ def test_a_run_that_did_not_ask_for_tars_has_none(store: Store) -> None:
 
 def test_large_pictures_stand_in_small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = drawn(*[{"image": b"x" * 100} for _ in range(10)])
-    monkeypatch.setattr("pipeline.write.ROW_GROUP_BYTES", 300)
+    monkeypatch.setattr("pipeline.steps.write.ROW_GROUP_BYTES", 300)
     written = pq.ParquetFile(io.BytesIO(parquet_bytes(rows)))
     assert [written.metadata.row_group(group).num_rows for group in range(written.num_row_groups)] == [3, 3, 3, 1]
     assert written.read().equals(rows)
-    monkeypatch.setattr("pipeline.write.ROW_GROUP_BYTES", 1)
+    monkeypatch.setattr("pipeline.steps.write.ROW_GROUP_BYTES", 1)
     assert pq.ParquetFile(io.BytesIO(parquet_bytes(rows))).num_row_groups == 10
     for few in (rows.slice(0, 0), drawn({"error": FAILED})):
         assert pq.read_table(io.BytesIO(parquet_bytes(few))).equals(few)

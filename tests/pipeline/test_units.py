@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.formats.rows import ReadError
-from pipeline.read import plan_schema, read_unit
-from pipeline.storage.store import StorageError, Store
-from pipeline.units import (
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.read import plan_schema, read_unit
+from pipeline.input.units import (
     ReadSettings,
     Unit,
     plan_input,
@@ -23,6 +22,7 @@ from pipeline.units import (
     units_to_parquet,
     warnings_from_parquet,
 )
+from pipeline.storage.store import StorageError, Store
 from tests.pipeline.inputs import rows_as_members, rows_of, tar_bytes, write
 
 
@@ -95,7 +95,7 @@ def test_a_limit_makes_looking_at_many_shards_no_slower(tmp_path: Path) -> None:
 
 
 def test_units_of_large_rows_are_cut_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.formats.rows.LIMIT_BYTES", 5100)
+    monkeypatch.setattr("pipeline.input.formats.rows.LIMIT_BYTES", 5100)
     write(tmp_path / "a.tar", tar_bytes([(f"{n}.jpg", bytes([n + 1]) * 2000) for n in range(5)]))
     units = plan(tmp_path, unit_rows=100)
     assert [unit.num_rows for unit in units] == [2, 2, 1]
@@ -103,7 +103,7 @@ def test_units_of_large_rows_are_cut_by_bytes(tmp_path: Path, monkeypatch: pytes
 
 
 def test_units_of_large_image_files_are_cut_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.formats.rows.LIMIT_BYTES", 5100)
+    monkeypatch.setattr("pipeline.input.formats.rows.LIMIT_BYTES", 5100)
     for number, size in enumerate([2000, 2000, 2000, 9000, 1, 1]):
         write(tmp_path / f"{number}.jpg", bytes(size))
     assert [unit.num_rows for unit in plan(tmp_path, unit_rows=100)] == [2, 1, 1, 2]
@@ -143,8 +143,8 @@ def test_texts_beside_other_data_are_no_rows_unless_asked_for(tmp_path: Path) ->
 
 
 def test_a_line_that_no_memory_should_hold_stops_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.formats.manifest.LIMIT_BYTES", 100)
-    monkeypatch.setattr("pipeline.formats.manifest.CHUNK_BYTES", 64)
+    monkeypatch.setattr("pipeline.input.formats.manifest.LIMIT_BYTES", 100)
+    monkeypatch.setattr("pipeline.input.formats.manifest.CHUNK_BYTES", 64)
     write(tmp_path / "a.txt", "short\n" + "x" * 300)
     with pytest.raises(ReadError, match=r"a\.txt as text: found a line of more than 100 bytes"):
         plan(tmp_path)

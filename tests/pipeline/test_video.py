@@ -14,16 +14,16 @@ from PIL import Image
 
 from jobs.caption import CaptionSettings
 from models.images import decode_image
-from pipeline.formats import video as videos
-from pipeline.formats.rows import ReadError
-from pipeline.formats.video import BadVideo, Frames, sample
-from pipeline.plan import make_plan
-from pipeline.read import read_unit
-from pipeline.sources import Source
+from pipeline.input.formats import video as videos
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.formats.video import BadVideo, Frames, sample
+from pipeline.input.read import read_unit
+from pipeline.input.sources import Source
+from pipeline.input.units import ReadSettings, plan_units
+from pipeline.state.plan import make_plan
 from pipeline.storage.store import Store
-from pipeline.units import ReadSettings, plan_units
+from tests.pipeline.input.videos import numbers, sound, video
 from tests.pipeline.inputs import faults, read_all, rows_of, write
-from tests.pipeline.videos import numbers, sound, video
 from tests.s3 import S3
 
 CONTAINERS = [
@@ -282,7 +282,7 @@ def test_without_a_decoder_the_remedy_is_named(tmp_path: Path) -> None:
 import sys
 sys.modules["av"] = None
 from pipeline.storage.store import Store
-from pipeline.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings, plan_units
 try:
     plan_units(ReadSettings(uri={str(tmp_path)!r}), 1)
 except Exception as error:

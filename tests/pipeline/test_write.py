@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import ledger
-from pipeline.columns import ERROR
+from pipeline.input.columns import ERROR
 from pipeline.rows import ODDITIES, UNIT, UNIT_ROWS, with_unit
+from pipeline.state import ledger
+from pipeline.steps.write import Part, Parts, commit_unit, merge_part, oddities_in, parquet_bytes, plan_parts, unit_path
 from pipeline.storage.store import StorageError, Store
-from pipeline.write import Part, Parts, commit_unit, merge_part, oddities_in, parquet_bytes, plan_parts, unit_path
 from tests.pipeline.toys import units_of
 
 SCHEMA = pa.schema(

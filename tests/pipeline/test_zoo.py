@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.report.page import SETTLED
-from pipeline.shards import EXTENSIONS
+from pipeline.input.shards import EXTENSIONS
 from tests.zoo.animal import Animal, Fate, fate_of, is_as_expected, open_processor
 from tests.zoo.table import animals, table
 

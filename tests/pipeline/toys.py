@@ -21,11 +21,11 @@ from models.types import (
     Request,
     Sampling,
 )
-from pipeline.columns import ERROR
+from pipeline.input.columns import ERROR
+from pipeline.input.sources import Source
+from pipeline.input.units import ReadSettings, Unit
 from pipeline.job import Check
 from pipeline.rows import with_unit
-from pipeline.sources import Source
-from pipeline.units import ReadSettings, Unit
 
 READ_SCHEMA = pa.schema(
     [

@@ -15,11 +15,11 @@ from jobs.vqa import VqaSettings
 from models import load_processor
 from models.images import decode_image, oddities
 from models.types import Processor, Sampling
-from pipeline.preprocess import Preprocess
-from pipeline.read import read_unit
+from pipeline.input.read import read_unit
+from pipeline.input.units import ReadSettings, plan_input
 from pipeline.rows import model_inputs
+from pipeline.steps.preprocess import Preprocess
 from pipeline.storage.store import StorageError
-from pipeline.units import ReadSettings, plan_input
 
 CHECKPOINT = Path(__file__).parents[2] / "jobs/demo/checkpoints/aria"
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)

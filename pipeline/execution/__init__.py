@@ -1,0 +1,1 @@
+"""How units travel through processes and machines that may die."""

@@ -1,0 +1,178 @@
+"""Start or join Ray, bring the code there, and say what its nodes have.
+
+Who gets which share of them is pipeline/execution/cluster/placement.py's business. This file knows nothing of rows.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+import pipeline
+from pipeline.execution.cluster.placement import Node
+from pipeline.execution.cluster.signals import own_signals
+from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(pipeline.__file__).resolve().parents[1]
+ROOMS = ("models", "pipeline", "jobs")
+
+OBJECT_STORE_BYTES = 2 * 2**30
+CONNECTS_WITHIN_S = 10.0
+
+
+class RaySettings(Settings):
+    """Which Ray to use."""
+
+    address: str | None = Field(default=None, description="`auto` or host:port of a cluster; null starts a local Ray")
+    object_store_bytes: int | None = Field(default=None, ge=100 * 2**20, description="of a local Ray; null means 2 GiB")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RaySettings":
+        if self.address is not None and self.object_store_bytes is not None:
+            raise ValueError("object_store_bytes is for a local Ray; the cluster at `address` has its own")
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ValueError(f"address: found '{self.address}', expected host:port; start the run on the cluster")
+        return self
+
+
+class ClusterError(ValueError):
+    """There is no such Ray, or it cannot run this code."""
+
+
+def start_ray(settings: RaySettings, **local: float) -> None:
+    """Join the Ray that this process has, else the cluster at the address, else start a local one, quietly.
+
+    Args:
+        settings: Which Ray.
+        local: What a local one shall believe to have (`num_cpus`, `num_gpus`); nothing means what the machine has.
+
+    Raises:
+        ClusterError: There is no cluster at the address, or a local one does not start.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if settings.address is None:
+        # Even a Ray of our own listens to the network, and runs what it is sent: for who has this token. Without one
+        # Ray would make one up and write it into the user's home, which may not be there to be written to.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    if ray.is_initialized():
+        return
+    is_verbose = log.isEnabledFor(logging.DEBUG)
+    if not is_verbose:
+        _hush()
+        # Ray's core warns past Python's logging of restarts that a run of ours does not depend on ...
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    level = logging.INFO if is_verbose else logging.ERROR
+    options: dict[str, Any] = {"logging_level": level, "log_to_driver": is_verbose}
+    if settings.address is None:
+        # Named, for without a name Ray joins whatever else was started on this machine, or $RAY_ADDRESS.
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": _object_store_bytes(settings),
+            **local,
+        }
+        options |= {"runtime_env": {"env_vars": {"PYTHONPATH": _python_path()}}}
+    else:
+        modules = [str(ROOT / room) for room in ROOMS]
+        if settings.address != "auto":
+            _refuse_silence(settings.address)
+        options |= {"address": settings.address, "runtime_env": {"py_modules": modules}}
+    try:
+        with contextlib.nullcontext() if is_verbose else _muted_core(), own_signals():
+            ray.init(**options)
+    except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+        raise ClusterError(f"ray.address: {_refusal(settings.address, error)}") from error
+
+
+def _refuse_silence(address: str) -> None:
+    """Look whether anything listens at an address: Ray itself asks for minutes where nothing does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECTS_WITHIN_S).close()
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"ray.address: nothing answers at '{address}' ({error}); expected `auto` or the host:port that "
+            "`ray start --head` has printed"
+        ) from error
+
+
+def _refusal(address: str | None, error: Exception) -> str:
+    said = " ".join(str(error).split())
+    if "Version mismatch" in said:
+        return f"{address} runs another Ray or Python than this process: {said}; expected the same on every node"
+    if address is None:
+        return f"cannot start a local Ray: {said}"
+    return (
+        f"cannot join {address}: {said}; is it Ray that listens there, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN here "
+        "as its nodes were started with?"
+    )
+
+
+def _hush() -> None:
+    """Keep Ray from printing what its workers die of, which it does whatever it is told; a run has words of its own."""
+    from ray._private import worker
+
+    def keep(data: dict[str, Any], ignore_prefix: bool) -> None:
+        log.debug("ray: %s", data.get("lines"))
+
+    worker.print_to_stdstream = keep
+    # Of several units that failed at once one is raised to us, and Ray would print the others.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+
+
+def nodes() -> list[Node]:
+    """Return what each node of the running Ray has."""
+    import ray
+
+    api: Any = ray  # its own annotations stop short of this function
+    return [
+        Node(
+            id=node["NodeID"],
+            name=node["NodeManagerAddress"],
+            cpus=node["Resources"].get("CPU", 0.0),
+            gpus=node["Resources"].get("GPU", 0.0),
+            memory_bytes=int(node["Resources"].get("memory", 0)),
+            object_store_bytes=int(node["Resources"].get("object_store_memory", 0)),
+        )
+        for node in api.nodes()
+        if node["Alive"]
+    ]
+
+
+@contextlib.contextmanager
+def _muted_core() -> Iterator[None]:
+    """... and says at the start that it was told not to. Only its start is muted; what fails there raises."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _object_store_bytes(settings: RaySettings) -> int:
+    if settings.object_store_bytes is not None:
+        return settings.object_store_bytes
+    # A container often has a small /dev/shm; Ray would then move the store to disk without being asked.
+    shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else OBJECT_STORE_BYTES
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(100 * 2**20, min(OBJECT_STORE_BYTES, int(shared * 0.8), int(memory * 0.3)))
+
+
+def _python_path() -> str:
+    return os.pathsep.join([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])

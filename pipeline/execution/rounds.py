@@ -1,0 +1,239 @@
+"""The rounds of one start of a run: each streams what is missing; they end when nothing is, or when one brings nothing.
+
+What a round is made of, pipeline/execution/stream.py knows; here is kept account of what is done and what is not.
+"""
+
+import logging
+import platform
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.execution.actors import Work
+from pipeline.execution.cluster.placement import NodesLost, Placement, PlacementError
+from pipeline.execution.cluster.signals import heard_signals
+from pipeline.execution.stream import stream
+from pipeline.rows import part_schema
+from pipeline.state import ledger
+from pipeline.state.ledger import RunError as RunError
+from pipeline.state.ledger import RunReplaced
+from pipeline.steps.adapt import settings_by_source
+from pipeline.steps.write import Part, Parts, merge_part, unit_path
+from pipeline.storage.store import StorageError, Store, Unreachable
+from pipeline.storage.watch import watched
+
+log = logging.getLogger(__name__)
+
+# So many rounds one after the other may end soon after they began; each of them loads the model again.
+MOST_SHORT_ROUNDS = 5
+SHORT_ROUND_S = 1800.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        rows: Rows of the whole run.
+        done: Rows committed, by this start or an earlier one.
+        answered: Rows committed by this start.
+        failed: Of those, error rows.
+        prompt_tokens: Of those, tokens read.
+        output_tokens: Of those, tokens written.
+        seconds: Since this start.
+    """
+
+    rows: int
+    done: int
+    answered: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+    def after(self, unit: Mapping[str, Any], seconds: float) -> "Progress":
+        """Return the progress with one more unit committed."""
+        return replace(
+            self,
+            done=self.done + unit["rows"],
+            answered=self.answered + unit["rows"],
+            failed=self.failed + unit["failed"],
+            prompt_tokens=self.prompt_tokens + unit["prompt_tokens"],
+            output_tokens=self.output_tokens + unit["output_tokens"],
+            seconds=seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Books:
+    """How rounds are kept account of; a run and a retry do it differently.
+
+    Attributes:
+        look: Says which parts stand there and which units are committed.
+        merge: Makes a part of its committed units and removes these.
+        note: What an attempt says beside its numbers.
+    """
+
+    look: Callable[[Store], ledger.Output] = ledger.look
+    merge: Callable[[Store, Part, pa.Schema], None] = merge_part
+    note: Mapping[str, Any] = field(default_factory=dict)
+
+
+RUN = Books()
+
+
+class Rounds:
+    """The rounds of one start: each streams what is missing; they end when nothing is, or when one brings nothing."""
+
+    def __init__(
+        self,
+        parts: list[Part],
+        work: Work,
+        placement: Placement,
+        progress: Callable[[Progress], None] | None,
+        books: Books = RUN,
+        again: Callable[[], Placement] | None = None,
+    ) -> None:
+        """Look at nothing yet.
+
+        Args:
+            parts: The plan.
+            work: What the actors must know.
+            placement: How many actors there are, and the share of each.
+            progress: Called in this process at the start and after each unit.
+            books: How account is kept.
+            again: Places the actors anew when nodes are lost; without it the run ends there.
+        """
+        self._parts = parts
+        self._again = again
+        self._books = books
+        self._work = work
+        self._placement = placement
+        self._tell = progress or (lambda _: None)
+        self._units = {unit.name: unit for part in parts for unit in part.units}
+        self._rows = {name: unit.num_rows for name, unit in self._units.items()}
+        self._started = time.monotonic()
+        self._reached = Progress(sum(self._rows.values()), 0)
+        self._short_rounds = 0
+
+    def run(self) -> Progress:
+        """Work until every part stands in the output; return how far this start came.
+
+        Raises:
+            RunError: A round committed nothing, or one after the other ended early.
+        """
+        outcome, began = "failed", time.time()
+        try:
+            merged = self._look()
+            self._tell(self._reached)
+            with watched(self._stores()):
+                while merged.missing_units:
+                    self._round(merged)
+                    merged = self._look()
+            outcome = "done"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
+        except RunReplaced:
+            outcome = "replaced"  # nobody will look for this one's numbers there
+            raise
+        finally:
+            if outcome != "replaced":
+                self._write_attempt(outcome, began)
+        return self._reached
+
+    def _look(self) -> Parts:
+        """Compare plan and output; merge what is ready to be merged, and clear away what parts hold already."""
+        store = self._work.store
+        output = self._books.look(store)
+        standing = [part for part in self._parts if part.number in output.parts]
+        leftover = [unit.name for part in standing for unit in part.units if unit.name in output.units]
+        store.delete([unit_path(name, self._work.units) for name in leftover])
+        open_parts = [part for part in self._parts if part.number not in output.parts]
+        committed = output.units - set(leftover)
+        schema = part_schema(self._work.schema, self._work.job)
+        parts = Parts(store, open_parts, sorted(committed), schema, self._books.merge)
+        done = self._reached.rows - sum(self._rows[name] for name in parts.missing_units)
+        self._reached = replace(self._reached, done=done)
+        return parts
+
+    def _round(self, parts: Parts) -> None:
+        names = parts.missing_units
+        missing = [unit for name, unit in self._units.items() if name in names]
+        before, began = self._reached.answered, time.monotonic()
+        log.info("%d units with %d rows to do", len(missing), sum(self._rows[unit.name] for unit in missing))
+        failure: Exception | None = None
+        try:
+            with heard_signals() as check, parts, closing(stream(missing, self._work, self._placement)) as committed:
+                for numbers in committed:
+                    parts.add(numbers["unit"])
+                    self._reached = self._reached.after(numbers, time.monotonic() - self._started)
+                    self._tell(self._reached)
+                    check()
+        except NodesLost as lost:
+            self._place_again(lost)
+            return
+        except RunReplaced:
+            raise
+        except Exception as error:  # Ray passes on anything that a step raised
+            failure = error
+        why = _why(failure, len(missing))
+        self._short_rounds = self._short_rounds + 1 if time.monotonic() - began < SHORT_ROUND_S else 0
+        # A store that is gone would be asked just as patiently in the next round.
+        is_gone = isinstance(failure, Unreachable) or Unreachable.__name__ in why
+        if self._reached.answered == before or is_gone or self._short_rounds == MOST_SHORT_ROUNDS:
+            raise RunError(why) from failure
+        if failure is not None:
+            log.warning("a round ended early and is followed by another: %s", why)
+
+    def _place_again(self, lost: NodesLost) -> None:
+        if self._again is None:
+            raise RunError(str(lost)) from lost
+        log.warning("%s; the run goes on with what is left", lost)
+        try:
+            self._placement = self._again()
+        except PlacementError as error:
+            raise RunError(f"{lost}: {error}; what is committed stays") from error
+
+    def _write_attempt(self, outcome: str, began: float) -> None:
+        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{uuid.uuid4().hex[:8]}"
+        numbers = {
+            "outcome": outcome,
+            **self._books.note,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            **asdict(replace(self._reached, seconds=time.monotonic() - self._started)),
+            "host": platform.node(),
+            "placement": asdict(self._placement),
+            "versions": ledger.versions(),
+        }
+        if outcome == "done":
+            ledger.write_attempt(self._work.store, name, numbers)
+            return
+        try:  # what ended the run must be heard, and soon; it may well be this store
+            ledger.write_attempt(self._work.store.while_looking(), name, numbers)
+        except StorageError as error:
+            log.warning("this start is not written down: %s", error)
+
+    def _stores(self) -> list[Store]:
+        sources = settings_by_source(self._work.job, self._work.read)
+        roots = {unit.root: sources[unit.source].storage for unit in self._units.values()}
+        return [self._work.store, *(Store(root, roots[root]) for root in sorted(roots))]
+
+
+# One line of a traceback that names an exception which is not Ray's wrapping around another.
+_RAISED = re.compile(r"^(?!ray\.)[\w.]*(?:Error|Exception|Died|Unreachable|NotFound)\w*: .+$", re.MULTILINE)
+
+
+def _why(failure: Exception | None, missing: int) -> str:
+    """Say in one line what ended a round; Ray hands on what a step raised only as the text of its traceback."""
+    if failure is None:
+        return f"{missing} units came back without being committed"
+    raised = _RAISED.findall(str(failure))
+    lines = str(failure).strip().splitlines()
+    return f"{missing} units are missing: {raised[-1] if raised else lines[-1] if lines else type(failure).__name__}"

@@ -1,0 +1,151 @@
+"""Send units through read, preprocess, generate and write as one streaming execution of Ray Data.
+
+One unit is one block from end to end: nothing splits, merges or reorders it, so what is read together is committed
+together. What each actor is, pipeline/execution/actors.py knows; here they are put in a row.
+"""
+
+import logging
+import math
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from pipeline.execution.actors import (
+    StepActor,
+    Work,
+    begin_round,
+    commit_block,
+    load_check,
+    load_preprocess,
+    read_block,
+)
+from pipeline.execution.cluster.placement import READ_CPUS, WRITE_CPUS, Placement
+from pipeline.input.units import Unit, unit_to_message
+
+log = logging.getLogger(__name__)
+
+# An actor is started again, and what it had in hand given to it again, as often as it dies: the crash ledger sees to
+# it that this comes to an end. Tasks that read are begun again as often, too.
+FOR_EVER = {"max_restarts": -1, "max_task_retries": -1}
+# While a preprocess actor works on one unit the next one waits there.
+WAITING_AT_AN_ACTOR = 2
+READ_AHEAD = 4
+# What moves nothing for so long stands still for good; loading a large model over a slow line takes its time, too.
+NO_PROGRESS_S = 6 * 3600
+
+
+def units_in_flight(slots: int, unit_rows: int) -> int:
+    """Say how many units an engine works on at once: twice its slots in rows, so that none ever stands empty."""
+    return max(2, math.ceil(2 * slots / unit_rows))
+
+
+def units_on_their_way(placement: Placement, slots: int, unit_rows: int, check_slots: int = 0) -> int:
+    """Say how many units are between being read and being committed when all pools have grown (see admission.py).
+
+    Args:
+        placement: How many actors there are.
+        slots: Of each engine that answers.
+        unit_rows: Of the largest unit.
+        check_slots: Of each engine that checks.
+    """
+    answering = placement.generate_most * (units_in_flight(slots, unit_rows) + 1)
+    checking = placement.check_most * (units_in_flight(check_slots, unit_rows) + 1)
+    return answering + checking + placement.preprocess_most * WAITING_AT_AN_ACTOR + READ_AHEAD
+
+
+def stream(units: Sequence[Unit], work: Work, placement: Placement) -> Generator[dict[str, Any], None, None]:
+    """Run units through all steps; yield the numbers of each as soon as it is committed, in any order."""
+    from ray.data import DataContext
+
+    if work.crashes:
+        begin_round(work.crashes)
+    with DataContext.current(_context()):
+        committed = _plan(units, work, placement)
+        for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from batch.to_pylist()
+
+
+def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    messages = [{"unit": unit_to_message(unit)} for unit in units]
+    source: Any = ray.data.from_items(messages, override_num_blocks=len(messages))
+    reading = {"settings": work.read, "job": work.job, "crashes": work.crashes}
+    rows = source.map_batches_internal(read_block, fn_kwargs=reading, num_cpus=READ_CPUS, max_retries=-1, **whole)
+    # Not the public method: that one insists on a number for batch_size where GPUs are asked for, and would cut or
+    # join units by it; and it has no word for how often an actor may die before the run hears of it.
+    inputs = rows.map_batches_internal(
+        StepActor,
+        fn_constructor_kwargs={
+            "load": load_preprocess,
+            "work": work,
+            "stage": "preprocess",
+            "cpus": placement.preprocess_cpus,
+        },
+        compute=ActorPoolStrategy(
+            min_size=placement.preprocess_actors,
+            max_size=placement.preprocess_most,
+            max_tasks_in_flight_per_actor=WAITING_AT_AN_ACTOR,
+        ),
+        num_cpus=placement.preprocess_cpus,
+        **whole,
+        **FOR_EVER,
+    )
+    answers = inputs.map_batches_internal(
+        StepActor,
+        fn_constructor_kwargs={"load": work.load, "work": work, "stage": "generate", "cpus": placement.generate_cpus},
+        compute=_pool(placement.generate_actors, placement.generate_most, work.generate.slots, work.unit_rows),
+        num_cpus=placement.generate_cpus,
+        num_gpus=placement.generate_gpus,
+        **whole,
+        **FOR_EVER,
+    )
+    if work.job.check is not None:
+        answers = answers.map_batches_internal(
+            StepActor,
+            fn_constructor_kwargs={"load": load_check, "work": work, "stage": "check", "cpus": placement.check_cpus},
+            compute=_pool(
+                placement.check_actors, placement.check_most, work.job.check.settings.generate.slots, work.unit_rows
+            ),
+            num_cpus=placement.check_cpus,
+            num_gpus=placement.check_gpus,
+            **whole,
+            **FOR_EVER,
+        )
+    return answers.map_batches(
+        commit_block, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole
+    )
+
+
+def _pool(least: int, most: int, slots: int, unit_rows: int) -> Any:
+    """Return a pool of actors with an engine each, of which each works on several units at once."""
+    from ray.data import ActorPoolStrategy
+
+    flight = units_in_flight(slots, unit_rows)
+    return ActorPoolStrategy(
+        min_size=least, max_size=most, max_concurrent_calls_per_actor=flight, max_tasks_in_flight_per_actor=flight + 1
+    )
+
+
+def _context() -> Any:
+    """Return Ray Data's context so set that a unit stays one block, and few are on their way; its reports stay away."""
+    from ray.data import DataContext
+
+    from pipeline.execution.admission import limit_units
+    from pipeline.execution.cluster.lost_nodes import watch_nodes
+
+    if not log.isEnabledFor(logging.DEBUG):
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised to us as well
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = None
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    # A pool grows when all its actors have what they can work on at once: its bound of units keeps it from Ray's own
+    # mark of 1.75 times that. And half of all CPUs, set aside in equal parts, would leave nothing to grow with.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    context.op_resource_reservation_ratio = 0.1
+    limit_units(context, READ_AHEAD)
+    watch_nodes(context)
+    return context

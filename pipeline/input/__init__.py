@@ -1,0 +1,1 @@
+"""Which rows there are, and reading them: shards, units, formats, images that rows name."""

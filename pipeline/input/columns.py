@@ -1,0 +1,179 @@
+"""Say which columns reading gives: ours first, then the input's others under names that do not clash with ours.
+
+It knows names and types, not values.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+from pipeline.input.formats.fields import kept_type, raw_type
+from pipeline.input.formats.parquet import image_type_fault
+from pipeline.input.formats.rows import IMAGE_EXTENSIONS, ReadError
+from pipeline.input.formats.samples import is_image, wanted_image
+from pipeline.input.shards import FILE_FORMATS, Format
+
+Word = Literal["key", "image", "text", "question", "answers", "video", "subtitles"]
+# A column's name, or those of several that hold images.
+Names = str | tuple[str, ...]
+ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
+OUR_COLUMNS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("images", pa.list_(pa.large_binary())),
+    ]
+)
+# An input column of such a name is kept as `input_<name>`.
+TAKEN = (*OUR_COLUMNS.names, "image", "error")
+# What a video's row has beside its frames: seconds, and for each frame when it is shown.
+OF_VIDEOS: Mapping[str, pa.DataType] = {"duration": pa.float64(), "frame_times": pa.list_(pa.float64())}
+# The text of a row's subtitles.
+OF_SUBTITLES: Mapping[str, pa.DataType] = {"subtitles": pa.string()}
+# Words for what becomes columns of ours; the others are names for the input's.
+OF_OURS: tuple[Word, ...] = ("key", "image", "video", "subtitles")
+# Columns that begin so are ours between two steps (pipeline/rows.py).
+BETWEEN_STEPS = ("input.", "job.")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a source's settings say of its columns.
+
+    Attributes:
+        columns: Our word: the input's column, or for images several.
+        format: How the shards are read.
+        is_raw: Whether other columns keep their own names and types (see `pipeline.input.sources.Source`).
+        join: Where images are looked up by an id: in another table, whose ids are data like any other, or in the shard
+            itself, where the same column holds them.
+    """
+
+    columns: Mapping[Word, Names] = field(default_factory=dict)
+    format: Format = "parquet"
+    is_raw: bool = False
+    join: Literal["", "table", "shard"] = ""
+
+    @property
+    def key(self) -> str:
+        """The column with the rows' keys."""
+        return str(self.columns.get("key", "key"))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The columns with a row's images, in their order; none where these are the frames of a video."""
+        names = self.columns.get("image", "image")
+        return () if self.video else (names,) if isinstance(names, str) else names
+
+    @property
+    def wanted_image(self) -> str | None:
+        """What images are called in a tar, where that was said."""
+        return wanted_image(str(self.columns["image"])) if "image" in self.columns else None
+
+    @property
+    def video(self) -> str | None:
+        """The column that names a row's video."""
+        return self._named("video")
+
+    @property
+    def subtitles(self) -> str | None:
+        """The column that names a row's subtitles."""
+        return self._named("subtitles")
+
+    @property
+    def taken_out(self) -> tuple[str, ...]:
+        """The columns of which nothing stays but what becomes a key or an image."""
+        return (self.key, *(self.images if self.join != "table" else ()))
+
+    @property
+    def added(self) -> dict[str, pa.DataType]:
+        """Columns that files bring which a row names."""
+        return {**(OF_VIDEOS if self.video else {}), **(OF_SUBTITLES if self.subtitles else {})}
+
+    @property
+    def named(self) -> dict[Word, tuple[str, ...]]:
+        """What is said of columns that must be there: of a raw source only what becomes columns of ours."""
+        said = {word: names for word, names in self.columns.items() if word in OF_OURS or not self.is_raw}
+        return {word: (names,) if isinstance(names, str) else names for word, names in said.items()}
+
+    def output_name(self, column: str) -> str | None:
+        """Return what an input column is called in our tables; None for those that are taken out."""
+        if self.format != "webdataset" and column in self.taken_out:
+            return None
+        words = self.named
+        for word, names in words.items():
+            if column in names and word not in OF_OURS:
+                return word
+        is_taken = column in TAKEN or column in self.added or column in words.keys() - {"video"}
+        return f"input_{column}" if is_taken or column.startswith(BETWEEN_STEPS) else column
+
+    def _named(self, word: Word) -> str | None:
+        name = self.columns.get(word)
+        return None if name is None else str(name)
+
+
+def input_schema(
+    fields: Mapping[str, pa.DataType], layout: Layout, where: str, extensions: frozenset[str] = frozenset()
+) -> pa.Schema:
+    """Return the columns of every table of a source.
+
+    Raises:
+        ReadError: A column that was named does not exist, or one of ours cannot be made from what is there.
+    """
+    _check_named(fields, layout, where, extensions)
+    for image in layout.images if layout.format == "parquet" and not layout.join else ():
+        if fault := image_type_fault(fields[image]) if image in fields else None:
+            raise ReadError(f"{where}: image column {image!r} holds {fields[image]}, expected {fault}")
+    kept = [(layout.output_name(name), kind) for name, kind in fields.items()]
+    others = [
+        pa.field(name, raw_type(kind) if layout.is_raw else kept_type(name, kind, where))
+        for name, kind in kept
+        if name is not None
+    ]
+    others += [pa.field(name, kind) for name, kind in layout.added.items()]
+    names = [field.name for field in others]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ReadError(f"{where}: several input columns would be called {', '.join(twice)}")
+    return pa.schema([*OUR_COLUMNS, *others, pa.field("error", ERROR)])
+
+
+def _check_named(fields: Mapping[str, pa.DataType], layout: Layout, where: str, extensions: frozenset[str]) -> None:
+    for word, names in layout.named.items():
+        listed = " and ".join(map(repr, names))
+        if layout.format in FILE_FORMATS:
+            raise ReadError(
+                f"{where}: read.columns.{word} names {listed}, but a folder of {layout.format} has no columns"
+            )
+        if layout.format == "webdataset" and word in OF_OURS:
+            _check_extension(word, names, where, extensions)
+        elif missing := [name for name in names if name not in fields]:
+            there = ", ".join(fields) or "none"
+            if layout.is_raw:  # nobody has named it but the job, by its data set's own name
+                raise ReadError(
+                    f"{where}: found no column {missing[0]!r} for the {word}, but the columns are: {there}; `columns` "
+                    "of the data set's entry can say what it is called there"
+                )
+            raise ReadError(f"{where}: read.columns.{word} names {missing[0]!r}, but the columns are: {there}")
+    if layout.join and layout.format in (*FILE_FORMATS, "webdataset", "text"):
+        raise ReadError(f"{where}: read.join looks up ids that stand in a column, but {layout.format} has none")
+    if layout.join and not any(image in fields for image in layout.images):
+        there = ", ".join(fields) or "none"
+        raise ReadError(
+            f"{where}: read.join looks up the ids in column {layout.images[0]!r}, but the columns are: {there}"
+        )
+
+
+def _check_extension(word: Word, names: tuple[str, ...], where: str, extensions: frozenset[str]) -> None:
+    """Check what is said of a tar, where images are known by their extension and keys by their names."""
+    listed = " and ".join(map(repr, names))
+    if word == "key":
+        raise ReadError(f"{where}: read.columns.key names {listed}, but a tar's keys are its members' base names")
+    if word != "image" or len(names) > 1:
+        raise ReadError(f"{where}: read.columns.{word} names {listed}, expected of a tar at most the images' extension")
+    if not any(is_image(extension, wanted_image(names[0])) for extension in extensions):
+        images = [extension for extension in extensions if extension.split(".")[-1] in IMAGE_EXTENSIONS]
+        found = ", ".join(sorted(images)) or "no image members"
+        raise ReadError(f"{where}: read.columns.image names extension {listed}; found {found}")

@@ -1,0 +1,243 @@
+"""Fetch a unit's images: bytes that stand in the row already, as they are or as base64, or files named by path or uri.
+
+It knows rows and stores; what is in the files it does not look at.
+"""
+
+import base64
+import platform
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from pipeline.input.formats.inline import LONGEST_NAME, NotBase64, inlined, listed
+from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawRow, RowError
+from pipeline.storage import web
+from pipeline.storage.faults import is_of_bucket, is_of_process
+from pipeline.storage.file_systems import scheme_of
+from pipeline.storage.redaction import redacted
+from pipeline.storage.store import NotFound, StorageError, Store, Unreachable
+
+# Files asked for at once: a GET takes about ten milliseconds, most of them waiting.
+NUM_FETCHERS = 16
+# Where a row may name a file, beside the web and the store that its shard lies in. fsspec knows many more kinds of
+# address, some of which read this machine's disks or log in elsewhere: not for a dataset to choose.
+STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
+
+# What a file looks like that lay on a disk which is not mounted, or in a folder that is gone.
+LOST = (NotFound.__name__, StorageError.__name__)
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://")
+
+
+def fetch_images(rows: Sequence[RawRow], folder: Store) -> list[list[bytes]]:
+    """Return every row's images; relative paths start at `folder`. A row whose image is missing gets a fault.
+
+    Raises:
+        StorageError: Every row would fare so on this machine, for the time being: see `misfortune`.
+    """
+    with ThreadPoolExecutor(NUM_FETCHERS) as pool:
+        found = list(pool.map(lambda row: _images(row, folder), rows))
+    refuse_empty((row.fault for row in rows), folder)
+    return found
+
+
+def _images(row: RawRow, folder: Store) -> list[bytes]:
+    if row.fault:
+        return []
+    try:
+        return _fetched(row.image, folder)
+    except RowError as error:
+        row.fault = error.fault
+        return []
+
+
+def _fetched(image: Any, folder: Store) -> list[bytes]:
+    found: list[bytes] = []
+    left = LIMIT_BYTES  # for what has to be fetched; what stands in the row is in memory already
+    for source in _sources(image):
+        found.append(_bytes(source, folder))
+        left -= len(found[-1]) if isinstance(source, str) else 0
+        if left < 0:
+            raise RowError(
+                "TooLarge", f"the row's images have together more than the {LIMIT_BYTES} bytes that are read"
+            )
+    return found
+
+
+def _sources(image: Any) -> Iterator[bytes | str]:
+    """Yield bytes and paths, passing over what is null or empty.
+
+    Raises:
+        RowError: The value is nothing that can be an image.
+    """
+    if isinstance(image, str):
+        yield from _in_text(image)
+    elif isinstance(image, list):
+        for item in image:
+            yield from _sources(item)
+    elif isinstance(image, dict):
+        source = image.get("bytes") or image.get("path")
+        if not (source is None or isinstance(source, bytes | str)):
+            raise RowError("WrongType", f"the image holds {type(source).__name__}, expected bytes or a path")
+        yield from _sources(source)
+    elif isinstance(image, bytes):
+        if image:
+            yield image
+    elif image is not None:
+        raise RowError("WrongType", f"the image holds {type(image).__name__}, expected bytes or a path")
+
+
+def _in_text(text: str) -> Iterator[bytes | str]:
+    """Yield what a text holds: images in base64, paths or addresses."""
+    for item in listed(text) or ([text] if text else []):
+        try:
+            image = inlined(item)
+        except NotBase64 as error:
+            raise RowError("NotBase64", str(error)) from error
+        if image is None and len(item) > LONGEST_NAME and not item.startswith("data:"):
+            begins = f"found {len(item)} characters that begin {item[:32]!r}"
+            raise RowError("WrongAddress", f"{begins}, expected an image in base64, a path or an address")
+        yield item if image is None else image
+
+
+def _bytes(source: bytes | str, folder: Store) -> bytes:
+    if isinstance(source, bytes):
+        data, name = source, "the image"
+    else:
+        data, name = _file(source, folder), redacted(source[:200])
+    if len(data) > LIMIT_BYTES:
+        raise RowError("TooLarge", f"{name} has more than the {LIMIT_BYTES} bytes that are read")
+    return data
+
+
+def _file(address: str, folder: Store) -> bytes:
+    """Return what an address of a row names.
+
+    What lies in a store is the run's business: if the store does not answer, no row is to blame. A stranger's host on
+    the web is the row's.
+
+    Raises:
+        RowError: The row cannot have it.
+        StorageError: No row could, here and now: see `misfortune`.
+    """
+    if address.startswith("data:"):
+        return _inline(address)
+    scheme = _SCHEME.match(address)
+    store = folder
+    try:
+        if (scheme[1].lower() if scheme else scheme_of(folder.uri)) not in web.SCHEMES:
+            store, path = place(address, folder)
+            return store.read(path, 0, LIMIT_BYTES + 1)
+        url = address if scheme else f"{folder.uri}/{address}"
+        own_host = web.host_of(folder.uri)
+        if own_host and own_host == web.host_of(url):
+            return web.get(url, LIMIT_BYTES, folder.settings.patience_s)
+    except Unreachable:
+        raise
+    except StorageError as error:
+        if unlucky := misfortune(error, store, folder):
+            raise unlucky from error
+        raise _row_error(error) from error
+    try:
+        return web.get_from_stranger(url, LIMIT_BYTES)
+    except StorageError as error:
+        raise _row_error(error) from error
+
+
+def place(address: str, folder: Store) -> tuple[Store, str]:
+    """Return the store in which a file lies and its path there.
+
+    Raises:
+        RowError: A dataset of this kind may not name it.
+    """
+    scheme = _SCHEME.match(address)
+    if scheme and scheme[1].lower() == "file":
+        address, scheme = address[len(scheme[0]) :], None
+    if not scheme and address.startswith("/") and not folder.is_local:
+        raise RowError("Refused", f"a dataset in {scheme_of(folder.uri)}:// names {address!r}, a file of the machine")
+    if not scheme and folder.is_local:
+        parent, name = posixpath.split(posixpath.normpath(posixpath.join(folder.uri, address)))
+        return replace(folder, uri=parent), name
+    if not scheme:
+        return _below_bucket(folder, address)
+    bucket, _, path = address[len(scheme[0]) :].partition("/")
+    root = f"{scheme[0].lower()}{bucket}"
+    if scheme[1].lower() not in STORES and not f"{folder.uri}/".startswith(f"{root}/"):
+        known = ", ".join((*web.SCHEMES, *STORES))
+        raise RowError("Refused", f"found an image at {scheme[0]}, expected one of {known}, or the shard's own store")
+    return replace(folder, uri=root), path
+
+
+def _below_bucket(folder: Store, path: str) -> tuple[Store, str]:
+    """Resolve a relative path; other buckets have to be named in full."""
+    scheme, _, place = folder.uri.partition("://")
+    bucket = place.partition("/")[0]
+    whole = posixpath.normpath(posixpath.join(place, path))
+    if not whole.startswith(f"{bucket}/"):
+        raise RowError("Refused", f"{path!r} leads out of {scheme}://{bucket}")
+    return replace(folder, uri=f"{scheme}://{bucket}"), whole.removeprefix(f"{bucket}/")
+
+
+def misfortune(error: StorageError, store: Store, folder: Store) -> StorageError | None:
+    """Return what to raise where every row would fare so; None where the row is to blame.
+
+    Every row would where the store does not answer, where this machine has no or wrong credentials or a wrong clock,
+    and where the shard's own bucket is missing or elsewhere. Another bucket, that only some rows name, is their own
+    affair.
+
+    Args:
+        error: What happened.
+        store: Where the row's file lies.
+        folder: Where its shard lies.
+    """
+    if isinstance(error, Unreachable):
+        return error
+    is_own = store.bucket == folder.bucket and scheme_of(store.uri) not in web.SCHEMES
+    if is_of_process(error) or (is_own and is_of_bucket(error)):
+        return StorageError(f"{error}; it was asked for from {platform.node()}")
+    return None
+
+
+def refuse_empty(faults: Iterable[Fault | None], folder: Store) -> None:
+    """Blame no row where files are missing because none are left: its folder had files when the run was planned.
+
+    Raises:
+        StorageError: The shard's folder is gone or empty, as is one in whose place a disk is to be mounted.
+    """
+    missing = next((fault for fault in faults if fault and fault.type in LOST), None)
+    if missing is None:
+        return
+    try:
+        is_empty = not folder.holds_anything()
+    except Unreachable:
+        raise
+    except StorageError:  # who may read need not be allowed to list
+        return
+    if is_empty:
+        where = f"{platform.node()} finds nothing at all in {folder.name('')}"
+        raise StorageError(f"{missing.message}; {where}; is it gone, or a disk not mounted?")
+
+
+def _inline(address: str) -> bytes:
+    """Return the bytes that a `data:` address holds itself."""
+    head, mark, body = address.partition(",")
+    if not (mark and head.endswith(";base64")):
+        raise RowError("WrongAddress", f"found {head[:80]!r}, expected data:image/...;base64,...")
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise RowError("WrongAddress", f"found {head[:80]!r} with what is not base64: {error}") from error
+
+
+def _row_error(error: StorageError) -> RowError:
+    fault = fault_of(error)
+    return RowError(fault.type, fault.message)
+
+
+def fault_of(error: StorageError) -> Fault:
+    """Return a store's error as what is wrong with a row."""
+    named = isinstance(error, NotFound | Unreachable | web.TooLarge | web.WrongAddress)
+    return Fault(type(error).__name__ if named else "StorageError", str(error))

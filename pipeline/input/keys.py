@@ -1,0 +1,90 @@
+"""Look for keys that stand for two rows before a run starts whose scores would be wrong with them.
+
+Only names are read: a tar's headers, a Parquet file's key column, the lines of a manifest. No image is opened.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pipeline.input.formats import manifest, parquet, samples
+from pipeline.input.formats.packed import Unpacked
+from pipeline.input.units import ReadSettings, Unit, layout_of
+from pipeline.storage.store import Store
+
+EXAMPLES = 3
+# Looked at by name; that all of them only share their hash and none of the others does better is out of the question.
+CANDIDATES = 1000
+
+
+def duplicate_keys(units: Sequence[Unit], read: ReadSettings) -> list[str]:
+    """Return some keys that more than one row has; none means that all keys differ.
+
+    Of every key 8 bytes are held, not its text, so ten million rows take about 200 MB. The input's names are read a
+    second time only where two rows seem to share one.
+    """
+    hashes = [_hashes(_keys(unit, read)) for unit in _stretches(units)]
+    suspects = _repeated(np.concatenate(hashes)) if hashes else frozenset()
+    if not suspects:
+        return []
+    seen: set[str] = set()
+    twice: list[str] = []
+    for key in itertools.chain.from_iterable(_keys(unit, read) for unit in _stretches(units)):
+        if hash(key) not in suspects or key in twice:
+            continue
+        if key in seen:
+            twice.append(key)
+        if len(twice) == EXAMPLES:
+            break
+        seen.add(key)
+    return twice
+
+
+def _hashes(keys: Iterator[str]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    return np.fromiter(map(hash, keys), np.int64)
+
+
+def _repeated(hashes: "np.ndarray[Any, np.dtype[np.int64]]") -> frozenset[int]:
+    hashes.sort()
+    return frozenset(np.unique(hashes[1:][hashes[1:] == hashes[:-1]])[:CANDIDATES].tolist())
+
+
+def _stretches(units: Sequence[Unit]) -> Iterator[Unit]:
+    """Join the units of a shard, where each would open it anew and read more of it than its own rows."""
+    for (_, format), group in itertools.groupby(units, key=lambda unit: (unit.shard, unit.format)):
+        together = list(group)
+        if format in ("parquet", "webdataset"):
+            together = [replace(together[0], stop=together[-1].stop, end_byte=together[-1].end_byte)]
+        yield from together
+
+
+def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
+    """Give the keys of a unit's rows; rows that will be named by their place, which is unique, are passed over."""
+    store = Store(unit.root, read.storage)
+    column = layout_of(read, unit.format, is_raw=unit.is_raw).key
+    if unit.format == "webdataset":
+        names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
+    elif unit.format == "parquet":
+        names = store.use(unit.shard, lambda file: list(parquet.keys(file, column, unit.start, unit.stop)))
+    elif unit.format == "images" or unit.format == "video":
+        names = []
+    else:
+        rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
+        names = [row.values.get(column) for row in rows[: unit.num_rows]]
+    yield from (str(name) for name in names if type(name) in (int, str) and name != "")
+
+
+def _tar_keys(file: BinaryIO, unit: Unit) -> list[Any]:
+    read_at = Unpacked(file).read_at if unit.is_packed else _seeking(file)
+    return list[Any](samples.keys(read_at, unit.first_byte, unit.end_byte)[: unit.num_rows])
+
+
+def _seeking(file: BinaryIO) -> Callable[[int, int], bytes]:
+    def read_at(position: int, count: int) -> bytes:
+        file.seek(position)
+        return file.read(count)
+
+    return read_at

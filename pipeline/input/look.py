@@ -1,0 +1,147 @@
+"""Look through the shards once, when a run is planned: where their rows lie, what they hold and what is odd about them.
+
+It opens every shard and reads headers, footers or lines; which rows become which unit it does not know.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline.input.columns import Layout
+from pipeline.input.formats import manifest, parquet, samples
+from pipeline.input.formats.fields import wider
+from pipeline.input.formats.rows import Index, ReadError
+from pipeline.input.shards import Format, Shards
+from pipeline.storage.store import Entry
+
+# Shards looked through at once; each holds one open file and its read-ahead buffer.
+NUM_READERS = 8
+# Told apart in the warnings about what is passed over.
+MOST_KINDS = 20
+# So many units of a gzip tar, or so few bytes to be unpacked for all of them, are not worth a word.
+MOST_UNPACKED, UNPACKED_BYTES = 8, 2**30
+
+Looked = Sequence[tuple[Entry, Index]]
+
+
+def look_through(shards: Shards, unit_rows: int, limit: int | None) -> Looked:
+    """Look through the shards in order; with a limit, only until so many rows are found.
+
+    Raises:
+        ReadError: A shard is not what its format says.
+        StorageError: The store refuses or does not answer.
+    """
+    look = functools.partial(_look, shards, unit_rows)
+    # The first shard may be enough.
+    waves = [shards.entries] if limit is None else [shards.entries[:1], shards.entries[1:]]
+    looked: list[tuple[Entry, Index]] = []
+    num_rows = 0
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        for wave in waves:
+            for entry, index in zip(wave, pool.map(look, wave), strict=True):
+                looked.append((entry, index))
+                num_rows += index.num_rows
+                if limit is not None and num_rows >= limit:
+                    return looked  # what is not begun yet is called off
+    return looked
+
+
+def merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataType], frozenset[str]]:
+    """Merge what the shards hold; Parquet says its types itself, so there the first shard that has a column decides."""
+    fields: dict[str, pa.DataType] = {}
+    extensions: frozenset[str] = frozenset()
+    for index in indexes:
+        extensions |= index.extensions.keys()
+        for name, kind in index.fields.items():
+            is_settled = format == "parquet" and not pa.types.is_null(fields.get(name, pa.null()))
+            fields[name] = fields[name] if is_settled else wider(fields.get(name, pa.null()), kind)
+    return fields, extensions
+
+
+def warnings_of(shards: Shards, looked: Looked, layout: Layout) -> list[str]:
+    """Tell what is odd about shards whose rows can be read all the same.
+
+    Raises:
+        ReadError: A table lacks a column that was named.
+    """
+    warnings = [f"{shards.store.name(entry.path)}: {text}" for entry, index in looked for text in index.warnings]
+    warnings += _passed_over(looked, layout.wanted_image)
+    return warnings + _columns_missing(shards, looked, layout) + _unpacked_often(looked)
+
+
+def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
+    def look(file: BinaryIO) -> Index:
+        match shards.format:
+            case "webdataset":
+                return samples.index(file, entry.size, unit_rows)
+            case "parquet":
+                return parquet.index(file, unit_rows)
+            case "jsonl":
+                return manifest.index_jsonl(file, entry.size, unit_rows)
+            case "csv" | "tsv":
+                return manifest.index_csv(file, entry.size, unit_rows, manifest.DELIMITERS[shards.format])
+            case "text":
+                return manifest.index_text(file, entry.size, unit_rows)
+            case "images" | "video":
+                raise AssertionError("files that are rows are planned from their listing")
+
+    try:
+        return shards.store.use(entry.path, look)
+    except ReadError as error:
+        raise ReadError(f"cannot read {shards.store.name(entry.path)} as {shards.format}: {error}") from error
+
+
+def _passed_over(looked: Looked, image: str | None) -> list[str]:
+    """Sum up over all shards what becomes no column and no image of a row, kind by kind."""
+    counts: Counter[str] = Counter()
+    num_shards: Counter[str] = Counter()
+    for _, index in looked:
+        extensions = {name: count for name, count in index.extensions.items() if not _is_read(name, image)}
+        found = Counter({f"members with extension {name!r}": count for name, count in extensions.items()})
+        found.update(index.passed_over)
+        counts.update(found)
+        num_shards.update(found.keys())
+    shown = counts.most_common(MOST_KINDS)
+    rest = len(counts) - len(shown)
+    warnings = [f"passed over {count} {kind} in {num_shards[kind]} of {len(looked)} shards" for kind, count in shown]
+    return warnings + ([f"passed over members of {rest} more kinds"] if rest else [])
+
+
+def _unpacked_often(looked: Looked) -> list[str]:
+    """Tell of gzip tars of many units: each unit unpacks its shard from the start up to its own end."""
+    often = [(entry, index) for entry, index in looked if index.is_packed and len(index.slices) > MOST_UNPACKED]
+    content = sum(piece.end_byte for _, index in often for piece in index.slices)
+    if content < UNPACKED_BYTES:
+        return []
+    entry, index = often[0]
+    return [
+        f"{len(often)} gzip tars have more than {MOST_UNPACKED} units (first {entry.path}: {len(index.slices)}), "
+        f"and each unit unpacks its tar from the start: {content / 10**9:.1f} GB in all; plain tars are read faster"
+    ]
+
+
+def _is_read(extension: str, image: str | None) -> bool:
+    return samples.is_field(extension) or samples.is_image(extension, image)
+
+
+def _columns_missing(shards: Shards, looked: Looked, layout: Layout) -> list[str]:
+    """Tell which tables lack columns that others have; lacking one that was named stops the run."""
+    if shards.format not in ("parquet", "csv", "tsv"):
+        return []
+    wanted = {name for names in layout.named.values() for name in names}
+    names = {name for _, index in looked if index.slices for name in index.fields}
+    warnings: list[str] = []
+    for entry, index in looked:
+        missing = names - set(index.fields)
+        named = missing & wanted
+        listed = ", ".join(map(repr, sorted(named or missing)))
+        text = f"{shards.store.name(entry.path)}: has no column {listed}, which other shards have"
+        if named and index.slices:
+            raise ReadError(text)
+        if missing and index.slices:
+            warnings.append(f"{text}; there it is null")
+    return warnings

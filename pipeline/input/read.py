@@ -1,0 +1,237 @@
+"""Read one unit: from a shard's bytes to a table of keys, compressed images and the input's other columns.
+
+First step of the way. A row that cannot be read becomes an error row of stage `fetch`; only a shard that cannot be
+read raises. It decodes no image (of a video, the frames that are taken) and knows neither models nor Ray.
+"""
+
+import logging
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.input.columns import ERROR, OUR_COLUMNS, Layout
+from pipeline.input.fetch import fetch_images
+from pipeline.input.formats import manifest, parquet, samples
+from pipeline.input.formats.fields import fit_column, fit_values
+from pipeline.input.formats.packed import Unpacked
+from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
+from pipeline.input.formats.tar import ReadAt
+from pipeline.input.joins import open_table, resolve
+from pipeline.input.shards import FILE_FORMATS, Shards, change
+from pipeline.input.units import ReadSettings, Unit, layout_of
+from pipeline.input.videos import read_subtitles, take_videos, video_block
+from pipeline.storage.store import Entry, StorageError, Store
+
+log = logging.getLogger(__name__)
+
+
+def plan_schema(units: Sequence[Unit], settings: ReadSettings) -> pa.Schema:
+    """Return the columns of every table that `read_unit` gives for these units.
+
+    Raises:
+        ReadError: There are no units.
+    """
+    if not units:
+        raise ReadError(f"found no rows at {settings.uri}")
+    return units[0].table_schema
+
+
+def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None, *, with_images: bool = True) -> pa.Table:
+    """Read a unit's rows, in order; bad rows have an `error` and no images.
+
+    Args:
+        unit: The rows.
+        settings: Those of the unit's source.
+        fault: What is wrong with all of the rows; then nothing is opened.
+        with_images: Whether images are read and fetched; a row whose image is bad is well without.
+
+    Raises:
+        ReadError: The shard is another than the one that was planned.
+        StorageError: The shard is gone, or the store refuses or does not answer.
+    """
+    if unit.only and unit.format in FILE_FORMATS:  # what is not wanted need not be opened
+        unit = replace(unit, paths=tuple(unit.paths[row] for row in unit.only), start=0, stop=len(unit.only), only=())
+    if unit.only:
+        whole = read_unit(replace(unit, only=()), settings, fault, with_images=with_images)
+        return whole.take(pa.array(unit.only, pa.int64()))
+    store, layout = Store(unit.root, settings.storage), layout_of(settings, unit.format, is_raw=unit.is_raw)
+    block = _faulty(unit, fault) if fault else _raw_block(unit, settings, layout, store, with_images=with_images)
+    if len(block.rows) != unit.num_rows:
+        found = f"found {len(block.rows)} rows, planned {unit.num_rows}"
+        raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
+    pictured = _pictured(block, unit, settings, layout) if with_images and not fault else Pictured()
+    keys = [_key(row, unit, place, settings) for place, row in enumerate(block.rows)]
+    others = _other_columns(block, unit, layout, pictured.columns)
+    images = pictured.images or [[]] * unit.num_rows
+    images = [[] if row.fault else found for row, found in zip(block.rows, images, strict=True)]
+    errors = [_error(row.fault) for row in block.rows]
+    ours = [pa.array(keys, pa.string()), *_places(unit), pa.array(images, OUR_COLUMNS.field("images").type)]
+    return pa.Table.from_arrays([*ours, *others, pa.array(errors, ERROR)], schema=unit.table_schema)
+
+
+def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
+    if unit.format == "images" or (unit.format == "video" and not with_images):
+        return RawBlock([RawRow(key=path, image=path) for path in unit.paths], {})
+    if unit.format == "video":
+        return video_block(unit.paths, store, settings.num_frames, settings.frame_size)
+    check_unchanged(unit, store, settings.on_changed)
+    if unit.format == "parquet":
+        return _parquet_block(unit, layout, store, with_images=with_images)
+    if unit.format == "webdataset":
+        image = layout.wanted_image
+        rows = samples.read(_reader(unit, store), unit.first_byte, unit.end_byte, image, with_images=with_images)
+    else:
+        rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
+        for row in rows:
+            _take_out(row, layout)
+    return RawBlock(rows[: unit.num_rows])  # a limit may end the run within the bytes of a unit
+
+
+def _take_out(row: RawRow, layout: Layout) -> None:
+    """Make what a row says of itself its key, its images and the files that it names."""
+    row.key = row.values.get(layout.key)
+    row.image = [row.values.get(name) for name in layout.images]
+    row.video = row.values.get(layout.video) if layout.video else None
+    row.subtitles = row.values.get(layout.subtitles) if layout.subtitles else None
+    for name in layout.taken_out:
+        row.values.pop(name, None)
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """The images of a unit's rows, and the columns that come from files that the rows name."""
+
+    images: Sequence[Sequence[bytes]] = ()
+    columns: Mapping[str, pa.ChunkedArray] = field(default_factory=dict)
+
+
+def _pictured(block: RawBlock, unit: Unit, settings: ReadSettings, layout: Layout) -> Pictured:
+    """Fetch what rows name: images by id, path or address, frames of their videos, and subtitles."""
+    own = Store(posixpath.dirname(f"{unit.root}/{unit.shard}") if unit.shard else unit.root, settings.storage)
+
+    def folder(uri: str | None) -> Store:
+        return Store(uri, settings.storage) if uri else own
+
+    columns: dict[str, pa.ChunkedArray] = {}
+    if settings.join:
+        shard = Shards(Store(unit.root, settings.storage), unit.format, [Entry(unit.shard, unit.size, unit.etag)])
+        planned = Entry("", unit.join_size, unit.join_etag)
+        resolve(block.rows, open_table(settings.join, shard, planned, settings.on_changed))
+    if layout.video:
+        videos = folder(settings.folders.video)
+        columns |= take_videos(block.rows, videos, settings.num_frames, settings.frame_size)
+    if layout.subtitles:
+        columns |= read_subtitles(block.rows, folder(settings.folders.subtitles))
+    return Pictured(fetch_images(block.rows, folder(settings.folders.image)), columns)
+
+
+def check_unchanged(unit: Unit, store: Store, on_changed: str) -> None:
+    """Refuse a shard that is another than the one that was planned, as far as its size and tag tell.
+
+    Raises:
+        ReadError: It is.
+        StorageError: It is gone, or the store refuses or does not answer.
+    """
+    if found := change(store.entry(unit.shard), unit.size, unit.etag, on_changed):
+        raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
+
+
+def _reader(unit: Unit, store: Store) -> ReadAt:
+    """Return a way to read at places of a tar: from one request, or, around a member too large, from many."""
+    first = unit.first_byte
+    if unit.end_byte - first > LIMIT_BYTES:
+        return lambda position, count: _bytes(unit, store, position, position + count)
+    data = _bytes(unit, store, first, unit.end_byte)
+    return lambda position, count: data[position - first : position - first + count]
+
+
+def _bytes(unit: Unit, store: Store, start: int, stop: int) -> bytes:
+    if not unit.is_packed:
+        return store.read(unit.shard, start, stop)
+    return store.use(unit.shard, lambda file: Unpacked(file).read_at(start, stop - start))
+
+
+def _parquet_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
+    left_out = () if with_images or layout.join == "table" else layout.images
+    try:
+        table = store.use(unit.shard, lambda file: parquet.read(file, unit.start, unit.stop, left_out))
+    except StorageError as error:
+        # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
+        if not parquet.is_damage(error.__cause__):
+            raise
+        return _faulty(unit, Fault("Unreadable", str(error)))
+    taken = [name for name in (layout.key, *layout.images, layout.video, layout.subtitles) if name is not None]
+    values = {name: table.column(name).to_pylist() for name in taken if name in table.column_names}
+    rows = [RawRow(values={name: each[place] for name, each in values.items()}) for place in range(table.num_rows)]
+    for row in rows:
+        _take_out(row, layout)
+    return RawBlock(rows, {name: table.column(name) for name in table.column_names if name not in layout.taken_out})
+
+
+def _faulty(unit: Unit, fault: Fault) -> RawBlock:
+    """Return a unit's rows of which nothing is known but where they stand."""
+    return RawBlock([RawRow(fault=fault) for _ in range(unit.num_rows)], {})
+
+
+def _key(row: RawRow, unit: Unit, place: int, settings: ReadSettings) -> str:
+    fallback = f"{unit.shard}#{unit.start + place}"
+    if row.key is None and "key" not in settings.columns:
+        return fallback
+    is_name = type(row.key) is int or (isinstance(row.key, str) and row.key != "")
+    if is_name and not any("\ud800" <= character <= "\udfff" for character in str(row.key)):
+        return str(row.key)
+    row.fault = row.fault or Fault("WrongKey", f"the key is {row.key!r}, expected text or a whole number")
+    return fallback
+
+
+def _places(unit: Unit) -> tuple[pa.Array, pa.Array]:
+    """Return the columns `shard` and `index`."""
+    if unit.format in FILE_FORMATS:
+        return pa.array(unit.paths, pa.string()), pa.array([0] * unit.num_rows, pa.int64())
+    return pa.array([unit.shard] * unit.num_rows, pa.string()), pa.array(range(unit.start, unit.stop), pa.int64())
+
+
+def _other_columns(block: RawBlock, unit: Unit, layout: Layout, added: Mapping[str, pa.ChunkedArray]) -> list[pa.Array]:
+    """Return the input's other columns in the types of the run; a value that does not fit makes its row an error."""
+    wanted = [field for field in unit.table_schema if field.name not in (*OUR_COLUMNS.names, "error")]
+    own = [field for field in wanted if field.name not in layout.added]
+    if block.columns is None:
+        fitted = _fit_rows(block, own, unit, layout)
+    else:
+        found = {layout.output_name(name): each for name, each in block.columns.items()}
+        fitted = [_fit_found(one, found.get(one.name), unit.num_rows) for one in own]
+    for _, faults in fitted:
+        for row, fault in zip(block.rows, faults, strict=True):
+            row.fault = row.fault or fault
+    brought = [_fit_found(field, added.get(field.name), unit.num_rows) for field in wanted if field not in own]
+    return [column for column, _ in [*fitted, *brought]]
+
+
+def _fit_found(field: pa.Field, column: pa.ChunkedArray | None, num_rows: int) -> tuple[pa.Array, list[Fault | None]]:
+    if column is None:
+        return pa.nulls(num_rows, field.type), [None] * num_rows
+    return fit_column(field.name, column, field.type)
+
+
+def _fit_rows(
+    block: RawBlock, wanted: Sequence[pa.Field], unit: Unit, layout: Layout
+) -> list[tuple[pa.Array, list[Fault | None]]]:
+    named = [{layout.output_name(name): value for name, value in row.values.items()} for row in block.rows]
+    known = {field.name for field in wanted}
+    left_out = sorted({name for row in named for name in row if name is not None} - known)
+    if left_out:
+        log.warning("%s: left out fields that no row looked at by the plan had: %s", unit.shard, ", ".join(left_out))
+    return [
+        fit_values(field.name, [row.get(field.name) for row in named], field.type, is_raw=unit.is_raw)
+        for field in wanted
+    ]
+
+
+def _error(fault: Fault | None) -> dict[str, Any] | None:
+    if fault is None:
+        return None
+    message = fault.message.encode("utf-8", "backslashreplace").decode()
+    return {"stage": fault.stage, "type": fault.type, "message": message}

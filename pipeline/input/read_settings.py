@@ -1,0 +1,92 @@
+"""What a run's settings say of its input: where it lies, what its columns are called, and where its images are.
+
+It knows names, and opens nothing.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PlainValidator, PositiveInt, field_validator, model_validator
+
+from pipeline.input.columns import Names, Word
+from pipeline.settings import Address, Settings
+from pipeline.storage.store import StorageSettings, absolute
+
+# Aria was trained on videos at this side, and sees a frame as 128 tokens: 8,192 for so many.
+NUM_FRAMES, FRAME_SIZE = 64, 490
+
+
+def _names(value: Any) -> Names:
+    if isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    if not isinstance(value, str):
+        raise ValueError(f"found {value!r}, expected a column's name; for images, a list of them will do, too")
+    return value
+
+
+class JoinSettings(Settings):
+    """The table in which rows' images lie, where their own column holds nothing but an id of each."""
+
+    uri: Address | None = Field(
+        default=None, description="Parquet, CSV or TSV: a file, a folder or a glob; null: the row's own shard"
+    )
+    key: str = Field(default="id", description="the column there that holds the id; no two rows have the same")
+    image: str = Field(default="image", description="the column there that holds the image: its bytes, or base64")
+
+    @field_validator("uri")
+    @classmethod
+    def _make_absolute(cls, uri: str | None) -> str | None:
+        return uri and absolute(uri)
+
+
+class FolderSettings(Settings):
+    """Where the files lie that rows name by relative paths; null: in the shard's own folder."""
+
+    image: Address | None = None
+    video: Address | None = None
+    subtitles: Address | None = None
+
+    @field_validator("image", "video", "subtitles")
+    @classmethod
+    def _make_absolute(cls, uri: str | None) -> str | None:
+        return uri and absolute(uri)
+
+
+class ReadSettings(Settings):
+    """Which rows a run reads, and what its input calls the columns that we have words for."""
+
+    uri: Address = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
+    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv", "tsv", "text", "video"] = "auto"
+    columns: dict[Word, Annotated[Names, PlainValidator(_names)]] = Field(
+        default={}, description="our word: the input's column, or for images several; default: the same name"
+    )
+    join: JoinSettings | None = Field(default=None, description="look up images by the ids in their column")
+    folders: FolderSettings = Field(default=FolderSettings(), description="where the files lie that rows name")
+    on_changed: Literal["refuse", "accept"] = Field(
+        default="refuse", description="going on: what if a file's time or tag is another than planned, but not its size"
+    )
+    limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
+    num_frames: int = Field(default=NUM_FRAMES, ge=1, le=256, description="video: frames taken, evenly over its time")
+    frame_size: int = Field(default=FRAME_SIZE, ge=1, le=1120, description="video: the longer side of a frame, at most")
+    storage: StorageSettings = StorageSettings()
+
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """Where files lie beside the shards, by the settings that say so."""
+        named = {"read.join.uri": self.join and self.join.uri}
+        named |= {f"read.folders.{name}": uri for name, uri in self.folders}
+        return {setting: uri for setting, uri in named.items() if uri}
+
+    @field_validator("uri")
+    @classmethod
+    def _make_absolute(cls, uri: str) -> str:
+        # Workers run in other folders than the user does.
+        return absolute(uri)
+
+    @model_validator(mode="after")
+    def _one_kind_of_image(self) -> Self:
+        several = [word for word, name in self.columns.items() if word != "image" and not isinstance(name, str)]
+        if several:
+            raise ValueError(f"columns.{several[0]} names several columns, expected one")
+        if "video" in self.columns and ("image" in self.columns or self.join):
+            raise ValueError("found columns.video beside columns.image or join; a row's images are its video's frames")
+        return self

@@ -1,0 +1,181 @@
+"""Find the shards of a run: the files that a uri means, and the format that they are in.
+
+It looks at names only; what is in the files, the formats know.
+"""
+
+import hashlib
+import posixpath
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.input.formats.rows import IMAGE_EXTENSIONS, ReadError
+from pipeline.storage.store import Entry, NotFound, StorageSettings, Store
+
+Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "tsv", "text", "video"]
+EXTENSIONS: dict[Format, tuple[str, ...]] = {
+    "webdataset": ("tar", "tar.gz", "tgz"),
+    "parquet": ("parquet",),
+    "images": IMAGE_EXTENSIONS,
+    "jsonl": ("jsonl", "ndjson"),
+    "csv": ("csv",),
+    "tsv": ("tsv",),
+    "text": ("txt",),
+    "video": ("mp4", "m4v", "mov", "mkv", "webm", "avi"),
+}
+# There every file is a shard of one row; they are planned from the listing alone.
+FILE_FORMATS: tuple[Format, ...] = ("images", "video")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The input's files, sorted by their path below `store.uri`, all of one format.
+
+    Attributes:
+        store: Where they lie.
+        format: What they are.
+        entries: Each file.
+        warnings: Which files of the folder are none of them.
+    """
+
+    store: Store
+    format: Format
+    entries: Sequence[Entry]
+    warnings: Sequence[str] = ()
+
+
+def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSettings) -> Shards:
+    """Resolve a file, a folder or a glob.
+
+    Hidden files (`.name`) are passed over, and in folders also `_name` where it is no image or video and whatever has
+    another extension than the format's.
+
+    Raises:
+        ReadError: Nothing is there, nothing matches, or several formats lie together.
+    """
+    # Hours are at stake once it is known what to read; patience is longer then.
+    found = find_again(Store(uri, storage).while_looking(), format)
+    return replace(found, store=replace(found.store, patience_s=None))
+
+
+def find_again(address: Store, format: Format | Literal["auto"]) -> Shards:
+    """Resolve a file, a folder or a glob with as much patience as the store has that stands for it.
+
+    Raises:
+        ReadError: Nothing is there, nothing matches, or several formats lie together.
+    """
+    uri = address.uri
+    store, listed, is_folder = _listed(address)
+    entries = [entry for entry in listed if not _is_hidden(entry.path)]
+    if not entries:
+        raise ReadError(f"found no files at {uri}")
+    found: Format = _only_format(uri, entries) if format == "auto" else format
+    shards = [entry for entry in entries if _format(entry.path) == found] if is_folder else entries
+    if not shards:
+        raise ReadError(f"found no files for format {format!r} at {uri}: found {_counted(entries)}")
+    return Shards(store, found, shards, _passed_over(uri, listed, shards))
+
+
+def list_files(uri: str, storage: StorageSettings) -> tuple[Store, list[Entry]]:
+    """List every file that a uri means now, whatever its format, and the store below which they lie."""
+    store, entries, _ = _listed(Store(uri, storage).while_looking())
+    return store, entries
+
+
+def joined(entries: Sequence[Entry]) -> Entry:
+    """Return several files as one, whose tag changes with the name, size or tag of any."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(f"{entry.path}\0{entry.size}\0{entry.etag}\n".encode())
+    return Entry("", sum(entry.size for entry in entries), digest.hexdigest()[:32])
+
+
+def change(found: Entry, size: int, etag: str | None, on_changed: str) -> str | None:
+    """Say how a file differs from the one that was planned; None if it does not, as far as size and tag tell.
+
+    Args:
+        found: What is there now.
+        size: Of the planned one, in bytes.
+        etag: Of the planned one; None where its store has none, or in plans of older versions.
+        on_changed: See `ReadSettings`.
+    """
+    if found.size != size:
+        return f"found {found.size} bytes (version {found.etag}), planned {size} bytes (version {etag})"
+    if etag is None or etag == found.etag or on_changed == "accept":
+        return None
+    return f"found as many bytes as planned, but version {found.etag}, planned {etag}"
+
+
+def _passed_over(uri: str, listed: Sequence[Entry], shards: Sequence[Entry]) -> list[str]:
+    taken = {entry.path for entry in shards}
+    others = [entry for entry in listed if entry.path not in taken]
+    return [f"passed over {len(others)} files at {uri}: {_counted(others)}"] if others else []
+
+
+def _listed(address: Store) -> tuple[Store, list[Entry], bool]:
+    root, pattern = _split_glob(address)
+    if pattern:
+        return root, root.glob(pattern), False
+    parent, name = posixpath.split(root.uri.rstrip("/"))
+    if parent and not parent.endswith(":") and name:
+        folder = replace(root, uri=parent)
+        try:
+            return folder, [folder.entry(name)], False
+        except NotFound:
+            pass
+    return root, root.list(), True
+
+
+def _split_glob(store: Store) -> tuple[Store, str]:
+    """Cut a uri before its first folder with a wildcard; a local path that exists as it is written is no glob."""
+    uri = store.uri
+    wild = min((uri.find(sign) for sign in "*?[" if sign in uri), default=-1)
+    if wild < 0 or (store.is_local and (store.exists("") or store.list())):
+        return store, ""
+    cut = uri.rfind("/", 0, wild)
+    return Store(uri[: cut + 1], store.settings, store.patience_s), uri[cut + 1 :]
+
+
+def _only_format(uri: str, entries: Sequence[Entry]) -> Format:
+    counts = Counter(_format(entry.path) for entry in entries)
+    known = [format for format in counts if format is not None]
+    if len(known) > 1 and "text" in known:
+        known.remove("text")  # beside other data it is captions of pictures, or a note
+    if len(known) == 1:
+        return known[0]
+    described = f"found {_counted(entries)}"
+    if known:
+        raise ReadError(f"found several formats at {uri}: {described}; set read.format, or name the files by a glob")
+    extensions = ", ".join(f".{extension}" for names in EXTENSIONS.values() for extension in names)
+    raise ReadError(
+        f"cannot tell the format at {uri}: {described}; expected {extensions} (only tars may be compressed)"
+    )
+
+
+def _counted(entries: Sequence[Entry]) -> str:
+    return ", ".join(
+        f"{count} {kind}" for kind, count in sorted(Counter(_kind(entry.path) for entry in entries).items())
+    )
+
+
+def _kind(path: str) -> str:
+    return "hidden" if _is_hidden(path) else f"with {_extension(path) or 'no extension'}"
+
+
+def _format(path: str) -> Format | None:
+    extension = _extension(path).removeprefix(".")
+    found = next((format for format, names in EXTENSIONS.items() if extension in names), None)
+    # Cameras write _MG_1234.jpg; elsewhere a leading underscore marks what is not data (_SUCCESS, _metadata).
+    if found not in FILE_FORMATS and any(part.startswith("_") for part in path.split("/")):
+        return None
+    return found
+
+
+def _extension(path: str) -> str:
+    stem, extension = posixpath.splitext(path.lower())
+    return f".tar{extension}" if stem.endswith(".tar") else extension
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))

@@ -1,0 +1,295 @@
+"""Cut the input into units: consecutive rows of one shard that are read, answered and committed together.
+
+Planning looks through every shard once and writes down where each unit's rows lie, so that reading one later opens
+only its own bytes. It knows nothing of models, parts or Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.input.columns import OF_VIDEOS, Layout, Names, Word, input_schema
+from pipeline.input.formats.rows import Cutter, Index, ReadError
+from pipeline.input.joins import check_join
+from pipeline.input.look import look_through, merged, warnings_of
+from pipeline.input.read_settings import FRAME_SIZE, NUM_FRAMES
+from pipeline.input.read_settings import ReadSettings as ReadSettings
+from pipeline.input.shards import FILE_FORMATS, Format, Shards, find_shards, joined
+from pipeline.storage.store import Entry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive rows of one shard, and all it takes to read them.
+
+    Attributes:
+        seq: Place in the run.
+        root: The uri below which `shard` and `paths` lie.
+        shard: Path of the shard; empty where every file is a shard of one row.
+        format: How the shard is read.
+        start: First row in the shard (or in the sorted listing).
+        stop: One more than the last row.
+        schema: The columns that reading gives, serialized; the same in every unit of a source.
+        first_byte: Where the rows begin in a tar or a file of lines.
+        end_byte: Where they end.
+        size: Bytes of the shard when it was planned; of all files, where each is a row.
+        etag: What its listing said of the content then (see `Entry`); one tag of all files, where each is a row.
+        paths: The files, where each is a row.
+        header: The cells' names in a CSV shard.
+        is_packed: Whether the shard is a gzip stream; its bytes are counted in its content.
+        only: Which of these rows are wanted, counted from `start`; empty means all.
+        source: The data set of the run that they belong to; empty where there is one.
+        is_raw: Whether its columns keep their own names and types (see `pipeline.input.sources.Source`).
+        join_size: Bytes of the files in which images are looked up, where they are.
+        join_etag: One tag of all of these files.
+    """
+
+    seq: int
+    root: str
+    shard: str
+    format: Format
+    start: int
+    stop: int
+    schema: bytes
+    first_byte: int = 0
+    end_byte: int = 0
+    size: int = 0
+    etag: str | None = None
+    paths: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    is_packed: bool = False
+    only: tuple[int, ...] = ()
+    source: str = ""
+    is_raw: bool = False
+    join_size: int = 0
+    join_etag: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The unit's name in the ledger: its place, so that names sort as the rows do."""
+        return f"{self.seq:08d}"
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows reading the unit gives."""
+        return len(self.only) or self.stop - self.start
+
+    @property
+    def table_schema(self) -> pa.Schema:
+        """The columns that reading the unit gives."""
+        return pa.ipc.read_schema(pa.py_buffer(self.schema))
+
+
+WARNINGS = b"triptych.warnings"  # where they stand in the footer
+UNIT_COLUMNS = pa.schema(
+    [
+        ("seq", pa.int64()),
+        ("root", pa.string()),
+        ("shard", pa.string()),
+        ("format", pa.string()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("first_byte", pa.int64()),
+        ("end_byte", pa.int64()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("paths", pa.list_(pa.string())),
+        ("header", pa.list_(pa.string())),
+        ("is_packed", pa.bool_()),
+        ("only", pa.list_(pa.int64())),
+        ("source", pa.string()),
+        ("is_raw", pa.bool_()),
+        ("join_size", pa.int64()),
+        ("join_etag", pa.string()),
+        ("schema", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """The units of an input, in order, and what is wrong with shards whose rows can be read all the same."""
+
+    units: list[Unit]
+    warnings: list[str]
+
+
+def plan_units(settings: ReadSettings, unit_rows: int) -> list[Unit]:
+    """Return the units of an input; shards' troubles that do not stop a run are logged as warnings.
+
+    Raises:
+        ReadError: There is no input, a shard cannot be read, or a column that was named does not exist.
+        StorageError: The store refuses or does not answer.
+    """
+    planned = plan_input(settings, unit_rows)
+    for warning in planned.warnings:
+        log.warning("%s", warning)
+    return planned.units
+
+
+def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, with_images: bool = True) -> InputPlan:
+    """List the shards, look through each, and cut its rows into units of at most `unit_rows` rows.
+
+    Args:
+        settings: The input.
+        unit_rows: The most rows of a unit.
+        is_raw: Whether columns keep their own names and types (see `pipeline.input.sources.Source`).
+        with_images: Whether images will be read; without, neither their columns nor the table that they may lie in need
+            be there.
+    """
+    shards = find_shards(settings.uri, settings.format, settings.storage)
+    layout = layout_of(settings, shards.format, is_raw=is_raw)
+    _refuse_idle_settings(shards, settings)
+    if shards.format in FILE_FORMATS:
+        return InputPlan(_file_units(shards, settings, unit_rows, layout), [*shards.warnings])
+    looked = look_through(shards, unit_rows, settings.limit)
+    warnings = [*shards.warnings, *warnings_of(shards, looked, layout)]
+    where = next((shards.store.name(entry.path) for entry, index in looked if index.slices), None)
+    if where is None:
+        raise ReadError("; ".join([f"found no rows in the {len(looked)} shards of {settings.uri}", *warnings[:5]]))
+    fields, extensions = merged(shards.format, [index for _, index in looked if index.slices])
+    if not with_images and not any(image in fields for image in layout.images):
+        others: dict[Word, Names] = {word: names for word, names in layout.columns.items() if word != "image"}
+        layout = replace(layout, columns=others, join="")
+    schema = input_schema(fields, layout, where, extensions).serialize().to_pybytes()
+    units = _row_units(shards, looked, schema, settings.limit)
+    if settings.join and with_images:
+        other = check_join(settings.join, shards, settings.storage)
+        units = [replace(unit, join_size=other.size, join_etag=other.etag) for unit in units]
+    return InputPlan(units, warnings)
+
+
+def layout_of(settings: ReadSettings, format: Format, *, is_raw: bool) -> Layout:
+    """Return what a source's settings say of its columns."""
+    join = settings.join
+    return Layout(settings.columns, format, is_raw, "" if join is None else "table" if join.uri else "shard")
+
+
+def units_to_parquet(units: Sequence[Unit], warnings: Sequence[str] = ()) -> bytes:
+    """Return units, and what their input's plan warned of, as a Parquet file; what is equal gives equal bytes."""
+    names = UNIT_COLUMNS.names
+    columns = {name: [getattr(unit, name) for unit in units] for name in names}
+    table = pa.table(columns, UNIT_COLUMNS.with_metadata({WARNINGS: json.dumps(list(warnings))}))
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def unit_to_message(unit: Unit) -> bytes:
+    """Return one unit as an Arrow message, to travel by itself; as a Parquet file it would take 30 times as long."""
+    columns = {name: [getattr(unit, name)] for name in UNIT_COLUMNS.names}
+    return bytes(pa.RecordBatch.from_pydict(columns, UNIT_COLUMNS).serialize())
+
+
+def unit_from_message(data: bytes) -> Unit:
+    """Read a unit back from such a message."""
+    (row,) = pa.ipc.read_record_batch(pa.py_buffer(data), UNIT_COLUMNS).to_pylist()
+    return _unit(row)
+
+
+def warnings_from_parquet(data: bytes) -> list[str]:
+    """Read the plan's warnings back from such bytes; plans of older versions have none."""
+    found = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    return [str(warning) for warning in json.loads(found.get(WARNINGS, b"[]"))]
+
+
+def units_from_parquet(data: bytes) -> list[Unit]:
+    """Read units back from such bytes."""
+    table = pq.read_table(pa.BufferReader(data), schema=UNIT_COLUMNS)
+    shared: dict[bytes, bytes] = {}  # one copy of the schema, however many units there are
+    units = []
+    for row in table.to_pylist():
+        row["schema"] = shared.setdefault(row["schema"], row["schema"])
+        units.append(_unit(row))
+    return units
+
+
+def _unit(row: dict[str, Any]) -> Unit:
+    lists = {name: tuple(row[name]) for name in ("paths", "header", "only")}
+    # Plans of older versions say nothing of sources.
+    late = {"source": row["source"] or "", "is_raw": bool(row["is_raw"]), "join_size": row["join_size"] or 0}
+    return Unit(**{**row, **lists, **late})
+
+
+def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: bytes, limit: int | None) -> list[Unit]:
+    left = limit if limit is not None else sum(index.num_rows for _, index in indexed)
+    units: list[Unit] = []
+    for entry, index in indexed:
+        for piece in index.slices:
+            num_rows = min(piece.stop - piece.start, left)
+            if num_rows == 0:
+                return units
+            left -= num_rows
+            unit = Unit(
+                seq=len(units),
+                root=shards.store.uri,
+                shard=entry.path,
+                format=shards.format,
+                start=piece.start,
+                stop=piece.start + num_rows,
+                first_byte=piece.first_byte,
+                end_byte=piece.end_byte,
+                size=entry.size,
+                etag=entry.etag,
+                header=tuple(index.header),
+                is_packed=index.is_packed,
+                schema=schema,
+            )
+            units.append(unit)
+    return units
+
+
+def _refuse_idle_settings(shards: Shards, settings: ReadSettings) -> None:
+    """Look whether videos can be decoded, where there are any.
+
+    Raises:
+        ReadError: Nothing here decodes them, or there are none and frames were asked for.
+    """
+    if shards.format == "video" or "video" in settings.columns:
+        importlib.import_module("pipeline.input.formats.video")
+    elif (settings.num_frames, settings.frame_size) != (NUM_FRAMES, FRAME_SIZE):
+        raise ReadError(f"read.num_frames and read.frame_size are for videos; found {shards.format} at {settings.uri}")
+
+
+def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, layout: Layout) -> list[Unit]:
+    fields = OF_VIDEOS if shards.format == "video" else {}
+    schema = input_schema(fields, layout, shards.store.uri).serialize().to_pybytes()
+    entries = shards.entries[: settings.limit]
+    for entry in entries:
+        if any("\ud800" <= character <= "\udfff" for character in entry.path):
+            raise ReadError(f"cannot keep the name {shards.store.name(entry.path)!r}: expected UTF-8")
+    cutter, position = Cutter(unit_rows), 0
+    for entry in entries:
+        # Of a video only frames are held, so its size says nothing.
+        end = position + entry.size if shards.format == "images" else position
+        cutter.add(position, end)
+        position = end
+    units: list[Unit] = []
+    for piece in cutter.close():
+        files = entries[piece.start : piece.stop]
+        whole = joined(files)
+        unit = Unit(
+            seq=len(units),
+            root=shards.store.uri,
+            shard="",
+            format=shards.format,
+            start=piece.start,
+            stop=piece.stop,
+            size=whole.size,
+            etag=whole.etag,
+            paths=tuple(entry.path for entry in files),
+            schema=schema,
+        )
+        units.append(unit)
+    return units

@@ -1,0 +1,300 @@
+"""What a run writes down beside its parts: frozen settings and plan, attempts, the mark that it is finished.
+
+The output folder is the only state there is. This file knows its names; it knows neither Ray nor models.
+"""
+
+import importlib.metadata
+import json
+import logging
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.settings import ConfigError, differences
+from pipeline.steps.tars import TARS
+from pipeline.steps.write import PART_NAME, UNITS
+from pipeline.storage.store import PROBES, NotFound, Store
+
+log = logging.getLogger(__name__)
+
+SETTINGS = "_triptych/settings.json"
+PLAN = "_triptych/plan.parquet"
+ATTEMPTS = "_triptych/attempts"
+SUCCESS = "_SUCCESS"
+OURS = ("_triptych/", "_report/", f"{TARS}/")
+
+# Settings that say how and where a run works, not what it answers: they may change between two starts of one run.
+# (The models' devices are compared once it is known what `auto` means.)
+FREE = (
+    "note",
+    "limits",
+    "ray",
+    "read.on_changed",
+    "read.storage",
+    "model.device",
+    "preprocess.actors",
+    "generate.actors",
+    "generate.gpus",
+    "generate.slots",
+    "job.check.model.device",
+    "job.check.preprocess.actors",
+    "job.check.generate.actors",
+    "job.check.generate.gpus",
+    "job.check.generate.slots",
+    "write.uri",
+    "write.on_existing",
+    "write.storage",
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What stands in an output folder.
+
+    Attributes:
+        paths: Every file of a run's.
+        parts: Numbers of the finished parts.
+        units: Names of the run's committed units that no part holds yet, or whose removal was interrupted.
+        strangers: Files that no run wrote and that a reader of the folder would take for results.
+        run: What the run that has frozen its settings here calls itself; empty where none has, or none of this version.
+    """
+
+    paths: tuple[str, ...]
+    parts: frozenset[int]
+    units: frozenset[str]
+    strangers: tuple[str, ...]
+    run: str = ""
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a run has frozen its settings here."""
+        return SETTINGS in self.paths
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it has frozen its plan too, so that a later start goes on with that."""
+        return self.is_started and PLAN in self.paths
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a run has finished here."""
+        return self.is_started and SUCCESS in self.paths
+
+
+class RunError(Exception):
+    """The run stopped before every row had its place; what is committed stays."""
+
+
+class RunReplaced(RunError):
+    """Another run has taken the output; nothing more of this one may get there."""
+
+
+def new_run() -> str:
+    """Return a name for a run that is about to freeze its settings; no other has it."""
+    return uuid.uuid4().hex[:16]
+
+
+def units_folder(run: str) -> str:
+    """Where a run's committed units stand: apart from those of a run that it has replaced and that may still live.
+
+    Runs of earlier versions have no name, and theirs stand beside the others' folders.
+    """
+    return f"{UNITS}/{run}" if run else UNITS
+
+
+def look(store: Store) -> Output:
+    """List an output folder and sort what is there."""
+    # Units first: one that another driver merges meanwhile is seen as a unit, as a part, or as both, never as missing.
+    before = {entry.path for entry in store.list(UNITS)}
+    paths = sorted(before.union(entry.path for entry in store.list()))
+    run = _run_of(store) if SETTINGS in paths else None
+    if run is None:  # or it was removed between the listing and the look into it
+        paths = [path for path in paths if path != SETTINGS]
+    parts = {path: int(match[1]) for path in paths if (match := PART_NAME.fullmatch(path))}
+    unit = re.compile(re.escape(units_folder(run or "")) + r"/([^/]+)\.parquet")
+    units = [match[1] for path in paths if (match := unit.fullmatch(path))]
+    ours = [path for path in paths if path in parts or path == SUCCESS or path.startswith(OURS)]
+    ours = [path for path in ours if not path.startswith(PROBES)]  # another driver is looking, too
+    known = set(ours)
+    strangers = [path for path in paths if path not in known and not path.startswith(("_", "."))]
+    return Output(tuple(ours), frozenset(parts.values()), frozenset(units), tuple(strangers), run or "")
+
+
+def look_again(store: Store, run: str) -> Output:
+    """List a run's output once more.
+
+    Raises:
+        RunReplaced: It is another run's by now.
+    """
+    output = look(store)
+    if not output.is_started or output.run != run:
+        raise _replaced(store)
+    return output
+
+
+def refuse_replaced(store: Store, run: str) -> None:
+    """See with one small read that an output still is this run's.
+
+    Raises:
+        RunReplaced: It is another's by now.
+    """
+    if _run_of(store) != run:
+        raise _replaced(store)
+
+
+def _run_of(store: Store) -> str | None:
+    """Return what the run calls itself whose settings stand there; None where none do."""
+    try:
+        return str(read_settings(store).get("run", ""))
+    except NotFound:
+        return None
+
+
+def _replaced(store: Store) -> RunReplaced:
+    return RunReplaced(
+        f"another run has replaced this one in {store.uri} (its {SETTINGS} is another by now); "
+        "nothing more of this run is written there"
+    )
+
+
+def existing_fault(output: Output, on_existing: str, uri: str) -> str | None:
+    """Say why a run may not write here, if it may not."""
+    if output.strangers:
+        some = ", ".join(output.strangers[:3])
+        return f"write.uri: {uri} holds files of another origin ({some}); expected a folder of this run's own"
+    if on_existing == "fail" and output.paths:
+        return f"write.on_existing: found results in {uri}, and the setting is 'fail'; use 'resume' or 'replace'"
+    if output.paths and not output.is_started and on_existing != "replace":
+        return f"write.uri: {uri} holds results without the settings they were made with ({SETTINGS} is missing)"
+    return None
+
+
+def clear(store: Store, output: Output) -> None:
+    """Remove an earlier run's results.
+
+    The mark that all is done goes first and the settings last: what an interrupted removal leaves is still known as a
+    run's, and as an unfinished one. Parts go before their tars, as a part that stands says that its tar does, and both
+    before the plan: by another one, they would hold other rows.
+    """
+    parts = [path for path in output.paths if PART_NAME.fullmatch(path)]
+    units = [path for path in output.paths if path.startswith(f"{UNITS}/")]
+    kept = {SUCCESS, PLAN, SETTINGS, *parts, *units}
+    run, say = ("a finished run", log.info) if output.is_done else ("an unfinished run", log.warning)
+    if parts or units:
+        say("removing %d parts and %d units of %s from %s", len(parts), len(units), run, store.uri)
+    for paths in ([SUCCESS], parts, units, [path for path in output.paths if path not in kept], [PLAN], [SETTINGS]):
+        store.delete(paths)
+
+
+def sweep(store: Store, kept: str = "") -> None:
+    """Remove what crashed writers left half written, and all committed units but those in the folder `kept`.
+
+    Others are of runs that this one has replaced, or of workers that outlived their driver.
+    """
+    store.sweep()
+    store.delete([entry.path for entry in store.list(UNITS) if not entry.path.startswith(f"{kept}/")])
+
+
+def freeze_settings(store: Store, frozen: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the settings down unless a run has done so before; return those that stand there."""
+    store.publish(SETTINGS, json.dumps(frozen, indent=2, ensure_ascii=False).encode())
+    return read_settings(store)
+
+
+def read_settings(store: Store) -> dict[str, Any]:
+    """Return what a run has frozen: `run`, `settings`, `device`, `check_device`, `weights`, `versions`."""
+    frozen = json.loads(store.read(SETTINGS))
+    assert isinstance(frozen, dict)
+    return frozen
+
+
+def refuse_other_answers(frozen: Mapping[str, Any], settings: Mapping[str, Any], weights: str, uri: str) -> None:
+    """Refuse to go on with settings or weights that would give other answers than those already there.
+
+    Raises:
+        ConfigError: It names each setting that differs.
+    """
+    lines = _binding_differences(frozen["settings"], settings)
+    if frozen["weights"] != weights:
+        lines.append(f"model.path: a checkpoint's files have changed (was {frozen['weights']}, now {weights})")
+    if lines:
+        advice = "go on with the old settings, write elsewhere, or start over with write.on_existing=replace"
+        raise ConfigError(f"{uri} holds a run with other settings", [*lines, advice])
+
+
+def refuse_other_settings(frozen: Mapping[str, Any], settings: Mapping[str, Any], uri: str) -> None:
+    """Refuse to answer rows of a finished run again with settings that would give other answers.
+
+    Raises:
+        ConfigError: It names each setting that differs.
+    """
+    if lines := _binding_differences(frozen, settings):
+        advice = f"a retry may change only {', '.join(name for name in FREE if not name.startswith('job.'))}"
+        raise ConfigError(f"{uri} holds a run with other settings", [*lines, advice])
+
+
+def refuse_other_device(frozen: Mapping[str, Any], devices: Mapping[str, str], uri: str) -> None:
+    """Refuse to go on where `device: auto` means another device than before, and so another arithmetic.
+
+    Args:
+        frozen: What the run has frozen.
+        devices: `device` and `check_device`, that of the model that checks; empty without one.
+        uri: The output.
+
+    Raises:
+        ConfigError: A device differs.
+    """
+    names = {"device": "model.device", "check_device": "job.check.model.device"}
+    faults = [
+        f"{names[name]}: the run began on {frozen[name]}, here it would go on on {device}"
+        for name, device in devices.items()
+        if frozen[name] != device
+    ]
+    if faults:
+        raise ConfigError(f"{uri} holds a run on another device", faults)
+
+
+def warn_of_other_versions(frozen: Mapping[str, Any]) -> None:
+    """Say so if a run goes on with other packages than it began with: its later answers may differ in last bits."""
+    before, now = frozen["versions"], versions()
+    changed = [
+        f"{name} (was {before.get(name, 'absent')}, now {now.get(name, 'absent')})"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        log.warning("the run began with other packages, and answers may differ from then on: %s", ", ".join(changed))
+
+
+def part_paths(store: Store) -> list[str]:
+    """List the parts in order."""
+    return [entry.path for entry in store.list() if PART_NAME.fullmatch(entry.path)]
+
+
+def write_attempt(store: Store, name: str, numbers: Mapping[str, Any]) -> None:
+    """Write down when, where and how far one start of the run went. Nothing else here knows of time."""
+    store.publish(f"{ATTEMPTS}/{name}.json", json.dumps(numbers, indent=2).encode())
+
+
+def versions(names: Sequence[str] = ("triptych", "ray", "torch", "pyarrow", "pillow", "tokenizers")) -> dict[str, str]:
+    """Return the versions of the packages that answers depend on, as far as they are installed as packages."""
+    return {name: importlib.metadata.version(name) for name in names if _is_installed(name)}
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _binding_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """List where two dumped settings differ in what answers depend on."""
+    return [line for line in differences(before, now) if not _is_free(line.split(":")[0])]
+
+
+def _is_free(path: str) -> bool:
+    return path in FREE or path.startswith(tuple(f"{free}." for free in FREE))

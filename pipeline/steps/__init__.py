@@ -1,0 +1,1 @@
+"""What becomes of a unit: rows to inputs, inputs to answers, answers to parts."""

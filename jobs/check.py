@@ -14,9 +14,9 @@ from jobs.prompt import Prompt, ask, columns_of, fill
 from jobs.scoring.answers import exact
 from jobs.scoring.clean import clean
 from models.types import Answer, Request, Sampling
+from pipeline.pipeline_settings import CheckSettings
 from pipeline.rows import ANSWER
 from pipeline.settings import Settings
-from pipeline.steps.check import CheckSettings
 
 NAME = "check/all_as_expected"
 

@@ -3,19 +3,15 @@
 The pipeline knows no job by name; `jobs` knows the pipeline.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from models.types import Answer, PictureFormat, Request, Sampling
-
-if TYPE_CHECKING:
-    from pipeline.input.sources import Source
-    from pipeline.input.units import ReadSettings
-    from pipeline.steps.check import CheckSettings
+from pipeline.input.read_settings import ReadSettings
+from pipeline.input.sources import Source
+from pipeline.pipeline_settings import CheckSettings
 
 Row = Mapping[str, Any]
 
@@ -30,6 +26,35 @@ class MissingColumns(ValueError):
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = list(faults)
+
+
+class Check(Protocol):
+    """What a second model is asked about each finished row of a job, and what is kept of its answers.
+
+    It sees the picture that was drawn. A row whose check fails keeps its picture and has an error of stage `check`.
+    """
+
+    @property
+    def settings(self) -> CheckSettings:
+        """Which model, on what, and how it answers."""
+        ...
+
+    @property
+    def template(self) -> str | None:
+        """See Job.template."""
+        ...
+
+    def requests(self, row: Row, sampling: Sampling) -> Sequence[Request]:
+        """Say what to ask about one finished row; `row` holds the columns of a part.
+
+        Raises:
+            BadRequest: It cannot be asked.
+        """
+        ...
+
+    def record(self, row: Row, answers: Sequence[Answer]) -> Mapping[str, Any]:
+        """Return values for columns of the job's schema: what the answers, in the order of the requests, make of it."""
+        ...
 
 
 class Job(Protocol):
@@ -128,33 +153,4 @@ class Job(Protocol):
         `results` holds what the job has kept of each row of all finished parts (jobs/report/shown.py): columns of its
         own, narrow enough for a whole run.
         """
-        ...
-
-
-class Check(Protocol):
-    """What a second model is asked about each finished row of a job, and what is kept of its answers.
-
-    It sees the picture that was drawn. A row whose check fails keeps its picture and has an error of stage `check`.
-    """
-
-    @property
-    def settings(self) -> CheckSettings:
-        """Which model, on what, and how it answers."""
-        ...
-
-    @property
-    def template(self) -> str | None:
-        """See Job.template."""
-        ...
-
-    def requests(self, row: Row, sampling: Sampling) -> Sequence[Request]:
-        """Say what to ask about one finished row; `row` holds the columns of a part.
-
-        Raises:
-            BadRequest: It cannot be asked.
-        """
-        ...
-
-    def record(self, row: Row, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """Return values for columns of the job's schema: what the answers, in the order of the requests, make of it."""
         ...

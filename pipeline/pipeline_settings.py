@@ -1,16 +1,187 @@
-"""The settings of a run but for its job: one section per step.
+"""The settings of a run but for its job: a section for each thing that can be set, in the order of the YAML.
 
-Each section's class stands at the top of its step's file; a setting is explained there.
+What `read` may say stands beside the readers, in pipeline/input/read_settings.py.
 """
 
-from pydantic import Field
+from datetime import date
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pipeline.execution.cluster.start import RaySettings
-from pipeline.input.units import ReadSettings
-from pipeline.settings import Settings
-from pipeline.steps.generate import GenerateSettings, ModelSettings
-from pipeline.steps.preprocess import PreprocessSettings
-from pipeline.steps.write import WriteSettings
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from models.types import TEMPLATE_DATE, ImageSettings, Tokenizer
+from pipeline.input.read_settings import ReadSettings
+from pipeline.settings import Address, Settings
+from pipeline.storage.store import StorageSettings
+
+
+class Pool(NamedTuple):
+    """At least and at most so many actors; equal where the number is fixed."""
+
+    least: int
+    most: int
+
+
+def pool_of(count: int | tuple[int, int]) -> Pool:
+    """Return what a setting of actors means."""
+    return Pool(*count) if isinstance(count, tuple) else Pool(count, count)
+
+
+def _checked(count: Any) -> Any:
+    if count is None or _is_number(count):
+        return count
+    if isinstance(count, list | tuple) and len(count) == 2 and all(map(_is_number, count)) and count[0] <= count[1]:
+        return tuple(count)
+    raise ValueError(f"found {count!r}, expected a whole number from 1 on, or two of them: [min, max]")
+
+
+def _is_number(count: Any) -> bool:
+    return isinstance(count, int) and not isinstance(count, bool) and count >= 1
+
+
+# Checked as a whole and not by pydantic's union, which would name every kind of value it is not.
+ActorCount = Annotated[int | tuple[int, int] | None, BeforeValidator(_checked)]
+
+
+class ModelSettings(Settings):
+    """Which checkpoint, and how it lies on the device."""
+
+    path: Address = Field(min_length=1, description="local folder, fsspec URL or hub name")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    text_only: bool = Field(
+        default=False, description="leave out what only images need; rows with an image become error rows"
+    )
+
+
+class PreprocessSettings(Settings):
+    """How prompts and images are made ready, and by how many actors."""
+
+    actors: ActorCount = Field(
+        default=None, description="CPU actors, or [min, max] of them; null takes what generation leaves free"
+    )
+    split_image: bool | None = Field(default=None, description="Aria: cut large images into crops beside the overview")
+    max_image_size: int | None = Field(default=None, ge=1, description="Aria: side of the canvas, 490 or 980")
+    max_image_tiles: int | None = Field(
+        default=None, ge=1, le=4, description="Mllama: the most tiles a picture is cut into, 1 to 4"
+    )
+    min_pixels: int | None = Field(default=None, ge=1, description="Emu3: smaller pictures are enlarged to this area")
+    max_pixels: int | None = Field(default=None, ge=1, description="Emu3: larger pictures are shrunk to this area")
+    pad_to_ratio: int | None = Field(
+        default=None,
+        ge=1,
+        le=200,
+        description="Emu3: pictures with one side more than so many times the other get black edges",
+    )
+    tokenizer: Tokenizer = Field(default="checkpoint", description="Emu3: `baai` cuts words as its authors' own does")
+    today: date = Field(default=TEMPLATE_DATE, description="the day it is for chat templates that write one")
+
+    @property
+    def images(self) -> ImageSettings:
+        """What overrides the checkpoint's own image settings."""
+        return ImageSettings(
+            self.split_image,
+            self.max_image_size,
+            self.max_image_tiles,
+            self.min_pixels,
+            self.max_pixels,
+            self.pad_to_ratio,
+        )
+
+    @field_validator("today", mode="before")
+    @classmethod
+    def _is_a_day(cls, today: Any) -> date:
+        # Not left to pydantic, which takes a bare number for seconds since 1970.
+        try:
+            return today if isinstance(today, date) else date.fromisoformat(today)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"found {today!r}, expected a day such as 2024-07-26") from error
+
+
+class SamplingSettings(Settings):
+    """How the next token is chosen and when an answer ends; the same words as `models.types.Sampling`."""
+
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="null means what the job says: 128, or what is usual for a benchmark"
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="null means 0 for text, 1 for pictures"
+    )
+    top_k: int | None = Field(default=None, ge=0, description="null means all for text, 2048 for pictures")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    stop: tuple[str, ...] = ()
+
+    @field_validator("stop")
+    @classmethod
+    def _none_empty(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in stop:
+            raise ValueError("an empty stop string would end every answer at once")
+        return stop
+
+
+class GenerateSettings(Settings):
+    """How many engines answer, on what, and how."""
+
+    actors: ActorCount = Field(
+        default=None, description="engines, or [min, max] of them; null means one per GPU, or one on the CPU"
+    )
+    gpus: float | None = Field(default=None, ge=0, description="GPUs of each engine; null means 1 if there are any")
+    slots: int = Field(default=32, ge=1, description="sequences answered at once by each engine")
+    max_length: int | None = Field(
+        default=None,
+        ge=2,
+        description="longest prompt and answer together; null: 4096, for pictures what the model has",
+    )
+    sampling: SamplingSettings = SamplingSettings()
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"found {gpus:g}, expected a part of one GPU or a whole number of them")
+        return gpus
+
+
+class CheckSettings(Settings):
+    """Which model looks at the finished rows, on what, and how it answers."""
+
+    model: ModelSettings
+    preprocess: PreprocessSettings = PreprocessSettings()
+    generate: GenerateSettings = Field(default=GenerateSettings(slots=8))
+
+
+class WriteSettings(Settings):
+    """Where the results go and in what pieces."""
+
+    uri: Address = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
+    rows_per_part: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="a part holds whole units up to this many rows; auto: 10,000, or about 256 pictures"
+    )
+    unit_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="rows read, answered and committed together"
+    )
+    webdataset: bool = Field(default=False, description="write drawn pictures as tar shards too, for training loaders")
+    on_existing: Literal["resume", "fail", "replace"] = Field(
+        default="resume",
+        description="what if a run stands there: go on with it, refuse, or remove it, even if it is the same, finished "
+        "or not, and start over",
+    )
+    storage: StorageSettings = StorageSettings()
+
+
+class RaySettings(Settings):
+    """Which Ray to use."""
+
+    address: str | None = Field(default=None, description="`auto` or host:port of a cluster; null starts a local Ray")
+    object_store_bytes: int | None = Field(default=None, ge=100 * 2**20, description="of a local Ray; null means 2 GiB")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RaySettings":
+        if self.address is not None and self.object_store_bytes is not None:
+            raise ValueError("object_store_bytes is for a local Ray; the cluster at `address` has its own")
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ValueError(f"address: found '{self.address}', expected host:port; start the run on the cluster")
+        return self
 
 
 class LimitsSettings(Settings):

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from pipeline.storage.redaction import refuse_credentials, without_secrets
+from pipeline.redaction import refuse_credentials, without_secrets
 
 
 class Settings(BaseModel):

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -23,6 +24,11 @@ FORBIDDEN = {
     "jobs": {"tests", "ray", "fsspec", "s3fs", "transformers", "pickle"},
 }
 TRAINING = "jobs/demo/train"
+# The rooms and files of the pipeline, from below: none imports one that stands after it.
+PIPELINE = [
+    "redaction", "settings", "storage", "input", "pipeline_settings", "job", "rows", "steps", "state", "execution",
+    "preflight", "run", "retry",
+]  # fmt: skip
 FILES = [path.relative_to(ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TREE = README.split("## Where things live")[1].split("```")[1]
@@ -37,14 +43,20 @@ print([name for name in ("torch", "ray", "fsspec", "pydantic", "pyarrow") if nam
 """
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Give the first word of everything that a file imports, wherever in it."""
+def imported_modules(path: Path) -> Iterator[str]:
+    """Give everything that a file imports, wherever in it; of `from a import b` both a and a.b, often a module."""
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import hides where it leads"
-            yield (node.module or "").split(".")[0]
+            assert node.level == 0 and node.module, f"{path}: a relative import hides where it leads"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported(path: Path) -> set[str]:
+    """Give the first word of everything that a file imports."""
+    return {name.split(".")[0] for name in imported_modules(path)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -52,7 +64,30 @@ def test_a_file_imports_nothing_from_above_or_from_another_rooms_trade(path):
     forbidden = FORBIDDEN[path.parts[0]]
     if path.parts[0] == "jobs" and not path.as_posix().startswith(TRAINING):
         forbidden = forbidden | {"torch"}
-    assert set(imported(path)) & forbidden == set()
+    assert imported(path) & forbidden == set()
+
+
+def test_every_room_of_the_pipeline_has_its_place_and_imports_none_above_it():
+    files = [path for path in FILES if path.parts[0] == "pipeline" and len(path.parts) > 1 and path.stem != "__init__"]
+    rooms = {path: path.parts[1].removesuffix(".py") for path in files}
+    assert set(rooms.values()) == set(PIPELINE)
+    wrong = [
+        f"{path} imports {name}"
+        for path, room in rooms.items()
+        for name in imported_modules(path)
+        if name.startswith("pipeline.") and PIPELINE.index(name.split(".")[1]) > PIPELINE.index(room)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_modules_import_each_other_in_a_circle(room):
+    modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+    arrows = {
+        name: {one for one in imported_modules(path) if one in modules} - {name} for name, path in modules.items()
+    }
+    below = TopologicalSorter({name: found for name, found in arrows.items() if name.split(".")[0] == room})
+    assert len(list(below.static_order())) > 10  # raises CycleError, which names the circle
 
 
 def test_a_cpu_actor_loads_no_torch_and_the_models_no_ray():
@@ -130,6 +165,24 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
     assert len(README.splitlines()) <= 300
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert [link for link in links if not os.path.exists(ROOT / link)] == []
+
+
+def test_the_map_names_every_file_of_the_pipeline_and_nothing_that_is_not_there():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = {path for path, _ in re.findall(r"`((?:jobs|pipeline|models)/[\w/.]+)(?:: ([\w.]+))?`", page)}
+    assert len(named) > 30 and [path for path in named if not (ROOT / path).exists()] == []
+    wrong = [
+        f"{path}: {name}"
+        for path, name in re.findall(r"`([\w/]+\.py): ([\w.]+)`", page)
+        if not re.search(rf"(def|class) {name.split('.')[-1]}\b", (ROOT / path).read_text(encoding="utf-8"))
+    ]
+    assert wrong == []
+    room, listed_there = "", set()
+    for cell, files in re.findall(r"^\| (`[\w/]+/`|top|) ?\| (`.+?`) \|", page, re.MULTILINE):
+        room = cell.strip("`").replace("top", "") if cell else room
+        listed_there |= {f"pipeline/{room}{name}" for name in re.findall(r"`([\w.]+)`", files)}
+    files_there = {path.as_posix() for path in FILES if path.parts[0] == "pipeline" and path.name != "__init__.py"}
+    assert listed_there == files_there
 
 
 def test_our_packages_are_found_before_any_other_of_their_names(tmp_path):

@@ -21,13 +21,14 @@ from pipeline.execution.crashes import FAILED_LOADS, CrashLedger, Verdict
 from pipeline.execution.guard import Guard, Step, read_guarded
 from pipeline.input.units import ReadSettings, unit_from_message
 from pipeline.job import Job
+from pipeline.pipeline_settings import GenerateSettings, ModelSettings, PreprocessSettings
 from pipeline.rows import UNIT, with_unit
 from pipeline.steps.adapt import read_adapted, settings_by_source
 from pipeline.steps.answerer import Answerer
 from pipeline.steps.check import CheckAnswers
 from pipeline.steps.engine_thread import EngineDied, EngineThread
-from pipeline.steps.generate import Generate, GenerateSettings, ModelSettings, max_length_of, sampling_of
-from pipeline.steps.preprocess import Preprocess, PreprocessSettings, open_processor
+from pipeline.steps.generate import Generate, max_length_of, sampling_of
+from pipeline.steps.preprocess import Preprocess, open_processor
 from pipeline.steps.write import UNITS, commit_unit
 from pipeline.storage.model_folder import local_copy, weights_digest
 from pipeline.storage.store import Store

@@ -14,10 +14,10 @@ from typing import Any
 
 from pipeline.input.formats.inline import LONGEST_NAME, NotBase64, inlined, listed
 from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawRow, RowError
+from pipeline.redaction import redacted
 from pipeline.storage import web
 from pipeline.storage.faults import is_of_bucket, is_of_process
 from pipeline.storage.file_systems import scheme_of
-from pipeline.storage.redaction import redacted
 from pipeline.storage.store import NotFound, StorageError, Store, Unreachable
 
 # Files asked for at once: a GET takes about ten milliseconds, most of them waiting.

@@ -10,9 +10,8 @@ from typing import TypeVar
 
 from models.types import CheckpointError, ImageSettingsError, Processor
 from pipeline.job import Job, MissingColumns
-from pipeline.pipeline_settings import PipelineSettings
-from pipeline.steps.generate import ModelSettings
-from pipeline.steps.preprocess import PreprocessSettings, open_processor
+from pipeline.pipeline_settings import ModelSettings, PipelineSettings, PreprocessSettings
+from pipeline.steps.preprocess import open_processor
 from pipeline.storage.model_folder import local_copy
 from pipeline.storage.store import StorageError
 

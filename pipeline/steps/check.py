@@ -10,29 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-from pydantic import Field
 
 from models.types import Answer, Request, Sampling
 from pipeline.input.columns import ERROR
 from pipeline.job import Check
 from pipeline.rows import RowError, row_error
-from pipeline.settings import Settings
 from pipeline.steps.answerer import Answerer
 from pipeline.steps.engine_thread import EngineDied
-from pipeline.steps.generate import GenerateSettings, ModelSettings, fitting
-from pipeline.steps.preprocess import PreprocessSettings
+from pipeline.steps.generate import fitting
 
 STAGE = "check"
 # As long as the answers, and no question is about them.
 NOT_SHOWN = ("output_token_ids", "output_logprobs")
-
-
-class CheckSettings(Settings):
-    """Which model looks at the finished rows, on what, and how it answers."""
-
-    model: ModelSettings
-    preprocess: PreprocessSettings = PreprocessSettings()
-    generate: GenerateSettings = Field(default=GenerateSettings(slots=8))
 
 
 class CheckFailed(Exception):

@@ -7,14 +7,14 @@ end in any order and leave in the order of their unit. This file knows nothing o
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
-from pydantic import Field, field_validator
 
 from models.images import image_major
 from models.types import ModelInput, Sampling
 from pipeline.job import Job
+from pipeline.pipeline_settings import GenerateSettings
 from pipeline.rows import (
     ANSWER,
     IDENTITY,
@@ -26,70 +26,12 @@ from pipeline.rows import (
     part_schema,
     row_error,
 )
-from pipeline.settings import Address, Settings
 from pipeline.steps.answerer import Answered, Answerer
-from pipeline.steps.pools import ActorCount
 
 # A prompt and its answer in text, where neither the settings nor the checkpoint say less.
 MAX_LENGTH = 4096
 # What of its sampling a row may have for itself.
 OF_A_ROW = ("seed", "guidance_scale", "max_new_tokens")
-
-
-class ModelSettings(Settings):
-    """Which checkpoint, and how it lies on the device."""
-
-    path: Address = Field(min_length=1, description="local folder, fsspec URL or hub name")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    text_only: bool = Field(
-        default=False, description="leave out what only images need; rows with an image become error rows"
-    )
-
-
-class SamplingSettings(Settings):
-    """How the next token is chosen and when an answer ends; the same words as `models.types.Sampling`."""
-
-    max_new_tokens: int | None = Field(
-        default=None, ge=1, description="null means what the job says: 128, or what is usual for a benchmark"
-    )
-    temperature: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="null means 0 for text, 1 for pictures"
-    )
-    top_k: int | None = Field(default=None, ge=0, description="null means all for text, 2048 for pictures")
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    stop: tuple[str, ...] = ()
-
-    @field_validator("stop")
-    @classmethod
-    def _none_empty(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
-        if "" in stop:
-            raise ValueError("an empty stop string would end every answer at once")
-        return stop
-
-
-class GenerateSettings(Settings):
-    """How many engines answer, on what, and how."""
-
-    actors: ActorCount = Field(
-        default=None, description="engines, or [min, max] of them; null means one per GPU, or one on the CPU"
-    )
-    gpus: float | None = Field(default=None, ge=0, description="GPUs of each engine; null means 1 if there are any")
-    slots: int = Field(default=32, ge=1, description="sequences answered at once by each engine")
-    max_length: int | None = Field(
-        default=None,
-        ge=2,
-        description="longest prompt and answer together; null: 4096, for pictures what the model has",
-    )
-    sampling: SamplingSettings = SamplingSettings()
-
-    @field_validator("gpus")
-    @classmethod
-    def _whole_above_one(cls, gpus: float | None) -> float | None:
-        if gpus is not None and gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"found {gpus:g}, expected a part of one GPU or a whole number of them")
-        return gpus
 
 
 def max_length_of(settings: GenerateSettings, limit: int, *, draws: bool) -> int:

@@ -5,73 +5,23 @@ What goes wrong with a row becomes that row's error. This file knows nothing of 
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
 from typing import Any
 
 import pyarrow as pa
-from pydantic import Field, field_validator
 
 from models.images import oddities
 from models.types import (
-    TEMPLATE_DATE,
     BadImage,
     BadRequest,
-    ImageSettings,
     Processor,
     PromptTooLong,
     Sampling,
-    Tokenizer,
     UnseenImage,
 )
 from pipeline.input.columns import ERROR
 from pipeline.job import Job
+from pipeline.pipeline_settings import PreprocessSettings
 from pipeline.rows import MODEL_INPUT, ODDITIES, Prepared, input_columns, row_error, row_seed
-from pipeline.settings import Settings
-from pipeline.steps.pools import ActorCount
-
-
-class PreprocessSettings(Settings):
-    """How prompts and images are made ready, and by how many actors."""
-
-    actors: ActorCount = Field(
-        default=None, description="CPU actors, or [min, max] of them; null takes what generation leaves free"
-    )
-    split_image: bool | None = Field(default=None, description="Aria: cut large images into crops beside the overview")
-    max_image_size: int | None = Field(default=None, ge=1, description="Aria: side of the canvas, 490 or 980")
-    max_image_tiles: int | None = Field(
-        default=None, ge=1, le=4, description="Mllama: the most tiles a picture is cut into, 1 to 4"
-    )
-    min_pixels: int | None = Field(default=None, ge=1, description="Emu3: smaller pictures are enlarged to this area")
-    max_pixels: int | None = Field(default=None, ge=1, description="Emu3: larger pictures are shrunk to this area")
-    pad_to_ratio: int | None = Field(
-        default=None,
-        ge=1,
-        le=200,
-        description="Emu3: pictures with one side more than so many times the other get black edges",
-    )
-    tokenizer: Tokenizer = Field(default="checkpoint", description="Emu3: `baai` cuts words as its authors' own does")
-    today: date = Field(default=TEMPLATE_DATE, description="the day it is for chat templates that write one")
-
-    @property
-    def images(self) -> ImageSettings:
-        """What overrides the checkpoint's own image settings."""
-        return ImageSettings(
-            self.split_image,
-            self.max_image_size,
-            self.max_image_tiles,
-            self.min_pixels,
-            self.max_pixels,
-            self.pad_to_ratio,
-        )
-
-    @field_validator("today", mode="before")
-    @classmethod
-    def _is_a_day(cls, today: Any) -> date:
-        # Not left to pydantic, which takes a bare number for seconds since 1970.
-        try:
-            return today if isinstance(today, date) else date.fromisoformat(today)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"found {today!r}, expected a day such as 2024-07-26") from error
 
 
 def open_processor(path: str, settings: PreprocessSettings, template: str | None, *, text_only: bool) -> Processor:

@@ -11,18 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from pipeline.input.units import Unit
 from pipeline.rows import ODDITIES, UNIT, UNIT_ROWS, count_rows
-from pipeline.settings import Address, Settings
 from pipeline.steps.tars import has_pictures, picture_tar, tar_path
-from pipeline.storage.store import NotFound, StorageSettings, Store
+from pipeline.storage.store import NotFound, Store
 
 UNITS = "_triptych/units"
 PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
@@ -31,25 +28,6 @@ ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 16 * 2**20
 READERS = 8
 ODDITIES_IN_FOOTER = b"triptych.oddities"
-
-
-class WriteSettings(Settings):
-    """Where the results go and in what pieces."""
-
-    uri: Address = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
-    rows_per_part: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="a part holds whole units up to this many rows; auto: 10,000, or about 256 pictures"
-    )
-    unit_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="rows read, answered and committed together"
-    )
-    webdataset: bool = Field(default=False, description="write drawn pictures as tar shards too, for training loaders")
-    on_existing: Literal["resume", "fail", "replace"] = Field(
-        default="resume",
-        description="what if a run stands there: go on with it, refuse, or remove it, even if it is the same, finished "
-        "or not, and start over",
-    )
-    storage: StorageSettings = StorageSettings()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.storage.redaction import redacted
+from pipeline.redaction import redacted
 
 PERMANENT = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 # Names of the clients' connection errors: not all of them are OSErrors, and their modules cost a second to import.

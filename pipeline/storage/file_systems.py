@@ -11,9 +11,9 @@ import fsspec
 from fsspec.registry import available_protocols
 from pydantic import Field
 
+from pipeline.redaction import redacted
 from pipeline.settings import Address, Settings
 from pipeline.storage.faults import StorageError
-from pipeline.storage.redaction import redacted
 
 # What one small read of an open file fetches ahead.
 BLOCK_BYTES = 8 * 2**20

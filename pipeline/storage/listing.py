@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pipeline.redaction import redacted
 from pipeline.storage import local_disk
 from pipeline.storage.faults import StorageError
-from pipeline.storage.redaction import redacted
 
 # What tells in fsspec's listings that content has changed, the surest first.
 TAGS = ("ETag", "etag", "blob_id", "mtime")

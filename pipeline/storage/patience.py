@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from pipeline.redaction import redacted
 from pipeline.storage.faults import StorageError, describe, harmless, is_transient, storage_error, unreachable
-from pipeline.storage.redaction import redacted
 
 log = logging.getLogger(__name__)
 

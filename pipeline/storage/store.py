@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar, cast
 
+from pipeline.redaction import redacted
 from pipeline.storage import listing, local_disk
 from pipeline.storage.deletion import batches, delete_at_once
 from pipeline.storage.faults import NotFound as NotFound
@@ -26,7 +27,6 @@ from pipeline.storage.listing import Entry as Entry
 from pipeline.storage.listing import entries_of, s3_page
 from pipeline.storage.patience import patiently
 from pipeline.storage.ranged_file import ranged_file
-from pipeline.storage.redaction import redacted
 
 T = TypeVar("T")
 

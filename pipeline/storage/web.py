@@ -14,9 +14,9 @@ import urllib.request
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from pipeline.redaction import redacted
 from pipeline.storage.faults import StorageError, Unreachable
 from pipeline.storage.patience import patiently
-from pipeline.storage.redaction import redacted
 
 SCHEMES = ("http", "https")
 # How long a stranger's host is asked again that is down, busy or at odds with itself.

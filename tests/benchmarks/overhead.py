@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 from jobs.config import RunSettings
 from jobs.demo.data import write_question_shards
 from pipeline.execution.actors import StepActor, Work, load_generate, load_preprocess
-from pipeline.execution.cluster.start import RaySettings, start_ray
+from pipeline.execution.cluster.start import start_ray
 from pipeline.execution.guard import Step
 from pipeline.input.units import Unit
+from pipeline.pipeline_settings import RaySettings
 from pipeline.rows import with_unit
 from pipeline.run import run
 from pipeline.state.plan import read_plan

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution.cluster.start import RaySettings, start_ray
+from pipeline.execution.cluster.start import start_ray
+from pipeline.pipeline_settings import RaySettings
 from tests import s3 as s3_server
 from tests.tiny import tiny_aria
 

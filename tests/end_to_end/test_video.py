@@ -7,8 +7,8 @@ import pytest
 from models import ask
 from models.types import Request, Sampling
 from tests.end_to_end.shards import caption, results
-from tests.pipeline.input.videos import video
 from tests.pipeline.inputs import rows_of, write
+from tests.pipeline.videos import video
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 

@@ -22,7 +22,7 @@ from tests.jobs.benchmark_folders import (
     write_mmmu,
     write_vqav2,
 )
-from tests.pipeline.input.videos import video
+from tests.pipeline.videos import video
 
 GQA = {"path": "GQA/instructions/*.parquet", "images": "GQA/images/*.parquet"}
 

@@ -8,9 +8,10 @@ import pytest
 
 from models.types import Answer, BadRequest, Request, Sampling
 from pipeline.input.columns import ERROR
+from pipeline.pipeline_settings import CheckSettings
 from pipeline.rows import UNIT
 from pipeline.steps.answerer import Answerer
-from pipeline.steps.check import CheckAnswers, CheckSettings
+from pipeline.steps.check import CheckAnswers
 from pipeline.steps.engine_thread import EngineDied, EngineThread
 from tests.pipeline.toys import ToyEngine, ToyProcessor, ToySequence
 

@@ -1,6 +1,7 @@
 import pytest
 
-from pipeline.execution.cluster.start import ClusterError, RaySettings, start_ray
+from pipeline.execution.cluster.start import ClusterError, start_ray
+from pipeline.pipeline_settings import RaySettings
 from pipeline.settings import ConfigError, check_settings
 
 

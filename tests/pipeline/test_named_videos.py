@@ -17,9 +17,9 @@ from pipeline.input.sources import Source
 from pipeline.input.units import ReadSettings, plan_units
 from pipeline.state.plan import make_plan
 from pipeline.storage.store import StorageError, Store
-from tests.pipeline.input.videos import video
 from tests.pipeline.inputs import faults, rows_of, write
 from tests.pipeline.test_video import numbers
+from tests.pipeline.videos import video
 from tests.s3 import S3
 
 COLUMNS = {"key": "id", "video": "video_path", "subtitles": "subtitle_path"}

@@ -11,7 +11,7 @@ from pipeline.execution.cluster.placement import (
     place,
 )
 from pipeline.execution.stream import units_in_flight
-from pipeline.steps.generate import GenerateSettings
+from pipeline.pipeline_settings import GenerateSettings
 
 Actors = int | tuple[int, int] | None
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline.redaction import redacted, refuse_credentials, without_secrets
 from pipeline.storage.model_folder import local_copy
-from pipeline.storage.redaction import redacted, refuse_credentials, without_secrets
 from pipeline.storage.store import StorageError, StorageSettings, Store
 from tests.proxy import proxy
 from tests.s3 import S3, forget_connections

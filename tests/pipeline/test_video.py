@@ -22,8 +22,8 @@ from pipeline.input.sources import Source
 from pipeline.input.units import ReadSettings, plan_units
 from pipeline.state.plan import make_plan
 from pipeline.storage.store import Store
-from tests.pipeline.input.videos import numbers, sound, video
 from tests.pipeline.inputs import faults, read_all, rows_of, write
+from tests.pipeline.videos import numbers, sound, video
 from tests.s3 import S3
 
 CONTAINERS = [

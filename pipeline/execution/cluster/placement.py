@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.steps.generate import GenerateSettings
-from pipeline.steps.pools import ActorCount, Pool, pool_of
+from pipeline.pipeline_settings import ActorCount, GenerateSettings, Pool, pool_of
 
 # Reading and writing wait for storage more than they compute, so a tenth of a CPU lets ten of them wait at once.
 READ_CPUS = WRITE_CPUS = 0.1

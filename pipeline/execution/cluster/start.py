@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
-
 import pipeline
 from pipeline.execution.cluster.placement import Node
 from pipeline.execution.cluster.signals import own_signals
-from pipeline.settings import Settings
+from pipeline.pipeline_settings import RaySettings
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +26,6 @@ ROOMS = ("models", "pipeline", "jobs")
 
 OBJECT_STORE_BYTES = 2 * 2**30
 CONNECTS_WITHIN_S = 10.0
-
-
-class RaySettings(Settings):
-    """Which Ray to use."""
-
-    address: str | None = Field(default=None, description="`auto` or host:port of a cluster; null starts a local Ray")
-    object_store_bytes: int | None = Field(default=None, ge=100 * 2**20, description="of a local Ray; null means 2 GiB")
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "RaySettings":
-        if self.address is not None and self.object_store_bytes is not None:
-            raise ValueError("object_store_bytes is for a local Ray; the cluster at `address` has its own")
-        if self.address is not None and self.address.startswith("ray://"):
-            raise ValueError(f"address: found '{self.address}', expected host:port; start the run on the cluster")
-        return self
 
 
 class ClusterError(ValueError):

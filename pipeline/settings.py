@@ -117,9 +117,9 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
         )
         return [line for lines in below for line in lines]
     if before is _ABSENT:
-        return [f"{path}: was no setting of the run's version or job, now {_short(now)}"]
+        return [f"{path}: was not set when the run began (an older version, or another job), now {_short(now)}"]
     if now is _ABSENT:
-        return [f"{path}: was {_short(before)}, now no setting of this version or job"]
+        return [f"{path}: was {_short(before)}, now there is no such setting (another version, or another job)"]
     return [] if before == now else [f"{path}: was {_short(before)}, now {_short(now)}"]
 
 

@@ -296,4 +296,6 @@ def run_all(engine: Engine, sequences: Ordered[Sequence]) -> None:
 def _too_large(sequence: Sequence, device: torch.device) -> OutOfMemory:
     # Without torch's own words, which say how much was free: a row's error is to be the same in each run.
     tokens, tiles = sequence.longest_prompt, len(sequence.model_input.tiles)
-    return OutOfMemory(f"no memory on the {device.type} for a prompt of {tokens} tokens and {tiles} tiles by itself")
+    return OutOfMemory(
+        f"the {device.type} has too little memory for a prompt of {tokens} tokens and {tiles} tiles, even alone"
+    )

@@ -69,7 +69,7 @@ def say_waiting(store: str, waited_s: float, error: BaseException) -> None:
         if now - _warned.get(store, -WARNING_INTERVAL_S) < WARNING_INTERVAL_S:
             return
         _warned[store] = now
-    log.warning("%s does not answer since %.0f s: %s", redacted(store), waited_s, describe(error))
+    log.warning("%s has not answered for %.0f s; trying again: %s", redacted(store), waited_s, describe(error))
 
 
 def say_answered(store: str, waited_s: float) -> None:

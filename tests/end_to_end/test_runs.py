@@ -163,7 +163,7 @@ def test_weights_that_do_not_fit_are_found_before_anything_starts(tmp_path: Path
 
 def test_more_devices_than_there_are_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     shards = write_shards(tmp_path / "in", shards=1, rows=8)
-    with pytest.raises(ConfigError, match="3 actors with 1 GPU each do not fit; Ray has 2 GPUs"):
+    with pytest.raises(ConfigError, match="found 3 engines with 1 GPU each, but Ray has 2 GPUs"):
         generate = sampling(actors=3, gpus=1)
         caption(shards, checkpoint, tmp_path / "out", model={"device": "auto"}, generate=generate)
     assert not (tmp_path / "out").exists()

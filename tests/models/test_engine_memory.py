@@ -96,7 +96,7 @@ def test_a_row_that_can_never_fit_is_tried_alone_and_then_fails_alone() -> None:
     engine, found = answered(tight, [*others[:3], large, *others[3:]])
     assert ids_of(others) == expected and () not in expected
     assert isinstance(large.error, OutOfMemory) and large.completion is None
-    assert str(large.error) == "no memory on the cpu for a prompt of 40 tokens and 0 tiles by itself"
+    assert str(large.error) == "the cpu has too little memory for a prompt of 40 tokens and 0 tiles, even alone"
     assert engine.num_shortages == 2 and found.count(()) == 1
 
 

@@ -64,10 +64,14 @@ def test_a_gpu_is_fed_by_many_cpus() -> None:
 @pytest.mark.parametrize(
     ("gpus", "generate", "message"),
     [
-        ((2.0,), {"actors": 3, "gpus": 1}, r"3 actors with 1 GPU each do not fit; Ray has 2 GPUs"),
-        ((1.0, 1.0), {"actors": 1, "gpus": 2}, r"1 actors with 2 GPU each do not fit; Ray has 1 \+ 1 GPUs"),
-        ((), {"gpus": 1}, r"do not fit; Ray has 0 GPUs"),
-        ((), {"actors": 9}, r"1 \+ 9 actors do not fit; Ray has 2 CPUs"),
+        (
+            (2.0,),
+            {"actors": 3, "gpus": 1},
+            r"found 3 engines with 1 GPU each, but Ray has 2 GPUs; lower generate.actors or generate.gpus",
+        ),
+        ((1.0, 1.0), {"actors": 1, "gpus": 2}, r"found 1 engine with 2 GPUs each, but Ray has 1 \+ 1 GPUs"),
+        ((), {"gpus": 1}, r"but Ray has 0 GPUs"),
+        ((), {"actors": 9}, r"found 1 \+ 9 actors, but Ray has 2 CPUs"),
     ],
 )
 def test_more_than_there_is_is_refused(gpus: tuple[float, ...], generate: dict[str, float], message: str) -> None:
@@ -132,7 +136,7 @@ def test_without_gpus_two_models_share_the_cpus() -> None:
 def test_a_single_gpu_is_too_few_for_two_whole_engines_and_the_message_says_what_to_do() -> None:
     with pytest.raises(PlacementError, match=r"beside those of the model that checks; .*generate.gpus=0.8"):
         checking(8, 1.0)
-    with pytest.raises(PlacementError, match=r"check.generate: 2 actors with 1 GPU each do not fit"):
+    with pytest.raises(PlacementError, match=r"check.generate: found 2 engines with 1 GPU each"):
         checking(8, 1.0, actors=2)
 
 
@@ -153,7 +157,7 @@ def test_a_pool_may_grow_beyond_what_is_there() -> None:
 
 
 def test_the_least_of_a_pool_must_fit() -> None:
-    with pytest.raises(PlacementError, match="3 actors with 1 GPU each do not fit; Ray has 2 GPUs"):
+    with pytest.raises(PlacementError, match="found 3 engines with 1 GPU each, but Ray has 2 GPUs"):
         placed(8, 2.0, actors=(3, 9), gpus=1)
 
 
@@ -169,7 +173,7 @@ def test_no_actor_is_larger_than_a_node() -> None:
 
 
 def test_actors_that_fit_the_sum_of_the_nodes_but_no_single_one_are_refused() -> None:
-    with pytest.raises(PlacementError, match=r"1 \+ 3 actors do not fit; Ray has 0.4 \+ 0.4 \+ 0.4 \+ 0.4 CPUs"):
+    with pytest.raises(PlacementError, match=r"found 1 \+ 3 actors, but Ray has 0.4 \+ 0.4 \+ 0.4 \+ 0.4 CPUs"):
         placed_on([Node(f"{place}", 0.4) for place in range(4)], actors=3)
 
 

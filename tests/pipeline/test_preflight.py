@@ -130,7 +130,9 @@ def test_a_run_is_not_gone_on_with_settings_that_change_its_prompts(
 def test_a_run_from_before_a_setting_was_there_is_told_so(tmp_path: Path, checkpoint: Path) -> None:
     now = dump_settings(settings(tmp_path, checkpoint))
     before = now | {"model": {name: value for name, value in now["model"].items() if name != "text_only"}}
-    with pytest.raises(ConfigError, match="text_only: was no setting of the run's version or job, now False"):
+    with pytest.raises(
+        ConfigError, match=r"text_only: was not set when the run began \(an older version, or another job\), now False"
+    ):
         ledger.refuse_other_answers({"settings": before, "weights": "w"}, now, "w", "out")
 
 

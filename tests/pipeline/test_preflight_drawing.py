@@ -148,8 +148,8 @@ def test_a_check_whose_questions_can_never_fit_is_a_fault(tmp_path: Path, emu3: 
 def test_what_ends_a_text_does_not_end_a_picture(tmp_path: Path, emu3: Path) -> None:
     asked = settings(tmp_path, emu3, generate={"sampling": {"max_new_tokens": 9, "stop": ["."], "seed": 1}})
     assert faults(asked) == [
-        "generate.sampling.max_new_tokens: a picture ends by its size, expected nothing here",
-        "generate.sampling.stop: a picture ends by its size, expected nothing here",
+        "generate.sampling.max_new_tokens: a picture ends when it is whole; remove this setting",
+        "generate.sampling.stop: a picture ends when it is whole; remove this setting",
     ]
 
 

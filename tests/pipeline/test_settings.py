@@ -186,8 +186,8 @@ def test_a_difference_tells_a_setting_that_was_not_there_from_one_that_was_null(
     before, after = {"a": None, "old": 1}, {"a": 2, "new": None}
     assert differences({"x": before}, {"x": after}) == [
         "x.a: was nothing, now 2",
-        "x.old: was 1, now no setting of this version or job",
-        "x.new: was no setting of the run's version or job, now nothing",
+        "x.old: was 1, now there is no such setting (another version, or another job)",
+        "x.new: was not set when the run began (an older version, or another job), now nothing",
     ]
 
 

@@ -195,7 +195,7 @@ def test_waiting_is_said_once_in_a_while_and_not_per_thread(
         for thread in threads:
             thread.join()
     said = [record.getMessage() for record in caplog.records]
-    assert 1 <= sum("s3://b does not answer since" in line for line in said) <= 3
+    assert 1 <= sum("s3://b has not answered for" in line for line in said) <= 3
     assert sum("s3://b answers again" in line for line in said) == 1
 
 
@@ -206,7 +206,7 @@ def test_a_watched_store_that_is_away_is_told_of_though_nobody_asks_it(
     monkeypatch.setattr(patience, "WARNING_INTERVAL_S", 0.3)
     between.refuse()
     with watched([store, store, Store("memory://x"), Store("local")]):
-        _wait_for(lambda: f"{store.bucket} does not answer since" in caplog.text)
+        _wait_for(lambda: f"{store.bucket} has not answered for" in caplog.text)
         between.accept()
         _wait_for(lambda: f"{store.bucket} answers again" in caplog.text)
     assert "memory" not in caplog.text and "local" not in caplog.text

@@ -19,6 +19,7 @@ from jobs.demo.questions import Pair
 from jobs.demo.training import data
 from models.engine.cache import Window
 from models.engine.memory import MemoryView
+from models.layers import attend
 from models.types import Processor
 
 _NOTHING = -100
@@ -32,9 +33,9 @@ class Apart(Window):
         self.mask = mask
         self.memory = view
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what was given: there is nothing before it."""
-        return keys, values
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """See what was given: there is nothing before it."""
+        return attend(query, keys, values, self.mask)
 
 
 @dataclass(frozen=True)

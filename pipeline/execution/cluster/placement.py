@@ -145,8 +145,9 @@ def _engines(
     pool = pool_of(generate.actors or (usual or max(1, _fitting(left, gpus)) if gpus else 1))
     if gpus and _fitting(left, gpus) < pool.least:
         raise PlacementError(
-            f"{where}generate: {pool.least} actors with {gpus:g} GPU each do not fit; "
-            f"Ray has {_listed(left)} GPUs{TAKEN if is_shared else ''}"
+            f"{where}generate: found {_counted(pool.least, 'engine')} with {_counted(gpus, 'GPU')} each, but Ray has "
+            f"{_listed(left)} GPUs{TAKEN if is_shared else ''}; lower {where}generate.actors or {where}generate.gpus, "
+            "or give Ray more GPUs"
         )
     return _Share(pool, gpus)
 
@@ -191,9 +192,9 @@ def _with_cpus(nodes: Sequence[Node], shares: Sequence[_Share]) -> list[_Share]:
     making, answering, checking = (share.pool.least for share in shares)
     counted = f"{making} + {answering}" + (f" + {checking} checking" if checking else "")
     raise PlacementError(
-        f"preprocess.actors + generate.actors: {counted} actors do not fit; Ray has "
-        f"{_listed([node.cpus for node in nodes])} CPUs, each actor needs at least {LEAST_ACTOR_CPUS} "
-        f"and reading and writing {READ_CPUS + WRITE_CPUS} on each node"
+        f"preprocess.actors + generate.actors: found {counted} actors, but Ray has "
+        f"{_listed([node.cpus for node in nodes])} CPUs; each actor needs at least {LEAST_ACTOR_CPUS}, and reading and "
+        f"writing need {READ_CPUS + WRITE_CPUS} on each node; lower one of the two, or give Ray more CPUs"
     )
 
 
@@ -240,6 +241,10 @@ def _pack(nodes: Sequence[Node], shares: Sequence[_Share]) -> bool:
 def _floor(cpus: float) -> float:
     """Round down to what Ray can count; above one CPU it wants whole ones."""
     return float(math.floor(cpus)) if cpus >= 1 else math.floor(cpus * 100 + 1e-9) / 100
+
+
+def _counted(amount: float, what: str) -> str:
+    return f"{amount:g} {what}{'' if amount == 1 else 's'}"
 
 
 def _listed(amounts: Sequence[float]) -> str:

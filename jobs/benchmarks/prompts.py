@@ -37,7 +37,7 @@ def preset_of(preset: str, benchmark: str) -> str:
     """Return the preset whose wording a benchmark really has: the one given, or the one that stands in for it.
 
     Raises:
-        ValueError: There is no such preset, or no such benchmark.
+        ValueError: There is no such preset, no such benchmark, or no wording for it.
     """
     if preset not in _WORDINGS:
         raise ValueError(f"found preset {preset!r}, expected one of {', '.join(PRESETS)}")
@@ -45,7 +45,10 @@ def preset_of(preset: str, benchmark: str) -> str:
         raise ValueError(f"found benchmark {benchmark!r}, expected one of {', '.join(BENCHMARKS)}")
     instead = ("lmms",) if preset.startswith("lmms") else _INSTEAD
     asked_as = BENCHMARKS[benchmark].asked_as
-    chosen: str = next(one for one in (preset, *instead) if asked_as in _WORDINGS[one])
+    chosen: str | None = next((one for one in (preset, *instead) if asked_as in _WORDINGS[one]), None)
+    if chosen is None:
+        looked_at = " and ".join(dict.fromkeys((preset, *instead)))
+        raise ValueError(f"{benchmark}: found no wording for {asked_as!r} in {looked_at}; add it to one of them")
     return chosen
 
 
@@ -73,9 +76,10 @@ def images_wanted(preset: str, benchmark: str) -> tuple[str, ...]:
 
 
 def presets_for(family: str) -> tuple[str, ...]:
-    """Return a family's own preset, then those of the harnesses, which any model can be asked in."""
+    """Return a family's own preset, if it has one, then those of the harnesses, which any model can be asked in."""
     owned = PRESET_OF_FAMILY.values()
-    return (PRESET_OF_FAMILY[family], *(preset for preset in PRESETS if preset not in owned))
+    own = [PRESET_OF_FAMILY[family]] if family in PRESET_OF_FAMILY else []
+    return (*own, *(preset for preset in PRESETS if preset not in owned))
 
 
 def fill(template: str, item: Item) -> str:

@@ -25,11 +25,6 @@ KNOWN = {field.name: field for field in (*ANSWER, *SCHEMA)}
 NEEDED = ("key", "benchmark", "row_hash", "response", "finish_reason", "error")
 
 
-def is_output(store: Store) -> bool:
-    """Say whether a run, or `triptych score`, has left its results there."""
-    return ledger.look(store).is_planned
-
-
 def answers_of(
     store: Store,
     rules: Mapping[str, str],

@@ -1,13 +1,14 @@
 """Questions are put in the words of the harnesses and of the models' own numbers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.benchmarks.ask import worded
 from jobs.benchmarks.benchmark import BadRow
-from jobs.benchmarks.prompts import PRESET_OF_FAMILY, PRESETS, fill, preset_of, wording
+from jobs.benchmarks.prompts import PRESET_OF_FAMILY, PRESETS, fill, preset_of, presets_for, wording
 from jobs.benchmarks.settings import BenchmarkSettings
 from jobs.benchmarks.table import BENCHMARKS
 from models.types import ImageSettings
@@ -57,6 +58,16 @@ def test_a_preset_or_data_set_that_is_unknown_is_refused_with_those_that_are_kno
         preset_of("gpt", "pope")
     with pytest.raises(ValueError, match="found benchmark 'pop', expected one of vqav2_val, "):
         preset_of("lmms", "pop")
+
+
+def test_a_data_set_that_nobody_has_words_for_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BENCHMARKS, "made_up", replace(BENCHMARKS["docvqa_val"], key="made_up", asked_as="nothing"))
+    with pytest.raises(ValueError, match="made_up: found no wording for 'nothing' in aria and vlmevalkit and lmms"):
+        preset_of("aria", "made_up")
+
+
+def test_a_family_without_a_preset_is_offered_those_of_the_harnesses() -> None:
+    assert presets_for("aria")[0] == "aria" and presets_for("another") == presets_for("aria")[1:]
 
 
 def test_every_family_has_a_preset():

@@ -6,7 +6,7 @@ the released model gives the same features for it (models/aria/model.py), at thr
 photograph. `split_image` adds close-ups, by the rule of the original authors' processor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -18,19 +18,16 @@ from models.aria.config import AriaConfig, AriaImages, read_config, read_images
 from models.choices import encode_prompt
 from models.eye import Eye
 from models.images import image_name
+from models.processor import FamilyProcessor
 from models.text import Text, blindness, check_placeholders
-from models.turn import Turn
 from models.types import (
     TEMPLATE_DATE,
-    Answer,
     CheckpointError,
-    Completion,
     ImageSettings,
     ImageSettingsError,
     ModelInput,
     Pixels,
     Request,
-    Sampling,
 )
 
 IMAGE_TOKEN = "<|img|>"
@@ -43,10 +40,8 @@ SPLIT_RATIOS = (
 )  # fmt: skip
 
 
-class AriaProcessor:
+class AriaProcessor(FamilyProcessor):
     """The CPU half of Aria; see models.types.Processor."""
-
-    pixels_per_code = None
 
     def __init__(
         self,
@@ -59,18 +54,15 @@ class AriaProcessor:
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
-        self._blind = None if self.config.vision else blindness(text_only)
-        self._text = Text(folder, template, today=today)
-        self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TURN)
+        super().__init__(
+            Text(folder, template, today=today),
+            self.config.eos_token_ids,
+            END_OF_TURN,
+            max_position_embeddings=self.config.text.max_position_embeddings,
+            blind=None if self.config.vision else blindness(text_only),
+        )
         known = ("split_image", "max_image_size")
         self._eye = Eye("Aria", known, settings, self._blind, lambda asked: Canvas(folder, self.config, asked).crops)
-        self.stop_ids = self._turn.stop_ids
-        self.max_position_embeddings = self.config.text.max_position_embeddings
-
-    @property
-    def sees_images(self) -> bool:
-        """Whether a request may have images; see models.types.Processor."""
-        return self._blind is None
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
@@ -88,14 +80,6 @@ class AriaProcessor:
             image_names=tuple(image_name([crop.tile], crop.queries) for crop in crops),
             choices=encoded.choices,
         )
-
-    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
-        """Return the test for the run's stop strings; see models.types.Processor."""
-        return self._turn.stopper(sampling)
-
-    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
-        """Turn emitted ids back into text; see models.types.Processor."""
-        return self._turn.finish(model_input, completion, sampling)
 
     def _expand(self, ids: Sequence[int], num_queries: Sequence[int]) -> np.ndarray:
         waiting = iter(num_queries)

@@ -11,7 +11,7 @@ away from.
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -28,8 +28,8 @@ from models.emu3.grid import Grid
 from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_TOKEN, PLACEHOLDER
 from models.eye import Eye
 from models.images import LIMIT_PIXELS, image_name
+from models.processor import FamilyProcessor
 from models.text import Rendered, Text, blindness, check_placeholders
-from models.turn import Turn
 from models.types import (
     TEMPLATE_DATE,
     Answer,
@@ -69,7 +69,7 @@ TOKENIZERS: Mapping[Tokenizer, Mapping[str, Any]] = {
 }
 
 
-class Emu3Processor:
+class Emu3Processor(FamilyProcessor):
     """The CPU half of Emu3; see models.types.Processor."""
 
     def __init__(
@@ -84,25 +84,18 @@ class Emu3Processor:
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
-        self._blind = None if self.config.vq else blindness(text_only)
-        self._text = Text(folder, template, today=today, changes=TOKENIZERS[tokenizer])
-        self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TEXT)
+        super().__init__(
+            Text(folder, template, today=today, changes=TOKENIZERS[tokenizer]),
+            self.config.eos_token_ids,
+            END_OF_TEXT,
+            max_position_embeddings=self.config.text.max_position_embeddings,
+            blind=None if self.config.vq else blindness(text_only),
+            pixels_per_code=None if self.config.vq is None else self.config.vq.spatial_factor,
+        )
         known = ("min_pixels", "max_pixels", "pad_to_ratio")
         self._eye = Eye("Emu3", known, settings, self._blind, lambda asked: partial(tile, read_images(folder, asked)))
         if not self._blind:
             self._check_files(folder, read_images(folder, settings))
-        self.stop_ids = self._turn.stop_ids
-        self.max_position_embeddings = self.config.text.max_position_embeddings
-
-    @property
-    def sees_images(self) -> bool:
-        """Whether a request may have images; see models.types.Processor."""
-        return self._blind is None
-
-    @property
-    def pixels_per_code(self) -> int | None:
-        """Side of what a code of a drawn picture stands for; see models.types.Processor."""
-        return None if self.config.vq is None else self.config.vq.spatial_factor
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
@@ -139,13 +132,9 @@ class Emu3Processor:
             num_new_tokens=grid.num_tokens,
         )
 
-    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
-        """Return the test for the run's stop strings; see models.types.Processor."""
-        return self._turn.stopper(sampling)
-
     def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
         """Turn emitted ids back into text, those of a picture into none; see models.types.Processor."""
-        answer = self._turn.finish(model_input, completion, sampling)
+        answer = super().finish(model_input, completion, sampling)
         return answer if model_input.num_new_tokens is None else replace(answer, text="", image=completion.image)
 
     def _grid(self, tile: Pixels) -> Grid:

@@ -6,7 +6,7 @@ of the reference's image processor, which are bit for bit those of Meta's.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -19,20 +19,17 @@ from models.choices import encode_prompt
 from models.eye import Eye, Look
 from models.images import image_name
 from models.mllama.config import VisionConfig, read_config, read_images
+from models.processor import FamilyProcessor
 from models.text import Text, blindness, check_placeholders
-from models.turn import Turn
 from models.types import (
     TEMPLATE_DATE,
-    Answer,
     BadRequest,
     CheckpointError,
-    Completion,
     ImageSettings,
     Message,
     ModelInput,
     Pixels,
     Request,
-    Sampling,
 )
 
 IMAGE_TOKEN = "<|image|>"
@@ -44,10 +41,8 @@ PLAIN_TEMPLATE = BEGIN_OF_TEXT + "{image}{question}"
 Grid = tuple[int, int]  # rows, columns
 
 
-class MllamaProcessor:
+class MllamaProcessor(FamilyProcessor):
     """The CPU half of Mllama; see models.types.Processor."""
-
-    pixels_per_code = None
 
     def __init__(
         self,
@@ -60,22 +55,19 @@ class MllamaProcessor:
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
-        self._blind = None if self.config.vision else blindness(text_only)
-        self._text = Text(folder, template, default=PLAIN_TEMPLATE, today=today)
-        self._turn = Turn(self._text, self.config.eos_token_ids, END_OF_TURN)
+        super().__init__(
+            Text(folder, template, default=PLAIN_TEMPLATE, today=today),
+            self.config.eos_token_ids,
+            END_OF_TURN,
+            max_position_embeddings=self.config.text.max_position_embeddings,
+            blind=None if self.config.vision else blindness(text_only),
+        )
         vision = self.config.vision
         self._eye = Eye("Mllama", ("max_image_tiles",), settings, self._blind, partial(_canvas, folder, vision))
         self._bos = _known(self._text.token_id(BEGIN_OF_TEXT), self.config.bos_token_id)
         self._image = _known(self._text.token_id(IMAGE_TOKEN), self.config.image_token_index)
         if vision is not None and self._text.token_id(IMAGE_TOKEN) is None:
             raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {IMAGE_TOKEN}, the place of an image")
-        self.stop_ids = self._turn.stop_ids
-        self.max_position_embeddings = self.config.text.max_position_embeddings
-
-    @property
-    def sees_images(self) -> bool:
-        """Whether a request may have images; see models.types.Processor."""
-        return self._blind is None
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
@@ -95,14 +87,6 @@ class MllamaProcessor:
             image_names=tuple(image_name(tiles, layout) for tiles, layout in images),
             choices=encoded.choices,
         )
-
-    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
-        """Return the test for the run's stop strings; see models.types.Processor."""
-        return self._turn.stopper(sampling)
-
-    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
-        """Turn emitted ids back into text; see models.types.Processor."""
-        return self._turn.finish(model_input, completion, sampling)
 
 
 class Canvas:

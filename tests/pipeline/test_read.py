@@ -121,7 +121,7 @@ def test_bad_members_of_a_tar_cost_their_rows_only(tmp_path: Path) -> None:
 
 def test_a_member_that_is_too_large_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("formats.rows", "formats.samples", "read", "fetch"):
-        monkeypatch.setattr(f"pipeline.{module}.LIMIT_BYTES", 4000)
+        monkeypatch.setattr(f"pipeline.input.{module}.LIMIT_BYTES", 4000)
     path = write(
         tmp_path / "a.tar", tar_bytes([("0.jpg", b"a"), ("1.jpg", bytes(9000)), ("1.txt", b"t"), ("2.jpg", b"c")])
     )

@@ -108,7 +108,7 @@ def test_nested_texts_and_json_are_columns_of_their_names(tmp_path: Path) -> Non
 
 def test_images_that_are_too_large_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("formats.rows", "formats.samples", "read"):
-        monkeypatch.setattr(f"pipeline.{module}.LIMIT_BYTES", 4000)
+        monkeypatch.setattr(f"pipeline.input.{module}.LIMIT_BYTES", 4000)
     members = [(f"{key}.{n}.jpg", bytes([1]) * size) for key, size in (("a", 1500), ("b", 1000)) for n in range(3)]
     rows = rows_of(write(tmp_path / "a.tar", tar_bytes(members)))
     assert faults(rows) == ["TooLarge", None]
@@ -217,7 +217,7 @@ def test_an_image_of_a_compressed_tar_that_is_too_large_costs_its_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("formats.rows", "formats.samples", "read"):
-        monkeypatch.setattr(f"pipeline.{module}.LIMIT_BYTES", 4000)
+        monkeypatch.setattr(f"pipeline.input.{module}.LIMIT_BYTES", 4000)
     members = [("0.jpg", b"a"), ("1.jpg", os.urandom(9000)), ("1.txt", b"t"), ("2.jpg", b"c")]
     rows = rows_of(write(tmp_path / "a.tgz", gzip.compress(tar_bytes(members))))
     assert faults(rows) == [None, "TooLarge", None]

@@ -1,6 +1,6 @@
-"""The model's turn of a conversation: where it ends, and what of the emitted ids is shown.
+"""What the processors of all families share: the tokenizer, where an answer ends, and what of its ids is shown.
 
-The families that answer in text share it. It does not know what was asked.
+What is asked, and what becomes of images, each family knows by itself.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,21 +10,33 @@ from models.text import Text, cut_at_stop
 from models.types import Answer, Completion, ModelInput, Sampling
 
 
-class Turn:
-    """What ends an answer, at the id and in the text.
+class FamilyProcessor:
+    """The CPU half of a family but for `prepare`; see models.types.Processor."""
 
-    Attributes:
-        stop_ids: Any of them ends an answer.
-    """
-
-    def __init__(self, text: Text, eos_ids: Iterable[int], end_of_turn: str) -> None:
-        """Collect the ends.
+    def __init__(
+        self,
+        text: Text,
+        eos_ids: Iterable[int],
+        end_of_turn: str,
+        *,
+        max_position_embeddings: int,
+        blind: str | None,
+        pixels_per_code: int | None = None,
+    ) -> None:
+        """Keep what is common, and collect what ends an answer.
 
         Args:
             text: The checkpoint's tokenizer.
             eos_ids: Ids that the checkpoint says end an answer.
             end_of_turn: What the family writes after each message; it may be one token, several, or foreign.
+            max_position_embeddings: The longest sequence that the model was made for.
+            blind: What it is that sees no images, if so.
+            pixels_per_code: Side of what a code of a drawn picture stands for; None for families that draw nothing.
         """
+        self.max_position_embeddings = max_position_embeddings
+        self.sees_images = blind is None
+        self.pixels_per_code = pixels_per_code
+        self._blind = blind
         self._text = text
         end = text.token_id(end_of_turn)
         self.stop_ids = frozenset(eos_ids) | (frozenset() if end is None else {end})

@@ -13,7 +13,7 @@ from pipeline.input.formats.fields import kept_type, raw_type
 from pipeline.input.formats.parquet import image_type_fault
 from pipeline.input.formats.rows import IMAGE_EXTENSIONS, ReadError
 from pipeline.input.formats.samples import is_image, wanted_image
-from pipeline.input.shards import FILE_FORMATS, Format
+from pipeline.input.formats.table import FORMATS, Format
 
 Word = Literal["key", "image", "text", "question", "answers", "video", "subtitles"]
 # A column's name, or those of several that hold images.
@@ -123,7 +123,7 @@ def input_schema(
         ReadError: A column that was named does not exist, or one of ours cannot be made from what is there.
     """
     _check_named(fields, layout, where, extensions)
-    for image in layout.images if layout.format == "parquet" and not layout.join else ():
+    for image in layout.images if FORMATS[layout.format].is_typed and not layout.join else ():
         if fault := image_type_fault(fields[image]) if image in fields else None:
             raise ReadError(f"{where}: image column {image!r} holds {fields[image]}, expected {fault}")
     kept = [(layout.output_name(name), kind) for name, kind in fields.items()]
@@ -143,7 +143,7 @@ def input_schema(
 def _check_named(fields: Mapping[str, pa.DataType], layout: Layout, where: str, extensions: frozenset[str]) -> None:
     for word, names in layout.named.items():
         listed = " and ".join(map(repr, names))
-        if layout.format in FILE_FORMATS:
+        if FORMATS[layout.format].is_file:
             raise ReadError(
                 f"{where}: read.columns.{word} names {listed}, but a folder of {layout.format} has no columns"
             )
@@ -157,7 +157,7 @@ def _check_named(fields: Mapping[str, pa.DataType], layout: Layout, where: str, 
                     "of the data set's entry can say what it is called there"
                 )
             raise ReadError(f"{where}: read.columns.{word} names {missing[0]!r}, but the columns are: {there}")
-    if layout.join and layout.format in (*FILE_FORMATS, "webdataset", "text"):
+    if layout.join and not FORMATS[layout.format].has_columns:
         raise ReadError(f"{where}: read.join looks up ids that stand in a column, but {layout.format} has none")
     if layout.join and not any(image in fields for image in layout.images):
         there = ", ".join(fields) or "none"

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.input.formats.inline import SHORTEST, listed
 from pipeline.input.formats.rows import Fault, RawRow, ReadError
+from pipeline.input.formats.table import FORMATS
 from pipeline.input.joined_table import Table, id_of, look_through
 from pipeline.input.read_settings import JoinSettings
 from pipeline.input.shards import Shards, change, find_again, find_shards, joined
@@ -18,7 +19,6 @@ from pipeline.storage.store import Entry, StorageSettings
 
 # Tables held open by a process.
 MOST_TABLES = 4
-FORMATS = ("parquet", "csv", "tsv")
 
 # By uri, columns and version; a process reads unit after unit of one source.
 _open: "OrderedDict[tuple[object, ...], Table]" = OrderedDict()
@@ -101,8 +101,9 @@ def join_version(join: JoinSettings, storage: StorageSettings) -> Entry | None:
 
 
 def _only_tables(shards: Shards) -> Shards:
-    if shards.format not in FORMATS:
-        raise ReadError(f"read.join.uri: found {shards.format} at {shards.store.uri}, expected {', '.join(FORMATS)}")
+    if not FORMATS[shards.format].is_table:
+        tables = ", ".join(format for format, traits in FORMATS.items() if traits.is_table)
+        raise ReadError(f"read.join.uri: found {shards.format} at {shards.store.uri}, expected {tables}")
     return shards
 
 

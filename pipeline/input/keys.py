@@ -6,7 +6,7 @@ Only names are read: a tar's headers, a Parquet file's key column, the lines of 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, assert_never
 
 import numpy as np
 
@@ -65,15 +65,18 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
     """Give the keys of a unit's rows; rows that will be named by their place, which is unique, are passed over."""
     store = Store(unit.root, read.storage)
     column = layout_of(read, unit.format, is_raw=unit.is_raw).key
-    if unit.format == "webdataset":
-        names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
-    elif unit.format == "parquet":
-        names = store.use(unit.shard, lambda file: list(parquet.keys(file, column, unit.start, unit.stop)))
-    elif unit.format == "images" or unit.format == "video":
-        names = []
-    else:
-        rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
-        names = [row.values.get(column) for row in rows[: unit.num_rows]]
+    match unit.format:
+        case "webdataset":
+            names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
+        case "parquet":
+            names = store.use(unit.shard, lambda file: list(parquet.keys(file, column, unit.start, unit.stop)))
+        case "images" | "video":
+            names = []
+        case "jsonl" | "csv" | "tsv" | "text":
+            rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
+            names = [row.values.get(column) for row in rows[: unit.num_rows]]
+        case _:
+            assert_never(unit.format)
     yield from (str(name) for name in names if type(name) in (int, str) and name != "")
 
 

@@ -7,7 +7,7 @@ import functools
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import BinaryIO, assert_never
 
 import pyarrow as pa
 
@@ -15,7 +15,8 @@ from pipeline.input.columns import Layout
 from pipeline.input.formats import manifest, parquet, samples
 from pipeline.input.formats.fields import wider
 from pipeline.input.formats.rows import Index, ReadError
-from pipeline.input.shards import Format, Shards
+from pipeline.input.formats.table import FORMATS, Format
+from pipeline.input.shards import Shards
 from pipeline.storage.store import Entry
 
 # Shards looked through at once; each holds one open file and its read-ahead buffer.
@@ -57,7 +58,7 @@ def merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataT
     for index in indexes:
         extensions |= index.extensions.keys()
         for name, kind in index.fields.items():
-            is_settled = format == "parquet" and not pa.types.is_null(fields.get(name, pa.null()))
+            is_settled = FORMATS[format].is_typed and not pa.types.is_null(fields.get(name, pa.null()))
             fields[name] = fields[name] if is_settled else wider(fields.get(name, pa.null()), kind)
     return fields, extensions
 
@@ -88,6 +89,8 @@ def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
                 return manifest.index_text(file, entry.size, unit_rows)
             case "images" | "video":
                 raise AssertionError("files that are rows are planned from their listing")
+            case _:
+                assert_never(shards.format)
 
     try:
         return shards.store.use(entry.path, look)
@@ -130,7 +133,7 @@ def _is_read(extension: str, image: str | None) -> bool:
 
 def _columns_missing(shards: Shards, looked: Looked, layout: Layout) -> list[str]:
     """Tell which tables lack columns that others have; lacking one that was named stops the run."""
-    if shards.format not in ("parquet", "csv", "tsv"):
+    if not FORMATS[shards.format].is_table:
         return []
     wanted = {name for names in layout.named.values() for name in names}
     names = {name for _, index in looked if index.slices for name in index.fields}

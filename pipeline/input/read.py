@@ -8,7 +8,7 @@ import logging
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 import pyarrow as pa
 
@@ -18,9 +18,10 @@ from pipeline.input.formats import manifest, parquet, samples
 from pipeline.input.formats.fields import fit_column, fit_values
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
+from pipeline.input.formats.table import FORMATS
 from pipeline.input.formats.tar import ReadAt
 from pipeline.input.joins import open_table, resolve
-from pipeline.input.shards import FILE_FORMATS, Shards, change
+from pipeline.input.shards import Shards, change
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.input.videos import read_subtitles, take_videos, video_block
 from pipeline.storage.store import Entry, StorageError, Store
@@ -52,7 +53,7 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None, *,
         ReadError: The shard is another than the one that was planned.
         StorageError: The shard is gone, or the store refuses or does not answer.
     """
-    if unit.only and unit.format in FILE_FORMATS:  # what is not wanted need not be opened
+    if unit.only and FORMATS[unit.format].is_file:  # what is not wanted need not be opened
         unit = replace(unit, paths=tuple(unit.paths[row] for row in unit.only), start=0, stop=len(unit.only), only=())
     if unit.only:
         whole = read_unit(replace(unit, only=()), settings, fault, with_images=with_images)
@@ -73,21 +74,34 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None, *,
 
 
 def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
-    if unit.format == "images" or (unit.format == "video" and not with_images):
-        return RawBlock([RawRow(key=path, image=path) for path in unit.paths], {})
-    if unit.format == "video":
-        return video_block(unit.paths, store, settings.num_frames, settings.frame_size)
-    check_unchanged(unit, store, settings.on_changed)
-    if unit.format == "parquet":
-        return _parquet_block(unit, layout, store, with_images=with_images)
-    if unit.format == "webdataset":
-        image = layout.wanted_image
-        rows = samples.read(_reader(unit, store), unit.first_byte, unit.end_byte, image, with_images=with_images)
-    else:
-        rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
-        for row in rows:
-            _take_out(row, layout)
+    if not FORMATS[unit.format].is_file:
+        check_unchanged(unit, store, settings.on_changed)
+    match unit.format:
+        case "images":
+            return _listed(unit)
+        case "video":
+            return (
+                video_block(unit.paths, store, settings.num_frames, settings.frame_size)
+                if with_images
+                else _listed(unit)
+            )
+        case "parquet":
+            return _parquet_block(unit, layout, store, with_images=with_images)
+        case "webdataset":
+            image = layout.wanted_image
+            rows = samples.read(_reader(unit, store), unit.first_byte, unit.end_byte, image, with_images=with_images)
+        case "jsonl" | "csv" | "tsv" | "text":
+            rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
+            for row in rows:
+                _take_out(row, layout)
+        case _:
+            assert_never(unit.format)
     return RawBlock(rows[: unit.num_rows])  # a limit may end the run within the bytes of a unit
+
+
+def _listed(unit: Unit) -> RawBlock:
+    """Return rows that are files, without opening them."""
+    return RawBlock([RawRow(key=path, image=path) for path in unit.paths], {})
 
 
 def _take_out(row: RawRow, layout: Layout) -> None:
@@ -189,7 +203,7 @@ def _key(row: RawRow, unit: Unit, place: int, settings: ReadSettings) -> str:
 
 def _places(unit: Unit) -> tuple[pa.Array, pa.Array]:
     """Return the columns `shard` and `index`."""
-    if unit.format in FILE_FORMATS:
+    if FORMATS[unit.format].is_file:
         return pa.array(unit.paths, pa.string()), pa.array([0] * unit.num_rows, pa.int64())
     return pa.array([unit.shard] * unit.num_rows, pa.string()), pa.array(range(unit.start, unit.stop), pa.int64())
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PlainValidator, PositiveInt, field_validator, model_validator
 
 from pipeline.input.columns import Names, Word
+from pipeline.input.formats.table import Format
 from pipeline.settings import Address, Settings
 from pipeline.storage.store import StorageSettings, absolute
 
@@ -55,7 +56,7 @@ class ReadSettings(Settings):
     """Which rows a run reads, and what its input calls the columns that we have words for."""
 
     uri: Address = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
-    format: Literal["auto", "webdataset", "parquet", "images", "jsonl", "csv", "tsv", "text", "video"] = "auto"
+    format: Literal["auto", Format] = "auto"
     columns: dict[Word, Annotated[Names, PlainValidator(_names)]] = Field(
         default={}, description="our word: the input's column, or for images several; default: the same name"
     )

@@ -10,22 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.input.formats.rows import IMAGE_EXTENSIONS, ReadError
+from pipeline.input.formats.rows import ReadError
+from pipeline.input.formats.table import FORMATS, Format
 from pipeline.storage.store import Entry, NotFound, StorageSettings, Store
-
-Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "tsv", "text", "video"]
-EXTENSIONS: dict[Format, tuple[str, ...]] = {
-    "webdataset": ("tar", "tar.gz", "tgz"),
-    "parquet": ("parquet",),
-    "images": IMAGE_EXTENSIONS,
-    "jsonl": ("jsonl", "ndjson"),
-    "csv": ("csv",),
-    "tsv": ("tsv",),
-    "text": ("txt",),
-    "video": ("mp4", "m4v", "mov", "mkv", "webm", "avi"),
-}
-# There every file is a shard of one row; they are planned from the listing alone.
-FILE_FORMATS: tuple[Format, ...] = ("images", "video")
 
 
 @dataclass(frozen=True)
@@ -140,14 +127,14 @@ def _split_glob(store: Store) -> tuple[Store, str]:
 def _only_format(uri: str, entries: Sequence[Entry]) -> Format:
     counts = Counter(_format(entry.path) for entry in entries)
     known = [format for format in counts if format is not None]
-    if len(known) > 1 and "text" in known:
-        known.remove("text")  # beside other data it is captions of pictures, or a note
+    if len(known) > 1:
+        known = [format for format in known if not FORMATS[format].gives_way]
     if len(known) == 1:
         return known[0]
     described = f"found {_counted(entries)}"
     if known:
         raise ReadError(f"found several formats at {uri}: {described}; set read.format, or name the files by a glob")
-    extensions = ", ".join(f".{extension}" for names in EXTENSIONS.values() for extension in names)
+    extensions = ", ".join(f".{extension}" for traits in FORMATS.values() for extension in traits.extensions)
     raise ReadError(
         f"cannot tell the format at {uri}: {described}; expected {extensions} (only tars may be compressed)"
     )
@@ -165,9 +152,9 @@ def _kind(path: str) -> str:
 
 def _format(path: str) -> Format | None:
     extension = _extension(path).removeprefix(".")
-    found = next((format for format, names in EXTENSIONS.items() if extension in names), None)
+    found = next((format for format, traits in FORMATS.items() if extension in traits.extensions), None)
     # Cameras write _MG_1234.jpg; elsewhere a leading underscore marks what is not data (_SUCCESS, _metadata).
-    if found not in FILE_FORMATS and any(part.startswith("_") for part in path.split("/")):
+    if not (found and FORMATS[found].is_file) and any(part.startswith("_") for part in path.split("/")):
         return None
     return found
 

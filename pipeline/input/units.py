@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 
 from pipeline.input.columns import OF_VIDEOS, Layout, Names, Word, input_schema
 from pipeline.input.formats.rows import Cutter, Index, ReadError
+from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.joins import check_join
 from pipeline.input.look import look_through, merged, warnings_of
 from pipeline.input.read_settings import FRAME_SIZE, NUM_FRAMES
 from pipeline.input.read_settings import ReadSettings as ReadSettings
-from pipeline.input.shards import FILE_FORMATS, Format, Shards, find_shards, joined
+from pipeline.input.shards import Shards, find_shards, joined
 from pipeline.storage.store import Entry
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, 
     shards = find_shards(settings.uri, settings.format, settings.storage)
     layout = layout_of(settings, shards.format, is_raw=is_raw)
     _refuse_idle_settings(shards, settings)
-    if shards.format in FILE_FORMATS:
+    if FORMATS[shards.format].is_file:
         return InputPlan(_file_units(shards, settings, unit_rows, layout), [*shards.warnings])
     looked = look_through(shards, unit_rows, settings.limit)
     warnings = [*shards.warnings, *warnings_of(shards, looked, layout)]

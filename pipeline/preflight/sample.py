@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from models.images import encode_image
 from models.types import Answer, BadRequest, ModelInput, PictureFormat, Processor, Sampling
-from pipeline.input.shards import FILE_FORMATS
+from pipeline.input.formats.table import FORMATS
 from pipeline.input.sources import Source
 from pipeline.input.units import Unit, plan_input
 from pipeline.job import Job
@@ -26,7 +26,6 @@ SAMPLE_ROWS, DRAWN_SAMPLE_ROWS = 4, 64
 FAILING_ROWS = 32
 # How large image files are that rows name is seen without decoding them.
 MEASURED_ROWS = 16
-CUT_BY_BYTES = (*FILE_FORMATS, "webdataset")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def take_sample(source: Source, processor: Processor, job: Job, sampling: Sampli
     blocks: list[pa.Table] = []
     sizes: list[int] = []
     for unit in _first(source, MEASURED_ROWS, SAMPLE_ROWS):
-        is_measured = unit.format not in CUT_BY_BYTES and "video" not in source.read.columns
+        is_measured = not FORMATS[unit.format].is_cut_by_bytes and "video" not in source.read.columns
         missing = SAMPLE_ROWS - sum(block.num_rows for block in blocks)
         if not missing and not is_measured:
             break

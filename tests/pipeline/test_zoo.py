@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.report.page import SETTLED
-from pipeline.input.shards import EXTENSIONS
+from pipeline.input.formats.table import FORMATS
 from tests.zoo.animal import Animal, Fate, fate_of, is_as_expected, open_processor
 from tests.zoo.table import animals, table
 
@@ -73,4 +73,4 @@ def test_the_page_about_inputs_shows_the_zoo_as_it_is(look: Callable[[Animal], F
 def test_every_word_for_what_decoding_settles_is_shown_by_an_animal_the_page_and_the_report() -> None:
     words = {name for animal in ZOO for name in animal.noted}
     listed = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8").split("## The zoo")[0], re.MULTILINE)
-    assert words == set(SETTLED) == set(listed) - EXTENSIONS.keys()
+    assert words == set(SETTLED) == set(listed) - FORMATS.keys()

@@ -1,0 +1,49 @@
+"""The input formats: how their files are called, and what the readers must know of each.
+
+A new one is an entry here, a file beside this one that indexes and reads it, and a case wherever the type checker then
+finds one missing (`assert_never` in look.py, read.py and keys.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.input.formats.rows import IMAGE_EXTENSIONS
+
+Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "tsv", "text", "video"]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What tells a format from the others.
+
+    Attributes:
+        extensions: Of its files, in lower case, without the dot.
+        is_file: Every file is a row; such shards are planned from their listing alone.
+        is_table: Each shard says which columns it has, so one that lacks some is told, and images may be joined by id
+            from a table of this format.
+        has_columns: Rows have named fields; else a setting that names one is wrong.
+        is_typed: The shards say their columns' types themselves.
+        is_cut_by_bytes: A row's images lie in the bytes by which units are cut, so their sizes need not be sampled.
+        gives_way: Where other data lies beside, its files are no shards.
+    """
+
+    extensions: tuple[str, ...]
+    is_file: bool = False
+    is_table: bool = False
+    has_columns: bool = False
+    is_typed: bool = False
+    is_cut_by_bytes: bool = False
+    gives_way: bool = False
+
+
+FORMATS: Mapping[Format, Traits] = {
+    "webdataset": Traits(("tar", "tar.gz", "tgz"), is_cut_by_bytes=True),
+    "parquet": Traits(("parquet",), is_table=True, has_columns=True, is_typed=True),
+    "images": Traits(IMAGE_EXTENSIONS, is_file=True, is_cut_by_bytes=True),
+    "jsonl": Traits(("jsonl", "ndjson"), has_columns=True),
+    "csv": Traits(("csv",), is_table=True, has_columns=True),
+    "tsv": Traits(("tsv",), is_table=True, has_columns=True),
+    "text": Traits(("txt",), gives_way=True),  # beside other data it is captions of pictures, or a note
+    "video": Traits(("mp4", "m4v", "mov", "mkv", "webm", "avi"), is_file=True, is_cut_by_bytes=True),
+}

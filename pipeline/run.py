@@ -132,7 +132,7 @@ def books_of(store: Store, ready: Ready) -> Books:
     """Return how a run is kept account of: only as long as the output is its own."""
     mine = partial(ledger.refuse_replaced, store, ready.run)
     return Books(
-        look=partial(ledger.look_again, run=ready.run),
+        look=partial(ledger.read_own_output, run=ready.run),
         merge=partial(merge_part, folder=ledger.units_folder(ready.run), check=mine),
         note={"first_writer_wins": ready.first_wins},
     )

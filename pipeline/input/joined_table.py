@@ -121,7 +121,7 @@ class Table:
         return self.shards.store.name(path)
 
 
-def look_through(shards: Shards, join: JoinSettings) -> Table:
+def index_table(shards: Shards, join: JoinSettings) -> Table:
     """Read where every id stands; of Parquet only the column with the ids.
 
     Raises:

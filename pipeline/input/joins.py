@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.input.formats.inline import SHORTEST, listed
 from pipeline.input.formats.rows import Fault, RawRow, ReadError
 from pipeline.input.formats.table import FORMATS
-from pipeline.input.joined_table import Table, id_of, look_through
+from pipeline.input.joined_table import Table, id_of, index_table
 from pipeline.input.read_settings import JoinSettings
 from pipeline.input.shards import Shards, change, find_again, find_shards, joined
 from pipeline.storage.store import Entry, StorageSettings
@@ -113,7 +113,7 @@ def _table(shards: Shards, join: JoinSettings) -> Table:
     if name in _open:
         _open.move_to_end(name)
     else:
-        _open[name] = look_through(shards, join)
+        _open[name] = index_table(shards, join)
         while len(_open) > MOST_TABLES:
             _open.popitem(last=False)
     return _open[name]

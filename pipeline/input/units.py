@@ -1,6 +1,6 @@
 """Cut the input into units: consecutive rows of one shard that are read, answered and committed together.
 
-Planning looks through every shard once and writes down where each unit's rows lie, so that reading one later opens
+Planning scans every shard once and writes down where each unit's rows lie, so that reading one later opens
 only its own bytes. It knows nothing of models, parts or Ray.
 """
 
@@ -21,9 +21,9 @@ from pipeline.input.columns import OF_VIDEOS, Layout, Names, Word, input_schema
 from pipeline.input.formats.rows import Cutter, Index, ReadError
 from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.joins import check_join
-from pipeline.input.look import look_through, merged, warnings_of
 from pipeline.input.read_settings import FRAME_SIZE, NUM_FRAMES
 from pipeline.input.read_settings import ReadSettings as ReadSettings
+from pipeline.input.scan import merged, scan_shards, warnings_of
 from pipeline.input.shards import Shards, find_shards, joined
 from pipeline.storage.store import Entry
 
@@ -140,7 +140,7 @@ def plan_units(settings: ReadSettings, unit_rows: int) -> list[Unit]:
 
 
 def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, with_images: bool = True) -> InputPlan:
-    """List the shards, look through each, and cut its rows into units of at most `unit_rows` rows.
+    """List the shards, scan each, and cut its rows into units of at most `unit_rows` rows.
 
     Args:
         settings: The input.
@@ -154,17 +154,17 @@ def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, 
     _refuse_idle_settings(shards, settings)
     if FORMATS[shards.format].is_file:
         return InputPlan(_file_units(shards, settings, unit_rows, layout), [*shards.warnings])
-    looked = look_through(shards, unit_rows, settings.limit)
-    warnings = [*shards.warnings, *warnings_of(shards, looked, layout)]
-    where = next((shards.store.name(entry.path) for entry, index in looked if index.slices), None)
+    scanned = scan_shards(shards, unit_rows, settings.limit)
+    warnings = [*shards.warnings, *warnings_of(shards, scanned, layout)]
+    where = next((shards.store.name(entry.path) for entry, index in scanned if index.slices), None)
     if where is None:
-        raise ReadError("; ".join([f"found no rows in the {len(looked)} shards of {settings.uri}", *warnings[:5]]))
-    fields, extensions = merged(shards.format, [index for _, index in looked if index.slices])
+        raise ReadError("; ".join([f"found no rows in the {len(scanned)} shards of {settings.uri}", *warnings[:5]]))
+    fields, extensions = merged(shards.format, [index for _, index in scanned if index.slices])
     if not with_images and not any(image in fields for image in layout.images):
         others: dict[Word, Names] = {word: names for word, names in layout.columns.items() if word != "image"}
         layout = replace(layout, columns=others, join="")
     schema = input_schema(fields, layout, where, extensions).serialize().to_pybytes()
-    units = _row_units(shards, looked, schema, settings.limit)
+    units = _row_units(shards, scanned, schema, settings.limit)
     if settings.join and with_images:
         other = check_join(settings.join, shards, settings.storage)
         units = [replace(unit, join_size=other.size, join_etag=other.etag) for unit in units]

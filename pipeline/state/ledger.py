@@ -122,7 +122,7 @@ def look(store: Store) -> Output:
     return Output(tuple(ours), frozenset(parts.values()), frozenset(units), tuple(strangers), run or "")
 
 
-def look_again(store: Store, run: str) -> Output:
+def read_own_output(store: Store, run: str) -> Output:
     """List a run's output once more.
 
     Raises:

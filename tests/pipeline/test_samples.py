@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.input import look
+from pipeline.input import scan
 from pipeline.input.formats import packed, samples
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.keys import duplicate_keys
@@ -163,7 +163,7 @@ def test_a_compressed_tar_that_would_be_unpacked_many_times_is_told(
 
     path, _ = packed_tar(tmp_path)
     assert told(path, 5) == [], "it is small"
-    monkeypatch.setattr(look, "UNPACKED_BYTES", 2**20)
+    monkeypatch.setattr(scan, "UNPACKED_BYTES", 2**20)
     assert told(path, 7) == [], "eight units"
     (warning,) = told(path, 5)
     assert warning.startswith("1 gzip tars have more than 8 units (first a.tar.gz: 10), and each unit unpacks its tar")

@@ -79,7 +79,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Index:
-    """What one look through a shard told.
+    """What the scan of one shard found.
 
     Attributes:
         slices: The rows, cut small enough to be read at once.

@@ -1,7 +1,7 @@
 """The input formats: how their files are called, and what the readers must know of each.
 
 A new one is an entry here, a file beside this one that indexes and reads it, and a case wherever the type checker then
-finds one missing (`assert_never` in look.py, read.py and keys.py).
+finds one missing (`assert_never` in scan.py, read.py and keys.py).
 """
 
 from collections.abc import Mapping

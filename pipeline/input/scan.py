@@ -1,4 +1,4 @@
-"""Look through the shards once, when a run is planned: where their rows lie, what they hold and what is odd about them.
+"""Scan the shards once, when a run is planned: where their rows lie, what they hold and what is odd about them.
 
 It opens every shard and reads headers, footers or lines; which rows become which unit it does not know.
 """
@@ -19,36 +19,36 @@ from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.shards import Shards
 from pipeline.storage.store import Entry
 
-# Shards looked through at once; each holds one open file and its read-ahead buffer.
+# Shards scanned at once; each holds one open file and its read-ahead buffer.
 NUM_READERS = 8
 # Told apart in the warnings about what is passed over.
 MOST_KINDS = 20
 # So many units of a gzip tar, or so few bytes to be unpacked for all of them, are not worth a word.
 MOST_UNPACKED, UNPACKED_BYTES = 8, 2**30
 
-Looked = Sequence[tuple[Entry, Index]]
+Scan = Sequence[tuple[Entry, Index]]
 
 
-def look_through(shards: Shards, unit_rows: int, limit: int | None) -> Looked:
-    """Look through the shards in order; with a limit, only until so many rows are found.
+def scan_shards(shards: Shards, unit_rows: int, limit: int | None) -> Scan:
+    """Scan the shards in order; with a limit, only until so many rows are found.
 
     Raises:
         ReadError: A shard is not what its format says.
         StorageError: The store refuses or does not answer.
     """
-    look = functools.partial(_look, shards, unit_rows)
+    scan = functools.partial(_scan, shards, unit_rows)
     # The first shard may be enough.
     waves = [shards.entries] if limit is None else [shards.entries[:1], shards.entries[1:]]
-    looked: list[tuple[Entry, Index]] = []
+    scanned: list[tuple[Entry, Index]] = []
     num_rows = 0
     with ThreadPoolExecutor(NUM_READERS) as pool:
         for wave in waves:
-            for entry, index in zip(wave, pool.map(look, wave), strict=True):
-                looked.append((entry, index))
+            for entry, index in zip(wave, pool.map(scan, wave), strict=True):
+                scanned.append((entry, index))
                 num_rows += index.num_rows
                 if limit is not None and num_rows >= limit:
-                    return looked  # what is not begun yet is called off
-    return looked
+                    return scanned  # what is not begun yet is called off
+    return scanned
 
 
 def merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataType], frozenset[str]]:
@@ -63,19 +63,19 @@ def merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataT
     return fields, extensions
 
 
-def warnings_of(shards: Shards, looked: Looked, layout: Layout) -> list[str]:
+def warnings_of(shards: Shards, scanned: Scan, layout: Layout) -> list[str]:
     """Tell what is odd about shards whose rows can be read all the same.
 
     Raises:
         ReadError: A table lacks a column that was named.
     """
-    warnings = [f"{shards.store.name(entry.path)}: {text}" for entry, index in looked for text in index.warnings]
-    warnings += _passed_over(looked, layout.wanted_image)
-    return warnings + _columns_missing(shards, looked, layout) + _unpacked_often(looked)
+    warnings = [f"{shards.store.name(entry.path)}: {text}" for entry, index in scanned for text in index.warnings]
+    warnings += _passed_over(scanned, layout.wanted_image)
+    return warnings + _columns_missing(shards, scanned, layout) + _unpacked_often(scanned)
 
 
-def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
-    def look(file: BinaryIO) -> Index:
+def _scan(shards: Shards, unit_rows: int, entry: Entry) -> Index:
+    def scan(file: BinaryIO) -> Index:
         match shards.format:
             case "webdataset":
                 return samples.index(file, entry.size, unit_rows)
@@ -93,16 +93,16 @@ def _look(shards: Shards, unit_rows: int, entry: Entry) -> Index:
                 assert_never(shards.format)
 
     try:
-        return shards.store.use(entry.path, look)
+        return shards.store.use(entry.path, scan)
     except ReadError as error:
         raise ReadError(f"cannot read {shards.store.name(entry.path)} as {shards.format}: {error}") from error
 
 
-def _passed_over(looked: Looked, image: str | None) -> list[str]:
+def _passed_over(scanned: Scan, image: str | None) -> list[str]:
     """Sum up over all shards what becomes no column and no image of a row, kind by kind."""
     counts: Counter[str] = Counter()
     num_shards: Counter[str] = Counter()
-    for _, index in looked:
+    for _, index in scanned:
         extensions = {name: count for name, count in index.extensions.items() if not _is_read(name, image)}
         found = Counter({f"members with extension {name!r}": count for name, count in extensions.items()})
         found.update(index.passed_over)
@@ -110,13 +110,13 @@ def _passed_over(looked: Looked, image: str | None) -> list[str]:
         num_shards.update(found.keys())
     shown = counts.most_common(MOST_KINDS)
     rest = len(counts) - len(shown)
-    warnings = [f"passed over {count} {kind} in {num_shards[kind]} of {len(looked)} shards" for kind, count in shown]
+    warnings = [f"passed over {count} {kind} in {num_shards[kind]} of {len(scanned)} shards" for kind, count in shown]
     return warnings + ([f"passed over members of {rest} more kinds"] if rest else [])
 
 
-def _unpacked_often(looked: Looked) -> list[str]:
+def _unpacked_often(scanned: Scan) -> list[str]:
     """Tell of gzip tars of many units: each unit unpacks its shard from the start up to its own end."""
-    often = [(entry, index) for entry, index in looked if index.is_packed and len(index.slices) > MOST_UNPACKED]
+    often = [(entry, index) for entry, index in scanned if index.is_packed and len(index.slices) > MOST_UNPACKED]
     content = sum(piece.end_byte for _, index in often for piece in index.slices)
     if content < UNPACKED_BYTES:
         return []
@@ -131,14 +131,14 @@ def _is_read(extension: str, image: str | None) -> bool:
     return samples.is_field(extension) or samples.is_image(extension, image)
 
 
-def _columns_missing(shards: Shards, looked: Looked, layout: Layout) -> list[str]:
+def _columns_missing(shards: Shards, scanned: Scan, layout: Layout) -> list[str]:
     """Tell which tables lack columns that others have; lacking one that was named stops the run."""
     if not FORMATS[shards.format].is_table:
         return []
     wanted = {name for names in layout.named.values() for name in names}
-    names = {name for _, index in looked if index.slices for name in index.fields}
+    names = {name for _, index in scanned if index.slices for name in index.fields}
     warnings: list[str] = []
-    for entry, index in looked:
+    for entry, index in scanned:
         missing = names - set(index.fields)
         named = missing & wanted
         listed = ", ".join(map(repr, sorted(named or missing)))

@@ -81,7 +81,7 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     started = time.monotonic()
     settings = settings.model_copy(update={"write": settings.write.model_copy(update={"on_existing": "resume"})})
     store = Store(settings.write.uri, settings.write.storage)
-    if not ledger.look(store).is_done:
+    if not ledger.read_output(store).is_done:
         raise RunError(f"found no finished run in {store.uri}; finish it with `triptych run`, then retry what failed")
     ledger.sweep(store)
     parts = _parts_of(store, settings, job)

@@ -152,7 +152,7 @@ def freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Mapp
         ledger.warn_of_other_versions(frozen)
         return ready
     if settings.write.on_existing == "replace":
-        ledger.clear(store, ledger.look(store))
+        ledger.clear(store, ledger.read_output(store))
     dumped, run = dump_settings(settings), ledger.new_run()
     frozen = {"run": run, "settings": dumped, **devices, "weights": ready.weights, "versions": ledger.versions()}
     standing = ledger.freeze_settings(store, frozen)

@@ -100,7 +100,7 @@ def refuse_incomplete(
 
 def _planned(output: Store, benchmark: str) -> Iterator[Unit]:
     """Give the units that a benchmark's rows come from; a run without benchmarks has sources without a name."""
-    if not ledger.look(output).is_planned:  # parts that were put together by other means
+    if not ledger.read_output(output).is_planned:  # parts that were put together by other means
         return iter(())
     return (unit for unit in read_plan(output) if unit.source in (benchmark, ""))
 

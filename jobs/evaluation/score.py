@@ -75,7 +75,7 @@ def score(answers: Answers, to: Store, origin: str, judge: Judge | None = None) 
 
 def _refuse_strangers(to: Store, answers: Answers) -> ledger.Output:
     """Return what stands where scored rows are to stand, if that is of no run and of nobody else."""
-    standing = ledger.look(to)
+    standing = ledger.read_output(to)
     if standing.strangers:
         raise ReportError(
             f"{to.uri} holds files of another origin ({', '.join(standing.strangers[:3])}), expected none"

@@ -76,7 +76,7 @@ def look_for_parts(store: Store) -> ledger.Output:
         ReportError: No run has started there, or no part of it is finished yet.
         StorageError: It cannot be read.
     """
-    output = ledger.look(store)
+    output = ledger.read_output(store)
     if not output.is_planned:
         raise ReportError(f"found no run in {store.uri} ({ledger.PLAN} is missing), expected the output of one")
     if not output.parts:

@@ -80,7 +80,7 @@ class Books:
         note: What an attempt says beside its numbers.
     """
 
-    look: Callable[[Store], ledger.Output] = ledger.look
+    look: Callable[[Store], ledger.Output] = ledger.read_output
     merge: Callable[[Store, Part, pa.Schema], None] = merge_part
     note: Mapping[str, Any] = field(default_factory=dict)
 

@@ -82,7 +82,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     """
     faults: list[str] = []
     store = store.while_looking()
-    output = tried(faults, "write.uri", lambda: ledger.look(store))
+    output = tried(faults, "write.uri", lambda: ledger.read_output(store))
     existing = ledger.existing_fault(output, settings.write.on_existing, store.uri) if output else None
     faults += [existing] if existing else []
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"

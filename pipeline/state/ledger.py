@@ -104,13 +104,13 @@ def units_folder(run: str) -> str:
     return f"{UNITS}/{run}" if run else UNITS
 
 
-def look(store: Store) -> Output:
+def read_output(store: Store) -> Output:
     """List an output folder and sort what is there."""
     # Units first: one that another driver merges meanwhile is seen as a unit, as a part, or as both, never as missing.
     before = {entry.path for entry in store.list(UNITS)}
     paths = sorted(before.union(entry.path for entry in store.list()))
     run = _run_of(store) if SETTINGS in paths else None
-    if run is None:  # or it was removed between the listing and the look into it
+    if run is None:  # or it was removed between the listing and the reading
         paths = [path for path in paths if path != SETTINGS]
     parts = {path: int(match[1]) for path in paths if (match := PART_NAME.fullmatch(path))}
     unit = re.compile(re.escape(units_folder(run or "")) + r"/([^/]+)\.parquet")
@@ -128,7 +128,7 @@ def read_own_output(store: Store, run: str) -> Output:
     Raises:
         RunReplaced: It is another run's by now.
     """
-    output = look(store)
+    output = read_output(store)
     if not output.is_started or output.run != run:
         raise _replaced(store)
     return output

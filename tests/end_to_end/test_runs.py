@@ -132,9 +132,9 @@ def test_a_run_whose_output_another_takes_ends_and_the_other_one_is_as_if_it_had
 
     def taken(progress: Progress) -> None:
         """When the first unit has come, do as another start does that replaces."""
-        if progress.answered and ledger.look(store).run != "another":
+        if progress.answered and ledger.read_output(store).run != "another":
             frozen = ledger.read_settings(store) | {"run": "another"}
-            ledger.clear(store, ledger.look(store))
+            ledger.clear(store, ledger.read_output(store))
             ledger.freeze_settings(store, frozen)
 
     with pytest.raises(RunReplaced, match="another run has replaced this one"):

@@ -39,7 +39,7 @@ def settings_of(store: Store, on_existing: str = "resume", **sections: Any) -> P
 
 def ready_of(store: Store, units: Sequence[Unit] = UNITS) -> Ready:
     """What the checks of a start find out."""
-    output = ledger.look(store)
+    output = ledger.read_output(store)
     return Ready("model", list(units), "w", is_started=output.is_planned, is_done=output.is_done, run=output.run)
 
 

@@ -47,7 +47,7 @@ def test_answers_of_a_run_that_was_replaced_do_not_get_into_the_other_ones_parts
     commit(store, old, 1, "old")  # its driver and its workers live on
     commit(store, new, 1, "new")
     commit(store, new, 0, "new")
-    assert ledger.look(store).units == {"00000000", "00000001"}
+    assert ledger.read_output(store).units == {"00000000", "00000001"}
     rounds(store, new).run()
     assert captions(store) == ["new"] * 4
     ledger.sweep(store)
@@ -102,7 +102,7 @@ def test_a_part_that_stands_is_left_alone_by_another_driver_that_answered_its_ro
     for caption in ("first", "second"):
         commit(store, both, 0, caption)
         books_of(store, both).merge(store, part, SCHEMA)
-    assert captions(store) == ["first"] * 2 and not ledger.look(store).units
+    assert captions(store) == ["first"] * 2 and not ledger.read_output(store).units
 
 
 def test_parts_that_a_replaced_run_sent_off_meanwhile_are_gone_before_the_first_look(
@@ -119,7 +119,7 @@ def test_parts_that_a_replaced_run_sent_off_meanwhile_are_gone_before_the_first_
     with monkeypatch.context() as patch:
         patch.setattr(Store, "publish", late)
         begun(store)
-    assert ledger.look(store).parts == frozenset()
+    assert ledger.read_output(store).parts == frozenset()
 
 
 def test_a_plan_that_another_starting_run_has_left_is_never_gone_on_with(
@@ -160,7 +160,7 @@ def test_a_run_of_an_earlier_version_goes_on_where_its_units_stand(store: Store)
     commit(store, old, 0, "early")
     commit(store, old, 1, "late")
     ledger.sweep(store, ledger.units_folder(old.run))
-    assert ledger.look(store).units == {"00000000", "00000001"}
+    assert ledger.read_output(store).units == {"00000000", "00000001"}
     rounds(store, old).run()
     assert captions(store) == ["early"] * 2 + ["late"] * 2
 
@@ -180,7 +180,7 @@ def test_a_unit_that_is_merged_while_an_output_is_listed_is_not_missing(
         return found
 
     monkeypatch.setattr(Store, "list", meanwhile)
-    output = ledger.look(store)
+    output = ledger.read_output(store)
     assert listed and output.parts == {0} and output.units == {UNITS[0].name}
 
 

@@ -92,9 +92,9 @@ def test_a_removal_that_is_killed_anywhere_leaves_no_part_that_another_plan_coul
         fill()
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(Store, "delete", killed_after(done))
-            ledger.clear(store, ledger.look(store))
-        output = ledger.look(store)
+            ledger.clear(store, ledger.read_output(store))
+        output = ledger.read_output(store)
         assert output.is_started and (done == 0 or not output.is_done)
         assert output.is_planned or not (output.parts or output.units)
-    ledger.clear(store, ledger.look(store))
+    ledger.clear(store, ledger.read_output(store))
     assert names(store) == []

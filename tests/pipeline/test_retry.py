@@ -166,7 +166,7 @@ def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(
     }
     assert books_of(frozen).look(store).parts == {0}
     assert open_retry(store, PARTS, 1) is None
-    assert ledger.look(store).units == frozenset()
+    assert ledger.read_output(store).units == frozenset()
 
 
 def test_a_part_of_replaced_rows_has_the_bytes_of_one_that_was_right_at_once(store: Store, frozen: Frozen) -> None:
@@ -268,7 +268,7 @@ def test_a_retry_of_a_run_that_was_replaced_changes_nothing_of_the_other_one(sto
     (part,) = frozen.parts
     commit(store, part.units[0], frozen, row(1))
     commit(store, part.units[1], frozen, row(4), row(5))
-    ledger.clear(store, ledger.look(store))
+    ledger.clear(store, ledger.read_output(store))
     ledger.freeze_settings(store, {"run": "another-run"})
     theirs = parquet_bytes(table(*(row(n, GONE) for n in range(6))))
     store.publish(part.path, theirs)

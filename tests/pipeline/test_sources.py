@@ -21,7 +21,7 @@ from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.check import Ready, check
 from pipeline.retry import refuse_changed_shards
 from pipeline.settings import ConfigError, check_settings
-from pipeline.state.ledger import look
+from pipeline.state.ledger import read_output
 from pipeline.state.plan import freeze_plan
 from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
 from pipeline.steps.write import plan_parts
@@ -244,7 +244,7 @@ def test_a_changed_file_of_any_source_is_noticed(tmp_path: Path, checkpoint: Pat
     charts = data(tmp_path / "in") / "charts" / "test" / "rows.jsonl"
     asked = settings(tmp_path, checkpoint)
     ready = checked(asked, TwoJobs())
-    output = look(Store(str(tmp_path / "out")))
+    output = read_output(Store(str(tmp_path / "out")))
     refuse_changed_input(output, ready.units, asked, TwoJobs())
     charts.write_text(charts.read_text() + "\n")
     with pytest.raises(ConfigError, match=r"charts/test/rows.jsonl: found \d+ bytes") as caught:
@@ -262,7 +262,7 @@ def test_a_run_does_not_go_on_with_another_table_of_images_than_it_began_with(tm
     how = {"columns": {"image": "imageId"}, "join": {"uri": str(tmp_path / "images.parquet")}}
     asked, job = settings(tmp_path, checkpoint, **how), ToyJob()
     ready = checked(asked, job)
-    output = look(Store(str(tmp_path / "out")))
+    output = read_output(Store(str(tmp_path / "out")))
     refuse_changed_input(output, ready.units, asked, job)
     parts = plan_parts(ready.units, 9)
     refuse_changed_shards(parts, settings_by_source(job, asked.read))

@@ -151,7 +151,7 @@ def test_tars_are_no_strangers_and_go_with_the_run_that_left_them(tmp_path: Path
     store = Store(str(tmp_path))
     for path in (tar_path(0), ledger.SETTINGS):
         store.publish(path, b"{}")
-    output = ledger.look(store)
+    output = ledger.read_output(store)
     assert tar_path(0) in output.paths and not output.strangers
     ledger.clear(store, output)
     assert store.list() == []

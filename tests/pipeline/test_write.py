@@ -181,20 +181,20 @@ def test_equal_rows_give_equal_bytes_however_they_were_put_together() -> None:
 def test_what_stands_in_an_output_is_told_apart(store: Store) -> None:
     for path in ("part-00003.parquet", unit_path("00000007"), ledger.SETTINGS, "_SUCCESS", "_report/report.html"):
         store.publish(path, b"{}")
-    output = ledger.look(store)
+    output = ledger.read_output(store)
     assert output.parts == {3} and output.units == {"00000007"} and output.is_done and not output.is_planned
     assert ledger.existing_fault(output, "resume", store.uri) is None
     assert "the setting is 'fail'" in str(ledger.existing_fault(output, "fail", store.uri))
     store.publish("notes.parquet", b"")
     assert "files of another origin (notes.parquet)" in str(
-        ledger.existing_fault(ledger.look(store), "replace", store.uri)
+        ledger.existing_fault(ledger.read_output(store), "replace", store.uri)
     )
 
 
 def test_replacing_removes_an_earlier_run_and_nothing_else(store: Store) -> None:
     for path in ("part-00000.parquet", ledger.SETTINGS, "_SUCCESS", ".keep"):
         store.publish(path, b"{}")
-    ledger.clear(store, ledger.look(store))
+    ledger.clear(store, ledger.read_output(store))
     assert names(store) == [".keep"]
 
 
@@ -202,10 +202,10 @@ def test_a_removal_that_was_interrupted_leaves_an_unfinished_run(tmp_path: Path)
     store = Store(str(tmp_path))
     for path in ("_report/report.html", "part-00000.parquet", "part-00001.parquet", ledger.SETTINGS, "_SUCCESS"):
         store.publish(path, b"{}")
-    output = ledger.look(store)
+    output = ledger.read_output(store)
     (tmp_path / "part-00001.parquet").unlink()
     (tmp_path / "part-00001.parquet").mkdir()  # nobody can delete this as a file
     with pytest.raises(StorageError, match=r"cannot delete .*part-00001\.parquet"):
         ledger.clear(store, output)
-    left = ledger.look(store)
+    left = ledger.read_output(store)
     assert left.is_started and not left.is_done and left.parts == frozenset()

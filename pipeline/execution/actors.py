@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.types import PictureFormat, Processor, Sampling
-from pipeline.execution.crashes import FAILED_LOADS, CrashLedger, Verdict
+from pipeline.execution.crashes import FAILED_LOADS, CrashHistory, CrashLedger
 from pipeline.execution.guard import Guard, Step, read_guarded
 from pipeline.input.units import ReadSettings, unit_from_message
 from pipeline.job import Job
@@ -159,11 +159,11 @@ class RemoteCrashes:
         """Note why this process is about to end itself."""
         await self._ledger.dying.remote(self._actor, words)
 
-    async def begin(self, unit: str) -> Verdict:
+    async def begin(self, unit: str) -> CrashHistory:
         """Note that work on a unit begins, and hear how to go about it."""
-        verdict = await self._ledger.begin.remote(self._step, unit, self._actor)
-        assert isinstance(verdict, Verdict)
-        return verdict
+        history = await self._ledger.begin.remote(self._step, unit, self._actor)
+        assert isinstance(history, CrashHistory)
+        return history
 
     async def begin_row(self, unit: str, row: int) -> None:
         """Note that a row is begun alone."""

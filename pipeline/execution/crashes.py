@@ -18,8 +18,8 @@ HOPELESS_ROWS = 3
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How to go about a unit.
+class CrashHistory:
+    """What a unit has killed so far, and so how to go about it.
 
     Attributes:
         deaths: How many processes have died with it.
@@ -39,7 +39,7 @@ class Verdict:
 
 
 @dataclass
-class _Begun:
+class _UnitRecord:
     """A unit that was begun and has not ended."""
 
     deaths: int = 0
@@ -60,7 +60,7 @@ class CrashLedger:
             attempts: How often a row may be tried whose process dies; the last two times alone.
         """
         self._attempts = attempts
-        self._begun: dict[tuple[str, str], _Begun] = {}
+        self._units: dict[tuple[str, str], _UnitRecord] = {}
         self._loads: Counter[str] = Counter()
         self._starts: Counter[str] = Counter()
         self._last_words: dict[str, str] = {}
@@ -81,60 +81,62 @@ class CrashLedger:
 
     def new_round(self) -> None:
         """Note that whatever was under way was stopped on purpose, with its processes: nothing has died of it."""
-        for known in self._begun.values():
-            known.is_under_way, known.row = False, None
+        for record in self._units.values():
+            record.is_under_way, record.row = False, None
 
-    def begin(self, step: str, unit: str, actor: str) -> Verdict:
+    def begin(self, step: str, unit: str, actor: str) -> CrashHistory:
         """Note that work on a unit begins, and say how to go about it."""
-        known = self._begun.setdefault((step, unit), _Begun(is_under_way=False))
-        if known.is_under_way:
-            known.deaths += 1
-            if known.row is not None:
-                self._suspect(known, known.row, actor)
-        known.is_under_way = True
-        return Verdict(
-            deaths=known.deaths,
-            is_suspect=self._is_suspect(known),
-            cleared=frozenset(known.cleared),
-            tried=frozenset(known.alone) - frozenset(known.blamed),
-            blamed=dict(known.blamed),
+        record = self._units.setdefault((step, unit), _UnitRecord(is_under_way=False))
+        if record.is_under_way:
+            record.deaths += 1
+            if record.row is not None:
+                self._suspect(record, record.row, actor)
+        record.is_under_way = True
+        return CrashHistory(
+            deaths=record.deaths,
+            is_suspect=self._is_suspect(record),
+            cleared=frozenset(record.cleared),
+            tried=frozenset(record.alone) - frozenset(record.blamed),
+            blamed=dict(record.blamed),
             is_hopeless=self._is_hopeless(actor),
         )
 
     def begin_row(self, step: str, unit: str, row: int) -> None:
         """Note that a row is begun alone."""
-        self._known(step, unit).row = row
+        self._record(step, unit).row = row
 
     def end_row(self, step: str, unit: str, row: int, actor: str) -> None:
         """Note that a row was done alone and the process lives."""
         self._starts[actor] = 0
-        known = self._known(step, unit)
-        known.row = None
-        known.cleared.add(row)
-        del known.alone[row]
+        record = self._record(step, unit)
+        record.row = None
+        record.cleared.add(row)
+        del record.alone[row]
 
     def end(self, step: str, unit: str, actor: str) -> None:
         """Note that a unit is done; with all of its rows blamed that does not say that the actor can do anything."""
-        known = self._begun.pop((step, unit), None)
-        if known is None or not self._is_suspect(known):
+        record = self._units.pop((step, unit), None)
+        if record is None or not self._is_suspect(record):
             self._starts[actor] = 0
 
-    def _known(self, step: str, unit: str) -> _Begun:
+    def _record(self, step: str, unit: str) -> _UnitRecord:
         """Return what is known of a unit; a ledger that was killed itself starts with nothing in the middle of it."""
-        return self._begun.setdefault((step, unit), _Begun())
+        return self._units.setdefault((step, unit), _UnitRecord())
 
-    def _is_suspect(self, known: _Begun) -> bool:
-        return known.deaths > self._attempts - TIMES_ALONE - 1
+    def _is_suspect(self, record: _UnitRecord) -> bool:
+        return record.deaths > self._attempts - TIMES_ALONE - 1
 
-    def _suspect(self, known: _Begun, row: int, actor: str) -> None:
-        known.row = None
-        if row in known.cleared:  # it is the process, then
+    def _suspect(self, record: _UnitRecord, row: int, actor: str) -> None:
+        record.row = None
+        if row in record.cleared:  # it is the process, then
             return
-        known.alone[row] += 1
-        if known.alone[row] >= TIMES_ALONE:
+        record.alone[row] += 1
+        if record.alone[row] >= TIMES_ALONE:
             words = self._last_words.get(actor)
             why = f": {words}" if words else " without a word (killed for want of memory, or crashed)"
-            known.blamed[row] = f"its process died {known.deaths} times with this row, the last times on it alone{why}"
+            record.blamed[row] = (
+                f"its process died {record.deaths} times with this row, the last times on it alone{why}"
+            )
 
     def _is_hopeless(self, actor: str) -> bool:
         return self._starts[actor] > HOPELESS_ROWS * self._attempts

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipeline.execution.crashes import Verdict
+from pipeline.execution.crashes import CrashHistory
 from pipeline.input.columns import ERROR
 from pipeline.input.formats.rows import Fault
 from pipeline.input.units import Unit
@@ -27,7 +27,7 @@ Step = Callable[[pa.Table], Awaitable[pa.Table]]
 class Crashes(Protocol):
     """One actor's way to the crash ledger; see pipeline.execution.crashes.CrashLedger."""
 
-    async def begin(self, unit: str) -> Verdict:
+    async def begin(self, unit: str) -> CrashHistory:
         """Note that work on a unit begins, and hear how to go about it."""
         ...
 
@@ -68,25 +68,25 @@ class Guard:
         Raises:
             HopelessStep: It is of no use to go on.
         """
-        verdict = await self._crashes.begin(unit)
-        if verdict.is_hopeless:
+        history = await self._crashes.begin(unit)
+        if history.is_hopeless:
             raise HopelessStep(f"the process of step {self._stage} dies again and again, whatever rows it is given")
-        await asyncio.sleep(pause_s(verdict.deaths))
-        if verdict.is_suspect:
+        await asyncio.sleep(pause_s(history.deaths))
+        if history.is_suspect:
             async with self._gate.alone():
-                done = await self._row_by_row(step, unit, block, verdict)
+                done = await self._row_by_row(step, unit, block, history)
         else:
             async with self._gate.together():
                 done = await step(block)
         await self._crashes.end(unit)
         return done
 
-    async def _row_by_row(self, step: Step, unit: str, block: pa.Table, verdict: Verdict) -> pa.Table:
-        pieces = rows_of(block)
+    async def _row_by_row(self, step: Step, unit: str, block: pa.Table, history: CrashHistory) -> pa.Table:
+        pieces = split_rows(block)
         done: dict[int, pa.Table] = {}
-        for place in order_of(len(pieces), verdict):
-            if place in verdict.blamed:
-                done[place] = await step(left_out(pieces[place], self._stage, verdict.blamed[place]))
+        for place in row_order(len(pieces), history):
+            if place in history.blamed:
+                done[place] = await step(blamed_row(pieces[place], self._stage, history.blamed[place]))
                 continue
             await self._crashes.begin_row(unit, place)
             done[place] = await step(pieces[place])
@@ -105,11 +105,11 @@ async def read_guarded(unit: Unit, read: Callable[[Fault | None], pa.Table], cra
         read: Reads it, or, given a fault, opens nothing and gives all its rows that one.
         crashes: Where marks are made.
     """
-    verdict = await crashes.begin(unit.name)
-    await asyncio.sleep(pause_s(verdict.deaths))
+    history = await crashes.begin(unit.name)
+    await asyncio.sleep(pause_s(history.deaths))
     fault = None
-    if verdict.deaths >= READ_DEATHS:
-        why = f"{verdict.deaths} processes died while reading the {unit.num_rows} rows from {unit.start} on"
+    if history.deaths >= READ_DEATHS:
+        why = f"{history.deaths} processes died while reading the {unit.num_rows} rows from {unit.start} on"
         fault = Fault("WorkerDied", why)
     table = read(fault)
     await crashes.end(unit.name)
@@ -158,26 +158,26 @@ def pause_s(deaths: int) -> float:
     return min(PAUSE_S * 2**deaths, LONGEST_PAUSE_S) if deaths else 0.0
 
 
-def order_of(rows: int, verdict: Verdict) -> list[int]:
+def row_order(rows: int, history: CrashHistory) -> list[int]:
     """Say in which order to do a unit's rows one by one.
 
     Those that nothing is known of come first, then those that may have killed a process, for this one may not live to
     see the others done. But before a row is suspected again one that did no harm shows that the process can work.
     """
-    known_well = sorted(verdict.cleared)
-    proof, rest = (known_well[:1], known_well[1:]) if verdict.tried else ([], known_well)
-    unknown = [row for row in range(rows) if row not in verdict.cleared and row not in verdict.tried]
-    return [*proof, *unknown, *sorted(verdict.tried), *rest]
+    known_well = sorted(history.cleared)
+    proof, rest = (known_well[:1], known_well[1:]) if history.tried else ([], known_well)
+    unknown = [row for row in range(rows) if row not in history.cleared and row not in history.tried]
+    return [*proof, *unknown, *sorted(history.tried), *rest]
 
 
-def rows_of(block: pa.Table) -> list[pa.Table]:
+def split_rows(block: pa.Table) -> list[pa.Table]:
     """Cut a block into the input's rows, of which one that asks for several answers has several lines."""
     places = list(zip(block["shard"].to_pylist(), block["index"].to_pylist(), strict=True))
     starts = [place for place, row in enumerate(places) if place == 0 or places[place - 1] != row]
     return [block.slice(start, stop - start) for start, stop in zip(starts, [*starts[1:], block.num_rows], strict=True)]
 
 
-def left_out(row: pa.Table, stage: str, why: str) -> pa.Table:
+def blamed_row(row: pa.Table, stage: str, why: str) -> pa.Table:
     """Return a row so that no step works on it: with an error, and without what it was made ready to."""
     error = {"stage": stage, "type": "WorkerDied", "message": why}
     row = _set(row, "error", pa.array([error] * row.num_rows, ERROR))

@@ -10,8 +10,17 @@ import pyarrow as pa
 import pytest
 
 from pipeline.execution import guard
-from pipeline.execution.crashes import HOPELESS_ROWS, CrashLedger, Verdict
-from pipeline.execution.guard import READ_DEATHS, Gate, Guard, HopelessStep, order_of, pause_s, read_guarded, rows_of
+from pipeline.execution.crashes import HOPELESS_ROWS, CrashHistory, CrashLedger
+from pipeline.execution.guard import (
+    READ_DEATHS,
+    Gate,
+    Guard,
+    HopelessStep,
+    pause_s,
+    read_guarded,
+    row_order,
+    split_rows,
+)
 from pipeline.input.columns import ERROR
 from pipeline.input.read import read_unit
 from pipeline.input.units import ReadSettings, plan_units
@@ -31,7 +40,7 @@ class Actor:
         self.ledger, self.step, self.name = ledger, step, name
         self.starts = 0
 
-    async def begin(self, unit: str) -> Verdict:
+    async def begin(self, unit: str) -> CrashHistory:
         return self.ledger.begin(self.step, unit, self.name)
 
     async def begin_row(self, unit: str, row: int) -> None:
@@ -139,8 +148,8 @@ def test_a_process_killed_from_outside_costs_no_row() -> None:
 def test_the_same_row_must_have_been_alone_twice() -> None:
     ledger = CrashLedger(ATTEMPTS)
     for _ in range(3):
-        verdict = ledger.begin("s", "u", "a")
-    assert verdict.is_suspect and not verdict.blamed
+        history = ledger.begin("s", "u", "a")
+    assert history.is_suspect and not history.blamed
     ledger.begin_row("s", "u", 7)
     assert not ledger.begin("s", "u", "a").blamed
     ledger.begin_row("s", "u", 3)
@@ -166,9 +175,9 @@ def test_rows_done_alone_are_not_done_first_the_next_time() -> None:
 
 
 def test_a_row_that_did_no_harm_goes_before_those_that_may_have_killed() -> None:
-    verdict = Verdict(is_suspect=True, cleared=frozenset({5, 6}), tried=frozenset({0, 1}), blamed={2: "it died"})
-    assert order_of(8, verdict) == [5, 2, 3, 4, 7, 0, 1, 6]
-    assert order_of(3, Verdict(is_suspect=True)) == [0, 1, 2]
+    history = CrashHistory(is_suspect=True, cleared=frozenset({5, 6}), tried=frozenset({0, 1}), blamed={2: "it died"})
+    assert row_order(8, history) == [5, 2, 3, 4, 7, 0, 1, 6]
+    assert row_order(3, CrashHistory(is_suspect=True)) == [0, 1, 2]
 
 
 def test_many_rows_that_kill_may_stand_side_by_side() -> None:
@@ -186,8 +195,8 @@ def test_a_row_that_did_no_harm_is_never_blamed_for_a_process_that_fails_later()
     ledger.end_row("s", "u", 4, "a")
     for _ in range(6):
         ledger.begin_row("s", "u", 4)
-        verdict = ledger.begin("s", "u", "a")
-    assert not verdict.blamed and not verdict.tried
+        history = ledger.begin("s", "u", "a")
+    assert not history.blamed and not history.tried
 
 
 def test_a_small_unit_blamed_as_a_whole_does_not_hide_a_step_that_can_do_nothing() -> None:
@@ -200,10 +209,10 @@ def test_a_small_unit_blamed_as_a_whole_does_not_hide_a_step_that_can_do_nothing
 def test_what_the_end_of_a_round_stops_has_killed_nothing() -> None:
     ledger = CrashLedger(ATTEMPTS)
     for _ in range(20):
-        verdict = ledger.begin("s", "u", "a")
+        history = ledger.begin("s", "u", "a")
         ledger.begin_row("s", "u", 0)
         ledger.new_round()
-    assert verdict == Verdict()
+    assert history == CrashHistory()
 
 
 def test_a_ledger_that_was_killed_itself_takes_marks_in_the_middle() -> None:
@@ -258,7 +267,11 @@ def test_whoever_is_alone_has_nobody_beside() -> None:
 
 
 def test_lines_of_one_row_stay_together() -> None:
-    assert [piece["key"].to_pylist() for piece in rows_of(block_of("aabccc"))] == [["a", "a"], ["b"], ["c", "c", "c"]]
+    assert [piece["key"].to_pylist() for piece in split_rows(block_of("aabccc"))] == [
+        ["a", "a"],
+        ["b"],
+        ["c", "c", "c"],
+    ]
 
 
 def test_pauses_grow_and_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from jobs.progress import shown_progress
 from jobs.report.write import Report, write_report
 from jobs.scoring.rules import MAIN_THREAD_ONLY
 from jobs.vqa import VqaSettings
-from pipeline.retry import Retried, retry
+from pipeline.retry import RetryResult, retry
 from pipeline.run import RunResult, run
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
@@ -31,7 +31,7 @@ class Outcome:
 class RetryOutcome:
     """A finished retry, the run's report with what came of it, and what the run allows to fail."""
 
-    retried: Retried
+    retried: RetryResult
     report: Report
     max_failed_share: float
 

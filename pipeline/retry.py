@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.execution.actors import crash_ledger
-from pipeline.execution.rounds import Books, Progress, Rounds, RunError
+from pipeline.execution.rounds import CommitLog, Progress, Rounds, RunError
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.read import check_unchanged
 from pipeline.input.units import ReadSettings, Unit
@@ -30,7 +30,7 @@ from pipeline.run import RunResult, count_results, work_of
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.plan import read_plan, rows_per_part
-from pipeline.state.retries import Frozen, failed_rows, freeze_retry, last_number, open_retry, places_of, restrict
+from pipeline.state.retries import RetryPlan, failed_rows, freeze_retry, last_number, open_retry, places_of, restrict
 from pipeline.state.rewrite import count_failures, only_places, replace_rows, spans
 from pipeline.steps.adapt import settings_by_source
 from pipeline.steps.tars import picture_tar, tar_path
@@ -48,7 +48,7 @@ from pipeline.storage.store import NotFound, Store
 
 
 @dataclass(frozen=True)
-class Retried:
+class RetryResult:
     """What a retry has come to.
 
     Attributes:
@@ -64,7 +64,7 @@ class Retried:
     failures: Sequence[dict[str, Any]]
 
 
-def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], None] | None = None) -> Retried:
+def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], None] | None = None) -> RetryResult:
     """Run the failed rows of a finished run again and replace them; a retry that was interrupted goes on.
 
     Args:
@@ -89,7 +89,7 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     standing = open_retry(store, parts, last)
     found = [] if standing else failed_rows(store, parts)
     if standing is None and not found:
-        return Retried(count_results(store, time.monotonic() - started, 0), 0, 0, ())
+        return RetryResult(count_results(store, time.monotonic() - started, 0), 0, 0, ())
     ready = check(settings, job, store)
     concerned = standing.parts if standing else restrict(parts, (unit for unit, _ in found))
     refuse_changed_shards(concerned, settings_by_source(job, settings.read))
@@ -98,16 +98,16 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     begun = ledger.read_settings(store)
     ledger.refuse_other_device(begun, devices, store.uri)
     ledger.warn_of_other_versions(begun)
-    frozen = standing or freeze_retry(store, parts, last + 1, found)
-    units = [unit for part in frozen.parts for unit in part.units]
+    plan = standing or freeze_retry(store, parts, last + 1, found)
+    units = [unit for part in plan.parts for unit in part.units]
     work = work_of(settings, job, store, replace(ready, units=units), **devices)
     with crash_ledger(settings.limits.attempts) as crashes:
-        work = replace(work, units=frozen.units_folder, crashes=crashes)
+        work = replace(work, units=plan.units_folder, crashes=crashes)
         again = functools.partial(place_again, settings, job, devices)
-        reached = Rounds(frozen.parts, work, placement, progress, books_of(frozen), again).run()
+        reached = Rounds(plan.parts, work, placement, progress, commit_log_of(plan), again).run()
     ledger.sweep(store)
-    store.delete([entry.path for entry in store.list(f"{frozen.folder}/units")])  # of workers that outlived a driver
-    return _retried(store, frozen, count_results(store, time.monotonic() - started, reached.answered))
+    store.delete([entry.path for entry in store.list(f"{plan.folder}/units")])  # of workers that outlived a driver
+    return _retried(store, plan, count_results(store, time.monotonic() - started, reached.answered))
 
 
 def _parts_of(store: Store, settings: PipelineSettings, job: Job) -> list[Part]:
@@ -117,12 +117,12 @@ def _parts_of(store: Store, settings: PipelineSettings, job: Job) -> list[Part]:
     )
 
 
-def books_of(frozen: Frozen) -> Books:
+def commit_log_of(plan: RetryPlan) -> CommitLog:
     """Return how a retry is kept account of: its own units, and parts that stand there already."""
-    return Books(
-        look=functools.partial(_look, frozen=frozen),
-        merge=functools.partial(rewrite_part, frozen=frozen),
-        note={"retry": frozen.number},
+    return CommitLog(
+        look=functools.partial(_read_output, plan=plan),
+        merge=functools.partial(rewrite_part, plan=plan),
+        note={"retry": plan.number},
     )
 
 
@@ -154,7 +154,7 @@ def refuse_changed_shards(parts: Iterable[Part], sources: Mapping[str, ReadSetti
         raise ConfigError("the failed rows cannot be run again", [*faults, advice])
 
 
-def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, frozen: Frozen) -> None:
+def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, plan: RetryPlan) -> None:
     """Replace a part by one with its rows that were answered again, its tar before it; then remove their units.
 
     Done twice it changes nothing. The units are read before the part: who finds them reads a part that has not lost
@@ -165,23 +165,23 @@ def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, frozen: Frozen)
         RunReplaced: The parts are another run's by now.
     """
     try:
-        answered = [_answered(store, unit, schema, frozen) for unit in part.units]
+        answered = [_answered(store, unit, schema, plan) for unit in part.units]
         again = pa.concat_tables(answered)
         rows = _read_part(store, part, schema)
         standing = replace_rows(rows, again)
-        ledger.refuse_replaced(store, frozen.run)
+        ledger.refuse_replaced(store, plan.run)
         if not standing.equals(rows):
             # Only of rows that are well is counted what was odd, so nothing of those that had failed is in there yet.
             odd = sum((oddities_in(each.schema) for each in answered), oddities_in(rows.schema))
             _replace_part(store, part, rows, with_oddities(standing, odd))
         numbers = count_failures(only_places(standing, spans(again)))
-        store.publish(frozen.mark(part), json.dumps(numbers, indent=2).encode())
+        store.publish(plan.mark(part), json.dumps(numbers, indent=2).encode())
     except NotFound:
-        ledger.refuse_replaced(store, frozen.run)
+        ledger.refuse_replaced(store, plan.run)
         # Another driver may have written the part and removed its units under our hands; anything else is an error.
-        if not store.exists(frozen.mark(part)):
+        if not store.exists(plan.mark(part)):
             raise
-    store.delete([unit_path(unit.name, frozen.units_folder) for unit in part.units])
+    store.delete([unit_path(unit.name, plan.units_folder) for unit in part.units])
 
 
 def _read_part(store: Store, part: Part, schema: pa.Schema) -> pa.Table:
@@ -201,29 +201,27 @@ def _replace_part(store: Store, part: Part, before: pa.Table, rows: pa.Table) ->
     store.replace(part.path, parquet_bytes(rows))
 
 
-def _answered(store: Store, unit: Unit, schema: pa.Schema, frozen: Frozen) -> pa.Table:
-    rows = read_unit_rows(store, unit, schema, frozen.units_folder)
+def _answered(store: Store, unit: Unit, schema: pa.Schema, plan: RetryPlan) -> pa.Table:
+    rows = read_unit_rows(store, unit, schema, plan.units_folder)
     wanted = {place for number, place in enumerate(places_of(unit)) if number in unit.only}
     if set(spans(rows)) != wanted:
-        raise ValueError(
-            f"{store.name(unit_path(unit.name, frozen.units_folder))} holds other rows than were asked for"
-        )
+        raise ValueError(f"{store.name(unit_path(unit.name, plan.units_folder))} holds other rows than were asked for")
     return rows
 
 
-def _look(store: Store, *, frozen: Frozen) -> ledger.Output:
+def _read_output(store: Store, *, plan: RetryPlan) -> ledger.Output:
     """List a retry's own folder: as parts those that are written anew, as units those that it has committed."""
-    ledger.refuse_replaced(store, frozen.run)
-    paths = {entry.path for entry in store.list(frozen.folder)}
-    parts = [part.number for part in frozen.parts if frozen.mark(part) in paths]
-    names = (unit.name for part in frozen.parts for unit in part.units)
-    units = [name for name in names if unit_path(name, frozen.units_folder) in paths]
+    ledger.refuse_replaced(store, plan.run)
+    paths = {entry.path for entry in store.list(plan.folder)}
+    parts = [part.number for part in plan.parts if plan.mark(part) in paths]
+    names = (unit.name for part in plan.parts for unit in part.units)
+    units = [name for name in names if unit_path(name, plan.units_folder) in paths]
     return ledger.Output(tuple(sorted(paths)), frozenset(parts), frozenset(units), ())
 
 
-def _retried(store: Store, frozen: Frozen, result: RunResult) -> Retried:
+def _retried(store: Store, plan: RetryPlan, result: RunResult) -> RetryResult:
     """Sum up what the marks of a finished retry say."""
-    marks = [json.loads(store.read(frozen.mark(part))) for part in frozen.parts]
+    marks = [json.loads(store.read(plan.mark(part))) for part in plan.parts]
     kinds: Counter[tuple[str, str]] = Counter()
     for mark in marks:
         kinds.update({(one["stage"], one["type"]): one["count"] for one in mark["failures"]})
@@ -231,4 +229,4 @@ def _retried(store: Store, frozen: Frozen, result: RunResult) -> Retried:
         {"stage": stage, "type": kind, "count": count}
         for (stage, kind), count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     ]
-    return Retried(result, sum(mark["rows"] for mark in marks), sum(mark["recovered"] for mark in marks), failures)
+    return RetryResult(result, sum(mark["rows"] for mark in marks), sum(mark["recovered"] for mark in marks), failures)

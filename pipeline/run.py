@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.execution.actors import Work, crash_ledger, load_generate
-from pipeline.execution.rounds import Books, Progress, Rounds, RunError
+from pipeline.execution.rounds import CommitLog, Progress, Rounds, RunError
 from pipeline.input.sources import usual_rows
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
@@ -95,10 +95,10 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     parts = plan_parts(ready.units, num_rows, have_tars=settings.write.webdataset)
     work = work_of(settings, job, store, ready, **devices)
     ledger.sweep(store, work.units)  # what a start that was killed left half written, and what a replaced run has left
-    books = books_of(store, ready)
+    commit_log = commit_log_of(store, ready)
     with crash_ledger(settings.limits.attempts) as crashes:
         again = partial(place_again, settings, job, devices)
-        reached = Rounds(parts, replace(work, crashes=crashes), placement, progress, books, again).run()
+        reached = Rounds(parts, replace(work, crashes=crashes), placement, progress, commit_log, again).run()
     ledger.refuse_replaced(store, ready.run)
     store.publish(ledger.SUCCESS, b"")
     ledger.sweep(store)  # and of actors that were killed since
@@ -128,10 +128,10 @@ def work_of(
     )
 
 
-def books_of(store: Store, ready: Ready) -> Books:
+def commit_log_of(store: Store, ready: Ready) -> CommitLog:
     """Return how a run is kept account of: only as long as the output is its own."""
     mine = partial(ledger.refuse_replaced, store, ready.run)
-    return Books(
+    return CommitLog(
         look=partial(ledger.read_own_output, run=ready.run),
         merge=partial(merge_part, folder=ledger.units_folder(ready.run), check=mine),
         note={"first_writer_wins": ready.first_wins},

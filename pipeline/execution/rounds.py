@@ -71,7 +71,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Books:
+class CommitLog:
     """How rounds are kept account of; a run and a retry do it differently.
 
     Attributes:
@@ -85,7 +85,7 @@ class Books:
     note: Mapping[str, Any] = field(default_factory=dict)
 
 
-RUN = Books()
+RUN = CommitLog()
 
 
 class Rounds:
@@ -97,7 +97,7 @@ class Rounds:
         work: Work,
         placement: Placement,
         progress: Callable[[Progress], None] | None,
-        books: Books = RUN,
+        commit_log: CommitLog = RUN,
         again: Callable[[], Placement] | None = None,
     ) -> None:
         """Look at nothing yet.
@@ -107,12 +107,12 @@ class Rounds:
             work: What the actors must know.
             placement: How many actors there are, and the share of each.
             progress: Called in this process at the start and after each unit.
-            books: How account is kept.
+            commit_log: How account is kept.
             again: Places the actors anew when nodes are lost; without it the run ends there.
         """
         self._parts = parts
         self._again = again
-        self._books = books
+        self._commit_log = commit_log
         self._work = work
         self._placement = placement
         self._tell = progress or (lambda _: None)
@@ -151,14 +151,14 @@ class Rounds:
     def _look(self) -> Parts:
         """Compare plan and output; merge what is ready to be merged, and clear away what parts hold already."""
         store = self._work.store
-        output = self._books.look(store)
+        output = self._commit_log.look(store)
         standing = [part for part in self._parts if part.number in output.parts]
         leftover = [unit.name for part in standing for unit in part.units if unit.name in output.units]
         store.delete([unit_path(name, self._work.units) for name in leftover])
         open_parts = [part for part in self._parts if part.number not in output.parts]
         committed = output.units - set(leftover)
         schema = part_schema(self._work.schema, self._work.job)
-        parts = Parts(store, open_parts, sorted(committed), schema, self._books.merge)
+        parts = Parts(store, open_parts, sorted(committed), schema, self._commit_log.merge)
         done = self._reached.rows - sum(self._rows[name] for name in parts.missing_units)
         self._reached = replace(self._reached, done=done)
         return parts
@@ -205,7 +205,7 @@ class Rounds:
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{uuid.uuid4().hex[:8]}"
         numbers = {
             "outcome": outcome,
-            **self._books.note,
+            **self._commit_log.note,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             **asdict(replace(self._reached, seconds=time.monotonic() - self._started)),
             "host": platform.node(),

@@ -27,7 +27,7 @@ BEFORE = pa.list_(pa.struct([("key", pa.string()), ("shard", pa.string()), ("ind
 
 
 @dataclass(frozen=True)
-class Frozen:
+class RetryPlan:
     """One retry as it was written down: its number, and the parts that it concerns, made of its units alone.
 
     Attributes:
@@ -60,13 +60,13 @@ def last_number(store: Store) -> int:
     return max((number for number, name in _files(store) if name == PLAN), default=0)
 
 
-def open_retry(store: Store, parts: Sequence[Part], number: int) -> Frozen | None:
+def open_retry(store: Store, parts: Sequence[Part], number: int) -> RetryPlan | None:
     """Return a retry that was begun, if parts of it are still to be written anew."""
     if not number:
         return None
-    frozen = _read(store, number, parts)
+    plan = _read(store, number, parts)
     marks = {f"{RETRIES}/{number:04d}/{name}" for number, name in _files(store)}
-    return None if {frozen.mark(part) for part in frozen.parts} <= marks else frozen
+    return None if {plan.mark(part) for part in plan.parts} <= marks else plan
 
 
 def failed_rows(store: Store, parts: Iterable[Part]) -> list[tuple[Unit, list[dict[str, Any]]]]:
@@ -78,11 +78,11 @@ def failed_rows(store: Store, parts: Iterable[Part]) -> list[tuple[Unit, list[di
 
 def freeze_retry(
     store: Store, parts: Sequence[Part], number: int, found: Sequence[tuple[Unit, Sequence[dict[str, Any]]]]
-) -> Frozen:
+) -> RetryPlan:
     """Write down what is run again and how it stood there; return what another driver has, if that was faster."""
-    plan = pq.read_table(pa.BufferReader(units_to_parquet([unit for unit, _ in found])))
-    plan = plan.append_column("before", pa.array([list(rows) for _, rows in found], BEFORE))
-    store.publish(f"{RETRIES}/{number:04d}/{PLAN}", parquet_bytes(plan))
+    table = pq.read_table(pa.BufferReader(units_to_parquet([unit for unit, _ in found])))
+    table = table.append_column("before", pa.array([list(rows) for _, rows in found], BEFORE))
+    store.publish(f"{RETRIES}/{number:04d}/{PLAN}", parquet_bytes(table))
     return _read(store, number, parts)
 
 
@@ -128,6 +128,6 @@ def _files(store: Store) -> list[tuple[int, str]]:
     return [(int(match[1]), match[2]) for match in matches if match]
 
 
-def _read(store: Store, number: int, parts: Sequence[Part]) -> Frozen:
+def _read(store: Store, number: int, parts: Sequence[Part]) -> RetryPlan:
     units = units_from_parquet(store.read(f"{RETRIES}/{number:04d}/{PLAN}"))
-    return Frozen(number, restrict(parts, units), read_settings(store).get("run", ""))
+    return RetryPlan(number, restrict(parts, units), read_settings(store).get("run", ""))

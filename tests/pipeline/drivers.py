@@ -14,7 +14,7 @@ from pipeline.input.units import Unit
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import Ready
 from pipeline.rows import part_schema, with_unit
-from pipeline.run import books_of, freeze, work_of
+from pipeline.run import commit_log_of, freeze, work_of
 from pipeline.settings import check_settings
 from pipeline.state import ledger
 from pipeline.steps.write import commit_unit, plan_parts
@@ -59,7 +59,7 @@ def commit(store: Store, run: Ready, unit: int, caption: str) -> None:
 
 def rounds(store: Store, run: Ready) -> Rounds:
     work = work_of(settings_of(store), ToyJob(), store, run, **DEVICES)
-    return Rounds(plan_parts(run.units, 2), work, PLACEMENT, None, books_of(store, run))
+    return Rounds(plan_parts(run.units, 2), work, PLACEMENT, None, commit_log_of(store, run))
 
 
 def names(store: Store) -> list[str]:

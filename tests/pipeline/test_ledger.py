@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.input.units import Unit
-from pipeline.run import books_of, freeze
+from pipeline.run import commit_log_of, freeze
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.ledger import RunError, RunReplaced
@@ -56,7 +56,7 @@ def test_answers_of_a_run_that_was_replaced_do_not_get_into_the_other_ones_parts
 
 def test_a_run_that_was_replaced_hears_of_it_and_leaves_nothing(store: Store) -> None:
     old = begun(store)
-    books = books_of(store, old)
+    commit_log = commit_log_of(store, old)
     new = begun(store)
     for unit in (0, 1):
         commit(store, old, unit, "old")
@@ -64,10 +64,10 @@ def test_a_run_that_was_replaced_hears_of_it_and_leaves_nothing(store: Store) ->
     with pytest.raises(RunReplaced, match=r"another run has replaced this one in .*\(its _triptych/settings.json is"):
         rounds(store, old).run()
     with pytest.raises(RunReplaced):
-        books.merge(store, plan_parts(UNITS, 2)[0], SCHEMA)
+        commit_log.merge(store, plan_parts(UNITS, 2)[0], SCHEMA)
     store.delete([unit_path(UNITS[0].name, ledger.units_folder(old.run))])
     with pytest.raises(RunReplaced):  # and not that a unit is gone
-        books.merge(store, plan_parts(UNITS, 2)[0], SCHEMA)
+        commit_log.merge(store, plan_parts(UNITS, 2)[0], SCHEMA)
     with pytest.raises(RunReplaced):
         freeze(settings_of(store), store, replace(old, is_started=True), DEVICES)
     assert [name for name in before if "/units/" not in name] == [ledger.PLAN, ledger.SETTINGS]
@@ -92,7 +92,7 @@ def test_a_part_that_is_on_its_way_while_its_run_is_replaced_is_taken_back(
 
     monkeypatch.setattr(Store, "publish", late)
     with pytest.raises(RunReplaced):
-        books_of(store, old).merge(store, part, SCHEMA)
+        commit_log_of(store, old).merge(store, part, SCHEMA)
     assert not replacing and names(store) == [ledger.PLAN, ledger.SETTINGS]
 
 
@@ -101,7 +101,7 @@ def test_a_part_that_stands_is_left_alone_by_another_driver_that_answered_its_ro
     (part, _) = plan_parts(UNITS, 2)
     for caption in ("first", "second"):
         commit(store, both, 0, caption)
-        books_of(store, both).merge(store, part, SCHEMA)
+        commit_log_of(store, both).merge(store, part, SCHEMA)
     assert captions(store) == ["first"] * 2 and not ledger.read_output(store).units
 
 
@@ -170,7 +170,7 @@ def test_a_unit_that_is_merged_while_an_output_is_listed_is_not_missing(
 ) -> None:
     run = begun(store)
     commit(store, run, 0, "well")
-    merge, lists, listed = books_of(store, run).merge, Store.list, list[str]()
+    merge, lists, listed = commit_log_of(store, run).merge, Store.list, list[str]()
 
     def meanwhile(self: Store, prefix: str = "") -> list[Entry]:
         found = lists(self, prefix)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.preflight.check import check
 from pipeline.retry import retry
-from pipeline.run import books_of, freeze, run
+from pipeline.run import commit_log_of, freeze, run
 from pipeline.state import ledger
 from pipeline.steps.write import plan_parts, unit_path
 from pipeline.storage.local_disk import machine
@@ -29,7 +29,7 @@ def test_whatever_starts_clears_away_what_was_left_even_if_all_is_done(tmp_path:
     done = freeze(settings, store, check(settings, job, store), DEVICES)
     for number, part in enumerate(plan_parts(done.units, 2)):
         commit(store, done, number, "well")
-        books_of(store, done).merge(store, part, SCHEMA)
+        commit_log_of(store, done).merge(store, part, SCHEMA)
     store.publish(ledger.SUCCESS, b"")
     dead = subprocess.Popen(["true"])
     dead.wait()

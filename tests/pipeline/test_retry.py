@@ -15,12 +15,12 @@ import pytest
 from pipeline.execution.rounds import RunError
 from pipeline.input.columns import ERROR
 from pipeline.input.units import ReadSettings, Unit, units_from_parquet
-from pipeline.retry import books_of, refuse_changed_shards, rewrite_part
+from pipeline.retry import commit_log_of, refuse_changed_shards, rewrite_part
 from pipeline.rows import ODDITIES, with_unit
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.ledger import RunReplaced
-from pipeline.state.retries import BEFORE, Frozen, failed_rows, freeze_retry, last_number, open_retry, restrict
+from pipeline.state.retries import BEFORE, RetryPlan, failed_rows, freeze_retry, last_number, open_retry, restrict
 from pipeline.state.rewrite import replace_rows
 from pipeline.steps.tars import picture_tar
 from pipeline.steps.write import Part, commit_unit, oddities_in, parquet_bytes, plan_parts, unit_path, with_oddities
@@ -78,9 +78,9 @@ def names(store: Store) -> list[str]:
     return [entry.path for entry in store.list()]
 
 
-def commit(store: Store, unit: Unit, frozen: Frozen, *rows: dict[str, Any]) -> None:
+def commit(store: Store, unit: Unit, plan: RetryPlan, *rows: dict[str, Any]) -> None:
     block = table(*rows)
-    commit_unit(with_unit(block, unit.name, len(rows)), store, frozen.units_folder)
+    commit_unit(with_unit(block, unit.name, len(rows)), store, plan.units_folder)
 
 
 def empty_store(kind: str, request: pytest.FixtureRequest) -> Store:
@@ -103,7 +103,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture
-def frozen(store: Store) -> Frozen:
+def plan(store: Store) -> RetryPlan:
     return freeze_retry(store, PARTS, 1, failed_rows(store, PARTS))
 
 
@@ -128,12 +128,12 @@ def test_a_row_that_the_plan_does_not_know_is_an_error(store: Store) -> None:
         failed_rows(store, [replace(PARTS[0], units=(UNITS[1],))])
 
 
-def test_what_is_run_again_and_how_it_stood_there_is_written_down(store: Store, frozen: Frozen) -> None:
-    plan = pq.read_table(io.BytesIO(store.read("_triptych/retries/0001/plan.parquet")))
-    assert plan.schema.field("before").type == BEFORE
-    before = [one for rows in plan["before"].to_pylist() for one in rows]
+def test_what_is_run_again_and_how_it_stood_there_is_written_down(store: Store, plan: RetryPlan) -> None:
+    table = pq.read_table(io.BytesIO(store.read("_triptych/retries/0001/plan.parquet")))
+    assert table.schema.field("before").type == BEFORE
+    before = [one for rows in table["before"].to_pylist() for one in rows]
     assert before == [{"key": f"key {n}", "shard": "s.tar", "index": n, "error": GONE} for n in FAILED]
-    assert units_from_parquet(store.read("_triptych/retries/0001/plan.parquet")) == list(frozen.parts[0].units)
+    assert units_from_parquet(store.read("_triptych/retries/0001/plan.parquet")) == list(plan.parts[0].units)
 
 
 def test_a_retry_that_has_begun_goes_on_and_of_two_at_once_the_second_takes_the_plan_of_the_first(store: Store) -> None:
@@ -145,13 +145,13 @@ def test_a_retry_that_has_begun_goes_on_and_of_two_at_once_the_second_takes_the_
     assert second == first == open_retry(store, PARTS, 1)
 
 
-def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(store: Store, frozen: Frozen) -> None:
-    (part,) = frozen.parts
+def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(store: Store, plan: RetryPlan) -> None:
+    (part,) = plan.parts
     before = read_part(store, part)
-    commit(store, part.units[0], frozen, row(1, caption="now"))
-    commit(store, part.units[1], frozen, row(4, caption="now too"), row(5, BROKEN))
-    assert books_of(frozen).look(store).units == {unit.name for unit in part.units}
-    rewrite_part(store, part, SCHEMA, frozen=frozen)
+    commit(store, part.units[0], plan, row(1, caption="now"))
+    commit(store, part.units[1], plan, row(4, caption="now too"), row(5, BROKEN))
+    assert commit_log_of(plan).look(store).units == {unit.name for unit in part.units}
+    rewrite_part(store, part, SCHEMA, plan=plan)
     after = read_part(store, part)
     assert captions(after) == ["caption 0", "now", "caption 2", "caption 3", "now too", None]
     assert after["index"].to_pylist() == before["index"].to_pylist()
@@ -164,123 +164,123 @@ def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(
         "recovered": 2,
         "failures": [{"stage": "decode", "type": "BadImage", "count": 1}],
     }
-    assert books_of(frozen).look(store).parts == {0}
+    assert commit_log_of(plan).look(store).parts == {0}
     assert open_retry(store, PARTS, 1) is None
     assert ledger.read_output(store).units == frozenset()
 
 
-def test_a_part_of_replaced_rows_has_the_bytes_of_one_that_was_right_at_once(store: Store, frozen: Frozen) -> None:
-    (part,) = frozen.parts
-    commit(store, part.units[0], frozen, row(1))
-    commit(store, part.units[1], frozen, row(4), row(5))
-    rewrite_part(store, part, SCHEMA, frozen=frozen)
+def test_a_part_of_replaced_rows_has_the_bytes_of_one_that_was_right_at_once(store: Store, plan: RetryPlan) -> None:
+    (part,) = plan.parts
+    commit(store, part.units[0], plan, row(1))
+    commit(store, part.units[1], plan, row(4), row(5))
+    rewrite_part(store, part, SCHEMA, plan=plan)
     assert store.read(part.path) == parquet_bytes(table(*(row(n) for n in range(6))))
 
 
-def test_what_was_odd_about_rows_that_are_well_now_is_counted_once(store: Store, frozen: Frozen) -> None:
-    (part,) = frozen.parts
+def test_what_was_odd_about_rows_that_are_well_now_is_counted_once(store: Store, plan: RetryPlan) -> None:
+    (part,) = plan.parts
     store.replace(part.path, parquet_bytes(with_oddities(read_part(store, part), {"cmyk": 2, "exif_turned": 1})))
     for unit, rows in zip(part.units, ([row(1)], [row(4), row(5, BROKEN)]), strict=True):
         odd = pa.array([["cmyk"], ["animated"]][: len(rows)], pa.list_(pa.string()))
         block = with_unit(table(*rows), unit.name, len(rows)).append_column(ODDITIES, odd)
-        commit_unit(block, store, frozen.units_folder)
+        commit_unit(block, store, plan.units_folder)
     units = {path: store.read(path) for path in names(store) if "/units/" in path}
     for _ in range(2):  # the second time as after a kill before the mark
-        rewrite_part(store, part, SCHEMA, frozen=frozen)
+        rewrite_part(store, part, SCHEMA, plan=plan)
         assert oddities_in(read_part(store, part).schema) == {"cmyk": 4, "exif_turned": 1}
-        store.delete([frozen.mark(part)])
+        store.delete([plan.mark(part)])
         for path, data in units.items():
             store.publish(path, data)
 
 
-def test_a_retry_that_brings_the_same_errors_leaves_the_part_untouched(store: Store, frozen: Frozen) -> None:
-    (part,) = frozen.parts
+def test_a_retry_that_brings_the_same_errors_leaves_the_part_untouched(store: Store, plan: RetryPlan) -> None:
+    (part,) = plan.parts
     # Of other bytes than a part that is written now: one of an earlier version, which is not to be touched for nothing.
     older = io.BytesIO()
     pq.write_table(read_part(store, part), older, compression="none")
     store.replace(part.path, older.getvalue())
-    commit(store, part.units[0], frozen, row(1, GONE))
-    commit(store, part.units[1], frozen, row(4, GONE), row(5, GONE))
-    rewrite_part(store, part, SCHEMA, frozen=frozen)
+    commit(store, part.units[0], plan, row(1, GONE))
+    commit(store, part.units[1], plan, row(4, GONE), row(5, GONE))
+    rewrite_part(store, part, SCHEMA, plan=plan)
     assert store.read(part.path) == older.getvalue()
-    assert store.exists(frozen.mark(part))
+    assert store.exists(plan.mark(part))
 
 
-def test_two_drivers_that_write_one_part_anew_at_once_leave_what_one_would(store: Store, frozen: Frozen) -> None:
-    (part,) = frozen.parts
+def test_two_drivers_that_write_one_part_anew_at_once_leave_what_one_would(store: Store, plan: RetryPlan) -> None:
+    (part,) = plan.parts
     before = store.read(part.path)
     for _ in range(10):
         store.replace(part.path, before)
-        store.delete([frozen.mark(part)])
-        commit(store, part.units[0], frozen, row(1))
-        commit(store, part.units[1], frozen, row(4), row(5))
+        store.delete([plan.mark(part)])
+        commit(store, part.units[0], plan, row(1))
+        commit(store, part.units[1], plan, row(4), row(5))
         with ThreadPoolExecutor(3) as drivers:
-            for done in [drivers.submit(rewrite_part, store, part, SCHEMA, frozen=frozen) for _ in range(3)]:
+            for done in [drivers.submit(rewrite_part, store, part, SCHEMA, plan=plan) for _ in range(3)]:
                 done.result()
         assert store.read(part.path) == parquet_bytes(table(*(row(n) for n in range(6))))
         assert not [name for name in names(store) if "/units/" in name]
 
 
-def test_a_retry_killed_at_any_moment_of_the_writing_goes_on_and_ends_alike(store: Store, frozen: Frozen) -> None:
-    (part,) = frozen.parts
-    commit(store, part.units[0], frozen, row(1))
-    commit(store, part.units[1], frozen, row(4), row(5, BROKEN))
-    units = {unit_path(unit.name, frozen.units_folder): None for unit in part.units}
+def test_a_retry_killed_at_any_moment_of_the_writing_goes_on_and_ends_alike(store: Store, plan: RetryPlan) -> None:
+    (part,) = plan.parts
+    commit(store, part.units[0], plan, row(1))
+    commit(store, part.units[1], plan, row(4), row(5, BROKEN))
+    units = {unit_path(unit.name, plan.units_folder): None for unit in part.units}
     kept = {path: store.read(path) for path in units}
-    rewrite_part(store, part, SCHEMA, frozen=frozen)
-    after, mark = store.read(part.path), store.read(frozen.mark(part))
+    rewrite_part(store, part, SCHEMA, plan=plan)
+    after, mark = store.read(part.path), store.read(plan.mark(part))
     # Killed after the part and before its mark; after the mark and before the units are gone, all or one of them.
-    for gone, left in (([frozen.mark(part)], kept), ([], kept), ([], dict(list(kept.items())[:1]))):
+    for gone, left in (([plan.mark(part)], kept), ([], kept), ([], dict(list(kept.items())[:1]))):
         store.delete(gone)
         for path, data in left.items():
             store.publish(path, data)
-        rewrite_part(store, part, SCHEMA, frozen=frozen)
-        assert (store.read(part.path), store.read(frozen.mark(part))) == (after, mark)
+        rewrite_part(store, part, SCHEMA, plan=plan)
+        assert (store.read(part.path), store.read(plan.mark(part))) == (after, mark)
         assert not set(names(store)) & set(kept)
 
 
-def test_a_part_of_other_columns_is_refused_by_their_names(store: Store, frozen: Frozen) -> None:
-    (part,) = frozen.parts
-    commit(store, part.units[0], frozen, row(1))
-    commit(store, part.units[1], frozen, row(4), row(5))
+def test_a_part_of_other_columns_is_refused_by_their_names(store: Store, plan: RetryPlan) -> None:
+    (part,) = plan.parts
+    commit(store, part.units[0], plan, row(1))
+    commit(store, part.units[1], plan, row(4), row(5))
     store.replace(part.path, parquet_bytes(read_part(store, part).drop_columns(["caption"])))
     with pytest.raises(ValueError, match=r"part-00000.parquet has other columns .* \['caption'\]"):
-        rewrite_part(store, part, SCHEMA, frozen=frozen)
+        rewrite_part(store, part, SCHEMA, plan=plan)
 
 
-def test_units_that_vanish_without_a_mark_are_an_error(store: Store, frozen: Frozen) -> None:
-    commit(store, frozen.parts[0].units[0], frozen, row(1))
+def test_units_that_vanish_without_a_mark_are_an_error(store: Store, plan: RetryPlan) -> None:
+    commit(store, plan.parts[0].units[0], plan, row(1))
     with pytest.raises(NotFound):
-        rewrite_part(store, frozen.parts[0], SCHEMA, frozen=frozen)
+        rewrite_part(store, plan.parts[0], SCHEMA, plan=plan)
 
 
-def test_a_unit_with_other_rows_than_were_asked_for_changes_nothing(store: Store, frozen: Frozen) -> None:
-    (part,) = frozen.parts
+def test_a_unit_with_other_rows_than_were_asked_for_changes_nothing(store: Store, plan: RetryPlan) -> None:
+    (part,) = plan.parts
     before = store.read(part.path)
-    commit(store, part.units[0], frozen, row(2))
-    commit(store, part.units[1], frozen, row(4), row(5))
+    commit(store, part.units[0], plan, row(2))
+    commit(store, part.units[1], plan, row(4), row(5))
     with pytest.raises(ValueError, match="holds other rows than were asked for"):
-        rewrite_part(store, part, SCHEMA, frozen=frozen)
+        rewrite_part(store, part, SCHEMA, plan=plan)
     assert store.read(part.path) == before
 
 
-def test_a_retry_of_a_run_that_was_replaced_changes_nothing_of_the_other_one(store: Store, frozen: Frozen) -> None:
-    (part,) = frozen.parts
-    commit(store, part.units[0], frozen, row(1))
-    commit(store, part.units[1], frozen, row(4), row(5))
+def test_a_retry_of_a_run_that_was_replaced_changes_nothing_of_the_other_one(store: Store, plan: RetryPlan) -> None:
+    (part,) = plan.parts
+    commit(store, part.units[0], plan, row(1))
+    commit(store, part.units[1], plan, row(4), row(5))
     ledger.clear(store, ledger.read_output(store))
     ledger.freeze_settings(store, {"run": "another-run"})
     theirs = parquet_bytes(table(*(row(n, GONE) for n in range(6))))
     store.publish(part.path, theirs)
     for unit, numbers in zip(part.units, ((1,), (4, 5)), strict=True):  # workers that live on
-        commit(store, unit, frozen, *(row(number) for number in numbers))
+        commit(store, unit, plan, *(row(number) for number in numbers))
     with pytest.raises(RunReplaced):
-        books_of(frozen).look(store)
+        commit_log_of(plan).look(store)
     with pytest.raises(RunReplaced):
-        rewrite_part(store, part, SCHEMA, frozen=frozen)
-    assert store.read(part.path) == theirs and not store.exists(frozen.mark(part))
+        rewrite_part(store, part, SCHEMA, plan=plan)
+    assert store.read(part.path) == theirs and not store.exists(plan.mark(part))
     later = freeze_retry(store, PARTS, 1, failed_rows(store, [PARTS[0]]))
-    assert books_of(later).look(store).units == frozenset()
+    assert commit_log_of(later).look(store).units == frozenset()
 
 
 def test_one_failed_row_can_become_several_pictures_and_the_tar_gets_them_too(tmp_path: Path) -> None:
@@ -295,10 +295,10 @@ def test_one_failed_row_can_become_several_pictures_and_the_tar_gets_them_too(tm
     first = [*drawn(0, None, b"A", b"B"), *drawn(1, GONE), *drawn(2, None, b"E")]
     store.publish(part.path, parquet_bytes(pa.Table.from_pylist(first, schema=schema)))
     ledger.freeze_settings(store, {})
-    frozen = freeze_retry(store, [part], 1, failed_rows(store, [part]))
+    plan = freeze_retry(store, [part], 1, failed_rows(store, [part]))
     again = pa.Table.from_pylist(drawn(1, None, b"C", b"D"), schema=schema)
-    commit_unit(with_unit(again, UNITS[0].name, 1), store, frozen.units_folder)
-    rewrite_part(store, frozen.parts[0], schema, frozen=frozen)
+    commit_unit(with_unit(again, UNITS[0].name, 1), store, plan.units_folder)
+    rewrite_part(store, plan.parts[0], schema, plan=plan)
     rows = read_part(store, part)
     assert rows["image"].to_pylist() == [b"A", b"B", b"C", b"D", b"E"]
     assert store.read("_webdataset/part-00000.tar") == picture_tar(0, rows)

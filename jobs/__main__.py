@@ -225,7 +225,7 @@ def _is_for_people(error: Exception) -> bool:
     from jobs.report.results import ReportError
     from jobs.scoring.captions.java import CaptionError
     from models.types import CheckpointError
-    from pipeline.execution.rounds import RunError
+    from pipeline.execution.attempt import RunError
     from pipeline.storage.store import StorageError
 
     return isinstance(error, ReportError | CaptionError | CheckpointError | RunError | StorageError)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.execution.rounds import Progress
+from pipeline.execution.attempt import Progress
 
 PLAIN_PERIOD_S = 30.0
 STARTING = "starting, loading the model"

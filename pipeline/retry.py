@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.execution.actors import crash_ledger
-from pipeline.execution.rounds import CommitLog, Progress, Rounds, RunError
+from pipeline.execution.attempt import Attempt, CommitLog, Progress, RunError
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.read import check_unchanged
 from pipeline.input.units import ReadSettings, Unit
@@ -104,7 +104,7 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     with crash_ledger(settings.limits.attempts) as crashes:
         work = replace(work, units=plan.units_folder, crashes=crashes)
         again = functools.partial(place_again, settings, job, devices)
-        reached = Rounds(plan.parts, work, placement, progress, commit_log_of(plan), again).run()
+        reached = Attempt(plan.parts, work, placement, progress, commit_log_of(plan), again).run()
     ledger.sweep(store)
     store.delete([entry.path for entry in store.list(f"{plan.folder}/units")])  # of workers that outlived a driver
     return _retried(store, plan, count_results(store, time.monotonic() - started, reached.answered))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.execution.actors import Work, crash_ledger, load_generate
-from pipeline.execution.rounds import CommitLog, Progress, Rounds, RunError
+from pipeline.execution.attempt import Attempt, CommitLog, Progress, RunError
 from pipeline.input.sources import usual_rows
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
@@ -98,7 +98,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     commit_log = commit_log_of(store, ready)
     with crash_ledger(settings.limits.attempts) as crashes:
         again = partial(place_again, settings, job, devices)
-        reached = Rounds(parts, replace(work, crashes=crashes), placement, progress, commit_log, again).run()
+        reached = Attempt(parts, replace(work, crashes=crashes), placement, progress, commit_log, again).run()
     ledger.refuse_replaced(store, ready.run)
     store.publish(ledger.SUCCESS, b"")
     ledger.sweep(store)  # and of actors that were killed since

@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from jobs.caption import CaptionSettings
+from pipeline.execution.attempt import Progress
 from pipeline.execution.cluster.start import start_ray
-from pipeline.execution.rounds import Progress
 from pipeline.input.read import read_unit
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.run import run

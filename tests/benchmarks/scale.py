@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.execution.rounds import Progress
+from pipeline.execution.attempt import Progress
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.run import run
 from pipeline.settings import check_settings

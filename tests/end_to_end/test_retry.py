@@ -14,7 +14,7 @@ import yaml
 
 from jobs.__main__ import main
 from jobs.start import retry_settings
-from pipeline.execution.rounds import Progress
+from pipeline.execution.attempt import Progress
 from pipeline.retry import retry
 from tests.end_to_end.shards import png, results
 from tests.promise import part_faults, parts_in

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.execution.attempt import Attempt, Progress
 from pipeline.execution.cluster.placement import Placement
-from pipeline.execution.rounds import Progress, Rounds
 from pipeline.input.units import units_from_parquet, units_to_parquet
 from pipeline.preflight.check import check
 from pipeline.run import run, work_of
@@ -76,7 +76,7 @@ def test_two_engines_see_one_device_each_and_answer_like_one(
     store = Store(settings.write.uri)
     ready = check(settings, WhereJob(), store)
     parts = plan_parts(ready.units, settings.write.rows_per_part)
-    Rounds(parts, work_of(settings, WhereJob(), store, ready, "cpu"), Placement(1, 0.5, 2, 0.5, 1.0), None).run()
+    Attempt(parts, work_of(settings, WhereJob(), store, ready, "cpu"), Placement(1, 0.5, 2, 0.5, 1.0), None).run()
     table = results(tmp_path / "out")
     answered = [row for row in table.to_pylist() if row["error"] is None]
     assert {row["devices"] for row in answered} == {"0", "1"}

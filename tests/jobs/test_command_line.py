@@ -9,7 +9,7 @@ from jobs.config import RunSettings
 from jobs.progress import line_of, shown_progress
 from jobs.report.write import Report
 from jobs.words import say_too_many_failed
-from pipeline.execution.rounds import Progress
+from pipeline.execution.attempt import Progress
 from pipeline.run import RunResult
 from pipeline.settings import dump_settings, load_settings
 from pipeline.state.ledger import freeze_settings

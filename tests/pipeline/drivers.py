@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.execution.attempt import Attempt
 from pipeline.execution.cluster.placement import Placement
-from pipeline.execution.rounds import Rounds
 from pipeline.input.units import Unit
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import Ready
@@ -57,9 +57,9 @@ def commit(store: Store, run: Ready, unit: int, caption: str) -> None:
     commit_unit(table, store, ledger.units_folder(run.run))
 
 
-def rounds(store: Store, run: Ready) -> Rounds:
+def attempt(store: Store, run: Ready) -> Attempt:
     work = work_of(settings_of(store), ToyJob(), store, run, **DEVICES)
-    return Rounds(plan_parts(run.units, 2), work, PLACEMENT, None, commit_log_of(store, run))
+    return Attempt(plan_parts(run.units, 2), work, PLACEMENT, None, commit_log_of(store, run))
 
 
 def names(store: Store) -> list[str]:

@@ -19,12 +19,12 @@ from tests.pipeline.drivers import (
     DEVICES,
     SCHEMA,
     UNITS,
+    attempt,
     begun,
     captions,
     commit,
     names,
     ready_of,
-    rounds,
     settings_of,
 )
 from tests.pipeline.toys import units_of
@@ -48,7 +48,7 @@ def test_answers_of_a_run_that_was_replaced_do_not_get_into_the_other_ones_parts
     commit(store, new, 1, "new")
     commit(store, new, 0, "new")
     assert ledger.read_output(store).units == {"00000000", "00000001"}
-    rounds(store, new).run()
+    attempt(store, new).run()
     assert captions(store) == ["new"] * 4
     ledger.sweep(store)
     assert not [name for name in names(store) if "/units/" in name]
@@ -62,7 +62,7 @@ def test_a_run_that_was_replaced_hears_of_it_and_leaves_nothing(store: Store) ->
         commit(store, old, unit, "old")
     before = names(store)
     with pytest.raises(RunReplaced, match=r"another run has replaced this one in .*\(its _triptych/settings.json is"):
-        rounds(store, old).run()
+        attempt(store, old).run()
     with pytest.raises(RunReplaced):
         commit_log.merge(store, plan_parts(UNITS, 2)[0], SCHEMA)
     store.delete([unit_path(UNITS[0].name, ledger.units_folder(old.run))])
@@ -143,8 +143,8 @@ def test_two_drivers_that_start_at_once_are_one_run(store: Store) -> None:
     assert first.run == second.run == third.run != "" and third.is_started
     commit(store, first, 0, "well")
     commit(store, third, 1, "well")
-    rounds(store, second).run()
-    rounds(store, first).run()
+    attempt(store, second).run()
+    attempt(store, first).run()
     assert captions(store) == ["well"] * 4
     with pytest.raises(ConfigError, match=r"model.path: was 'model', now 'another'"):
         freeze(settings_of(store, model={"path": "another"}), store, found, DEVICES)
@@ -161,7 +161,7 @@ def test_a_run_of_an_earlier_version_goes_on_where_its_units_stand(store: Store)
     commit(store, old, 1, "late")
     ledger.sweep(store, ledger.units_folder(old.run))
     assert ledger.read_output(store).units == {"00000000", "00000001"}
-    rounds(store, old).run()
+    attempt(store, old).run()
     assert captions(store) == ["early"] * 2 + ["late"] * 2
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.execution.rounds import RunError
+from pipeline.execution.attempt import RunError
 from pipeline.input.columns import ERROR
 from pipeline.input.units import ReadSettings, Unit, units_from_parquet
 from pipeline.retry import commit_log_of, refuse_changed_shards, rewrite_part

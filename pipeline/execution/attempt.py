@@ -1,4 +1,4 @@
-"""The rounds of one start of a run: each streams what is missing; they end when nothing is, or when one brings nothing.
+"""One attempt at a run: rounds over what is missing until nothing is, or until one brings nothing.
 
 What a round is made of, pipeline/execution/stream.py knows; here is kept account of what is done and what is not.
 """
@@ -72,7 +72,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class CommitLog:
-    """How rounds are kept account of; a run and a retry do it differently.
+    """How an attempt learns what is committed, and merges it; a run and a retry do it differently.
 
     Attributes:
         look: Says which parts stand there and which units are committed.
@@ -88,8 +88,8 @@ class CommitLog:
 RUN = CommitLog()
 
 
-class Rounds:
-    """The rounds of one start: each streams what is missing; they end when nothing is, or when one brings nothing."""
+class Attempt:
+    """One start of a run or retry: rounds that each stream what is missing, until nothing is or one brings nothing."""
 
     def __init__(
         self,

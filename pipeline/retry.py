@@ -25,7 +25,7 @@ from pipeline.input.units import ReadSettings, Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import join_fault
-from pipeline.preflight.check import check, check_device, place_again, place_on_ray
+from pipeline.preflight.check import check, check_cluster, check_device, place_on_remaining_nodes
 from pipeline.run import RunResult, count_results, work_of
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
@@ -93,7 +93,7 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     ready = check(settings, job, store)
     concerned = standing.parts if standing else restrict(parts, (unit for unit, _ in found))
     refuse_changed_shards(concerned, settings_by_source(job, settings.read))
-    placement, device = place_on_ray(settings, job, store, ready)
+    placement, device = check_cluster(settings, job, store, ready)
     devices = {"device": device, "check_device": check_device(job, placement)}
     begun = ledger.read_settings(store)
     ledger.refuse_other_device(begun, devices, store.uri)
@@ -103,7 +103,7 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     work = work_of(settings, job, store, replace(ready, units=units), **devices)
     with crash_ledger(settings.limits.attempts) as crashes:
         work = replace(work, units=plan.units_folder, crashes=crashes)
-        again = functools.partial(place_again, settings, job, devices)
+        again = functools.partial(place_on_remaining_nodes, settings, job, devices)
         reached = Attempt(plan.parts, work, placement, progress, commit_log_of(plan), again).run()
     ledger.sweep(store)
     store.delete([entry.path for entry in store.list(f"{plan.folder}/units")])  # of workers that outlived a driver

@@ -20,7 +20,7 @@ from pipeline.execution.attempt import Attempt, CommitLog, Progress, RunError
 from pipeline.input.sources import usual_rows
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight.check import Ready, check, check_device, place_again, place_on_ray
+from pipeline.preflight.check import PreflightResult, check, check_cluster, check_device, place_on_remaining_nodes
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
 from pipeline.state import ledger
@@ -88,7 +88,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         log.info("%s holds this run, finished; nothing to do", store.uri)
         ledger.sweep(store)
         return count_results(store, time.monotonic() - started, 0)
-    placement, device = place_on_ray(settings, job, store, ready)
+    placement, device = check_cluster(settings, job, store, ready)
     devices = {"device": device, "check_device": check_device(job, placement)}
     ready = freeze(settings, store, ready, devices)
     num_rows = rows_per_part(settings.write.rows_per_part, ready.units, job)
@@ -97,7 +97,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     ledger.sweep(store, work.units)  # what a start that was killed left half written, and what a replaced run has left
     commit_log = commit_log_of(store, ready)
     with crash_ledger(settings.limits.attempts) as crashes:
-        again = partial(place_again, settings, job, devices)
+        again = partial(place_on_remaining_nodes, settings, job, devices)
         reached = Attempt(parts, replace(work, crashes=crashes), placement, progress, commit_log, again).run()
     ledger.refuse_replaced(store, ready.run)
     store.publish(ledger.SUCCESS, b"")
@@ -106,7 +106,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
 
 
 def work_of(
-    settings: PipelineSettings, job: Job, store: Store, ready: Ready, device: str, check_device: str = ""
+    settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult, device: str, check_device: str = ""
 ) -> Work:
     """Return what the actors must know; the devices are what the settings' own mean where they are."""
     checking = job.check.settings.model if job.check else None
@@ -128,7 +128,7 @@ def work_of(
     )
 
 
-def commit_log_of(store: Store, ready: Ready) -> CommitLog:
+def commit_log_of(store: Store, ready: PreflightResult) -> CommitLog:
     """Return how a run is kept account of: only as long as the output is its own."""
     mine = partial(ledger.refuse_replaced, store, ready.run)
     return CommitLog(
@@ -138,7 +138,9 @@ def commit_log_of(store: Store, ready: Ready) -> CommitLog:
     )
 
 
-def freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Mapping[str, str]) -> Ready:
+def freeze(
+    settings: PipelineSettings, store: Store, ready: PreflightResult, devices: Mapping[str, str]
+) -> PreflightResult:
     """Write settings and plan down before the first unit, or go on with those that stand there; return what holds.
 
     Raises:
@@ -166,7 +168,7 @@ def freeze(settings: PipelineSettings, store: Store, ready: Ready, devices: Mapp
     return replace(ready, units=freeze_plan(store, ready.units, ready.warnings), run=standing.get("run", ""))
 
 
-def _freeze_first_plan(store: Store, ready: Ready) -> Ready:
+def _freeze_first_plan(store: Store, ready: PreflightResult) -> PreflightResult:
     """Write the plan down of a run that has just begun."""
     if freeze_plan(store, ready.units, ready.warnings) != ready.units:
         store.delete([ledger.PLAN])

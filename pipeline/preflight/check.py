@@ -20,8 +20,8 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.inputs import Plan, column_faults, cut_input, refuse_duplicates, sample_faults
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
-from pipeline.preflight.models import CHECK, look_at_check, look_at_model, tried
-from pipeline.preflight.nodes import Place, look_at_nodes, marked
+from pipeline.preflight.models import CHECK, probe_check_model, probe_model, tried
+from pipeline.preflight.nodes import StoredFile, marked, probe_nodes
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import read_plan
@@ -37,7 +37,7 @@ REPLACED_WITHIN_S, LOOK_EVERY_S = 600.0, 15.0
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreflightResult:
     """What the checks have found out on their way.
 
     Attributes:
@@ -50,7 +50,7 @@ class Ready:
         num_weights: Values that an engine loads.
         num_check_weights: The same of the checkpoint that checks.
         row_bytes: Of a row, as it is read or made ready for the model, in the units that take most; 0 where no row was
-            looked at.
+            sampled.
         unit_rows: Of the largest of these units.
         warnings: What is wrong with the input although its rows can be read, where it was planned just now.
         first_wins: Whether the output lets the first of two writers win; None where it was not tried.
@@ -74,7 +74,7 @@ class Ready:
     run: str = ""
 
 
-def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
+def check(settings: PipelineSettings, job: Job, store: Store) -> PreflightResult:
     """Look at the output, the checkpoint and the input.
 
     Raises:
@@ -87,8 +87,8 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     faults += [existing] if existing else []
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     is_done = output is not None and output.is_done
-    asked = look_at_model(faults, settings, job, is_done)
-    checking = look_at_check(faults, settings, job, is_done)
+    asked = probe_model(faults, settings, job, is_done)
+    checking = probe_check_model(faults, settings, job, is_done)
     faults += _drawing_faults(settings, job)
     processor = asked.processor if asked else None
     if goes_on:
@@ -113,7 +113,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
         if not is_done:
             refuse_changed_input(output, units, settings, job)
-    return Ready(
+    return PreflightResult(
         asked.path,
         units,
         weights,
@@ -131,7 +131,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> Ready:
     )
 
 
-def place_on_ray(settings: PipelineSettings, job: Job, store: Store, ready: Ready) -> tuple[Placement, str]:
+def check_cluster(settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult) -> tuple[Placement, str]:
     """Start or join Ray; return each step's share of it and the device that `auto` means there.
 
     Raises:
@@ -149,15 +149,15 @@ def place_on_ray(settings: PipelineSettings, job: Job, store: Store, ready: Read
     if placement:
         faults += _memory_faults(there, settings, job, ready, placement)
     with marked(store) as paths:
-        local, remote = {**_local_paths(ready, settings, job), **paths}, asked_of_nodes(ready, settings, job, store)
+        local, remote = {**_local_paths(ready, settings, job), **paths}, stored_files(ready, settings, job, store)
         # A single node is this machine, where all of it has been found already.
-        faults += look_at_nodes(there, job, local, remote) if len(there) > 1 else look_at_nodes(there, job, {}, {})
+        faults += probe_nodes(there, job, local, remote) if len(there) > 1 else probe_nodes(there, job, {}, {})
     if faults or placement is None:
         raise ConfigError("the run cannot start", faults)
     return placement, _device(asked, placement.generate_gpus)
 
 
-def place_again(settings: PipelineSettings, job: Job, devices: Mapping[str, str]) -> Placement:
+def place_on_remaining_nodes(settings: PipelineSettings, job: Job, devices: Mapping[str, str]) -> Placement:
     """Return each step's share of what is left after nodes were lost; wait for others while that is too little.
 
     Args:
@@ -214,7 +214,7 @@ def _roots(units: Sequence[Unit]) -> dict[str, Unit]:
     return {unit.root: unit for unit in reversed(units)}
 
 
-def _local_paths(ready: Ready, settings: PipelineSettings, job: Job) -> dict[str, str]:
+def _local_paths(ready: PreflightResult, settings: PipelineSettings, job: Job) -> dict[str, str]:
     """Return what the settings name by a local path, and the setting of each."""
     roots = dict.fromkeys(_roots(ready.units), "read.uri")
     sources = settings_by_source(job, settings.read).values()
@@ -223,7 +223,7 @@ def _local_paths(ready: Ready, settings: PipelineSettings, job: Job) -> dict[str
     return {path: setting for path, setting in named.items() if os.path.exists(path)}
 
 
-def asked_of_nodes(ready: Ready, settings: PipelineSettings, job: Job, store: Store) -> dict[str, Place]:
+def stored_files(ready: PreflightResult, settings: PipelineSettings, job: Job, store: Store) -> dict[str, StoredFile]:
     """Return, for each setting that may name a store, what each node asks it for."""
     storage, sources = settings.read.storage, settings_by_source(job, settings.read)
     models = {"model.path": ready.model_path, f"{CHECK}model.path": ready.check_path}
@@ -239,7 +239,7 @@ def asked_of_nodes(ready: Ready, settings: PipelineSettings, job: Job, store: St
 
 
 def _memory_faults(
-    there: Sequence[Node], settings: PipelineSettings, job: Job, ready: Ready, placement: Placement
+    there: Sequence[Node], settings: PipelineSettings, job: Job, ready: PreflightResult, placement: Placement
 ) -> list[str]:
     engines = []
     if not placement.generate_gpus:

@@ -17,7 +17,7 @@ from pipeline.input.sources import Source, one_after_another
 from pipeline.input.units import InputPlan, Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight.models import Looked, tried
+from pipeline.preflight.models import ModelProbe, tried
 from pipeline.preflight.sample import Sample, check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.rows import READ, part_schema
 from pipeline.state.plan import make_plan
@@ -53,7 +53,7 @@ def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor
         faults: What is wrong with any of them is added here; then the plan is of the others, or None.
         settings: The run's.
         job: The run's.
-        processor: Of the model that answers; without it is only looked whether the sources have faults, too.
+        processor: Of the model that answers; without it the sources are only checked for faults of their own.
     """
     tries = [
         tried(faults, _where(source.name), functools.partial(_cut, source, settings, job, processor))
@@ -114,7 +114,7 @@ def _where(source: str) -> str:
 
 
 def sample_faults(
-    settings: PipelineSettings, job: Job, planned: Plan, asked: Looked | None, checking: Looked | None
+    settings: PipelineSettings, job: Job, planned: Plan, asked: ModelProbe | None, checking: ModelProbe | None
 ) -> list[str]:
     """Say of which sources the first rows all fail, or are too long for a model."""
     if asked is None:
@@ -124,7 +124,7 @@ def sample_faults(
 
 
 def _faults_of(
-    settings: PipelineSettings, job: Job, sample: Sequence[pa.Table], asked: Looked, checking: Looked | None
+    settings: PipelineSettings, job: Job, sample: Sequence[pa.Table], asked: ModelProbe, checking: ModelProbe | None
 ) -> list[str]:
     """Say whether the first rows all fail, or are too long for the model that answers or for the one that checks."""
     limit = asked.processor.max_position_embeddings

@@ -22,14 +22,14 @@ CHECK = "job.check."
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A checkpoint that has been looked at.
+class ModelProbe:
+    """What the preflight knows of a checkpoint.
 
     Attributes:
         folder: Where it lies here.
         path: What actors call it.
         processor: Its CPU half.
-        num_weights: Values that an engine loads; 0 if the weights were not looked at.
+        num_weights: Values that an engine loads; 0 if the weights were not read.
     """
 
     folder: str
@@ -38,35 +38,35 @@ class Looked:
     num_weights: int = 0
 
 
-def look_at_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
-    """Look at the model that answers; what is wrong with it is added to the faults. None if it cannot be looked at."""
+def probe_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> ModelProbe | None:
+    """Probe the model that answers; what is wrong with it is added to the faults. None if it cannot be read."""
     generate = settings.generate
-    looked = _looked(faults, "", settings, settings.model, settings.preprocess, generate.max_length, job.template)
-    if looked is None:
+    probe = _probe(faults, "", settings, settings.model, settings.preprocess, generate.max_length, job.template)
+    if probe is None:
         return None
-    processor = looked.processor
+    processor = probe.processor
     if not processor.sees_images and not job.has_text_only_rows:
-        faults.append(_blind_fault(settings, job))
+        faults.append(_no_vision_fault(settings, job))
     if job.picture is not None and processor.pixels_per_code is None:
-        faults.append(_brushless_fault(settings, job))
-    return looked if is_done else _weighed(faults, "", looked, settings.model.text_only)
+        faults.append(_no_drawing_fault(settings, job))
+    return probe if is_done else _count_weights(faults, "", probe, settings.model.text_only)
 
 
-def look_at_check(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> Looked | None:
-    """Look at the model that checks, if one does, in the same way."""
+def probe_check_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> ModelProbe | None:
+    """Probe the model that checks, if there is one, in the same way."""
     if job.check is None:
         return None
     asked = job.check.settings
     model, max_length = asked.model, asked.generate.max_length
-    looked = _looked(faults, CHECK, settings, model, asked.preprocess, max_length, job.check.template)
-    if looked is None:
+    probe = _probe(faults, CHECK, settings, model, asked.preprocess, max_length, job.check.template)
+    if probe is None:
         return None
-    if not looked.processor.sees_images:
+    if not probe.processor.sees_images:
         faults.append(f"{CHECK}model.path: {model.path} cannot see the pictures that it is to check")
-    return looked if is_done else _weighed(faults, CHECK, looked, model.text_only)
+    return probe if is_done else _count_weights(faults, CHECK, probe, model.text_only)
 
 
-def _looked(
+def _probe(
     faults: list[str],
     where: str,
     settings: PipelineSettings,
@@ -74,7 +74,7 @@ def _looked(
     preprocess: PreprocessSettings,
     max_length: int | None,
     template: str | None,
-) -> Looked | None:
+) -> ModelProbe | None:
     """Fetch a checkpoint's folder and load its processor; `where` stands before the settings' names."""
     folder = tried(faults, f"{where}model.path", lambda: local_copy(model.path, settings.read.storage, is_looking=True))
     if folder is None:
@@ -92,7 +92,7 @@ def _looked(
         faults.append(
             f"{where}generate.max_length: found {max_length}, expected at most {limit}, the checkpoint's limit"
         )
-    return Looked(folder, _model_path(model.path, folder), processor)
+    return ModelProbe(folder, _model_path(model.path, folder), processor)
 
 
 def tried(faults: list[str], setting: str, action: Callable[[], T], where: str = "") -> T | None:
@@ -115,21 +115,21 @@ def _model_path(path: str, folder: str) -> str:
     return folder if os.path.isdir(os.path.expanduser(path)) else path
 
 
-def _blind_fault(settings: PipelineSettings, job: Job) -> str:
+def _no_vision_fault(settings: PipelineSettings, job: Job) -> str:
     needs = f"job {job.kind} needs an image in every row"
     if settings.model.text_only:
         return f"model.text_only: found true, expected false: {needs}"
     return f"model.path: {settings.model.path} has no vision encoder, but {needs}"
 
 
-def _brushless_fault(settings: PipelineSettings, job: Job) -> str:
+def _no_drawing_fault(settings: PipelineSettings, job: Job) -> str:
     if settings.model.text_only:
         return f"model.text_only: found true, expected false: job {job.kind} draws pictures"
     return f"model.path: {settings.model.path} draws no pictures, but job {job.kind} needs one that does"
 
 
-def _weighed(faults: list[str], where: str, looked: Looked, text_only: bool) -> Looked:
+def _count_weights(faults: list[str], where: str, probe: ModelProbe, text_only: bool) -> ModelProbe:
     from models import check_weights
 
-    weights = tried(faults, f"{where}model.path", lambda: check_weights(looked.folder, text_only=text_only))
-    return replace(looked, num_weights=weights or 0)
+    weights = tried(faults, f"{where}model.path", lambda: check_weights(probe.folder, text_only=text_only))
+    return replace(probe, num_weights=weights or 0)

@@ -24,12 +24,14 @@ log = logging.getLogger(__name__)
 ANSWERS_WITHIN_S = 300.0
 
 # A store and a file of it.
-Place = tuple[Store, str]
+StoredFile = tuple[Store, str]
 # Which paths are missing; why a setting's store cannot be used; the packages' versions.
-Seen = tuple[list[str], dict[str, str], dict[str, str]]
+NodeReport = tuple[list[str], dict[str, str], dict[str, str]]
 
 
-def look_at_nodes(nodes: Sequence[Node], job: Job, paths: Mapping[str, str], places: Mapping[str, Place]) -> list[str]:
+def probe_nodes(
+    nodes: Sequence[Node], job: Job, paths: Mapping[str, str], places: Mapping[str, StoredFile]
+) -> list[str]:
     """Ask each node; return what is wrong with it.
 
     Args:
@@ -78,11 +80,11 @@ def _asks(node: Node) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    look: Any = ray.remote(num_cpus=0)(look_from_here)
+    look: Any = ray.remote(num_cpus=0)(probe_from_node)
     return look.options(scheduling_strategy=there)
 
 
-def look_from_here(job: Job, paths: list[str], places: Mapping[str, Place]) -> Seen:
+def probe_from_node(job: Job, paths: list[str], places: Mapping[str, StoredFile]) -> NodeReport:
     """Say, from where this is done, what is missing, which stores refuse, and which versions the packages have."""
     assert job.kind
     troubles = {setting: trouble for setting, place in places.items() if (trouble := _trouble(*place))}

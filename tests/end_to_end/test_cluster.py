@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from pipeline.execution.cluster.start import nodes as cluster_nodes
-from pipeline.preflight.nodes import look_at_nodes
+from pipeline.preflight.nodes import probe_nodes
 from pipeline.storage.store import Store
 from tests import s3 as s3_server
 from tests.cluster import Cluster, Node, cluster
@@ -215,7 +215,7 @@ def test_a_node_that_joins_a_run_shipped_by_working_dir_gets_work(
 def test_what_a_node_does_not_have_is_said_before_anything_starts(ray_session: None) -> None:
     there = cluster_nodes()
     absent = {"/nowhere/weights": "model.path", str(ROOT): "read.uri"}
-    (fault,) = look_at_nodes(there, caption_job(), absent, {})
+    (fault,) = probe_nodes(there, caption_job(), absent, {})
     assert fault == (
         f"model.path: /nowhere/weights is not there on node {there[0].name}; expected the same path on every node, or "
         "a store such as s3://"

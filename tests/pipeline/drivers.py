@@ -12,7 +12,7 @@ from pipeline.execution.attempt import Attempt
 from pipeline.execution.cluster.placement import Placement
 from pipeline.input.units import Unit
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight.check import Ready
+from pipeline.preflight.check import PreflightResult
 from pipeline.rows import part_schema, with_unit
 from pipeline.run import commit_log_of, freeze, work_of
 from pipeline.settings import check_settings
@@ -37,19 +37,21 @@ def settings_of(store: Store, on_existing: str = "resume", **sections: Any) -> P
     return check_settings(PipelineSettings, {**values, **sections})
 
 
-def ready_of(store: Store, units: Sequence[Unit] = UNITS) -> Ready:
+def ready_of(store: Store, units: Sequence[Unit] = UNITS) -> PreflightResult:
     """What the checks of a start find out."""
     output = ledger.read_output(store)
-    return Ready("model", list(units), "w", is_started=output.is_planned, is_done=output.is_done, run=output.run)
+    return PreflightResult(
+        "model", list(units), "w", is_started=output.is_planned, is_done=output.is_done, run=output.run
+    )
 
 
-def begun(store: Store, on_existing: str = "replace", units: Sequence[Unit] = UNITS) -> Ready:
+def begun(store: Store, on_existing: str = "replace", units: Sequence[Unit] = UNITS) -> PreflightResult:
     """Start a run: its settings and its plan stand there."""
     found = replace(ready_of(store, units), is_started=False) if on_existing == "replace" else ready_of(store, units)
     return freeze(settings_of(store, on_existing), store, found, DEVICES)
 
 
-def commit(store: Store, run: Ready, unit: int, caption: str) -> None:
+def commit(store: Store, run: PreflightResult, unit: int, caption: str) -> None:
     """Do as a worker of a run does that has answered a unit."""
     places = range(UNITS[unit].start, UNITS[unit].stop)
     rows = [{"key": str(n), "shard": "s.tar", "index": n, "finish_reason": "stop", "caption": caption} for n in places]
@@ -57,7 +59,7 @@ def commit(store: Store, run: Ready, unit: int, caption: str) -> None:
     commit_unit(table, store, ledger.units_folder(run.run))
 
 
-def attempt(store: Store, run: Ready) -> Attempt:
+def attempt(store: Store, run: PreflightResult) -> Attempt:
     work = work_of(settings_of(store), ToyJob(), store, run, **DEVICES)
     return Attempt(plan_parts(run.units, 2), work, PLACEMENT, None, commit_log_of(store, run))
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.execution.actors import OtherWeights, StepActor, Work, load_generate, load_preprocess, model_folder
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight.check import Ready
+from pipeline.preflight.check import PreflightResult
 from pipeline.run import work_of
 from pipeline.settings import check_settings
 from pipeline.storage.model_folder import CACHE_VARIABLE, weights_digest
@@ -29,7 +29,7 @@ def work(path: str, digest: str) -> Work:
     values = {"read": {"uri": "memory://in"}, "model": {"path": path}, "write": {"uri": "memory://out"}}
     settings = check_settings(PipelineSettings, values)
     units = [replace(unit, schema=READ_SCHEMA.serialize().to_pybytes()) for unit in units_of(1, 1)]
-    ready = Ready(path, units, digest, is_started=False, is_done=False, digests={path: digest})
+    ready = PreflightResult(path, units, digest, is_started=False, is_done=False, digests={path: digest})
     return work_of(settings, ToyJob(has_text_only_rows=True), Store("memory://out"), ready, "cpu")
 
 

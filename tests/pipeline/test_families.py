@@ -56,7 +56,7 @@ def asked(*images: Sequence[bytes]) -> list[dict[str, Any]]:
 def answered(
     checkpoint: str, rows: list[dict[str, Any]], *, text_only: bool = False
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return a unit's rows as a part would have them, and how many images the model looked at."""
+    """Return a unit's rows as a part would have them, and how many images the model probe at."""
     processor = load_processor(checkpoint, text_only=text_only)
     model = load_model(checkpoint, device="cpu", text_only=text_only)
     thread = EngineThread(Engine(model, slots=3, max_length=512), EngineSequence)

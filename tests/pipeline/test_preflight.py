@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight.check import Ready, check
+from pipeline.preflight.check import PreflightResult, check
 from pipeline.settings import ConfigError, check_settings, dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
@@ -38,7 +38,7 @@ def settings(tmp_path: Path, checkpoint: Path, **sections: dict[str, Any]) -> Pi
     )
 
 
-def checked(settings: PipelineSettings, *, has_text_only_rows: bool = True) -> Ready:
+def checked(settings: PipelineSettings, *, has_text_only_rows: bool = True) -> PreflightResult:
     return check(settings, ToyJob(has_text_only_rows, required=()), Store(settings.write.uri))
 
 
@@ -216,7 +216,7 @@ def test_units_of_large_image_files_that_rows_name_are_small(tmp_path: Path, che
         lines = [json.dumps({"image": f"{name}.png", "text": "<|image|>look"}) for _ in range(400)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
 
-    def ready(name: str, **write: Any) -> Ready:
+    def ready(name: str, **write: Any) -> PreflightResult:
         read = {"uri": str(folder / f"{name}.jsonl")}
         return checked(settings(tmp_path, checkpoint, read=read, write={"unit_rows": "auto", **write}))
 

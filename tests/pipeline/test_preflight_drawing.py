@@ -9,7 +9,7 @@ import pytest
 from jobs.synthesize import SynthesizeSettings
 from models import load_processor
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight.check import Ready, check
+from pipeline.preflight.check import PreflightResult, check
 from pipeline.settings import ConfigError, check_settings
 from pipeline.state import ledger
 from pipeline.storage.model_folder import weights_digest
@@ -41,7 +41,7 @@ def settings(tmp_path: Path, folder: Path, rows: int = 5, **sections: dict[str, 
     )
 
 
-def drawing(asked: PipelineSettings, area: int = 256, **job: Any) -> Ready:
+def drawing(asked: PipelineSettings, area: int = 256, **job: Any) -> PreflightResult:
     return check(asked, SynthesizeSettings(kind="synthesize", area=area, **job).build(), Store(asked.write.uri))
 
 

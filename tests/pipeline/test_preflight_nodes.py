@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.input.units import Unit
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight.check import Ready, asked_of_nodes
-from pipeline.preflight.nodes import look_from_here
+from pipeline.preflight.check import PreflightResult, stored_files
+from pipeline.preflight.nodes import probe_from_node
 from pipeline.settings import check_settings
 from pipeline.state.ledger import PLAN
 from pipeline.storage.store import Store
@@ -25,7 +25,7 @@ def store(s3: S3) -> Iterator[Store]:
 
 
 def trouble(store: Store) -> dict[str, str]:
-    return look_from_here(ToyJob(), [], {"read.uri": (store, "a.tar")})[1]
+    return probe_from_node(ToyJob(), [], {"read.uri": (store, "a.tar")})[1]
 
 
 def test_a_node_that_reaches_a_store_has_no_trouble_whatever_lies_there(store: Store) -> None:
@@ -53,18 +53,20 @@ def test_a_node_whose_server_has_no_such_bucket_says_so(store: Store) -> None:
 
 def test_a_node_says_which_paths_it_does_not_have(tmp_path: Path) -> None:
     absent = str(tmp_path / "weights")
-    assert look_from_here(ToyJob(), [str(tmp_path), absent], {})[0] == [absent]
+    assert probe_from_node(ToyJob(), [str(tmp_path), absent], {})[0] == [absent]
 
 
 def test_every_store_that_the_settings_name_is_asked_and_no_other_model() -> None:
     unit = Unit(0, "s3://in/set", "a.tar", "webdataset", 0, 1, b"")
-    ready = Ready("s3://weights/aria", [unit], "", is_started=False, is_done=False, check_path="/local/weights")
+    ready = PreflightResult(
+        "s3://weights/aria", [unit], "", is_started=False, is_done=False, check_path="/local/weights"
+    )
     settings = check_settings(
         PipelineSettings,
         {"read": {"uri": "s3://in/set"}, "model": {"path": "s3://weights/aria"}, "write": {"uri": "s3://out"}},
     )
     output = Store("s3://out")
-    assert asked_of_nodes(ready, settings, ToyJob(), output) == {
+    assert stored_files(ready, settings, ToyJob(), output) == {
         "read.uri": (Store("s3://in/set"), "a.tar"),
         "write.uri": (output, PLAN),
         "model.path": (Store("s3://weights/aria"), "config.json"),

@@ -18,7 +18,7 @@ from pipeline.input.units import ReadSettings, Unit, plan_input, unit_from_messa
 from pipeline.job import Job, MissingColumns
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input
-from pipeline.preflight.check import Ready, check
+from pipeline.preflight.check import PreflightResult, check
 from pipeline.retry import refuse_changed_shards
 from pipeline.settings import ConfigError, check_settings
 from pipeline.state.ledger import read_output
@@ -201,7 +201,7 @@ def settings(folder: Path, checkpoint: Path, **read: Any) -> PipelineSettings:
     return check_settings(PipelineSettings, values)
 
 
-def checked(settings: PipelineSettings, job: Job) -> Ready:
+def checked(settings: PipelineSettings, job: Job) -> PreflightResult:
     return check(settings, job, Store(settings.write.uri))
 
 

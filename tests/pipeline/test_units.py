@@ -77,7 +77,7 @@ def test_a_limit_spares_looking_at_later_shards(tmp_path: Path) -> None:
     assert len(plan(tmp_path, limit=4)) == 2
     write(tmp_path / "a.tar", shard(2))
     write(tmp_path / "aa.tar", shard(2))
-    assert len(plan(tmp_path, limit=4)) == 2, "the broken shard was looked at beside the second one, for nothing"
+    assert len(plan(tmp_path, limit=4)) == 2, "the broken shard was probe at beside the second one, for nothing"
     with pytest.raises(ReadError, match=r"b\.tar"):
         plan(tmp_path, limit=5)
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.execution.actors import Work, crash_ledger, load_generate
 from pipeline.execution.attempt import Attempt, CommitLog, Progress, RunError
-from pipeline.input.sources import usual_rows
+from pipeline.input.sources import typical_unit_rows
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import PreflightResult, check, check_cluster, check_device, place_on_remaining_nodes
@@ -120,7 +120,7 @@ def work_of(
         job=job,
         schema=adapted_schema(job, ready.units),
         store=store,
-        unit_rows=usual_rows(ready.units),
+        unit_rows=typical_unit_rows(ready.units),
         load=load_generate,
         check_model=checking and checking.model_copy(update={"device": check_device, "path": ready.check_path}),
         weights=ready.digests,

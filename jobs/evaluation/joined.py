@@ -25,7 +25,7 @@ from jobs.evaluation.rows import named
 from jobs.report.results import ReportError
 from jobs.vqa import VqaJob
 from models.types import Answer
-from pipeline.input.sources import one_after_another
+from pipeline.input.sources import join_plans
 from pipeline.input.units import InputPlan, Unit, plan_input
 from pipeline.job import MissingColumns
 from pipeline.rows import kept_columns, part_schema, row_seed
@@ -161,7 +161,7 @@ def _folder_and_path(data: str) -> tuple[str, str]:
 def _planned(settings: RunSettings, job: VqaJob) -> tuple[InputPlan, pa.Schema]:
     sources = job.sources(settings.read)
     plans = [plan_input(source.read, UNIT_ROWS, is_raw=source.is_raw, with_images=False) for source in sources]
-    plan = one_after_another(sources, plans, settings.read.uri)
+    plan = join_plans(sources, plans, settings.read.uri)
     try:
         schema = adapted_schema(job, plan.units)
     except MissingColumns as error:

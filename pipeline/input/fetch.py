@@ -36,7 +36,7 @@ def fetch_images(rows: Sequence[RawRow], folder: Store) -> list[list[bytes]]:
     """Return every row's images; relative paths start at `folder`. A row whose image is missing gets a fault.
 
     Raises:
-        StorageError: Every row would fare so on this machine, for the time being: see `misfortune`.
+        StorageError: Every row would fare so on this machine, for the time being: see `failure_of_all_rows`.
     """
     with ThreadPoolExecutor(NUM_FETCHERS) as pool:
         found = list(pool.map(lambda row: _images(row, folder), rows))
@@ -121,7 +121,7 @@ def _file(address: str, folder: Store) -> bytes:
 
     Raises:
         RowError: The row cannot have it.
-        StorageError: No row could, here and now: see `misfortune`.
+        StorageError: No row could, here and now: see `failure_of_all_rows`.
     """
     if address.startswith("data:"):
         return _inline(address)
@@ -138,8 +138,8 @@ def _file(address: str, folder: Store) -> bytes:
     except Unreachable:
         raise
     except StorageError as error:
-        if unlucky := misfortune(error, store, folder):
-            raise unlucky from error
+        if failure := failure_of_all_rows(error, store, folder):
+            raise failure from error
         raise _row_error(error) from error
     try:
         return web.get_from_stranger(url, LIMIT_BYTES)
@@ -181,7 +181,7 @@ def _below_bucket(folder: Store, path: str) -> tuple[Store, str]:
     return replace(folder, uri=f"{scheme}://{bucket}"), whole.removeprefix(f"{bucket}/")
 
 
-def misfortune(error: StorageError, store: Store, folder: Store) -> StorageError | None:
+def failure_of_all_rows(error: StorageError, store: Store, folder: Store) -> StorageError | None:
     """Return what to raise where every row would fare so; None where the row is to blame.
 
     Every row would where the store does not answer, where this machine has no or wrong credentials or a wrong clock,

@@ -29,7 +29,7 @@ class Source:
     is_raw: bool = False
 
 
-def one_after_another(sources: Sequence[Source], plans: Sequence[InputPlan], root: str) -> InputPlan:
+def join_plans(sources: Sequence[Source], plans: Sequence[InputPlan], root: str) -> InputPlan:
     """Join the plans of a run's sources: units are counted on, and each knows its source.
 
     Args:
@@ -50,7 +50,7 @@ def one_after_another(sources: Sequence[Source], plans: Sequence[InputPlan], roo
     return InputPlan(units, list(dict.fromkeys(warnings)))
 
 
-def usual_rows(units: Sequence[Unit]) -> int:
+def typical_unit_rows(units: Sequence[Unit]) -> int:
     """Return the rows of the largest unit of the source whose units are smallest: engines are to be full there, too."""
     largest: dict[str, int] = {}
     for unit in units:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.input.columns import OF_SUBTITLES, OF_VIDEOS
-from pipeline.input.fetch import fault_of, misfortune, place, refuse_empty
+from pipeline.input.fetch import failure_of_all_rows, fault_of, place, refuse_empty
 from pipeline.input.formats.rows import Fault, RawBlock, RawRow, RowError
 from pipeline.storage import web
 from pipeline.storage.store import StorageError, Store, Unreachable
@@ -27,7 +27,7 @@ def video_block(paths: Sequence[str], store: Store, num_frames: int, size: int) 
     """Return the rows of videos: their frames are their images. One that gives none has a fault.
 
     Raises:
-        StorageError: Every row would fare so on this machine, for the time being: see `misfortune`.
+        StorageError: Every row would fare so on this machine, for the time being: see `failure_of_all_rows`.
         ReadError: Nothing here decodes videos.
     """
     rows = [RawRow(key=path) for path in paths]
@@ -50,7 +50,7 @@ def read_subtitles(rows: Sequence[RawRow], folder: Store) -> Columns:
     """Return the texts of the subtitles that rows name; a row whose file cannot be had has a fault.
 
     Raises:
-        StorageError: Every row would fare so on this machine, for the time being: see `misfortune`.
+        StorageError: Every row would fare so on this machine, for the time being: see `failure_of_all_rows`.
     """
     names = {row.subtitles for row in rows if _is_name(row.subtitles)}
     texts = {name: _text(name, folder) for name in sorted(names)}
@@ -145,8 +145,8 @@ def _fault(error: StorageError, path: str, store: Store, folder: Store) -> Fault
     if isinstance(error, Unreachable):
         raise error
     why = _worded(error, store, path)
-    if unlucky := misfortune(why, store, folder):
-        raise unlucky from error
+    if failure := failure_of_all_rows(why, store, folder):
+        raise failure from error
     return fault_of(why)
 
 

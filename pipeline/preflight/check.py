@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pipeline.execution.cluster.placement import Engines, Node, Placement, PlacementError, place
 from pipeline.execution.cluster.start import ClusterError, nodes, start_ray
 from pipeline.execution.stream import units_on_their_way
-from pipeline.input.sources import usual_rows
+from pipeline.input.sources import typical_unit_rows
 from pipeline.input.units import Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
@@ -248,7 +248,7 @@ def _memory_faults(
         dtype = job.check.settings.model.dtype
         engines.append(CpuEngines(CHECK, placement.check_actors, dtype, ready.num_check_weights))
     check_slots = job.check.settings.generate.slots if job.check else 0
-    usual = usual_rows(ready.units)
+    usual = typical_unit_rows(ready.units)
     units = min(len(ready.units), units_on_their_way(placement, settings.generate.slots, usual, check_slots))
     return weights_faults(there, engines) + store_faults(there, ready.row_bytes, ready.unit_rows, units)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from models.types import Processor, Sampling
 from pipeline.input.keys import duplicate_keys
-from pipeline.input.sources import Source, one_after_another
+from pipeline.input.sources import Source, join_plans
 from pipeline.input.units import InputPlan, Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
@@ -63,7 +63,7 @@ def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor
     joined = tried(
         faults,
         "read",
-        lambda: one_after_another([cut.source for cut in cuts], [cut.planned for cut in cuts], settings.read.uri),
+        lambda: join_plans([cut.source for cut in cuts], [cut.planned for cut in cuts], settings.read.uri),
     )
     if joined is None or not joined.units:
         return None

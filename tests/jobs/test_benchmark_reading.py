@@ -10,7 +10,7 @@ import pytest
 from jobs.vqa import VqaJob, VqaSettings
 from models.types import BadRequest, Request, Sampling
 from pipeline.input.formats.rows import ReadError
-from pipeline.input.sources import one_after_another
+from pipeline.input.sources import join_plans
 from pipeline.input.units import ReadSettings, plan_input
 from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
 from tests.jobs.benchmark_folders import (
@@ -36,7 +36,7 @@ def read(job: VqaJob, root: Path, **how: Any) -> list[dict[str, Any]]:
     settings = ReadSettings(uri=str(root))
     sources = job.sources(settings)
     plans = [plan_input(source.read, 4, is_raw=source.is_raw) for source in sources]
-    units = one_after_another(sources, plans, settings.uri).units
+    units = join_plans(sources, plans, settings.uri).units
     schema = adapted_schema(job, units)
     tables = [read_adapted(unit, job, settings_by_source(job, settings), **how) for unit in units]
     assert all(table.schema.equals(schema) for table in tables)

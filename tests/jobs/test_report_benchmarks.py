@@ -25,7 +25,7 @@ from jobs.report.write import Report, write_report
 from jobs.vqa import VqaJob
 from jobs.words import say_scores
 from models.types import Answer, Sampling
-from pipeline.input.sources import one_after_another
+from pipeline.input.sources import join_plans
 from pipeline.input.units import Unit, plan_input
 from pipeline.rows import part_schema
 from pipeline.settings import check_settings, dump_settings
@@ -138,7 +138,7 @@ def output_of(settings: RunSettings, left_out: int = 0) -> Store:
     assert isinstance(job, VqaJob)
     sources = job.sources(settings.read)
     plans = [plan_input(source.read, UNIT_ROWS, is_raw=source.is_raw) for source in sources]
-    units = one_after_another(sources, plans, settings.read.uri).units
+    units = join_plans(sources, plans, settings.read.uri).units
     store = Store(settings.write.uri)
     dumped = dump_settings(settings)
     frozen = {"settings": dumped, "device": "cpu", "weights": "sha256:0", "versions": {"ray": "2.60.0"}}

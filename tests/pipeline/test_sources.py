@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.read import read_unit
-from pipeline.input.sources import Source, one_after_another, usual_rows
+from pipeline.input.sources import Source, join_plans, typical_unit_rows
 from pipeline.input.units import ReadSettings, Unit, plan_input, unit_from_message, unit_to_message, units_from_parquet
 from pipeline.job import Job, MissingColumns
 from pipeline.pipeline_settings import PipelineSettings
@@ -69,7 +69,7 @@ def data(folder: Path) -> Path:
 def planned(job: Job, read: ReadSettings, unit_rows: int = 2) -> list[Unit]:
     sources = job.sources(read)
     plans = [plan_input(source.read, unit_rows, is_raw=source.is_raw) for source in sources]
-    return one_after_another(sources, plans, read.uri).units
+    return join_plans(sources, plans, read.uri).units
 
 
 def test_units_of_all_sources_follow_each_other_and_are_named_below_the_runs_folder(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_two_sources_of_one_file_are_refused_because_their_rows_could_not_be_tol
     sources = [Source(name, read.model_copy(update={"uri": f"{tmp_path}/docs"})) for name in ("a", "b")]
     plans = [plan_input(source.read, 2) for source in sources]
     with pytest.raises(ReadError, match=r"sources 'a', 'b' share the shard 'docs/validation-0.parquet'"):
-        one_after_another(sources, plans, read.uri)
+        join_plans(sources, plans, read.uri)
 
 
 class Losing(TwoJobs):
@@ -214,7 +214,7 @@ def test_limits_apply_to_each_source(tmp_path: Path, checkpoint: Path) -> None:
 def test_an_engine_is_kept_full_by_the_source_with_the_smallest_units(tmp_path: Path) -> None:
     units = planned(TwoJobs(), ReadSettings(uri=str(data(tmp_path))), 4)
     assert [unit.num_rows for unit in units] == [4, 1, 3]
-    assert usual_rows(units) == 3 and usual_rows(units[:2]) == 4
+    assert typical_unit_rows(units) == 3 and typical_unit_rows(units[:2]) == 4
 
 
 def test_the_faults_of_all_sources_are_listed_at_once(tmp_path: Path, checkpoint: Path) -> None:

@@ -129,7 +129,7 @@ def _file(address: str, folder: Store) -> bytes:
     store = folder
     try:
         if (scheme[1].lower() if scheme else scheme_of(folder.uri)) not in web.SCHEMES:
-            store, path = place(address, folder)
+            store, path = resolve_address(address, folder)
             return store.read(path, 0, LIMIT_BYTES + 1)
         url = address if scheme else f"{folder.uri}/{address}"
         own_host = web.host_of(folder.uri)
@@ -147,7 +147,7 @@ def _file(address: str, folder: Store) -> bytes:
         raise _row_error(error) from error
 
 
-def place(address: str, folder: Store) -> tuple[Store, str]:
+def resolve_address(address: str, folder: Store) -> tuple[Store, str]:
     """Return the store in which a file lies and its path there.
 
     Raises:

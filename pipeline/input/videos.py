@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.input.columns import OF_SUBTITLES, OF_VIDEOS
-from pipeline.input.fetch import failure_of_all_rows, fault_of, place, refuse_empty
+from pipeline.input.fetch import failure_of_all_rows, fault_of, refuse_empty, resolve_address
 from pipeline.input.formats.rows import Fault, RawBlock, RawRow, RowError
 from pipeline.storage import web
 from pipeline.storage.store import StorageError, Store, Unreachable
@@ -106,7 +106,7 @@ def _place(name: str, folder: Store) -> tuple[Store, str]:
     """
     if name.lower().startswith(tuple(f"{scheme}://" for scheme in web.SCHEMES)):
         raise RowError("Refused", f"found {name[:200]!r}, expected a file in a store")
-    return place(name, folder)
+    return resolve_address(name, folder)
 
 
 def _frames(path: str, store: Store, folder: Store, num_frames: int, size: int) -> "Frames | Fault":

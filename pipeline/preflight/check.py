@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.execution.cluster.placement import Engines, Node, Placement, PlacementError, place
+from pipeline.execution.cluster.placement import Engines, Node, Placement, PlacementError, place_actors
 from pipeline.execution.cluster.start import ClusterError, nodes, start_ray
 from pipeline.execution.stream import units_on_their_way
 from pipeline.input.sources import typical_unit_rows
@@ -145,7 +145,7 @@ def check_cluster(settings: PipelineSettings, job: Job, store: Store, ready: Pre
         raise ConfigError("the run cannot start", [str(error)]) from error
     there = nodes()
     engines, checking = Engines(settings.generate, asked), _checking(job)
-    placement = tried(faults, "", lambda: place(there, engines, settings.preprocess.actors, checking))
+    placement = tried(faults, "", lambda: place_actors(there, engines, settings.preprocess.actors, checking))
     if placement:
         faults += _memory_faults(there, settings, job, ready, placement)
     with marked(store) as paths:
@@ -175,7 +175,7 @@ def place_on_remaining_nodes(settings: PipelineSettings, job: Job, devices: Mapp
     deadline = time.monotonic() + REPLACED_WITHIN_S
     while True:
         try:
-            return place(nodes(), engines, settings.preprocess.actors, checking)
+            return place_actors(nodes(), engines, settings.preprocess.actors, checking)
         except PlacementError as error:
             if time.monotonic() > deadline:
                 raise

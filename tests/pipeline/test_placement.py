@@ -8,7 +8,7 @@ from pipeline.execution.cluster.placement import (
     Node,
     Placement,
     PlacementError,
-    place,
+    place_actors,
 )
 from pipeline.execution.stream import units_in_flight
 from pipeline.pipeline_settings import GenerateSettings
@@ -31,7 +31,7 @@ def placed_on(
     nodes: list[Node], preprocess: Actors = None, device: str = "auto", **generate: float | tuple[int, int]
 ) -> Placement:
     settings = GenerateSettings.model_validate(generate)
-    placement = place(nodes, Engines(settings, device), preprocess)
+    placement = place_actors(nodes, Engines(settings, device), preprocess)
     used = placement.preprocess_actors * placement.preprocess_cpus + placement.generate_actors * placement.generate_cpus
     cpus = sum(node.cpus - READ_CPUS - WRITE_CPUS for node in nodes)
     assert used <= cpus + 1e-9, "a task of each other step must fit beside all actors"
@@ -111,7 +111,9 @@ def test_units_in_flight_hold_twice_the_slots() -> None:
 
 def checking(cpus: float, *gpus: float, generate: dict[str, float] | None = None, **check: float) -> Placement:
     engines = Engines(GenerateSettings.model_validate(generate or {}), "auto")
-    return place(alike(cpus, *gpus), engines, None, Engines(GenerateSettings.model_validate(check), "auto", "check."))
+    return place_actors(
+        alike(cpus, *gpus), engines, None, Engines(GenerateSettings.model_validate(check), "auto", "check.")
+    )
 
 
 def test_a_model_that_checks_gets_one_engine_and_leaves_the_other_gpus() -> None:

@@ -81,7 +81,7 @@ class _Share:
     cpus: float = 0.0
 
 
-def place(
+def place_actors(
     nodes: Sequence[Node], engines: Engines, preprocess_actors: ActorCount = None, check: Engines | None = None
 ) -> Placement:
     """Share the nodes out among the steps. Only the least of each pool must fit; what is added later lets them grow.

@@ -30,9 +30,9 @@ from pipeline.run import RunResult, count_results, work_of
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.plan import read_plan, rows_per_part
-from pipeline.state.retries import RetryPlan, failed_rows, freeze_retry, last_number, open_retry, places_of, restrict
-from pipeline.state.rewrite import count_failures, only_places, replace_rows, spans
-from pipeline.steps.adapt import settings_by_source
+from pipeline.state.retries import RetryPlan, failed_rows, freeze_retry, last_number, open_retry, restrict, row_ids_of
+from pipeline.state.rewrite import count_failures, only_rows, replace_rows, spans
+from pipeline.steps.read import settings_by_source
 from pipeline.steps.tars import picture_tar, tar_path
 from pipeline.steps.write import (
     READERS,
@@ -174,7 +174,7 @@ def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, plan: RetryPlan
             # Only of rows that are well is counted what was odd, so nothing of those that had failed is in there yet.
             odd = sum((oddities_in(each.schema) for each in answered), oddities_in(rows.schema))
             _replace_part(store, part, rows, with_oddities(standing, odd))
-        numbers = count_failures(only_places(standing, spans(again)))
+        numbers = count_failures(only_rows(standing, spans(again)))
         store.publish(plan.mark(part), json.dumps(numbers, indent=2).encode())
     except NotFound:
         ledger.refuse_replaced(store, plan.run)
@@ -203,7 +203,7 @@ def _replace_part(store: Store, part: Part, before: pa.Table, rows: pa.Table) ->
 
 def _answered(store: Store, unit: Unit, schema: pa.Schema, plan: RetryPlan) -> pa.Table:
     rows = read_unit_rows(store, unit, schema, plan.units_folder)
-    wanted = {place for number, place in enumerate(places_of(unit)) if number in unit.only}
+    wanted = {place for number, place in enumerate(row_ids_of(unit)) if number in unit.only}
     if set(spans(rows)) != wanted:
         raise ValueError(f"{store.name(unit_path(unit.name, plan.units_folder))} holds other rows than were asked for")
     return rows

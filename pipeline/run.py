@@ -25,7 +25,7 @@ from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan, rows_per_part
-from pipeline.steps.adapt import adapted_schema
+from pipeline.steps.read import job_rows_schema
 from pipeline.steps.write import merge_part, plan_parts
 from pipeline.storage.store import Store
 
@@ -118,7 +118,7 @@ def work_of(
         preprocess=settings.preprocess,
         generate=settings.generate,
         job=job,
-        schema=adapted_schema(job, ready.units),
+        schema=job_rows_schema(job, ready.units),
         store=store,
         unit_rows=typical_unit_rows(ready.units),
         load=load_generate,

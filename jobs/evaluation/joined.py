@@ -31,7 +31,7 @@ from pipeline.job import MissingColumns
 from pipeline.rows import kept_columns, part_schema, row_seed
 from pipeline.settings import ConfigError, check_settings, lay_over
 from pipeline.state import ledger
-from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.write import Part, plan_parts
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def _planned(settings: RunSettings, job: VqaJob) -> tuple[InputPlan, pa.Schema]:
     plans = [plan_input(source.read, UNIT_ROWS, is_raw=source.is_raw, with_images=False) for source in sources]
     plan = join_plans(sources, plans, settings.read.uri)
     try:
-        schema = adapted_schema(job, plan.units)
+        schema = job_rows_schema(job, plan.units)
     except MissingColumns as error:
         raise ConfigError(settings.read.uri, error.faults) from error
     return plan, part_schema(schema, job)
@@ -212,7 +212,7 @@ class _Data:
         sources = settings_by_source(self.job, self.settings.read)
         before = {unit.seq: start for unit, start in zip(self.units, _starts(self.units), strict=True)}
         for unit in units:
-            table = read_adapted(unit, self.job, sources, with_images=False).drop_columns(["images"])
+            table = read_job_rows(unit, self.job, sources, with_images=False).drop_columns(["images"])
             names = {source: name for name, source in kept_columns(table.schema, self.job)}
             for place, row in enumerate(table.to_pylist(), start=before[unit.seq]):
                 yield {**{names.get(name, name): value for name, value in row.items()}, PLACED: place}

@@ -11,7 +11,7 @@ from jobs.report.page import render_markdown, render_report, reproducing
 from jobs.report.results import read_results
 from jobs.report.shown import ShownJob, words_of
 from pipeline.input.units import ReadSettings
-from pipeline.steps.adapt import settings_by_source
+from pipeline.steps.read import settings_by_source
 from pipeline.storage.store import Store
 
 NUMBERS = "_report/report.json"

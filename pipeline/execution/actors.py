@@ -23,12 +23,12 @@ from pipeline.input.units import ReadSettings, unit_from_message
 from pipeline.job import Job
 from pipeline.pipeline_settings import GenerateSettings, ModelSettings, PreprocessSettings
 from pipeline.rows import UNIT, with_unit
-from pipeline.steps.adapt import read_adapted, settings_by_source
 from pipeline.steps.answerer import Answerer
 from pipeline.steps.check import CheckAnswers
 from pipeline.steps.engine_thread import EngineDied, EngineThread
 from pipeline.steps.generate import Generate, max_length_of, sampling_of
 from pipeline.steps.preprocess import Preprocess, open_processor
+from pipeline.steps.read import read_job_rows, settings_by_source
 from pipeline.steps.write import UNITS, commit_unit
 from pipeline.storage.model_folder import local_copy, weights_digest
 from pipeline.storage.store import Store
@@ -74,7 +74,7 @@ class OtherWeights(RuntimeError):
 def read_block(block: pa.Table, settings: ReadSettings, job: Job, crashes: str | None) -> pa.Table:
     """Read the one unit that a block names, in a task of its own."""
     unit = unit_from_message(block.column("unit")[0].as_py())
-    read = functools.partial(read_adapted, unit, job, settings_by_source(job, settings))
+    read = functools.partial(read_job_rows, unit, job, settings_by_source(job, settings))
     with _ended_when_cancelled():
         table = asyncio.run(read_guarded(unit, read, RemoteCrashes(crashes, "fetch"))) if crashes else read()
     return with_unit(table, unit.name, unit.num_rows)

@@ -23,7 +23,7 @@ from pipeline.rows import part_schema
 from pipeline.state import ledger
 from pipeline.state.ledger import RunError as RunError
 from pipeline.state.ledger import RunReplaced
-from pipeline.steps.adapt import settings_by_source
+from pipeline.steps.read import settings_by_source
 from pipeline.steps.write import Part, Parts, merge_part, unit_path
 from pipeline.storage.store import StorageError, Store, Unreachable
 from pipeline.storage.watch import watched

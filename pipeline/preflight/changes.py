@@ -13,7 +13,7 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.settings import ConfigError
 from pipeline.state.ledger import Output
 from pipeline.state.plan import rows_per_part
-from pipeline.steps.adapt import settings_by_source
+from pipeline.steps.read import settings_by_source
 from pipeline.steps.write import plan_parts
 from pipeline.storage.store import Entry, StorageError, Store
 

@@ -20,12 +20,12 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.inputs import Plan, column_faults, cut_input, refuse_duplicates, sample_faults
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
-from pipeline.preflight.models import CHECK, probe_check_model, probe_model, tried
+from pipeline.preflight.models import CHECK, check_setting, probe_check_model, probe_model
 from pipeline.preflight.nodes import StoredFile, marked, probe_nodes
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import read_plan
-from pipeline.steps.adapt import adapted_schema, settings_by_source
+from pipeline.steps.read import job_rows_schema, settings_by_source
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.probes import conditional_writes
 from pipeline.storage.store import Store
@@ -82,7 +82,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> PreflightResult
     """
     faults: list[str] = []
     store = store.while_looking()
-    output = tried(faults, "write.uri", lambda: ledger.read_output(store))
+    output = check_setting(faults, "write.uri", lambda: ledger.read_output(store))
     existing = ledger.existing_fault(output, settings.write.on_existing, store.uri) if output else None
     faults += [existing] if existing else []
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
@@ -92,19 +92,19 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> PreflightResult
     faults += _drawing_faults(settings, job)
     processor = asked.processor if asked else None
     if goes_on:
-        planned = tried(faults, "read", lambda: Plan(_standing_units(store, settings, job)))
+        planned = check_setting(faults, "read", lambda: Plan(_standing_units(store, settings, job)))
     else:
         planned = cut_input(faults, settings, job, processor)
     units = planned.units if planned else []
-    schema = tried(faults, "read", lambda: adapted_schema(job, units)) if units else None
+    schema = check_setting(faults, "read", lambda: job_rows_schema(job, units)) if units else None
     columns = column_faults(schema, job) if schema else []
     # Without its columns, no row can be made ready; that is said once.
     faults += columns or (sample_faults(settings, job, planned, asked, checking) if planned else [])
     if units and job.needs_unique_keys and not goes_on:
-        tried(faults, "read", lambda: refuse_duplicates(units, settings, job))
+        check_setting(faults, "read", lambda: refuse_duplicates(units, settings, job))
     first_wins = None
     if output and not output.is_done and not existing:  # last, because it is the one check that writes
-        first_wins = tried(faults, "write.uri", lambda: _probe(store))
+        first_wins = check_setting(faults, "write.uri", lambda: _probe(store))
     if faults or not (output and asked and units):
         raise ConfigError("the run cannot start", faults)
     digests = {one.path: weights_digest([one.folder]) for one in (asked, checking) if one}
@@ -145,7 +145,7 @@ def check_cluster(settings: PipelineSettings, job: Job, store: Store, ready: Pre
         raise ConfigError("the run cannot start", [str(error)]) from error
     there = nodes()
     engines, checking = Engines(settings.generate, asked), _checking(job)
-    placement = tried(faults, "", lambda: place_actors(there, engines, settings.preprocess.actors, checking))
+    placement = check_setting(faults, "", lambda: place_actors(there, engines, settings.preprocess.actors, checking))
     if placement:
         faults += _memory_faults(there, settings, job, ready, placement)
     with marked(store) as paths:

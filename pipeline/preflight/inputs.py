@@ -17,12 +17,12 @@ from pipeline.input.sources import Source, join_plans
 from pipeline.input.units import InputPlan, Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight.models import ModelProbe, tried
+from pipeline.preflight.models import ModelProbe, check_setting
 from pipeline.preflight.sample import Sample, check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.rows import READ, part_schema
 from pipeline.state.plan import make_plan
-from pipeline.steps.adapt import settings_by_source
 from pipeline.steps.generate import max_length_of, sampling_of
+from pipeline.steps.read import settings_by_source
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,11 @@ def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor
         processor: Of the model that answers; without it the sources are only checked for faults of their own.
     """
     tries = [
-        tried(faults, _where(source.name), functools.partial(_cut, source, settings, job, processor))
+        check_setting(faults, _where(source.name), functools.partial(_cut, source, settings, job, processor))
         for source in job.sources(settings.read)
     ]
     cuts = [cut for cut in tries if cut]
-    joined = tried(
+    joined = check_setting(
         faults,
         "read",
         lambda: join_plans([cut.source for cut in cuts], [cut.planned for cut in cuts], settings.read.uri),

@@ -76,10 +76,12 @@ def _probe(
     template: str | None,
 ) -> ModelProbe | None:
     """Fetch a checkpoint's folder and load its processor; `where` stands before the settings' names."""
-    folder = tried(faults, f"{where}model.path", lambda: local_copy(model.path, settings.read.storage, is_looking=True))
+    folder = check_setting(
+        faults, f"{where}model.path", lambda: local_copy(model.path, settings.read.storage, is_looking=True)
+    )
     if folder is None:
         return None
-    processor = tried(
+    processor = check_setting(
         faults,
         f"{where}model.path",
         lambda: open_processor(folder, preprocess, template, text_only=model.text_only),
@@ -95,7 +97,7 @@ def _probe(
     return ModelProbe(folder, _model_path(model.path, folder), processor)
 
 
-def tried(faults: list[str], setting: str, action: Callable[[], T], where: str = "") -> T | None:
+def check_setting(faults: list[str], setting: str, action: Callable[[], T], where: str = "") -> T | None:
     """Run one check; what it raises is a fault under the setting's name, and the next check follows."""
     try:
         return action()
@@ -131,5 +133,5 @@ def _no_drawing_fault(settings: PipelineSettings, job: Job) -> str:
 def _count_weights(faults: list[str], where: str, probe: ModelProbe, text_only: bool) -> ModelProbe:
     from models import check_weights
 
-    weights = tried(faults, f"{where}model.path", lambda: check_weights(probe.folder, text_only=text_only))
+    weights = check_setting(faults, f"{where}model.path", lambda: check_weights(probe.folder, text_only=text_only))
     return replace(probe, num_weights=weights or 0)

@@ -17,8 +17,8 @@ from pipeline.input.sources import Source
 from pipeline.input.units import Unit, plan_input
 from pipeline.job import Job
 from pipeline.rows import model_inputs
-from pipeline.steps.adapt import read_adapted
 from pipeline.steps.preprocess import Preprocess
+from pipeline.steps.read import read_job_rows
 
 # Rows with images take a moment each; prompts of pictures do not, and how many a row asks for differs.
 SAMPLE_ROWS, DRAWN_SAMPLE_ROWS = 4, 64
@@ -159,7 +159,7 @@ def _first(source: Source, num_rows: int, unit_rows: int) -> list[Unit]:
 
 
 def _read(unit: Unit, source: Source, job: Job) -> pa.Table:
-    return read_adapted(unit, job, {source.name: source.read})
+    return read_job_rows(unit, job, {source.name: source.read})
 
 
 def _errors(sample: Sequence[pa.Table]) -> list[dict[str, str] | None]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.input.columns import ERROR
 from pipeline.input.units import Unit, units_from_parquet, units_to_parquet
 from pipeline.state.ledger import RunError, read_settings
-from pipeline.state.rewrite import Place
+from pipeline.state.rewrite import RowId
 from pipeline.steps.write import READERS, Part, parquet_bytes
 from pipeline.storage.store import Store
 
@@ -95,7 +95,7 @@ def restrict(parts: Iterable[Part], units: Iterable[Unit]) -> list[Part]:
     return [part for part in narrowed if part.units]
 
 
-def places_of(unit: Unit) -> list[Place]:
+def row_ids_of(unit: Unit) -> list[RowId]:
     """Return shard and index of all rows between a unit's start and stop."""
     if unit.paths:
         return [(path, 0) for path in unit.paths]
@@ -105,14 +105,14 @@ def places_of(unit: Unit) -> list[Place]:
 def _failed_of(store: Store, part: Part) -> list[tuple[Unit, list[dict[str, Any]]]]:
     columns = ["key", "shard", "index", "error"]
     rows = store.use(part.path, lambda file: pq.read_table(pa.PythonFile(file), columns=columns))
-    failed: dict[Place, dict[str, Any]] = {}
+    failed: dict[RowId, dict[str, Any]] = {}
     for row in rows.filter(rows["error"].is_valid()).to_pylist():
         failed.setdefault((row["shard"], row["index"]), row)
     if not failed:
         return []
     found = []
     for unit in part.units:
-        places = places_of(unit)
+        places = row_ids_of(unit)
         only = tuple(number for number, place in enumerate(places) if place in failed)
         if only:
             found.append((replace(unit, only=only), [failed.pop(places[number]) for number in only]))

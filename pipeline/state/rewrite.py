@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 # Where a row of the input stands: its shard and its index there.
-Place = tuple[str, int]
+RowId = tuple[str, int]
 
 
 def replace_rows(rows: pa.Table, again: pa.Table) -> pa.Table:
@@ -36,15 +36,15 @@ def replace_rows(rows: pa.Table, again: pa.Table) -> pa.Table:
     return pa.concat_tables([*pieces, rows.slice(end)])
 
 
-def spans(rows: pa.Table) -> dict[Place, range]:
+def spans(rows: pa.Table) -> dict[RowId, range]:
     """Say, in order, which results stand for which row of the input.
 
     Raises:
         ValueError: A row's results do not stand together.
     """
-    found: dict[Place, range] = {}
-    last: Place | None = None
-    for number, place in enumerate(_places(rows)):
+    found: dict[RowId, range] = {}
+    last: RowId | None = None
+    for number, place in enumerate(_row_ids(rows)):
         if place != last and place in found:
             raise ValueError(f"row {place[1]} of {place[0]} stands in two places, expected one")
         start = found[place].start if place == last else number
@@ -65,12 +65,12 @@ def count_failures(rows: pa.Table) -> dict[str, Any]:
     }
 
 
-def only_places(rows: pa.Table, places: Mapping[Place, Any]) -> pa.Table:
+def only_rows(rows: pa.Table, places: Mapping[RowId, Any]) -> pa.Table:
     """Return the results of some rows."""
-    return rows.filter(pa.array([place in places for place in _places(rows)], pa.bool_()))
+    return rows.filter(pa.array([place in places for place in _row_ids(rows)], pa.bool_()))
 
 
-def _places(rows: pa.Table) -> Iterator[Place]:
+def _row_ids(rows: pa.Table) -> Iterator[RowId]:
     return zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True)
 
 

@@ -31,7 +31,7 @@ from pipeline.pipeline_settings import RaySettings
 from pipeline.rows import with_unit
 from pipeline.run import run
 from pipeline.state.plan import read_plan
-from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.write import commit_unit
 from pipeline.storage.store import Store
 from tests.benchmarks.residents import below, every
@@ -139,7 +139,7 @@ def _in_a_loop(folder: Path, number: int, load: Callable[[Work], Step]) -> Watch
         preprocess=settings.preprocess,
         generate=settings.generate,
         job=job,
-        schema=adapted_schema(job, units),
+        schema=job_rows_schema(job, units),
         store=Store(settings.write.uri, settings.write.storage),
         unit_rows=units[0].num_rows,
         load=load,
@@ -154,7 +154,7 @@ def _in_a_loop(folder: Path, number: int, load: Callable[[Work], Step]) -> Watch
 
 
 async def _unit(unit: Unit, work: Work, prepare: StepActor, generate: StepActor) -> int:
-    table = read_adapted(unit, work.job, settings_by_source(work.job, work.read))
+    table = read_job_rows(unit, work.job, settings_by_source(work.job, work.read))
     block = with_unit(table, unit.name, unit.num_rows)
     committed = commit_unit(await generate(await prepare(block)), work.store)
     return int(committed["rows"][0].as_py())

@@ -13,7 +13,7 @@ from models import Sampling, ask
 from pipeline.rows import row_seed
 from pipeline.settings import ConfigError, check_settings
 from pipeline.state.plan import read_plan
-from pipeline.steps.adapt import read_adapted, settings_by_source
+from pipeline.steps.read import read_job_rows, settings_by_source
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import results
 from tests.jobs.benchmark_folders import write_gqa, write_mmlu, write_mmmu, write_vqav2
@@ -96,7 +96,7 @@ def _check_alone(settings: RunSettings, rows: list[dict[str, Any]], mllama: Path
     sources = settings_by_source(frozen, settings.read)
     units = read_plan(Store(settings.write.uri))
     for unit in units[::3]:
-        taken = read_adapted(unit, frozen, sources).to_pylist()[0]
+        taken = read_job_rows(unit, frozen, sources).to_pylist()[0]
         row = next(one for one in rows if (one["shard"], one["index"]) == (taken["shard"], taken["index"]))
         sampling = Sampling(seed=row_seed(0, taken["key"]))
         request = frozen.requests({**taken, "images": tuple(taken["images"] or ())}, sampling)

@@ -12,7 +12,7 @@ from models.types import BadRequest, Request, Sampling
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.sources import join_plans
 from pipeline.input.units import ReadSettings, plan_input
-from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from tests.jobs.benchmark_folders import (
     png,
     write_gqa,
@@ -37,8 +37,8 @@ def read(job: VqaJob, root: Path, **how: Any) -> list[dict[str, Any]]:
     sources = job.sources(settings)
     plans = [plan_input(source.read, 4, is_raw=source.is_raw) for source in sources]
     units = join_plans(sources, plans, settings.uri).units
-    schema = adapted_schema(job, units)
-    tables = [read_adapted(unit, job, settings_by_source(job, settings), **how) for unit in units]
+    schema = job_rows_schema(job, units)
+    tables = [read_job_rows(unit, job, settings_by_source(job, settings), **how) for unit in units]
     assert all(table.schema.equals(schema) for table in tables)
     return [{**row, "images": tuple(row["images"] or ())} for table in tables for row in table.to_pylist()]
 
@@ -172,7 +172,7 @@ def test_a_file_of_questions_alone_can_be_read_without_images(tmp_path):
     [*rows] = [
         row
         for unit in units
-        for row in read_adapted(replace(unit, source="vqav2_val"), job, sources, with_images=False).to_pylist()
+        for row in read_job_rows(replace(unit, source="vqav2_val"), job, sources, with_images=False).to_pylist()
     ]
     assert [row["job.item"]["question"] for row in rows] == [f"What is {n}?" for n in range(6)]
 

@@ -31,7 +31,7 @@ from pipeline.rows import part_schema
 from pipeline.settings import check_settings, dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
-from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.write import parquet_bytes
 from pipeline.storage.store import Store
 
@@ -144,7 +144,7 @@ def output_of(settings: RunSettings, left_out: int = 0) -> Store:
     frozen = {"settings": dumped, "device": "cpu", "weights": "sha256:0", "versions": {"ray": "2.60.0"}}
     ledger.freeze_settings(store, frozen)
     freeze_plan(store, units)
-    schema = part_schema(adapted_schema(job, units), job)
+    schema = part_schema(job_rows_schema(job, units), job)
     done = units[: len(units) - left_out]
     for number in range(0, len(done), 3):
         rows = [row for unit in done[number : number + 3] for row in answers_of(job, settings, unit)]
@@ -159,7 +159,7 @@ def output_of(settings: RunSettings, left_out: int = 0) -> Store:
 
 
 def answers_of(job: VqaJob, settings: RunSettings, unit: Unit) -> list[dict[str, Any]]:
-    rows = read_adapted(unit, job, settings_by_source(job, settings.read)).to_pylist()
+    rows = read_job_rows(unit, job, settings_by_source(job, settings.read)).to_pylist()
     return [answered(job, row, unit.start + place) for place, row in enumerate(rows)]
 
 

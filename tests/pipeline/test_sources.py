@@ -23,7 +23,7 @@ from pipeline.retry import refuse_changed_shards
 from pipeline.settings import ConfigError, check_settings
 from pipeline.state.ledger import read_output
 from pipeline.state.plan import freeze_plan
-from pipeline.steps.adapt import adapted_schema, read_adapted, settings_by_source
+from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.write import plan_parts
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import png
@@ -90,8 +90,8 @@ def test_units_of_all_sources_follow_each_other_and_are_named_below_the_runs_fol
 def test_rows_of_all_sources_have_the_same_columns_once_they_are_adapted(tmp_path: Path) -> None:
     job, read = TwoJobs(), ReadSettings(uri=str(data(tmp_path)))
     units, sources = planned(job, read), settings_by_source(job, read)
-    tables = [read_adapted(unit, job, sources) for unit in units]
-    schema = adapted_schema(job, units)
+    tables = [read_job_rows(unit, job, sources) for unit in units]
+    schema = job_rows_schema(job, units)
     assert all(table.schema.equals(schema) for table in tables)
     rows = pa.concat_tables(tables).to_pylist()
     assert [row["text"] for row in rows] == [*(f"doc {n}" for n in range(5)), *(f"chart {n}" for n in range(3))]
@@ -182,9 +182,9 @@ def test_a_job_that_loses_a_row_or_makes_different_columns_is_caught(tmp_path: P
     read = ReadSettings(uri=str(data(tmp_path)))
     units = planned(TwoJobs(), read)
     with pytest.raises(ValueError, match=r"job toy has made 1 rows of 2 of source 'docs'"):
-        read_adapted(units[0], Losing(), settings_by_source(Losing(), read))
+        read_job_rows(units[0], Losing(), settings_by_source(Losing(), read))
     with pytest.raises(ValueError, match=r"source 'charts' differs from source 'docs' in its columns: .*text: int64"):
-        adapted_schema(Differing(), units)
+        job_rows_schema(Differing(), units)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def settings_by_source(job: Job, read: ReadSettings) -> dict[str, ReadSettings]:
     return settings
 
 
-def read_adapted(
+def read_job_rows(
     unit: Unit, job: Job, sources: Mapping[str, ReadSettings], fault: Fault | None = None, *, with_images: bool = True
 ) -> pa.Table:
     """Read a unit's rows and let the job adapt them; see `pipeline.input.read.read_unit`.
@@ -36,7 +36,7 @@ def read_adapted(
     return _checked(job.adapt(unit.source, rows), unit, job)
 
 
-def adapted_schema(job: Job, units: Sequence[Unit]) -> pa.Schema:
+def job_rows_schema(job: Job, units: Sequence[Unit]) -> pa.Schema:
     """Return the one schema that rows of all sources have once they are adapted.
 
     Raises:

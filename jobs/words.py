@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.report.amounts import points, scored
 
 if TYPE_CHECKING:
-    from jobs.demo.drawing import Drawings
+    from jobs.demo.drawn_pictures import Drawings
     from jobs.demo.run import Demo
     from jobs.report.write import Report
     from jobs.start import Outcome, RetryOutcome

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib.metadata import distributions
@@ -17,19 +18,20 @@ from jobs.__main__ import _parser
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("models", "pipeline", "jobs")
+TRAINING = "training"  # makes the demo's checkpoints; in a checkout only, and no room knows it
 # What no file of a room may import, at its top or inside a function.
 FORBIDDEN = {
-    "models": {"pipeline", "jobs", "tests", "ray", "fsspec", "s3fs", "pydantic", "transformers", "pickle"},
-    "pipeline": {"jobs", "tests", "torch", "transformers", "pickle"},
-    "jobs": {"tests", "ray", "fsspec", "s3fs", "transformers", "pickle"},
+    "models": {"pipeline", "jobs", "tests", TRAINING, "ray", "fsspec", "s3fs", "pydantic", "transformers", "pickle"},
+    "pipeline": {"jobs", "tests", TRAINING, "torch", "transformers", "pickle"},
+    "jobs": {"tests", TRAINING, "torch", "ray", "fsspec", "s3fs", "transformers", "pickle"},
+    TRAINING: {"pipeline", "tests", "ray", "fsspec", "s3fs", "transformers", "pickle"},
 }
-TRAINING = "jobs/demo/train"
 # The rooms and files of the pipeline, from below: none imports one that stands after it.
 PIPELINE = [
     "redaction", "settings", "storage", "input", "pipeline_settings", "job", "rows", "steps", "state", "execution",
     "preflight", "run", "retry",
 ]  # fmt: skip
-FILES = [path.relative_to(ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+FILES = [path.relative_to(ROOT) for room in (*ROOMS, TRAINING) for path in sorted((ROOT / room).rglob("*.py"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TREE = README.split("## Where things live")[1].split("```")[1]
 
@@ -61,10 +63,19 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_a_file_imports_nothing_from_above_or_from_another_rooms_trade(path):
-    forbidden = FORBIDDEN[path.parts[0]]
-    if path.parts[0] == "jobs" and not path.as_posix().startswith(TRAINING):
-        forbidden = forbidden | {"torch"}
-    assert imported(path) & forbidden == set()
+    assert imported(path) & FORBIDDEN[path.parts[0]] == set()
+
+
+def test_the_wheel_holds_the_three_rooms_with_the_demos_checkpoints_and_no_training():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    assert sorted(build["targets"]["wheel"]["packages"]) == sorted(ROOMS)
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="needs hatchling, which builds the wheel")
+    files = {Path(file.distribution_path) for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
+    assert {path.parts[0] for path in files} == set(ROOMS)
+    assert [path for path in files if TRAINING in path.parts] == []
+    assert {path for path in FILES if path.parts[0] in ROOMS} <= files
+    checkpoints = {path.parent.name for path in files if path.name == "model.safetensors"}
+    assert checkpoints == {"aria", "mllama", "emu3"}
 
 
 def test_every_room_of_the_pipeline_has_its_place_and_imports_none_above_it():
@@ -80,7 +91,7 @@ def test_every_room_of_the_pipeline_has_its_place_and_imports_none_above_it():
     assert wrong == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", (*ROOMS, TRAINING))
 def test_no_modules_import_each_other_in_a_circle(room):
     modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
     arrows = {

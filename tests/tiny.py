@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jobs.demo.training.aria import folder as aria
-from jobs.demo.training.emu3 import folder as emu3
-from jobs.demo.training.mllama import folder as mllama
 from models.aria.model import empty_aria
 from models.mllama.config import aspect_ratios
 from models.mllama.model import empty_mllama
+from training.aria import folder as aria
+from training.emu3 import folder as emu3
+from training.mllama import folder as mllama
 
 TEXTS = (
     "Describe this image in two sentences.", "What shape is in the picture? Is it a circle, a triangle or a square?",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import RunSettings
-from jobs.demo.training.emu3.pictures import SIDE
+from jobs.demo.prompts import SIDE
 from pipeline.settings import check_settings
 
 NUM_QUICK = 50
@@ -95,7 +95,7 @@ PIECES: Mapping[str, Piece] = {
         note=LOOKED_AT,
         generate=DRAWS,
         judge="mllama",
-        # In the words that the toy was taught (jobs/demo/questions.py).
+        # In the words that the toy was taught (training/questions.py).
         questions=({"ask": "is there a {first}?"}, {"ask": "is there a {second}?"}),
     ),
     "photographs": Piece(

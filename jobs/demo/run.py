@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.demo.data import NUM_CAPTIONS, NUM_QUESTIONS, write_caption_shards, write_photographs, write_question_shards
-from jobs.demo.drawing import Drawings, look_at_drawings
+from jobs.demo.drawn_pictures import Drawings, look_at_drawings
 from jobs.demo.pieces import BENCHMARK, FAMILIES, PIECES, TOYS, settings_of
 from jobs.demo.prompts import NUM_PROMPTS, write_prompts
 from jobs.report.page import render

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.demo.data import write_question_shards
-from jobs.demo.drawing import look_at_drawings
+from jobs.demo.drawn_pictures import look_at_drawings
 from jobs.demo.pieces import FAMILIES, PIECES
 
 ROOT = Path(__file__).parent.parent.parent

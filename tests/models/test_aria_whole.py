@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AriaImageProcessorPil, AriaProcessor, PreTrainedTokenizerFast
 
-from jobs.demo.training.aria.folder import CHAT_TEMPLATE, write_files
 from models import Request, Sampling, ask, load_processor
 from tests.models.reference import Size, greedy, picture, write_reference
 from tests.tiny import TEXTS
+from training.aria.folder import CHAT_TEMPLATE, write_files
 
 TEXT = {
     "vocab_size": 600, "hidden_size": 48, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,

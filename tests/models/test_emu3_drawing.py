@@ -9,13 +9,13 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import Emu3Processor, PreTrainedTokenizerFast
 
-from jobs.demo.training.emu3 import folder as emu3
 from models import Request, load_model, load_processor
 from models.emu3.grid import Grid, grid_for
 from models.engine import Engine, Sequence, run_all
 from models.types import BadRequest, Completion, Processor, Sampling
 from tests.models.test_emu3_processor import SMALL, image_reference, user, write_checkpoint
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
+from training.emu3 import folder as emu3
 
 GUIDED = Sampling(guidance_scale=3.0)
 WORDS = "a red circle, left of\n  a blue one."

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from jobs.demo.training.emu3 import folder as emu3
 from models import Answer, Request, Sampling, ask, check_weights, load_processor
 from models.emu3.grid import grid_for
 from models.template import TEMPLATE_FILES
@@ -19,6 +18,7 @@ from models.types import BadRequest
 from tests.models.reference import picture
 from tests.models.test_emu3_processor import RELEASED_TEMPLATE, png, user
 from tests.tiny import tiny_emu3
+from training.emu3 import folder as emu3
 
 # As the converter writes them for chat and for drawing alike, and what a careless hand could add.
 GENERATION = {

@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 from transformers import Emu3ImageProcessor, Emu3Processor, PreTrainedTokenizerFast
 
 from jobs.config import RunSettings
-from jobs.demo.training.emu3 import folder as emu3
 from models import ImageSettings, Request, load_processor
 from models.types import (
     BadImage,
@@ -28,6 +27,7 @@ from models.types import (
 from pipeline.settings import load_settings
 from tests.models.reference import picture
 from tests.tiny import tiny_aria, tiny_mllama
+from training.emu3 import folder as emu3
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "<image>"

@@ -10,11 +10,11 @@ import regex
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from jobs.demo.training.emu3 import folder as emu3
 from models import ImageSettings, Request
 from models.emu3.processor import Emu3Processor
 from tests.models.reference import picture
 from tests.models.test_emu3_processor import png, user
+from training.emu3 import folder as emu3
 
 # As the authors' published file has it, tokenization_emu3.py.
 THEIRS = regex.compile(

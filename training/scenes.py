@@ -1,7 +1,7 @@
-"""Pictures of plain shapes that know what they show: drawn ones here, easy-VQA's in jobs/demo/training/data.py.
+"""Draw pictures of plain shapes, and say which shape covers which pixel.
 
-A scene says which shapes it holds and which pixels each of them covers; caption and questions follow from that
-alone (jobs/demo/questions.py). Nothing here knows a model.
+Captions and questions follow from the shapes alone (training/questions.py). Scenes of easy-VQA's own pictures are made
+in training/data.py. Nothing here knows a model.
 """
 
 import random
@@ -11,45 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-KINDS = ("circle", "rectangle", "triangle")
-# The eight colours of easy-VQA.
-COLORS = {
-    "black": (0, 0, 0),
-    "gray": (128, 128, 128),
-    "red": (255, 0, 0),
-    "green": (0, 255, 0),
-    "blue": (0, 0, 255),
-    "yellow": (255, 255, 0),
-    "teal": (0, 128, 128),
-    "brown": (165, 42, 42),
-}
+from jobs.demo.prompts import in_reading_order, large_shapes
+from jobs.demo.shapes import COLORS, KINDS, Box, Shape
 
-SIDE = 64  # of an easy-VQA picture
+SIDE = 64  # of an easy-VQA picture, and of the pictures of large shapes
 # Shapes are drawn this much larger and shrunk, which softens their edges as easy-VQA's are.
 _FINE = 4
 _ODD_SHARE = 0.15
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """One shape: `circle`, `rectangle` or `triangle`, one of COLORS, and its (left, top, right, bottom) in pixels."""
-
-    kind: str
-    color: str
-    box: Box
-
-    @property
-    def name(self) -> str:
-        """What a caption calls it."""
-        return f"{self.color} {self.kind}"
-
-    @property
-    def center(self) -> tuple[float, float]:
-        """The middle of its box."""
-        left, top, right, bottom = self.box
-        return (left + right) / 2, (top + bottom) / 2
+LARGE_GROUND = (244, 244, 244)  # behind large shapes
 
 
 @dataclass(frozen=True)
@@ -75,14 +44,17 @@ def draw_scene(rng: random.Random, num_shapes: int) -> Scene:
     return paint(shapes, (width, height), (red, green, blue))
 
 
+def draw_large_scene(rng: random.Random, num_shapes: int | None = None) -> Scene:
+    """Draw one or two of the large shapes that the toy Emu3 learns, more often two, always on the same ground."""
+    return paint(large_shapes(rng, num_shapes), (SIDE, SIDE), LARGE_GROUND)
+
+
 def shapes_in(rng: random.Random, boxes: list[Box]) -> tuple[Shape, ...]:
     """Put a shape into each of one or two boxes; their names differ, and first is the one that lies left or above."""
     shapes = [_shape(rng, box) for box in boxes]
     while len({shape.name for shape in shapes}) < len(shapes):
         shapes = [_shape(rng, box) for box in boxes]
-    if len(shapes) == 2 and relation(*shapes) in ("right of", "below"):
-        shapes = shapes[::-1]
-    return tuple(shapes)
+    return tuple(in_reading_order(shapes))
 
 
 def paint(shapes: tuple[Shape, ...], size: tuple[int, int], ground: tuple[int, int, int]) -> Scene:
@@ -93,14 +65,6 @@ def paint(shapes: tuple[Shape, ...], size: tuple[int, int], ground: tuple[int, i
         _paint(ImageDraw.Draw(picture), shape, COLORS[shape.color])
         _paint(ImageDraw.Draw(owner), shape, place)
     return Scene(picture.reduce(_FINE), shapes, np.asarray(owner.resize(size, Image.Resampling.NEAREST)))
-
-
-def relation(first: Shape, second: Shape) -> str:
-    """Say where the first shape is, seen from the second: along the axis on which they lie further apart."""
-    (x1, y1), (x2, y2) = first.center, second.center
-    if abs(x1 - x2) >= abs(y1 - y2):
-        return "left of" if x1 < x2 else "right of"
-    return "above" if y1 < y2 else "below"
 
 
 def _size(rng: random.Random) -> tuple[int, int]:

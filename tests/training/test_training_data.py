@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.demo import scenes
-from jobs.demo.questions import ask, caption
-from jobs.demo.scenes import COLORS, Scene, Shape, draw_scene
+from jobs.demo.shapes import COLORS, KINDS, Shape, relation
 from models.images import decode_image
+from training.questions import ask, caption
+from training.scenes import Scene, draw_scene
 
 easy_vqa = pytest.importorskip("easy_vqa", reason="the training data are in the extra `train`")
-data = pytest.importorskip("jobs.demo.training.data")
+data = pytest.importorskip("training.data")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def scene_of(*shapes: Shape) -> Scene:
 
 
 def any_shape(rng: random.Random) -> Shape:
-    return Shape(rng.choice(scenes.KINDS), rng.choice(list(COLORS)), (0, 0, 1, 1))
+    return Shape(rng.choice(KINDS), rng.choice(list(COLORS)), (0, 0, 1, 1))
 
 
 RED_CIRCLE = Shape("circle", "red", (0, 0, 10, 10))
@@ -62,7 +62,7 @@ def test_drawn_pairs_are_named_in_reading_order_and_differ() -> None:
     rng = random.Random(2)
     for _ in range(200):
         first, second = draw_scene(rng, 2).shapes
-        assert scenes.relation(first, second) in ("left of", "above")
+        assert relation(first, second) in ("left of", "above")
         assert first.name != second.name
 
 

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jobs.demo.questions import Pair, ask, caption, vocabulary
-from jobs.demo.scenes import draw_scene
-from jobs.demo.training import data
-from jobs.demo.training.data import Example
-from jobs.demo.training.descent import RATE, descend
-from jobs.demo.training.lines import Lines
-from jobs.demo.training.pupil import Pupil, Recipe
-from jobs.demo.training.score import score_captions, score_questions, tally
 from models import load_processor
+from training import data
+from training.data import Example
+from training.descent import RATE, descend
+from training.lines import Lines
+from training.pupil import Pupil, Recipe
+from training.questions import Pair, ask, caption, vocabulary
+from training.scenes import draw_scene
+from training.score import score_captions, score_questions, tally
 
 log = logging.getLogger(__name__)
 

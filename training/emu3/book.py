@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.demo.scenes import COLORS, Scene
-from jobs.demo.training.emu3.pictures import CELLS, GROUND, PATCH, SIDE, draw_large_scene
+from jobs.demo.prompts import CODE_SIDE, CODES_PER_SIDE, SIDE
+from jobs.demo.shapes import COLORS
+from training.scenes import LARGE_GROUND, Scene, draw_large_scene
 
 WIDTH = 16  # of a code: the colour, then its pattern's main directions
 COLOR_WEIGHT = 2.0
@@ -50,7 +51,7 @@ class Book:
         """Return the codes (N, H, W) that say best what scenes show."""
         covers, colors = zip(*map(cover_of, scenes), strict=True)
         color = np.stack(colors)
-        flat = np.stack(covers).reshape(-1, PATCH**2)
+        flat = np.stack(covers).reshape(-1, CODE_SIDE**2)
         distances = (self.patterns**2).sum(1) - 2 * flat @ self.patterns.T
         pattern = distances.argmin(1).reshape(color.shape)
         return np.where(pattern == 0, 0, color * (len(self.patterns) - 1) + pattern)
@@ -63,15 +64,15 @@ class Book:
         along /= along.std(0) ** 0.5  # fine differences count more than their size says
         along /= along.std()
         colors = (np.array(list(COLORS.values())) / 127.5 - 1) * COLOR_WEIGHT
-        bare = np.append(np.array(GROUND) / 127.5 - 1, along[0])
+        bare = np.append(np.array(LARGE_GROUND) / 127.5 - 1, along[0])
         rows = [np.append(color, one) for color in colors for one in along[1:]]
         return np.stack([bare, *rows]).astype(np.float32)
 
 
 def lay_book(rng: random.Random) -> Book:
     """Collect the patterns of drawn scenes."""
-    covers = np.concatenate([cover_of(draw_large_scene(rng))[0].reshape(-1, PATCH**2) for _ in range(SCENES)])
-    patterns = np.zeros((1, PATCH**2), np.float32)
+    covers = np.concatenate([cover_of(draw_large_scene(rng))[0].reshape(-1, CODE_SIDE**2) for _ in range(SCENES)])
+    patterns = np.zeros((1, CODE_SIDE**2), np.float32)
     for found in np.unique(covers[covers.any(1)], axis=0):
         if ((patterns - found) ** 2).sum(1).min() > LEAST_DISTANCE:
             patterns = np.vstack([patterns, found])
@@ -80,14 +81,14 @@ def lay_book(rng: random.Random) -> Book:
 
 def cover_of(scene: Scene) -> tuple[Cover, NDArray[np.int64]]:
     """Return how much of each pixel a shape covers (H, W, Q), and the place of its colour in COLORS (H, W)."""
-    pixels = np.asarray(scene.picture).astype(np.float32) - GROUND
-    cover, color = np.zeros((SIDE, SIDE), np.float32), np.zeros((CELLS, CELLS), np.int64)
+    pixels = np.asarray(scene.picture).astype(np.float32) - LARGE_GROUND
+    cover, color = np.zeros((SIDE, SIDE), np.float32), np.zeros((CODES_PER_SIDE, CODES_PER_SIDE), np.int64)
     for shape in scene.shapes:
         left, top, right, bottom = (int(edge) for edge in shape.box)
-        cells = slice(top // PATCH, -(-bottom // PATCH)), slice(left // PATCH, -(-right // PATCH))
-        its = tuple(slice(cut.start * PATCH, cut.stop * PATCH) for cut in cells)
-        full = np.array(COLORS[shape.color], np.float32) - GROUND
+        cells = slice(top // CODE_SIDE, -(-bottom // CODE_SIDE)), slice(left // CODE_SIDE, -(-right // CODE_SIDE))
+        its = tuple(slice(cut.start * CODE_SIDE, cut.stop * CODE_SIDE) for cut in cells)
+        full = np.array(COLORS[shape.color], np.float32) - LARGE_GROUND
         cover[its] = (pixels[its] @ full / (full @ full)).clip(0, 1)
         color[cells] = list(COLORS).index(shape.color)
-    grid = cover.reshape(CELLS, PATCH, CELLS, PATCH).transpose(0, 2, 1, 3)
-    return grid.reshape(CELLS, CELLS, PATCH**2), color
+    grid = cover.reshape(CODES_PER_SIDE, CODE_SIDE, CODES_PER_SIDE, CODE_SIDE).transpose(0, 2, 1, 3)
+    return grid.reshape(CODES_PER_SIDE, CODES_PER_SIDE, CODE_SIDE**2), color

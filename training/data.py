@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.demo.questions import Pair
-from jobs.demo.scenes import COLORS, KINDS, SIDE, Scene, Shape, draw_scene
+from jobs.demo.shapes import COLORS, KINDS, Shape
 from models.types import ModelInput, Processor, Request
+from training.questions import Pair
+from training.scenes import SIDE, Scene, draw_scene
 
 NUM_PICTURES = 4_000
 FIRST_HELD_OUT = 3_600

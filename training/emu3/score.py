@@ -4,6 +4,7 @@ import io
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.demo.drawn import check_picture
-from jobs.demo.training.emu3.book import Book
-from jobs.demo.training.emu3.codec import lesson
-from jobs.demo.training.emu3.pictures import CELLS, describe, draw_large_scene, is_held_out
+from jobs.demo.picture_rule import check_picture
+from jobs.demo.prompts import CODES_PER_SIDE, held_out_captions
 from models import ask
 from models.emu3.vqvae import VqVae
 from models.types import Request, Sampling
+from training.emu3.book import Book
+from training.emu3.codec import lesson
 
 # What draws best of what was tried, see the model card.
 SAMPLING = Sampling(guidance_scale=1.2, temperature=0.5, top_k=64)
@@ -45,17 +46,13 @@ class Tally:
 
 def new_captions(rng: random.Random, number: int) -> list[str]:
     """Describe scenes of two shapes that no training shows together."""
-    captions: list[str] = []
-    while len(captions) < number:
-        if is_held_out(scene := draw_large_scene(rng, 2)):
-            captions.append(describe(scene, rng))
-    return captions
+    return list(islice(held_out_captions(rng), number))
 
 
 def draw(folder: Path, captions: Sequence[str], sampling: Sampling, slots: int = 64) -> list[NDArray[np.uint8]]:
     """Draw a picture (h, w, 3) for each caption; the n-th has the n-th seed."""
     requests = [
-        Request(prompt=caption, grid=(CELLS, CELLS), sampling=replace(sampling, seed=n))
+        Request(prompt=caption, grid=(CODES_PER_SIDE, CODES_PER_SIDE), sampling=replace(sampling, seed=n))
         for n, caption in enumerate(captions)
     ]
     answers = ask(str(folder), requests, slots=slots)

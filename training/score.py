@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from jobs.demo.questions import NUMBERS, Pair, caption
-from jobs.demo.scenes import COLORS, KINDS
-from jobs.demo.training import data
-from jobs.demo.training.data import Example
-from jobs.demo.training.lines import Lines
-from jobs.demo.training.pupil import Pupil
+from jobs.demo.shapes import COLORS, KINDS
 from models.types import ModelInput
+from training import data
+from training.data import Example
+from training.lines import Lines
+from training.pupil import Pupil
+from training.questions import NUMBERS, Pair, caption
 
 _SCORED_TOGETHER = 25
 

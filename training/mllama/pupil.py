@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jobs.demo.scenes import Scene
-from jobs.demo.training.data import Labels, patch_labels, resized
-from jobs.demo.training.lines import Batch
-from jobs.demo.training.mllama.folder import END_OF_TURN, IMAGE_TOKEN, PATCH, TILE, VISION, write_files
-from jobs.demo.training.pupil import Recipe
-from jobs.demo.training.weights import Start, fill_weights, save_weights, usual_start
 from models.engine.memory import Memory, MemoryView
 from models.mllama.config import read_config, read_images
 from models.mllama.model import MllamaModel
 from models.mllama.processor import fitted
 from models.tiles import Normalize
 from models.types import ImageSettings, ModelInput
+from training.data import Labels, patch_labels, resized
+from training.lines import Batch
+from training.mllama.folder import END_OF_TURN, IMAGE_TOKEN, PATCH, TILE, VISION, write_files
+from training.pupil import Recipe
+from training.scenes import Scene
+from training.weights import Start, fill_weights, save_weights, usual_start
 
 
 class OwnPicture(MemoryView):
@@ -46,7 +46,7 @@ class OwnPicture(MemoryView):
 
 
 class MllamaPupil:
-    """See jobs.demo.training.pupil.Pupil."""
+    """See training.pupil.Pupil."""
 
     num_features: int = VISION["vision_output_dim"]
 

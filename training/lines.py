@@ -15,12 +15,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from jobs.demo.questions import Pair
-from jobs.demo.training import data
 from models.engine.cache import Window
 from models.engine.memory import MemoryView
 from models.layers import attend
 from models.types import Processor
+from training import data
+from training.questions import Pair
 
 _NOTHING = -100
 

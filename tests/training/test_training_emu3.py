@@ -8,20 +8,21 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from jobs.demo.drawn import check_picture
-from jobs.demo.questions import OPPOSITE, vocabulary
-from jobs.demo.scenes import COLORS, relation
-from jobs.demo.training.__main__ import CHECKPOINTS
-from jobs.demo.training.emu3 import book as books
-from jobs.demo.training.emu3 import codec as codecs
-from jobs.demo.training.emu3 import score, train, writer
-from jobs.demo.training.emu3.book import Book, lay_book
-from jobs.demo.training.emu3.folder import write_files
-from jobs.demo.training.emu3.pictures import CELLS, GROUND, describe, draw_large_scene, is_held_out
+from jobs.demo.picture_rule import check_picture
+from jobs.demo.prompts import CODES_PER_SIDE, describe, is_held_out
+from jobs.demo.shapes import COLORS, OPPOSITE, relation
 from models import load_model, load_processor
 from models.emu3.config import read_config, read_images
 from models.emu3.model import Emu3Model
 from models.types import ImageSettings
+from training.__main__ import CHECKPOINTS
+from training.emu3 import book as books
+from training.emu3 import codec as codecs
+from training.emu3 import score, train, writer
+from training.emu3.book import Book, lay_book
+from training.emu3.folder import write_files
+from training.questions import vocabulary
+from training.scenes import LARGE_GROUND, draw_large_scene
 
 SHIPPED = CHECKPOINTS / "emu3"
 
@@ -55,7 +56,7 @@ def test_the_rule_finds_every_picture_as_it_is_described() -> None:
     rng = random.Random(3)
     for _ in range(100):
         scene = draw_large_scene(rng)
-        found = check_picture(np.asarray(scene.picture), describe(scene, rng))
+        found = check_picture(np.asarray(scene.picture), describe(scene.shapes, rng))
         assert found.colors_right
         assert found.kinds_right
         assert found.relation_right is (None if len(scene.shapes) == 1 else True)
@@ -65,7 +66,7 @@ def test_either_shape_of_a_picture_may_be_named_first() -> None:
     rng = random.Random(4)
     scene = draw_large_scene(rng, 2)
     (first, second), place = scene.shapes, relation(*scene.shapes)
-    texts = {describe(scene, rng) for _ in range(40)}
+    texts = {describe(scene.shapes, rng) for _ in range(40)}
     assert texts == {
         f"a {first.name} {place} a {second.name}",
         f"a {second.name} {OPPOSITE[place]} a {first.name}",
@@ -108,7 +109,7 @@ def test_a_lesson_is_the_picture_behind_the_processors_prompt(copybook: writer.C
 def test_a_shorter_prompt_is_padded_behind_its_picture(copybook: writer.Copybook, model: Emu3Model) -> None:
     rng = random.Random(7)
     scenes = [draw_large_scene(rng) for _ in range(2)]
-    texts = ["", describe(scenes[1], rng)]
+    texts = ["", describe(scenes[1].shapes, rng)]
     with torch.inference_mode():
         together = writer.writing_loss(model, *copybook.batch(texts, scenes))
         alone = [writer.writing_loss(model, *copybook.batch([t], [s])) for t, s in zip(texts, scenes, strict=True)]
@@ -124,7 +125,7 @@ def test_what_is_taught_is_what_the_model_encodes_and_paints(model: Emu3Model, b
 
 
 def test_outlines_weigh_most() -> None:
-    ground = torch.tensor(GROUND).view(1, 3, 1, 1) / 127.5 - 1
+    ground = torch.tensor(LARGE_GROUND).view(1, 3, 1, 1) / 127.5 - 1
     pixels = ground.expand(1, 3, 64, 64).clone()
     pixels[:, :, 20:40, 20:40] = -1.0
     spoilt = {place: pixels.clone() for place in ((5, 5), (30, 30), (20, 30))}
@@ -136,8 +137,8 @@ def test_outlines_weigh_most() -> None:
 
 def test_pairs_kept_for_measuring_are_never_shown() -> None:
     rng = random.Random(9)
-    assert not any(is_held_out(writer._shown_scene(rng)) for _ in range(200))
-    kept = sum(is_held_out(draw_large_scene(rng, 2)) for _ in range(500))
+    assert not any(is_held_out(writer._shown_scene(rng).shapes) for _ in range(200))
+    kept = sum(is_held_out(draw_large_scene(rng, 2).shapes) for _ in range(500))
     assert 20 < kept < 100
     assert all(" a " in caption[2:] for caption in score.new_captions(rng, 5))
 
@@ -171,4 +172,4 @@ def test_the_shipped_checkpoint_copies_pictures_through_their_codes(book: Book) 
     named, ratio = score.copies(model.vqmodel, book, random.Random(12))
     assert named > 0.9
     assert ratio > 25
-    assert model.encode([np.full((64, 64, 3), GROUND, np.uint8)])[0].tolist() == [0] * CELLS**2
+    assert model.encode([np.full((64, 64, 3), LARGE_GROUND, np.uint8)])[0].tolist() == [0] * CODES_PER_SIDE**2

@@ -12,7 +12,6 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from jobs.demo.training.folder import train_tokenizer, write_json
 from models.emu3.vocabulary import (
     END_OF_FRAME,
     END_OF_LINE,
@@ -22,6 +21,7 @@ from models.emu3.vocabulary import (
     PLACEHOLDER,
     visual_token,
 )
+from training.folder import train_tokenizer, write_json
 
 PAD, BEGIN, END_OF_TEXT = "<|endoftext|>", "<|extra_203|>", "<|extra_204|>"
 # They follow the learnt tokens, and the codes of pictures follow them.
@@ -50,7 +50,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 
-CODES = 321  # the bare ground and 40 patterns of cover in 8 colours, see jobs/demo/training/emu3/book.py
+CODES = 321  # the bare ground and 40 patterns of cover in 8 colours, see training/emu3/book.py
 VQ: dict[str, Any] = {
     "model_type": "emu3_vqgan",
     "embed_dim": 16,

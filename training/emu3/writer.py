@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.demo.scenes import COLORS, Scene
-from jobs.demo.training.descent import descend
-from jobs.demo.training.emu3.book import Book
-from jobs.demo.training.emu3.pictures import CELLS, describe, draw_large_scene, is_held_out
-from jobs.demo.training.weights import fill_weights, usual_start
+from jobs.demo.prompts import CODES_PER_SIDE, describe, is_held_out
+from jobs.demo.shapes import COLORS
 from models.emu3.model import Emu3Model
 from models.types import Processor, Request
+from training.descent import descend
+from training.emu3.book import Book
+from training.scenes import Scene, draw_large_scene
+from training.weights import fill_weights, usual_start
 
 PICTURES = 8  # per step
 EMPTY_SHARE = 0.1
@@ -56,7 +57,7 @@ class Copybook:
     def prompt(self, text: str) -> list[int]:
         """Return the ids of the prompt that asks for a picture of a text."""
         if text not in self._prompts:
-            request = Request(prompt=text, grid=(CELLS, CELLS))
+            request = Request(prompt=text, grid=(CODES_PER_SIDE, CODES_PER_SIDE))
             self._prompts[text] = self._processor.prepare(request).token_ids.tolist()
         return self._prompts[text]
 
@@ -88,7 +89,7 @@ def teach_to_write(model: Emu3Model, copybook: Copybook, rng: random.Random, ste
 
     def loss(_: float) -> Tensor:
         scenes = [_shown_scene(rng) for _ in range(PICTURES)]
-        texts = ["" if rng.random() < EMPTY_SHARE else describe(scene, rng) for scene in scenes]
+        texts = ["" if rng.random() < EMPTY_SHARE else describe(scene.shapes, rng) for scene in scenes]
         return writing_loss(model, *copybook.batch(texts, scenes))
 
     descend([{"params": list(model.decoder.parameters())}], loss, steps, "write")
@@ -102,6 +103,6 @@ def writing_loss(model: Emu3Model, ids: Tensor, targets: Tensor) -> Tensor:
 
 
 def _shown_scene(rng: random.Random) -> Scene:
-    while is_held_out(scene := draw_large_scene(rng)):
+    while is_held_out((scene := draw_large_scene(rng)).shapes):
         pass
     return scene

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
-from jobs.demo.questions import vocabulary
-from jobs.demo.training.emu3.book import lay_book
-from jobs.demo.training.emu3.codec import new_codec, teach_to_name, teach_to_paint
-from jobs.demo.training.emu3.folder import write_files
-from jobs.demo.training.emu3.score import SAMPLING, copies, draw, new_captions, tally
-from jobs.demo.training.emu3.writer import Copybook, new_writer, teach_to_write
-from jobs.demo.training.weights import save_weights
 from models import load_model, load_processor
 from models.emu3.config import read_config, read_images
 from models.emu3.model import Emu3Model
 from models.types import ImageSettings
+from training.emu3.book import lay_book
+from training.emu3.codec import new_codec, teach_to_name, teach_to_paint
+from training.emu3.folder import write_files
+from training.emu3.score import SAMPLING, copies, draw, new_captions, tally
+from training.emu3.writer import Copybook, new_writer, teach_to_write
+from training.questions import vocabulary
+from training.weights import save_weights
 
 log = logging.getLogger(__name__)
 

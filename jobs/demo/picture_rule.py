@@ -12,7 +12,7 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.demo.scenes import COLORS, KINDS, Box, Shape, relation
+from jobs.demo.shapes import COLORS, KINDS, Box, Shape, relation
 
 CAPTION = re.compile(r"a (\w+) (\w+)(?: (left of|right of|above|below) a (\w+) (\w+))?")
 # Pixels of a shape that have only their like around them; a rim has none, the smallest shapes of the demo 13 or more.
@@ -47,7 +47,7 @@ def check_picture(pixels: NDArray[np.uint8], caption: str) -> Drawn:
 
     Args:
         pixels: RGB.
-        caption: As jobs.demo.questions words them: one shape, or two and how they lie.
+        caption: Such as `a red circle`, or `a red circle left of a blue rectangle`.
 
     Raises:
         ValueError: The caption is worded otherwise.

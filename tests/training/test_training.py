@@ -8,19 +8,20 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from jobs.demo import questions, scenes
-from jobs.demo.questions import Pair, ask
-from jobs.demo.scenes import COLORS, draw_scene
+from jobs.demo.shapes import COLORS, KINDS
 from models import ask as ask_model
 from models import load_processor
 from models.types import Request
+from training import questions
+from training.questions import Pair, ask
+from training.scenes import draw_scene
 
 pytest.importorskip("easy_vqa", reason="the training data are in the extra `train`")
-data = pytest.importorskip("jobs.demo.training.data")
-lines = pytest.importorskip("jobs.demo.training.lines")
-descent = pytest.importorskip("jobs.demo.training.descent")
-train = pytest.importorskip("jobs.demo.training.train")
-command = pytest.importorskip("jobs.demo.training.__main__")
+data = pytest.importorskip("training.data")
+lines = pytest.importorskip("training.lines")
+descent = pytest.importorskip("training.descent")
+train = pytest.importorskip("training.train")
+command = pytest.importorskip("training.__main__")
 
 IMAGE_TOKENS = {"aria": 16, "mllama": 1}
 
@@ -93,7 +94,7 @@ def test_the_prompt_is_the_familys_own(family: str, folder: Path) -> None:
 
 def test_every_word_is_one_token(folder: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    for word in (*scenes.KINDS, *COLORS, "yes", "no"):
+    for word in (*KINDS, *COLORS, "yes", "no"):
         assert len(tokenizer.encode(word, add_special_tokens=False).ids) == 1, word
 
 

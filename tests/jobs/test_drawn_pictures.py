@@ -10,13 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.check import PictureCheck, PictureCheckSettings
-from jobs.demo.drawing import Drawings, look_at_drawings
-from jobs.demo.drawn import read_caption
+from jobs.demo.drawn_pictures import Drawings, look_at_drawings
+from jobs.demo.picture_rule import read_caption
 from jobs.demo.pieces import ANSWERS, PIECES, settings_of
-from jobs.demo.prompts import NUM_PROMPTS, prompts, write_prompts
-from jobs.demo.questions import vocabulary
-from jobs.demo.scenes import COLORS, KINDS, Shape, paint
-from jobs.demo.training.emu3.pictures import GROUND, SIDE, describe, draw_large_scene
+from jobs.demo.prompts import NUM_PROMPTS, SIDE, describe, prompts, write_prompts
+from jobs.demo.shapes import COLORS, KINDS, Shape
 from jobs.prompt import fill
 from jobs.synthesize import SCHEMA
 from models import Sampling, ask
@@ -25,6 +23,8 @@ from pipeline.rows import ANSWER
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.storage.store import Store
+from training.questions import vocabulary
+from training.scenes import LARGE_GROUND, draw_large_scene, paint
 
 CHECKPOINTS = Path(__file__).parent.parent.parent / "jobs/demo/checkpoints"
 DRAWS = PIECES["synthesize"]
@@ -33,7 +33,7 @@ BOXES = {"left": (6, 20, 26, 40), "right": (38, 20, 58, 40), "low": (22, 42, 42,
 
 def png(*shapes: tuple[str, str, str]) -> bytes:
     """Paint (color, kind, place)."""
-    scene = paint(tuple(Shape(kind, color, BOXES[place]) for color, kind, place in shapes), (SIDE, SIDE), GROUND)
+    scene = paint(tuple(Shape(kind, color, BOXES[place]) for color, kind, place in shapes), (SIDE, SIDE), LARGE_GROUND)
     return encoded(scene.picture)
 
 
@@ -142,7 +142,7 @@ def test_the_toy_that_looks_can_tell() -> None:
     rows = []
     for _ in range(40):
         scene = draw_large_scene(rng, 2)
-        text, picture = describe(scene, rng), encoded(scene.picture)
+        text, picture = describe(scene.shapes, rng), encoded(scene.picture)
         rows += [_row(text, picture), _row(_with_a_wrong_word(text, rng), picture)]
     requests = [check.requests(row, Sampling(max_new_tokens=8)) for row in rows]
     assert DRAWS.judge is not None

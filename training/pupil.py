@@ -11,10 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from jobs.demo.scenes import Scene
-from jobs.demo.training.data import Labels
-from jobs.demo.training.lines import Batch
 from models.types import ModelInput
+from training.data import Labels
+from training.lines import Batch
+from training.scenes import Scene
 
 
 class Pupil(Protocol):

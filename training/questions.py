@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jobs.demo.scenes import COLORS, KINDS, Scene, Shape, relation
+from jobs.demo.shapes import COLORS, KINDS, OPPOSITE, Shape, relation
+from training.scenes import Scene
 
 CAPTION_PROMPT = "Describe this image."
 
@@ -28,7 +29,6 @@ COLOR = ("what color is the {}?", "what is the color of the {}?")
 KIND = ("what shape is in the image?", "what shape is present?", "what shape does the image contain?")
 COUNT = "how many shapes are there?"
 NUMBERS = ("zero", "one", "two")
-OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
 class Pair(NamedTuple):

@@ -1,7 +1,7 @@
 """Write the files of a toy Aria checkpoint, in the original layout.
 
 The layout is that of the released model: its key names, its config fields, its chat template, its way of naming
-special tokens. Only the sizes are small. The weights are the business of jobs/demo/training/aria/pupil.py.
+special tokens. Only the sizes are small. The weights are the business of training/aria/pupil.py.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from jobs.demo.training.folder import train_tokenizer, write_json
+from training.folder import train_tokenizer, write_json
 
 CANVAS = 112
 PATCH = 14

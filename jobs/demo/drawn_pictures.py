@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.demo.drawn import Drawn, check_picture, find_shapes, read_caption
+from jobs.demo.picture_rule import Drawn, check_picture, find_shapes, read_caption
 from jobs.report.gallery import thumbnail
 from jobs.report.parts import open_parts
 from jobs.report.results import look_for_parts

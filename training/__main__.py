@@ -1,14 +1,14 @@
-"""Train the toy checkpoint of a family: `python -m jobs.demo.training FAMILY`."""
+"""Train the toy checkpoint of a family: `python -m training FAMILY`."""
 
 import argparse
 import logging
 from pathlib import Path
 
-from jobs.demo.training.emu3 import train as drawing
-from jobs.demo.training.pupil import Recipe
-from jobs.demo.training.train import train
+from training.emu3 import train as drawing
+from training.pupil import Recipe
+from training.train import train
 
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+CHECKPOINTS = Path(__file__).parent.parent / "jobs" / "demo" / "checkpoints"
 FAMILIES = ("aria", "mllama")  # answer questions
 DRAWS = "emu3"
 
@@ -17,9 +17,9 @@ def load_recipe(family: str) -> Recipe:
     """Return how the checkpoint of a family that answers questions is made."""
     match family:
         case "aria":
-            from jobs.demo.training.aria.pupil import RECIPE
+            from training.aria.pupil import RECIPE
         case "mllama":
-            from jobs.demo.training.mllama.pupil import RECIPE
+            from training.mllama.pupil import RECIPE
         case _:
             raise ValueError(f"no recipe for {family!r}; expected one of {', '.join(FAMILIES)}")
     return RECIPE
@@ -27,7 +27,7 @@ def load_recipe(family: str) -> Recipe:
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.demo.training", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
     parser.add_argument("family", choices=(*FAMILIES, DRAWS))
     parser.add_argument("--minutes", type=float, help="of one 2.5 GHz core; sets the number of steps")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,7 +1,7 @@
 """Write the files of a toy Mllama checkpoint, in the original layout.
 
 The layout is that of the released model: its key names, its config fields, its special tokens, what its chat template
-does. Only the sizes are small. The weights are the business of jobs/demo/training/mllama/pupil.py.
+does. Only the sizes are small. The weights are the business of training/mllama/pupil.py.
 """
 
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers import pre_tokenizers as cut
 from tokenizers.processors import TemplateProcessing
 
-from jobs.demo.training.folder import train_tokenizer, write_json
 from models.mllama.config import aspect_ratios
+from training.folder import train_tokenizer, write_json
 
 TILE = 32
 PATCH = 8

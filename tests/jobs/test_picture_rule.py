@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from jobs.demo.drawn import Drawn, check_picture, find_shapes
-from jobs.demo.questions import OPPOSITE, caption
-from jobs.demo.scenes import COLORS, Scene, Shape, draw_scene, paint
+from jobs.demo.picture_rule import Drawn, check_picture, find_shapes
+from jobs.demo.shapes import COLORS, OPPOSITE, Shape
+from training.questions import caption
+from training.scenes import Scene, draw_scene, paint
 
 GROUND = (240, 250, 235)
 RIGHT = Drawn(colors_right=True, relation_right=True, kinds_right=True)

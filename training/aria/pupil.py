@@ -9,19 +9,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from jobs.demo.scenes import Scene
-from jobs.demo.training.aria.folder import PATCH, VISION, write_files
-from jobs.demo.training.data import Labels, patch_labels, resized
-from jobs.demo.training.lines import Batch
-from jobs.demo.training.pupil import Recipe
-from jobs.demo.training.weights import Start, fill_weights, save_weights, usual_start
 from models.aria.config import read_config, read_images
 from models.aria.model import AriaModel
 from models.types import ImageSettings, ModelInput
+from training.aria.folder import PATCH, VISION, write_files
+from training.data import Labels, patch_labels, resized
+from training.lines import Batch
+from training.pupil import Recipe
+from training.scenes import Scene
+from training.weights import Start, fill_weights, save_weights, usual_start
 
 
 class AriaPupil:
-    """See jobs.demo.training.pupil.Pupil."""
+    """See training.pupil.Pupil."""
 
     num_features: int = VISION["hidden_size"]
 

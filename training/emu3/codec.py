@@ -1,7 +1,7 @@
 """Teach a toy Emu3's VQ-VAE what the book says: its decoder to paint codes, its encoder to name them.
 
 The model's own layers are used one picture and one frame at a time, as it encodes and paints. The code book itself is
-laid down (jobs/demo/training/emu3/book.py), so neither half waits for the other.
+laid down (training/emu3/book.py), so neither half waits for the other.
 
 Shapes: N pictures, E width of a code, H x W codes of a picture, K codes.
 """
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jobs.demo.training.descent import descend
-from jobs.demo.training.emu3.book import Book
-from jobs.demo.training.emu3.pictures import draw_large_scene, pixels_of
-from jobs.demo.training.weights import Start, fill_weights, usual_start
 from models.emu3.vqvae import VqVae
+from training.descent import descend
+from training.emu3.book import Book
+from training.scenes import draw_large_scene
+from training.weights import Start, fill_weights, usual_start
 
 PICTURES = 8  # per step
 SHAPE_WEIGHT, EDGE_WEIGHT = 2.0, 6.0
@@ -76,7 +76,8 @@ def teach_to_name(codec: VqVae, book: Book, rng: random.Random, steps: int) -> N
 def lesson(book: Book, rng: random.Random, number: int = PICTURES) -> tuple[Tensor, Tensor]:
     """Draw pictures; return them normalised (N, 3, h, w), and their codes int64 (N, H, W)."""
     scenes = [draw_large_scene(rng) for _ in range(number)]
-    pixels = torch.from_numpy(pixels_of(scenes).astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
+    pictures = np.stack([np.asarray(scene.picture, np.float32) for scene in scenes])
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
     return pixels.contiguous(memory_format=torch.channels_last), torch.from_numpy(book.codes(scenes))
 
 

@@ -5,26 +5,39 @@ palettes, bit depths, colour spaces, frames, size. What a family does with the p
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, features
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 
+from models.samples import Samples, gray_of, is_clear, low_bytes_of, read_samples, without_metadata
 from models.types import BadImage, PictureFormat, Pixels
 
 # Only formats that Pillow decodes by itself: EPS would start Ghostscript on dataset bytes.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO", "JPEG2000")
+# A HEIC photograph begins with one of these (ISO/IEC 23008-12, B.4); HEIF is their format's name in Pillow.
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 # Pillow's own threshold (a quarter gibibyte of RGB), made an error here instead of a warning.
 LIMIT_PIXELS = 89_478_485
 # Converted at once; more would only need more memory.
 STRIP_PIXELS = 2**22
+# What turns a picture upright, by its EXIF orientation.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Formats whose second picture is no frame of a film.
-SEVERAL = ("TIFF", "MPO")
+SEVERAL = ("TIFF", "MPO", "HEIF")
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -33,22 +46,22 @@ def decode_image(data: bytes) -> Image.Image:
     EXIF orientation is applied (the reference processors do so only when they open the file themselves),
     transparency is composited on white as `transformers` 5 does, 16-bit samples keep their high byte, and
     of an animation the first frame is taken. At most the picture as its file has it, the RGB picture and what the
-    format's own decoder needs are in memory at once.
+    format's own decoder needs are in memory at once, and of a 16-bit PNG with a clear colour its low bytes.
 
     Raises:
         BadImage: Not an image, cut short, of a refused format, or more than LIMIT_PIXELS pixels.
     """
     try:
-        with _quiet():
-            image = _open(data)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)  # which spares a copy of all that stand upright
-            return _on_white(image)
+        return _decoded(data)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImage(f"refused a decompression bomb: {error}; the limit is {LIMIT_PIXELS} pixels") from error
     except BadImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly every type there is
+        plain = without_metadata(data)
+        if plain is not None:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                return _decoded(plain)
         raise BadImage(
             f"cannot decode {_described(data)}: {_lacking(data) or error or type(error).__name__}"
         ) from error
@@ -65,7 +78,7 @@ def oddities(data: bytes | memoryview) -> tuple[str, ...]:
         with _quiet():
             image = _open(data)
             found = {
-                "exif_turned": _orientation(image, data) != 1,
+                "exif_turned": _orientation(image, data) in UPRIGHT,
                 "cmyk": image.mode == "CMYK",
                 "palette": image.mode.startswith("P"),
                 "gray": image.getbands()[0] in ("1", "L", "I"),
@@ -132,41 +145,53 @@ def _quiet() -> Iterator[None]:
 
 def _open(data: bytes | memoryview) -> ImageFile.ImageFile:
     """Read a picture's header."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    formats = [*FORMATS, "HEIF"] if _is_heif(data) and _can_read_heif() else FORMATS
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError as error:  # whose own message has an address in memory
+        raise ValueError("not a picture of a known format") from error
     if image.width * image.height > LIMIT_PIXELS:  # Pillow's warning may be off, its limit another
         raise BadImage(f"refused {image.width} x {image.height} pixels: the limit is {LIMIT_PIXELS}")
     return image
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and not _is_transparent(image):
+def _decoded(data: bytes) -> Image.Image:
+    with _quiet():
+        image = _open(data)
+        samples = read_samples(image)
+        low = low_bytes_of(_open(data)) if isinstance(samples.clear, tuple) else None
+        image.load()
+        # Only the turn is taken from the EXIF: `ImageOps.exif_transpose` writes the rest back, and fails on odd fields.
+        turn = UPRIGHT.get(_orientation(image, data))
+        upright = _on_white(image, samples, low)
+        return upright if turn is None else upright.transpose(turn)
+
+
+def _on_white(image: Image.Image, samples: Samples, low: Image.Image | None) -> Image.Image:
+    if image.mode == "RGB" and low is None and not _is_transparent(image):
         return image
     if image.mode == "F":
         raise BadImage("cannot decode float pixels: their range is not defined; expected 8 or 16 bits a sample")
-    if image.mode.startswith("I"):
-        _check_16_bit(image)
-    upright = Image.new("RGB", image.size)
+    flat = Image.new("RGB", image.size)
     step = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, step):
-        strip = image.crop((0, top, image.width, min(top + step, image.height)))
-        upright.paste(_strip_on_white(strip), (0, top))
-    return upright
+        box = (0, top, image.width, min(top + step, image.height))
+        strip = image.crop(box)
+        if low is not None and isinstance(samples.clear, tuple):
+            mask = is_clear(strip, low.crop(box), samples.clear)
+            strip.paste((255, 255, 255), mask=Image.fromarray(mask))
+        flat.paste(_strip_on_white(strip, samples), (0, top))
+    return flat
 
 
-def _strip_on_white(strip: Image.Image) -> Image.Image:
+def _strip_on_white(strip: Image.Image, samples: Samples) -> Image.Image:
     if strip.mode.startswith("I"):
-        return Image.fromarray((np.asarray(strip) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(gray_of(strip, samples)).convert("RGB")
     if _is_transparent(strip):
         strip = strip.convert("RGBA")
         white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
         strip = Image.alpha_composite(white, strip)
     return strip.convert("RGB")
-
-
-def _check_16_bit(image: Image.Image) -> None:
-    low, high = cast("tuple[float, float]", image.getextrema())  # of one band
-    if low < 0 or high > 0xFFFF:
-        raise BadImage(f"cannot decode samples from {low} to {high}: expected 16 bits, 0 to 65535")
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -176,9 +201,11 @@ def _is_transparent(image: Image.Image) -> bool:
 def _orientation(image: ImageFile.ImageFile, data: bytes | memoryview) -> int:
     # Asked for its EXIF, a PNG that has none before its pixels is decoded whole, to look behind them.
     is_in_sight = image.format != "PNG" or "exif" in image.info or b"eXIf" in bytes(memoryview(data)[-(2**16) :])
-    exif = image.getexif() if is_in_sight else Image.Image.getexif(image)
-    found = exif.get(ExifTags.Base.Orientation, 1)
-    return found if found in range(1, 9) else 1
+    try:
+        exif = image.getexif() if is_in_sight else Image.Image.getexif(image)
+        return int(exif.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # what is no EXIF turns nothing
+        return 1
 
 
 def _has_more(image: Image.Image) -> bool:
@@ -195,7 +222,23 @@ def _described(data: bytes) -> str:
 
 
 def _lacking(data: bytes) -> str | None:
-    """Say so where it is not the file that is at fault but Pillow, built without a format."""
-    found = {"AVIF": data[4:12] in (b"ftypavif", b"ftypavis"), "WEBP": data[:4] == b"RIFF" and data[8:12] == b"WEBP"}
-    lacking = [name for name, is_it in found.items() if is_it and not features.check(name.lower())]
+    """Say so where it is not the file that is at fault but Pillow, built or installed without a format."""
+    if _is_heif(data) and not _can_read_heif():
+        return "HEIC pictures need pip install 'triptych[heic]'"
+    is_of = {"AVIF": data[4:12] in (b"ftypavif", b"ftypavis"), "WEBP": data[:4] == b"RIFF" and data[8:12] == b"WEBP"}
+    lacking = [name for name, is_it in is_of.items() if is_it and not features.check(name.lower())]
     return f"this Pillow was built without {lacking[0]}" if lacking else None
+
+
+def _is_heif(data: bytes | memoryview) -> bool:
+    return bytes(data[4:8]) == b"ftyp" and bytes(data[8:12]) in HEIF_BRANDS
+
+
+@functools.cache
+def _can_read_heif() -> bool:
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True

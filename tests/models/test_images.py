@@ -11,6 +11,7 @@ from PIL import AvifImagePlugin, Image, WebPImagePlugin, features
 
 from models.images import LIMIT_PIXELS, decode_image, image_major, image_name, oddities
 from models.types import BadImage
+from tests.zoo.tiff import exif_with, tiff, with_exif
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -74,9 +75,70 @@ def test_every_exif_orientation_comes_out_upright(kind: str, orientation: int) -
     assert all(close(upright, x, y, color) for x, y, color in corners)
 
 
-def test_broken_metadata_does_not_cost_a_sound_picture() -> None:
-    data = encoded(quarters(), "JPEG", exif=b"Exif\0\0this is no TIFF header at all", quality=95)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_that_is_none_does_not_cost_a_sound_picture(kind: str) -> None:
+    data = encoded(quarters(), kind, exif=b"Exif\0\0this is no TIFF header at all", quality=95)
     assert close(decode_image(data), 4, 2, RED)
+    assert oddities(data) == ()
+
+
+@pytest.mark.parametrize(
+    ("tag", "type_", "count", "value"),
+    [
+        (296, 2, 2, b"2\0"),  # ResolutionUnit as text
+        (282, 10, 1, struct.pack("<ll", -72, 1)),  # XResolution signed and negative
+        (271, 5, 1, struct.pack("<LL", 1, 1)),  # Make as a rational
+        (315, 11, 1, struct.pack("<f", 1.5)),  # Artist as a float
+        (259, 7, 2, b"\x06\0"),  # Compression undefined
+        (0x8769, 6, 1, b"\xf0"),  # the pointer to more EXIF in a signed byte
+        (256, 9, 1, struct.pack("<l", -1)),  # ImageWidth below nothing
+    ],
+)
+def test_an_odd_tag_beside_the_orientation_does_not_keep_a_photograph_from_being_turned(
+    tag: int, type_: int, count: int, value: bytes
+) -> None:
+    exif = exif_with(6, (tag, type_, count, value))
+    lying = encoded(quarters().transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95)
+    data = with_exif(lying, exif)
+    upright = decode_image(data)
+    assert upright.size == (32, 16) and close(upright, 4, 2, RED)
+
+
+def test_texts_and_profiles_of_a_png_that_pillow_refuses_do_not_cost_its_pixels() -> None:
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    rows = zlib.compress(b"\0" + bytes(RED))
+    large = zlib.compress(bytes(2 * 2**20))
+    turned = exif_of(3).tobytes()[6:]
+    for chunk in ((b"zTXt", b"words\0\0" + large), (b"iCCP", b"profile\0\0" + large), (b"iTXt", b"broken")):
+        assert pixels(_png(header, rows, chunk, (b"eXIf", turned))).tolist() == [[list(RED)]]
+    wrong_sum = bytearray(_png(header, rows, (b"tEXt", b"Comment\0sound pixels")))
+    wrong_sum[wrong_sum.index(b"sound")] ^= 0xFF
+    assert pixels(bytes(wrong_sum)).tolist() == [[list(RED)]]
+
+
+def test_a_wrong_checksum_amid_the_pixels_stays_a_fault() -> None:
+    data = bytearray(encoded(quarters()))
+    data[data.index(b"IDAT") + 9] ^= 0xFF
+    with pytest.raises(BadImage, match="cannot decode"):
+        decode_image(bytes(data))
+
+
+def test_jpeg_2000_is_decoded() -> None:
+    assert np.array_equal(pixels(encoded(quarters(), "JPEG2000", irreversible=False)), np.asarray(quarters()))
+
+
+def test_a_heic_photograph_is_decoded_upright() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    sink = io.BytesIO()
+    pillow_heif.from_pillow(quarters().resize((64, 32))).save(sink, quality=95)
+    image = decode_image(sink.getvalue())
+    assert image.size == (64, 32) and close(image, 8, 4, RED) and close(image, 56, 28, WHITE)
+
+
+def test_without_its_extra_a_heic_photograph_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.images._can_read_heif", lambda: False)
+    with pytest.raises(BadImage, match=r"HEIC pictures need pip install 'triptych\[heic\]'"):
+        decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
 
 
 def test_transparency_is_laid_on_white() -> None:
@@ -136,16 +198,79 @@ def test_16_bit_colour_keeps_its_high_byte() -> None:
     assert pixels(data).tolist() == [[[0x12, 0x80, 0xFF], [0, 0, 1]]]
 
 
-def test_32_bit_samples_beyond_16_bits_are_refused_with_their_range() -> None:
-    data = encoded(Image.fromarray(np.array([[0, 70_000]], np.int32)), "TIFF")
-    with pytest.raises(BadImage, match="samples from 0 to 70000: expected 16 bits"):
-        decode_image(data)
+DEEP = np.array([[0, 0x1234, 0x8000, 0xFFFF]], np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("data", "gray"),
+    [
+        (tiff(DEEP, 16), [0, 0x12, 0x80, 0xFF]),
+        (tiff(DEEP, 16, ">"), [0, 0x12, 0x80, 0xFF]),
+        (tiff(DEEP, 16, white_is_zero=True), [0xFF, 0xED, 0x7F, 0]),
+        (tiff(DEEP >> 4, 12), [0, 0x12, 0x80, 0xFF]),
+        (tiff((DEEP >> 8).astype(np.uint8), 8, white_is_zero=True), [0xFF, 0xED, 0x7F, 0]),
+    ],
+)
+def test_gray_tiffs_of_every_depth_keep_their_high_byte_and_their_white(data: bytes, gray: list[int]) -> None:
+    assert pixels(data)[0, :, 0].tolist() == gray
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_colour_tiffs_of_16_bits_keep_their_high_bytes(order: str) -> None:
+    colour = np.random.default_rng(0).integers(0, 2**16, (3, 5, 3), np.uint16)
+    assert np.array_equal(pixels(tiff(colour, 16, order)), colour >> 8)
+
+
+def test_planes_of_8_bits_are_put_together_and_planes_of_16_are_refused() -> None:
+    colour = np.random.default_rng(0).integers(0, 2**8, (3, 5, 3), np.uint8)
+    assert np.array_equal(pixels(tiff(colour, 8, planes=True)), colour)
+    with pytest.raises(BadImage, match="16-bit samples in separate planes; expected the samples of a pixel side"):
+        decode_image(tiff(colour.astype(np.uint16), 16, planes=True))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint32])
+def test_samples_without_a_defined_range_are_refused_whatever_their_values(dtype: type) -> None:
+    samples = np.array([[0, 1]], dtype)
+    with pytest.raises(
+        BadImage, match=rf"samples of {samples.itemsize * 8} bits: their range is not defined; expected"
+    ):
+        decode_image(tiff(samples, samples.itemsize * 8))
 
 
 def test_float_pixels_are_refused() -> None:
-    data = encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF")
-    with pytest.raises(BadImage, match="float pixels"):
-        decode_image(data)
+    for data in (encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"), tiff(np.ones((2, 2), np.float32), 32)):
+        with pytest.raises(BadImage, match="float pixels"):
+            decode_image(data)
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "clear", "gray"),
+    [
+        (1, bytes([0b01010000]), 1, [0, 255, 0, 255]),
+        (1, bytes([0b01010000]), 0, [255, 255, 255, 255]),
+        (2, bytes([0b00011011]), 1, [0, 255, 170, 255]),
+        (4, bytes([0x01, 0x2F]), 2, [0, 17, 255, 255]),
+        (8, bytes([0, 1, 2, 3]), 2, [0, 1, 255, 3]),
+        (16, struct.pack(">4H", 0, 0x1234, 0x1235, 0x1234), 0x1234, [0, 255, 0x12, 255]),
+    ],
+)
+def test_the_clear_gray_of_a_png_is_laid_on_white_at_every_depth(
+    bits: int, row: bytes, clear: int, gray: list[int]
+) -> None:
+    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
+    data = _png(header, zlib.compress(b"\0" + row), (b"tRNS", struct.pack(">H", clear)))
+    assert pixels(data)[0, :, 0].tolist() == gray
+    assert "transparent" in oddities(data)
+
+
+def test_the_clear_colour_of_a_16_bit_png_is_compared_with_all_its_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    colours = [(0x1234, 0x1234, 0x1234), (0x1235, 0x1234, 0x1234), (0x1234, 0x1234, 0x1234)]
+    row = b"\0" + struct.pack(">9H", *(sample for colour in colours for sample in colour))
+    header = struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0)
+    data = _png(header, zlib.compress(row * 2), (b"tRNS", struct.pack(">3H", 0x1234, 0x1234, 0x1234)))
+    for strip in (100, 1):
+        monkeypatch.setattr("models.images.STRIP_PIXELS", strip)
+        assert pixels(data).tolist() == [[list(WHITE), [0x12, 0x12, 0x12], list(WHITE)]] * 2
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -291,11 +416,12 @@ def test_a_large_picture_is_laid_on_white_in_strips_as_if_at_once(monkeypatch: p
         monkeypatch.undo()
 
 
-def _png(header: bytes, compressed: bytes) -> bytes:
+def _png(header: bytes, compressed: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", compressed), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in parts)
 
 
 def test_an_image_is_named_by_its_pixels_its_shape_and_its_layout() -> None:

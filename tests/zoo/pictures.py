@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import ExifTags, Image, PngImagePlugin
 
 from tests.zoo.animal import BLUE, GREEN, RED, WHITE, Animal
+from tests.zoo.tiff import exif_with, tiff, with_exif
 
 # Where a photograph's first corner lies in a file of each orientation: what turns it upright, undone.
 UNDO = {
@@ -62,6 +64,13 @@ def png(header: bytes, pixels: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(size + body + struct.pack(">I", zlib.crc32(body)) for body, size in signed)
 
 
+def heic() -> bytes:
+    """Return the corners as a HEIC photograph."""
+    sink = io.BytesIO()
+    pillow_heif.from_pillow(quarters()).save(sink, quality=100)
+    return sink.getvalue()
+
+
 def _film(kind: str, **options: Any) -> bytes:
     return encoded(quarters(), kind, save_all=True, append_images=[Image.new("RGB", (64, 32), BLUE)], **options)
 
@@ -101,6 +110,16 @@ def _turned() -> Iterator[Animal]:
     yield Animal("exif_9.jpg", "EXIF orientation 9", encoded(quarters(), "JPEG", exif=_exif(9)), corner=RED)
     garbage = encoded(quarters(), "JPEG", exif=b"Exif\0\0MM\0*garbage garbage")
     yield Animal("exif_garbage.jpg", "EXIF that is none", garbage, corner=RED)
+    for kind in ("png", "webp"):
+        garbage = encoded(quarters(), kind, exif=b"Exif\0\0MM\0*garbage garbage")
+        yield Animal(f"exif_garbage.{kind}", "EXIF that is none", garbage, corner=RED)
+    lying = encoded(quarters().transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95)
+    for name, entry in {
+        "make": ("the camera's make as a number", (271, 5, 1, struct.pack("<LL", 1, 1))),
+        "unit": ("the unit of its resolution as text", (296, 2, 2, b"2\0")),
+    }.items():
+        data = with_exif(lying, exif_with(6, entry[1]))
+        yield Animal(f"exif_{name}.jpg", f"turned; {entry[0]}", data, noted=("exif_turned",), corner=RED)
 
 
 def _pngs() -> Iterator[Animal]:
@@ -122,13 +141,28 @@ def _pngs() -> Iterator[Animal]:
     yield Animal("one_bit.png", "one bit a pixel", encoded(quarters("1")), noted=("gray",))
     yield Animal("gray_16.png", "16-bit gray", encoded(sixteen), noted=("gray", "sixteen_bit"), corner=gray)
     yield Animal("rgb_16.png", "16-bit colour", deep, noted=("sixteen_bit",), corner=RED)
+    clear_gray = png(struct.pack(">IIBBBBB", 4, 1, 2, 0, 0, 0, 0), bytes([0, 0b01101100]), (b"tRNS", bytes([0, 1])))
+    yield Animal(
+        "clear_gray_2.png", "2-bit gray, one of them clear", clear_gray, noted=("gray", *clear_note), corner=WHITE
+    )
+    row = b"\0" + struct.pack(">6H", 0x1234, 0x1234, 0x1234, 0x1235, 0, 0)
+    clear_deep = png(
+        struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0), row, (b"tRNS", struct.pack(">3H", 0x1234, 0x1234, 0x1234))
+    )
+    noted = (*clear_note, "sixteen_bit")
+    yield Animal("clear_rgb_16.png", "16-bit colour, one of them clear", clear_deep, noted=noted, corner=WHITE)
     yield Animal("animated.png", "an animation (APNG)", _film("PNG"), noted=("animated",), corner=RED)
     texts = PngImagePlugin.PngInfo()
     texts.add_text("bomb", "x" * 2 * 2**20, zip=True)
     bomb = encoded(quarters(), pnginfo=texts)
-    yield Animal("text_bomb.png", "2 MB of text in 2 kB", bomb, "decode/BadImage")
+    yield Animal("text_bomb.png", "2 MB of text in 2 kB", bomb, corner=RED)
     broken = bytearray(encoded(quarters()))
     broken[len(broken) // 2] ^= 0xFF
+    words = PngImagePlugin.PngInfo()
+    words.add_text("Comment", "sound pixels")
+    broken_words = bytearray(encoded(quarters(), pnginfo=words))
+    broken_words[broken_words.index(b"sound")] ^= 0xFF
+    yield Animal("checksum_of_text.png", "a wrong byte amid its texts", bytes(broken_words), corner=RED)
     yield Animal("checksum.png", "a wrong byte amid its pixels", bytes(broken), "decode/BadImage")
 
 
@@ -149,8 +183,21 @@ def _other_formats() -> Iterator[Animal]:
     yield Animal("pages.tif", "two pages", _film("TIFF"), noted=("several_pictures",), corner=RED)
     data = encoded(deep, "TIFF")
     yield Animal("gray_16.tif", "16-bit gray", data, noted=("gray", "sixteen_bit"), corner=(128, 128, 128))
-    wide = encoded(Image.fromarray(np.full((8, 8), 70_000, np.int32)), "TIFF")
-    yield Animal("gray_32.tif", "32-bit samples", wide, "decode/BadImage")
+    noted, samples = ("gray", "sixteen_bit"), np.full((8, 8), 0x4000, np.uint16)
+    light, dark = (0xBF,) * 3, (0x40,) * 3
+    yield Animal("big_endian.tif", "16-bit gray, big-endian", tiff(samples, 16, ">"), noted=noted, corner=dark)
+    inverted = tiff(samples, 16, white_is_zero=True)
+    yield Animal("white_is_zero.tif", "16-bit gray, white is 0", inverted, noted=noted, corner=light)
+    yield Animal("gray_12.tif", "12-bit gray", tiff(samples >> 4, 12), noted=noted, corner=dark)
+    deep_colour = tiff(np.full((8, 8, 3), 0x4000, np.uint16), 16, planes=True)
+    yield Animal("planes_16.tif", "16-bit colour in separate planes", deep_colour, "decode/BadImage")
+    colour = tiff(np.full((8, 8, 3), RED, np.uint8), 8, planes=True)
+    yield Animal("planes_8.tif", "8-bit colour in separate planes", colour, corner=RED)
+    for name, value in (("few", 7), ("many", 70_000)):
+        wide = encoded(Image.fromarray(np.full((8, 8), value, np.int32)), "TIFF")
+        yield Animal(f"gray_32_{name}.tif", f"32-bit samples of {value:,}", wide, "decode/BadImage")
+    yield Animal("jpeg_2000.jp2", "JPEG 2000", encoded(quarters(), "JPEG2000"), corner=RED)
+    yield Animal("photo.heic", "HEIC; with triptych[heic]", heic(), corner=RED)
     yield Animal("float.tif", "samples of floats", encoded(quarters("F"), "TIFF"), "decode/BadImage")
     yield Animal("picture.avif", "nothing", encoded(quarters(), "AVIF", quality=95), corner=RED)
     yield Animal("animated.avif", "an animation", _film("AVIF", quality=95), noted=("animated",), corner=RED)
@@ -193,7 +240,6 @@ def _none() -> Iterator[Animal]:
     yield Animal("drawing.png", "an SVG", b'<svg xmlns="http://www.w3.org/2000/svg"><rect/></svg>', bad)
     yield Animal("page.jpg", "a PDF", encoded(quarters(), "PDF"), bad)
     yield Animal("postscript.jpg", "PostScript, which Pillow hands to Ghostscript", encoded(quarters(), "EPS"), bad)
-    yield Animal("jpeg_2000.jpg", "JPEG 2000, which is not on the list", encoded(quarters(), "JPEG2000"), bad)
     yield Animal("targa.bmp", "a TGA", encoded(quarters(), "TGA"), bad)
     yield Animal("archive.jpg", "a zip", b"PK\x03\x04" + bytes(200), bad)
     yield Animal("pointer.jpg", "a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\n", bad)

@@ -14,7 +14,9 @@ LIMIT_BYTES = 128 * 2**20
 # Rows per shard whose fields are looked at to decide the columns and their types: the first ones, later every so many.
 SAMPLE_ROWS, SAMPLE_STEP = 1000, 100
 MAX_FIELDS = 256
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "ppm")
+_ON_THE_WEB = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "avif")
+_ELSEWHERE = ("bmp", "tif", "tiff", "ppm", "jp2", "j2k", "heic", "heif")
+IMAGE_EXTENSIONS = (*_ON_THE_WEB, *_ELSEWHERE)
 
 
 class ReadError(StorageError):

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from jobs.prompt import GREEDY, Prompt, ask, columns_of
 from jobs.report.shown import Lines
-from jobs.scoring.answers import exact
+from jobs.scoring.rules.text_match import EXACT, exact_match
 from jobs.scoring.summary import scored, summarize_scores
 from models.types import Answer, Request, Sampling
 from pipeline.input.sources import Source
@@ -87,7 +87,7 @@ class CaptionJob:
         """Count exact matches with the reference column, if the run names one."""
         if self.settings.reference is None:
             return {}
-        return {"scores": {self.kind: summarize_scores(exact.NAME, results)}}
+        return {"scores": {self.kind: summarize_scores(EXACT, results)}}
 
     @property
     def title(self) -> str:
@@ -125,4 +125,4 @@ class CaptionJob:
             results[kept_name(results.column_names, self.settings.reference)].to_pylist(),
             strict=True,
         )
-        return [None if gold is None else exact.score(caption or "", [str(gold)]) == 1.0 for caption, gold in pairs]
+        return [None if gold is None else exact_match(caption or "", [str(gold)]) == 1.0 for caption, gold in pairs]

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from jobs.prompt import Prompt, ask, columns_of, fill
-from jobs.scoring.answers import exact
-from jobs.scoring.clean import clean
+from jobs.scoring.response import clean
+from jobs.scoring.rules.text_match import exact_match, normalize
 from models.types import Answer, Request, Sampling
 from pipeline.pipeline_settings import CheckSettings
 from pipeline.rows import ANSWER
@@ -132,10 +132,10 @@ def agrees(response: str, expected: str) -> bool:
     So `Yes, there is.` agrees with yes, and `not really` does not agree with no.
     """
     kept = clean(response)
-    if exact.normalize(expected) in ("yes", "no"):
+    if normalize(expected) in ("yes", "no"):
         first = _FIRST_WORD.match(kept)
-        return first is not None and exact.normalize(first.group(1)) == exact.normalize(expected)
-    return exact.score(kept, [expected]) == 1.0
+        return first is not None and normalize(first.group(1)) == normalize(expected)
+    return exact_match(kept, [expected]) == 1.0
 
 
 def _as_given(row: Mapping[str, Any]) -> dict[str, Any]:

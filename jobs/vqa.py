@@ -29,10 +29,9 @@ from jobs.benchmarks.topic import Published, Topic
 from jobs.benchmarks.totals import summarize
 from jobs.prompt import GREEDY, Prompt, columns_of
 from jobs.report.shown import Lines
-from jobs.scoring.answers.exact import NAME
-from jobs.scoring.clean import REASONING
-from jobs.scoring.response import Reading
+from jobs.scoring.response import REASONING, Reading
 from jobs.scoring.rules import LIKELIHOOD, suits
+from jobs.scoring.rules.text_match import EXACT
 from models.types import Answer, BadRequest, Request, Sampling
 from pipeline.input.sources import Source
 from pipeline.input.units import ReadSettings
@@ -80,7 +79,7 @@ class VqaSettings(Settings):
     kind: Literal["vqa"]
     prompt: Prompt = "{question}"
     template: str | None = None
-    rule: Rule = NAME
+    rule: Rule = EXACT
     benchmark: str = "vqa"
     group_by: str | None = None
     cluster_by: str | None = None
@@ -92,8 +91,8 @@ class VqaSettings(Settings):
     @field_validator("rule")
     @classmethod
     def _of_own_rows(cls, rule: str) -> str:
-        if rule in LIKELIHOOD or not suits(rule, NAME):
-            raise ValueError(f"found {rule}, which needs more than rows of your own say; expected one such as {NAME}")
+        if rule in LIKELIHOOD or not suits(rule, EXACT):
+            raise ValueError(f"found {rule}, which needs more than rows of your own say; expected one such as {EXACT}")
         return rule
 
     @field_validator("benchmarks")

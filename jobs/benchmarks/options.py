@@ -26,8 +26,8 @@ from jobs.benchmarks.cells import (
     texts_or_none,
     whole,
 )
-from jobs.scoring.options.mmbench import ROTATION
-from jobs.scoring.options.mmmu_subjects import DISCIPLINE_OF, subject_of
+from jobs.scoring.rules.mmbench import ROTATION
+from jobs.scoring.rules.mmmu import DISCIPLINE_OF, subject_of
 
 _MMBENCH_LETTERS = "ABCDE"
 _MATHVISTA_KINDS = ("language", "source", "category", "task", "context", "grade")

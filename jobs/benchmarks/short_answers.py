@@ -21,7 +21,7 @@ from jobs.benchmarks.cells import (
     texts_or_none,
     whole,
 )
-from jobs.scoring.answers.ocr import GROUPS
+from jobs.scoring.rules.text_match import OCRBENCH_GROUPS
 
 
 def vqav2(row: Row) -> Item:
@@ -132,12 +132,12 @@ def pope(row: Row) -> Item:
 def ocrbench(row: Row) -> Item:
     """A question about text in a picture; which data set it is from decides how its answer is compared."""
     kind = text(row, "question_type")
-    if kind not in GROUPS:
-        raise bad("question_type", kind, f"one of {', '.join(GROUPS)}")
+    if kind not in OCRBENCH_GROUPS:
+        raise bad("question_type", kind, f"one of {', '.join(OCRBENCH_GROUPS)}")
     return Item(
         question=text(row, "question"),
         answers=gold_text_or_list(row, "answer"),
-        groups=(("group", GROUPS[kind]), ("question_type", kind)),
+        groups=(("group", OCRBENCH_GROUPS[kind]), ("question_type", kind)),
         facts={"dataset": text(row, "dataset"), "question_type": kind},
     )
 

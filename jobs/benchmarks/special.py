@@ -14,11 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jobs.benchmarks.benchmark import Total
-from jobs.scoring.answers.yes_no import YesNo, pope_metrics
 from jobs.scoring.captions.java import CaptionError
 from jobs.scoring.captions.metrics import caption_metrics
 from jobs.scoring.intervals import student
-from jobs.scoring.options.mmbench import ROTATION, Rotation, circular, question_of
+from jobs.scoring.rules.mmbench import ROTATION, circular, question_of
+from jobs.scoring.rules.yes_no import YesNo, pope_metrics
 from jobs.scoring.statistics import bootstrap, standard_error
 
 log = logging.getLogger(__name__)
@@ -117,11 +117,11 @@ def _index(row: Mapping[str, Any]) -> int:
 
 
 def _circular(rows: pa.Table) -> dict[str, Any]:
-    scored = [Rotation(_index(row), row["score"]) for row in rows.to_pylist() if row["score"] is not None]
-    if not any(row.index < ROTATION for row in scored):
+    scored = [(_index(row), row["score"]) for row in rows.to_pylist() if row["score"] is not None]
+    if not any(index < ROTATION for index, _ in scored):
         return {}
     found = circular(scored)
-    metrics = {"vanilla (first rotation)": found.first_rotation.score, "all rows": found.all_rows.score}
+    metrics = {"vanilla (first rotation)": found.first_rotation, "all rows": found.all_rows}
     return {"metric": "every rotation right", "metrics": metrics}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.benchmarks.benchmark import Benchmark, Item, Row
 from jobs.benchmarks.cells import bad, cells_of, decoded, fields, is_absent, letter, text, text_or_none, texts, whole
-from jobs.scoring.options.math import boxed_content, last_boxed
+from jobs.scoring.rules.math import extract_boxed
 
 # As many examples as published MMLU numbers have before a question.
 MMLU_EXAMPLES = 5
@@ -101,8 +101,7 @@ def math(row: Row) -> Item:
     """A problem of a competition; the gold answer is what the worked solution boxes, or a column of its own."""
     answer = text_or_none(row, "answer")
     if answer is None:
-        boxed = last_boxed(text(row, "solution"))
-        answer = None if boxed is None else boxed_content(boxed)
+        answer = extract_boxed(text(row, "solution"))
     if answer is None:
         raise bad("solution", row.get("solution"), "a solution with its answer in \\boxed{}")
     return Item(

@@ -4,15 +4,14 @@ It brings wording and rules together and knows neither tables nor totals.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.benchmarks.ask import request_of, worded
 from jobs.benchmarks.benchmark import Benchmark, Item
 from jobs.benchmarks.settings import BenchmarkSettings
 from jobs.prompt import ask
-from jobs.scoring.options.likelihood import choose
-from jobs.scoring.response import Reading, chosen_response, no_response, read_response
+from jobs.scoring.response import Reading, no_response, read_choice, read_response
 from jobs.scoring.rule import Gold
 from jobs.scoring.rules import LIKELIHOOD
 from models.types import Answer, Request, Sampling
@@ -82,15 +81,12 @@ class Topic:
             return no_response(gold, self.reading) | {"choice_logprobs": None}
         if self.is_scored:
             return self._chosen(item, gold, answer)
-        reading = self.reading.of_row(self._marker(item), (seed, key) if self.can_guess else None)
+        reading = replace(self.reading, marker=self._marker(item), guess_as=(seed, key) if self.can_guess else None)
         read = read_response(answer.text, gold, reading, is_truncated=answer.finish == "length")
         return read | {"choice_logprobs": None}
 
     def _chosen(self, item: Item, gold: Gold, answer: Answer) -> dict[str, Any]:
-        continuations = item.facts["continuations"]
-        is_long = self.reading.rule == "likelihood/per_character"
-        index = choose(answer.choice_logprobs, continuations, per_character=is_long)
-        read = chosen_response(index, gold, self.reading, continuations[index])
+        read = read_choice(answer.choice_logprobs, item.facts["continuations"], gold, self.reading)
         return {**read, "choice_logprobs": list(answer.choice_logprobs)}
 
     def _marker(self, item: Item) -> str | None:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from jobs.evaluation.rows import benchmarks_of, dataset_of, named, of_benchmark, origin, read_rows
 from jobs.report.results import ReportError
-from jobs.scoring.response import has_row_scores
+from jobs.scoring.rules import has_row_scores
 from pipeline.storage.store import Store
 
 COLUMNS = (

@@ -13,8 +13,8 @@ import pyarrow as pa
 from jobs.benchmarks.adapt import from_column
 from jobs.config import RunSettings
 from jobs.report.results import ReportError
-from jobs.scoring.options.math_verifier import MathVerifyMissing
 from jobs.scoring.rules import LIKELIHOOD
+from jobs.scoring.rules.math import MathVerifyMissing
 from jobs.vqa import SCHEMA, VqaJob, VqaSettings
 from models.types import Answer
 from pipeline.input.units import Unit

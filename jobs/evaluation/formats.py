@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from jobs.report.results import ReportError
-from jobs.scoring.answers.words import m4c
+from jobs.scoring.rules.vqa import normalize_m4c
 
 Id: TypeAlias = int | str
 
@@ -73,7 +73,7 @@ _PROBLEM = ("question_type", "answer_type", "choices", "precision", "metadata", 
 
 FORMATS = (
     # LLaVA c121f04, convert_vqav2_for_submission.py; lmms-eval 75571cf for TextVQA.
-    Format(("vqav2", "textvqa"), "question_id", int, "answer", "list", (), "m4c", m4c),
+    Format(("vqav2", "textvqa"), "question_id", int, "answer", "list", (), "m4c", normalize_m4c),
     Format(("docvqa", "infovqa"), "questionId", int, "answer", "list"),
     Format(("gqa",), "questionId", str, "prediction", "list", (), "exact/llava_submission", _as_llava),
     Format(("mmmu",), "id", str, "answer", "mapping"),

@@ -16,8 +16,8 @@ from jobs.benchmarks.table import BENCHMARKS
 from jobs.evaluation.align import Aligned
 from jobs.report.results import ReportError
 from jobs.scoring.captions.metrics import CaptionScores, caption_metrics
-from jobs.scoring.options.mmbench import question_of
-from jobs.scoring.response import has_row_scores
+from jobs.scoring.rules import has_row_scores
+from jobs.scoring.rules.mmbench import question_of
 
 Counted = Literal["row", "question", "image"]
 Numbers = NDArray[np.float64]

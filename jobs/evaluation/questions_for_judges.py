@@ -4,14 +4,14 @@ It knows questions, options and texts, not which judge is asked. The judge only 
 right, the rules' own comparison decides.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from jobs.scoring.clean import clean
-from jobs.scoring.options.letters import letters_of, prefetch
-from jobs.scoring.options.mathvista import kind_of, score_extraction
+from jobs.scoring.response import clean
 from jobs.scoring.rule import Gold
+from jobs.scoring.rules.letters import options_of, prefetch
+from jobs.scoring.rules.mathvista import kind_of, score_extraction
 
 # The idea is VLMEvalKit's (e8e78f0, multiple_choice.py): match an answer with the options, Z for none of them.
 OPTIONS = """\
@@ -112,7 +112,7 @@ def _extraction(question: str, response: str, gold: Gold) -> Matter:
 
 
 def _letter(reply: str, gold: Gold) -> Finding:
-    letter = prefetch(clean(reply), _options(gold))
+    letter = prefetch(clean(reply), options_of(gold))
     if letter is None:
         return None
     return letter, float(letter in gold.answers) if gold.answers else None
@@ -125,10 +125,5 @@ def _yes_or_no(reply: str, gold: Gold) -> Finding:
     return word, float(word in (answer.lower() for answer in gold.answers)) if gold.answers else None
 
 
-def _options(gold: Gold) -> Mapping[str, str]:
-    # An empty text would be found in every reply.
-    return {letter: text for letter, text in zip(letters_of(gold.choices), gold.choices, strict=True) if text}
-
-
 def _lines(gold: Gold) -> str:
-    return "\n".join(f"{letter}. {text}" for letter, text in _options(gold).items())
+    return "\n".join(f"{letter}. {text}" for letter, text in options_of(gold).items())

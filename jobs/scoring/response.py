@@ -1,17 +1,19 @@
-"""From a response to its score: clean it, find the answer in it, let the rule look. It knows strings, not rows.
+"""From a raw response to the columns that are stored of its score: clean it, find the answer in it, apply the rule.
 
-Whether an answer was cut off is its caller's to say.
+It knows strings, not rows. Whether an answer was cut off is its caller's to say.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from jobs.scoring.clean import REASONING, after_marker, clean
-from jobs.scoring.options.guess import guessed
-from jobs.scoring.options.letters import letters_of
-from jobs.scoring.rule import Gold, Verdict
-from jobs.scoring.rules import CAPTIONS, KEPT, RULES
+from jobs.scoring.rule import Gold, RuleResult
+from jobs.scoring.rules import RULES, has_row_scores
+from jobs.scoring.rules.letters import letters_of
+
+# What opens and closes a model's reasoning, where a run does not say otherwise.
+REASONING = ("<think>", "</think>")
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,6 @@ class Reading:
     end_tokens: Sequence[str] = ()
     guess_as: tuple[int, str] | None = None
 
-    def of_row(self, marker: str | None, guess_as: tuple[int, str] | None) -> "Reading":
-        """Return it for one row: with the marker that its prompt has asked for, and how to guess its answer."""
-        return replace(self, marker=marker, guess_as=guess_as)
-
 
 def read_response(response: str, gold: Gold, reading: Reading, *, is_truncated: bool) -> dict[str, Any]:
     """Return the columns `response` to `other_scores` for one response.
@@ -52,61 +50,138 @@ def read_response(response: str, gold: Gold, reading: Reading, *, is_truncated: 
         reading: How to read it.
         is_truncated: Whether it ran into its limit of tokens.
     """
-    kept = clean(response, reading.reasoning, reading.end_tokens)
-    answer = after_marker(kept, reading.marker)
-    verdict = RULES[reading.rule](answer, gold)
-    if reading.guess_as is not None and gold.choices:
-        seed, name = reading.guess_as
-        letters = letters_of(gold.choices)
-        # MathVista's gold answers are the options' texts.
-        options = gold.choices if gold.answers and gold.answers[0] not in letters else letters
-        verdict = guessed(verdict, gold, run_seed=seed, sample_id=name, options=options)
-    return {
-        "response": response,
-        "response_clean": kept,
-        "parsed": verdict.parsed,
-        "parse_status": "truncated" if is_truncated else verdict.status,
-        "score": verdict.score if gold.answers else None,
-        "rule": reading.rule,
-        "other_scores": _others(answer, gold, reading.others),
-    }
+    cleaned = clean(response, reading.reasoning, reading.end_tokens)
+    answer = after_marker(cleaned, reading.marker)
+    result = RULES[reading.rule](answer, gold)
+    if reading.guess_as is not None and result.status == "failed" and gold.choices:
+        result = guess(gold, *reading.guess_as)
+    others = [{"rule": rule, "score": RULES[rule](answer, gold).score} for rule in reading.others if gold.answers]
+    columns = _columns(response, cleaned, result, reading.rule, others)
+    return columns | {"parse_status": "truncated"} if is_truncated else columns
 
 
-def chosen_response(index: int, gold: Gold, reading: Reading, text: str) -> Mapping[str, Any]:
-    """Return the same columns where the likeliest of given continuations was chosen instead of an answer written."""
-    letter = chr(ord("A") + index)
-    verdict = Verdict(letter, "ok", float(letter == gold.answers[0]) if gold.answers else None)
-    return {
-        "response": text,
-        "response_clean": text.strip(),
-        "parsed": verdict.parsed,
-        "parse_status": verdict.status,
-        "score": verdict.score,
-        "rule": reading.rule,
-        "other_scores": [],
-    }
+def read_choice(
+    logprobs: Sequence[float], continuations: Sequence[str], gold: Gold, reading: Reading
+) -> dict[str, Any]:
+    """Return the same columns where the likeliest of given continuations is the answer, and nothing was written.
+
+    Args:
+        logprobs: Each continuation's log-probability.
+        continuations: As the data set has them, without a blank that joins them to the prompt.
+        gold: Its first answer is the right continuation's letter.
+        reading: One of the rules `likelihood/...`.
+    """
+    index = likeliest(logprobs, continuations, per_character=reading.rule == "likelihood/per_character")
+    letter, text = chr(ord("A") + index), continuations[index]
+    result = RuleResult(letter, "ok", float(letter == gold.answers[0]) if gold.answers else None)
+    return _columns(text, text.strip(), result, reading.rule)
 
 
 def no_response(gold: Gold | None, reading: Reading) -> dict[str, Any]:
     """Return the same columns for a row that has no answer: 0 where there is something to be right about."""
-    has_gold = gold is not None and bool(gold.answers)
+    is_wrong = gold is not None and bool(gold.answers) and has_row_scores(reading.rule)
+    nothing = RuleResult(None, "failed", 0.0 if is_wrong else None)
+    return _columns(None, None, nothing, reading.rule) | {"parse_status": None}
+
+
+def _columns(
+    response: str | None, cleaned: str | None, result: RuleResult, rule: str, others: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     return {
-        "response": None,
-        "response_clean": None,
-        "parsed": None,
-        "parse_status": None,
-        "score": 0.0 if has_gold and has_row_scores(reading.rule) else None,
-        "rule": reading.rule,
-        "other_scores": [],
+        "response": response,
+        "response_clean": cleaned,
+        "parsed": result.parsed,
+        "parse_status": result.status,
+        "score": result.score,
+        "rule": rule,
+        "other_scores": list(others),
     }
 
 
-def has_row_scores(rule: str) -> bool:
-    """Whether a rule gives each row a score of its own."""
-    return rule not in (CAPTIONS, KEPT)
+def clean(response: str, reasoning: tuple[str, str] = REASONING, end_tokens: Sequence[str] = ()) -> str:
+    """Drop text between the reasoning's tags and the model's end tokens, then strip white space around.
+
+    If only the closing tag occurs, what follows the last one is kept; an opening tag without its end stays.
+
+    Args:
+        response: The raw response.
+        reasoning: The opening and the closing tag.
+        end_tokens: What may stand at the end of responses that another tool has stored; our own have none.
+    """
+    kept = _without_reasoning(response, *reasoning).rpartition(reasoning[1])[2].rstrip()
+    while end := next((token for token in end_tokens if token and kept.endswith(token)), None):
+        kept = kept.removesuffix(end).rstrip()
+    return kept.strip()
 
 
-def _others(answer: str, gold: Gold, rules: Sequence[str]) -> list[dict[str, Any]]:
-    if not gold.answers:
-        return []
-    return [{"rule": rule, "score": RULES[rule](answer, gold).score} for rule in rules]
+def after_marker(text: str, marker: str | None) -> str:
+    """Return what follows the last marker, whatever its case; the whole text if there is none, or nothing to look for.
+
+    Prompts that ask for step-by-step reasoning name such a marker, e.g. `FINAL ANSWER:`. Where a model has written it
+    in bold, as `**FINAL ANSWER:** B` or `**FINAL ANSWER: B**`, the asterisks are no part of the answer.
+    """
+    if marker is None:
+        return text
+    place = text.casefold().rfind(marker.casefold()) if text.isascii() else _last(text, marker)
+    if place < 0:
+        return text
+    answer = text[place + len(marker) :].strip()
+    return answer.strip("*").strip() if text[:place].endswith("*") else answer
+
+
+def likeliest(logprobs: Sequence[float], continuations: Sequence[str], *, per_character: bool) -> int:
+    """Return the place of the likeliest continuation, the first one of those that are equally likely.
+
+    Source: lm-evaluation-harness 4e7e0d4, `acc` and `acc_norm`.
+
+    Args:
+        logprobs: Each continuation's log-probability, summed over its tokens.
+        continuations: The continuations.
+        per_character: Divide by the number of characters (their `acc_norm`) instead of taking the sums (their `acc`).
+
+    Raises:
+        ValueError: There is no continuation, not one log-probability for each, or nothing to divide by.
+    """
+    if not continuations or len(logprobs) != len(continuations):
+        raise ValueError(
+            f"found {len(logprobs)} log-probabilities of {len(continuations)} continuations, expected one each"
+        )
+    if per_character and not all(continuations):
+        raise ValueError(f"found an empty continuation among {list(continuations)!r}, expected characters to divide by")
+    values = [
+        logprob / len(continuation) if per_character else logprob
+        for logprob, continuation in zip(logprobs, continuations, strict=True)
+    ]
+    return max(range(len(values)), key=values.__getitem__)
+
+
+def guess(gold: Gold, seed: int, row: str) -> RuleResult:
+    """Return a random option in place of an answer that could not be read; it still counts as `failed`.
+
+    It depends on the seed and the row's name alone, never on the order of rows.
+    """
+    letters = letters_of(gold.choices)
+    # MathVista's gold answers are the options' texts.
+    options = gold.choices if gold.answers and gold.answers[0] not in letters else letters
+    digest = hashlib.blake2b(f"{seed}\0{row}".encode(), digest_size=16).digest()
+    option = options[int.from_bytes(digest, "big") % len(options)]
+    return RuleResult(option, "failed", float(option in gold.answers) if gold.answers else None)
+
+
+def _without_reasoning(text: str, opening: str, closing: str) -> str:
+    """Cut out each stretch from an opening tag to the next closing one."""
+    pieces: list[str] = []
+    while True:
+        before, tag, rest = text.partition(opening)
+        _, end, after = rest.partition(closing)
+        if not tag or not end:
+            return "".join([*pieces, text])
+        pieces.append(before)
+        text = after
+
+
+def _last(text: str, marker: str) -> int:
+    """Find the last marker where changing the case of other letters may change the text's length."""
+    wanted, length = marker.casefold(), len(marker)
+    places = range(len(text) - length, -1, -1)
+    return next((place for place in places if text[place : place + length].casefold() == wanted), -1)

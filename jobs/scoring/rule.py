@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-# `truncated`, the fifth word of the column `parse_status`, is no rule's finding: the answer ran into its token limit.
+# The column `parse_status` has a fifth word, `truncated`: the answer ran into its token limit. No rule gives it.
 Status = Literal["ok", "failed", "refused", "empty"]
 
 
@@ -24,13 +24,13 @@ class Gold:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RuleResult:
     """What a rule makes of a response.
 
     Attributes:
         parsed: What was read from the response, e.g. an option's letter; None if nothing could be.
         status: Whether reading it went well. No rule guesses: where an official one picks at random it is `failed`.
-        score: 0 to 1; None if it says nothing by itself (a caption's, which only a whole set has).
+        score: 0 to 1; None without gold answers, and where only a whole set has a score (captions).
     """
 
     parsed: str | None
@@ -38,5 +38,18 @@ class Verdict:
     score: float | None
 
 
-# The response is cleaned (jobs/scoring/clean.py) before a rule sees it.
-Rule: TypeAlias = Callable[[str, Gold], Verdict]
+# The response is cleaned (`clean` of jobs/scoring/response.py) before a rule sees it.
+Rule: TypeAlias = Callable[[str, Gold], RuleResult]
+
+
+def rule_result(response: str, parsed: str | None, gold: Gold, score: float) -> RuleResult:
+    """Return a rule's result; without gold answers it has no score: the response can be submitted, not scored.
+
+    Args:
+        response: An empty one has the status `empty`, whatever was read from it.
+        parsed: What was read; None has the status `failed`.
+        gold: What is known to be right.
+        score: What the rule gives for it.
+    """
+    status: Status = "empty" if not response.strip() else "failed" if parsed is None else "ok"
+    return RuleResult(parsed, status, score if gold.answers else None)

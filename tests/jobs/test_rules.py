@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.benchmarks.table import BENCHMARKS
-from jobs.scoring.clean import after_marker, clean
-from jobs.scoring.response import Reading, no_response, read_response
+from jobs.scoring.response import Reading, after_marker, clean, no_response, read_response
 from jobs.scoring.rule import Gold
 from jobs.scoring.rules import NAMES, RULES
 
@@ -48,10 +47,10 @@ def suited(gold, rule):
 def test_a_rule_has_an_answer_to_anything_and_it_is_always_the_same(rule, gold):
     gold = suited(gold, rule)
     for response in RESPONSES:
-        verdict = RULES[rule](response, gold)
-        assert verdict.status in ("ok", "failed", "refused", "empty")
-        assert verdict.score is None or 0 <= verdict.score <= 1
-        assert RULES[rule](response, gold) == verdict
+        result = RULES[rule](response, gold)
+        assert result.status in ("ok", "failed", "refused", "empty")
+        assert result.score is None or 0 <= result.score <= 1
+        assert RULES[rule](response, gold) == result
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def test_a_rule_has_an_answer_to_anything_and_it_is_always_the_same(rule, gold):
 def test_what_cannot_be_read_scores_nothing(rule):
     gold = suited(GOLDS["an option"], rule)
     failed = [RULES[rule](response, gold) for response in RESPONSES]
-    assert {verdict.score for verdict in failed if verdict.status == "failed"} <= {0.0}
+    assert {result.score for result in failed if result.status == "failed"} <= {0.0}
 
 
 def test_hidden_answers_give_no_score_and_the_response_is_read_all_the_same():

@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from jobs.scoring.answers import exact
-from jobs.scoring.clean import clean
 from jobs.scoring.intervals import wilson
+from jobs.scoring.response import clean
+from jobs.scoring.rules.text_match import exact_match
 from jobs.scoring.summary import scored, summarize_scores
 
 # Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 17 (1998), table I,
@@ -53,12 +53,12 @@ EXACT = [
 
 @pytest.mark.parametrize(("response", "gold", "expected"), EXACT)
 def test_the_exact_rule_ignores_case_and_punctuation_only(response, gold, expected):
-    assert exact.score(response, [gold]) == expected
+    assert exact_match(response, [gold]) == expected
 
 
 def test_one_of_several_gold_answers_is_enough():
-    assert exact.score("couch", ["sofa", "couch"]) == 1.0
-    assert exact.score("chair", ["sofa", "couch"]) == 0.0
+    assert exact_match("couch", ["sofa", "couch"]) == 1.0
+    assert exact_match("chair", ["sofa", "couch"]) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.scoring.options import guess, letters, likelihood, math, math_verifier, mathvista, mmbench, mmmu
-from jobs.scoring.options.mathvista_extract import extract_by_rule
-from jobs.scoring.options.mmmu_subjects import DISCIPLINE_OF, DISCIPLINES, mmmu_aggregate, subject_of
-from jobs.scoring.options.pass_at_k import Tried, mean_pass_at_k, pass_at_k
-from jobs.scoring.options.table import RULES
-from jobs.scoring.rule import Gold, Verdict
+from jobs.scoring.pass_at_k import Tried, mean_pass_at_k, pass_at_k
+from jobs.scoring.response import Reading, guess, likeliest, read_response
+from jobs.scoring.rule import Gold, RuleResult
+from jobs.scoring.rules import RULES, letters, math, mathvista, mmbench, mmmu
 
 COLOURS = Gold(("B",), ("red", "blue", "green", "grey"))
 MMMU = replace(COLOURS, facts={"question_type": "multiple-choice"})
-LETTER_RULES = sorted(name for name in RULES if not name.startswith(("mathvista/", "math/")))
+LETTER_RULES = [
+    name for name in RULES if name.split("/")[0] in {"mcq", "ai2d", "scienceqa", "realworldqa", "mmstar", "mmmu"}
+]
 
 
 def judge(rule, response, gold=COLOURS):
@@ -28,30 +28,30 @@ def gold_for(rule):
 
 @pytest.mark.parametrize("rule", LETTER_RULES)
 def test_the_letter_alone_is_right_by_every_rule(rule):
-    assert judge(rule, "B", gold_for(rule)) == Verdict("B", "ok", 1.0)
+    assert judge(rule, "B", gold_for(rule)) == RuleResult("B", "ok", 1.0)
 
 
 @pytest.mark.parametrize("rule", LETTER_RULES)
 def test_another_letter_is_read_and_wrong_by_every_rule(rule):
-    assert judge(rule, "C", gold_for(rule)) == Verdict("C", "ok", 0.0)
+    assert judge(rule, "C", gold_for(rule)) == RuleResult("C", "ok", 0.0)
 
 
 @pytest.mark.parametrize("rule", LETTER_RULES)
 def test_an_empty_response_is_empty_and_wrong(rule):
-    verdict = judge(rule, "", gold_for(rule))
-    assert (verdict.status, verdict.score) == ("empty", 0.0)
+    result = judge(rule, "", gold_for(rule))
+    assert (result.status, result.score) == ("empty", 0.0)
 
 
 @pytest.mark.parametrize("rule", LETTER_RULES)
 def test_where_nothing_can_be_read_nothing_is_guessed(rule):
-    assert judge(rule, "hm, well", gold_for(rule)) == Verdict(None, "failed", 0.0)
+    assert judge(rule, "hm, well", gold_for(rule)) == RuleResult(None, "failed", 0.0)
 
 
 @pytest.mark.parametrize("rule", LETTER_RULES)
 def test_hidden_gold_answers_leave_the_letter_without_a_score(rule):
-    verdict = judge(rule, "B", replace(gold_for(rule), answers=()))
-    assert verdict.score is None
-    assert verdict.parsed is not None
+    result = judge(rule, "B", replace(gold_for(rule), answers=()))
+    assert result.score is None
+    assert result.parsed is not None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_prefetch_takes_a_late_lone_letter_or_a_phrase_or_the_only_text(response
 
 def test_prefetch_knows_a_refusal():
     refused = judge("mcq/prefetch", "Sorry, I can't help with images of people yet. B")
-    assert refused == Verdict("Z", "refused", 0.0)
+    assert refused == RuleResult("Z", "refused", 0.0)
 
 
 def test_prefetch_reads_no_letter_in_another_tools_note_that_its_service_failed():
@@ -108,7 +108,7 @@ def test_options_that_stand_in_the_question_are_called_a_to_d():
 
 def test_realworldqa_reads_letters_only_where_the_gold_answer_is_one():
     assert judge("realworldqa/ranked", "I pick b) B", Gold(("B",))).score == 1.0
-    assert judge("realworldqa/ranked", "Downhill..", Gold(("Downhill",))) == Verdict("downhill", "ok", 1.0)
+    assert judge("realworldqa/ranked", "Downhill..", Gold(("Downhill",))) == RuleResult("downhill", "ok", 1.0)
     assert judge("realworldqa/ranked", "the answer is 3", Gold(("3",))).score == 0.0
 
 
@@ -140,7 +140,7 @@ def test_an_open_answer_may_be_words_or_a_number():
     gold = Gold(("24/7", "3.429"), facts={"question_type": "open"})
     assert judge("mmmu/official", "so the ratio = 3.43", gold).score == 1.0
     assert judge("mmmu/official", "It is 24/7 in lowest terms", gold).score == 1.0
-    assert judge("mmmu/official", "7/24", gold) == Verdict('["7/24", 7.0, 24.0]', "ok", 0.0)
+    assert judge("mmmu/official", "7/24", gold) == RuleResult('["7/24", 7.0, 24.0]', "ok", 0.0)
 
 
 def test_a_single_character_is_not_found_inside_a_word():
@@ -155,15 +155,8 @@ def test_mmmu_names_a_kind_of_question_that_it_does_not_know():
 
 
 def test_mmmu_has_thirty_subjects_in_six_disciplines():
-    assert (len(DISCIPLINES), len(DISCIPLINE_OF)) == (6, 30)
-    assert subject_of("validation_Diagnostics_and_Laboratory_Medicine_3") in DISCIPLINE_OF
-
-
-def test_mmmus_table_reads_open_answers_and_refuses_unknown_subjects():
-    item = {"id": "validation_Math_1", "question_type": "open", "answer": ["5", "five"], "parsed_pred": "so x = 5"}
-    assert mmmu_aggregate([item])["Math"] == {"num": 1, "acc": 1.0}
-    with pytest.raises(ValueError, match=r"found id 'validation_Cooking_1', expected one of the thirty subjects"):
-        mmmu_aggregate([{**item, "id": "validation_Cooking_1"}])
+    assert (len(mmmu.DISCIPLINES), len(mmmu.DISCIPLINE_OF)) == (6, 30)
+    assert mmmu.subject_of("validation_Diagnostics_and_Laboratory_Medicine_3") in mmmu.DISCIPLINE_OF
 
 
 SHAPES = Gold(("Square",), ("Circle", "Square", "Hexagon"), {"question_type": "multi_choice", "answer_type": "text"})
@@ -173,24 +166,23 @@ LISTED = Gold(("[1, 2]",), facts={"question_type": "free_form", "answer_type": "
 
 
 def test_mathvista_without_a_judge_takes_bare_answers_only():
-    assert judge("mathvista/official", "Square", SHAPES) == Verdict("Square", "ok", 1.0)
+    assert judge("mathvista/official", "Square", SHAPES) == RuleResult("Square", "ok", 1.0)
     assert judge("mathvista/official", "14", WHOLE).score == 1.0
-    assert judge("mathvista/official", "The answer is 14", WHOLE) == Verdict(None, "failed", 0.0)
+    assert judge("mathvista/official", "The answer is 14", WHOLE) == RuleResult(None, "failed", 0.0)
 
 
 def test_a_judges_extraction_is_scored_as_the_rules_own():
-    assert mathvista.score_extraction("(b)", SHAPES) == Verdict("Square", "ok", 1.0)
-    assert mathvista.score_extraction("14.9", WHOLE) == Verdict("14", "ok", 1.0)
-    assert mathvista.score_extraction("fourteen", WHOLE) == Verdict(None, "failed", 0.0)
+    assert mathvista.score_extraction("(b)", SHAPES) == RuleResult("Square", "ok", 1.0)
+    assert mathvista.score_extraction("14.9", WHOLE) == RuleResult("14", "ok", 1.0)
+    assert mathvista.score_extraction("fourteen", WHOLE) == RuleResult(None, "failed", 0.0)
 
 
 def test_a_precision_that_is_stored_as_a_float_rounds():
     assert judge("mathvista/official", "2.4999", TENTHS).score == 1.0
 
 
-def test_an_empty_extraction_chooses_the_shortest_option_unless_it_is_ignored():
-    assert mathvista.score_extraction("", SHAPES) == Verdict("Circle", "empty", 0.0)
-    assert mathvista.score_extraction("", SHAPES, ignore_empty=True) == Verdict(None, "empty", 0.0)
+def test_an_empty_extraction_chooses_the_shortest_option():
+    assert mathvista.score_extraction("", SHAPES) == RuleResult("Circle", "empty", 0.0)
 
 
 def test_mathvista_says_which_facts_are_missing():
@@ -223,59 +215,51 @@ def test_our_own_extractor_finds_the_last_answer_of_the_right_kind(response, gol
 
 
 def test_our_own_extractor_does_not_guess():
-    assert judge("mathvista/rule_extract", "A circle or a square", SHAPES) == Verdict(None, "failed", 0.0)
-    assert extract_by_rule("no idea", mathvista.kind_of(WHOLE)) is None
+    assert judge("mathvista/rule_extract", "A circle or a square", SHAPES) == RuleResult(None, "failed", 0.0)
+    assert mathvista.extract_by_rule("no idea", mathvista.kind_of(WHOLE)) is None
 
 
-def rotations():
-    return [
-        mmbench.Rotation(1, 1.0, "c1", "l1", "dev"),
-        mmbench.Rotation(1_000_001, 1.0, "other", "other", "dev"),
-        mmbench.Rotation(2, 1.0, "c1", "l2", "dev"),
-        mmbench.Rotation(1_000_002, 0.0, "c1", "l2", "dev"),
-        mmbench.Rotation(3, 0.0, "c2", "l2", "test"),
-    ]
+ROTATIONS = [(1, 1.0), (1_000_001, 1.0), (2, 1.0), (1_000_002, 0.0), (3, 0.0)]
 
 
 def test_a_question_is_right_only_if_every_rotation_is():
-    found = mmbench.circular(rotations())
+    found = mmbench.circular(ROTATIONS)
     assert found.hits == {1: 1, 2: 0, 3: 0}
-    assert found.overall == mmbench.Share(1 / 3, 3)
-    assert found.first_rotation == mmbench.Share(2 / 3, 3)
-    assert found.all_rows == mmbench.Share(3 / 5, 5)
-    assert found.categories == {"c1": mmbench.Share(0.5, 2), "c2": mmbench.Share(0.0, 1)}
-    assert found.splits == {"dev": mmbench.Share(0.5, 2), "test": mmbench.Share(0.0, 1)}
+    assert found.first_rotation == 2 / 3
+    assert found.all_rows == 3 / 5
 
 
 def test_the_order_of_rows_does_not_matter():
-    rows = rotations()
+    rows = list(ROTATIONS)
     random.Random(0).shuffle(rows)
-    assert mmbench.circular(rows) == mmbench.circular(rotations())
+    assert mmbench.circular(rows) == mmbench.circular(ROTATIONS)
 
 
-def test_a_question_without_its_first_rotation_is_named():
-    found = mmbench.circular([*rotations(), mmbench.Rotation(2_000_009, 1.0)])
-    assert (found.without_first, found.overall.n, found.all_rows.n) == ((9,), 3, 6)
+def test_a_question_without_its_first_rotation_is_left_out():
+    found = mmbench.circular([*ROTATIONS, (2_000_009, 1.0)])
+    assert (list(found.hits), found.first_rotation, found.all_rows) == ([1, 2, 3], 2 / 3, 4 / 6)
 
 
 def test_a_rotation_that_comes_twice_is_refused():
     with pytest.raises(ValueError, match="found index 3 twice"):
-        mmbench.circular([*rotations(), mmbench.Rotation(3, 1.0)])
+        mmbench.circular([*ROTATIONS, (3, 1.0)])
 
 
 def test_math_compares_the_last_box_as_latex_in_one_way_of_writing():
     gold = Gold((r"\frac{1}{2}",))
-    assert judge("math/hendrycks", r"First \boxed{2}, then \boxed{\dfrac12}.", gold) == Verdict(r"\dfrac12", "ok", 1.0)
+    assert judge("math/hendrycks", r"First \boxed{2}, then \boxed{\dfrac12}.", gold) == RuleResult(
+        r"\dfrac12", "ok", 1.0
+    )
     assert judge("math/hendrycks", r"\boxed{0.5}", gold).score == 1.0
     assert judge("math/hendrycks", r"\boxed{.50}", gold).score == 0.0
-    assert judge("math/hendrycks", "1/2", gold) == Verdict(None, "failed", 0.0)
+    assert judge("math/hendrycks", "1/2", gold) == RuleResult(None, "failed", 0.0)
 
 
 def test_latex_that_cannot_be_normalized_is_compared_as_it_is():
     with pytest.raises(math.NotComparable, match=r"found nothing after \\sqrt"):
         math.normalize(r"2\sqrt")
-    assert math.is_equivalent(r"2\sqrt", r"2\sqrt")
-    assert not math.is_equivalent(r"2\sqrt", r"2 \sqrt")
+    assert math.is_equal_latex(r"2\sqrt", r"2\sqrt")
+    assert not math.is_equal_latex(r"2\sqrt", r"2 \sqrt")
 
 
 def test_math_verify_goes_by_meaning():
@@ -283,12 +267,12 @@ def test_math_verify_goes_by_meaning():
     gold = Gold((r"\frac{\sqrt{2}}{2}",))
     assert judge("math/math_verify", r"\boxed{\frac{1}{\sqrt2}}", gold).score == 1.0
     assert judge("math/hendrycks", r"\boxed{\frac{1}{\sqrt2}}", gold).score == 0.0
-    assert math_verifier.is_equivalent("5.", "5")
+    assert math.is_equal_by_math_verify("5.", "5")
 
 
 def test_math_verify_says_that_it_is_not_installed(monkeypatch):
-    monkeypatch.setattr(math_verifier, "find_spec", lambda name: None)
-    with pytest.raises(math_verifier.MathVerifyMissing, match=r"pip install 'triptych\[math\]'"):
+    monkeypatch.setattr(math, "find_spec", lambda name: None)
+    with pytest.raises(math.MathVerifyMissing, match=r"pip install 'triptych\[math\]'"):
         judge("math/math_verify", r"\boxed{1}", Gold(("1",)))
 
 
@@ -307,33 +291,33 @@ def test_pass_at_k_is_refused_where_there_are_fewer_than_k_programs():
 
 def test_the_likeliest_continuation_may_differ_per_character():
     logprobs, continuations = [-4.0, -6.0], ["cat", "elephant"]
-    assert likelihood.choose(logprobs, continuations, per_character=False) == 0
-    assert likelihood.choose(logprobs, continuations, per_character=True) == 1
+    assert likeliest(logprobs, continuations, per_character=False) == 0
+    assert likeliest(logprobs, continuations, per_character=True) == 1
 
 
 def test_continuations_without_their_log_probabilities_are_refused():
     with pytest.raises(ValueError, match="found 1 log-probabilities of 2 continuations"):
-        likelihood.choose([-1.0], ["A", "B"], per_character=False)
+        likeliest([-1.0], ["A", "B"], per_character=False)
     with pytest.raises(ValueError, match="found an empty continuation"):
-        likelihood.choose([-1.0, -2.0], ["A", ""], per_character=True)
+        likeliest([-1.0, -2.0], ["A", ""], per_character=True)
+
+
+def guesses(seed):
+    return [guess(COLOURS, seed, f"row-{number}").parsed for number in range(4000)]
 
 
 def test_a_guess_depends_on_seed_and_row_alone():
-    drawn = [guess.random_choice(7, f"row-{number}", "ABCD") for number in range(4000)]
-    assert drawn == [guess.random_choice(7, f"row-{number}", "ABCD") for number in range(4000)]
-    assert drawn != [guess.random_choice(8, f"row-{number}", "ABCD") for number in range(4000)]
+    drawn = guesses(7)
+    assert drawn == guesses(7)
+    assert drawn != guesses(8)
     assert all(900 < drawn.count(letter) < 1100 for letter in "ABCD")
 
 
 def test_only_what_could_not_be_read_is_guessed_and_it_still_counts_as_failed():
-    read, unread = Verdict("C", "ok", 0.0), Verdict(None, "failed", 0.0)
-    assert guess.guessed(read, COLOURS, run_seed=1, sample_id="x", options="ABCD") == read
-    found = guess.guessed(unread, COLOURS, run_seed=1, sample_id="x", options="ABCD")
-    assert found.status == "failed"
-    assert found.score == float(found.parsed == "B")
-
-
-def test_the_credit_of_a_guess_is_one_of_as_many_as_there_are_options():
-    assert guess.expected_credit(4) == 0.25
-    with pytest.raises(ValueError, match="found 0 options"):
-        guess.expected_credit(0)
+    reading = Reading("mcq/ranked", guess_as=(1, "x"))
+    read = read_response("C", COLOURS, reading, is_truncated=False)
+    assert (read["parsed"], read["parse_status"], read["score"]) == ("C", "ok", 0.0)
+    found = read_response("hm, well", COLOURS, reading, is_truncated=False)
+    assert found["parse_status"] == "failed"
+    assert found["parsed"] in "ABCD"
+    assert found["score"] == float(found["parsed"] == "B")

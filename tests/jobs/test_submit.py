@@ -13,7 +13,7 @@ from jobs.__main__ import main
 from jobs.evaluation import workbook
 from jobs.evaluation.formats import SubmissionError, format_of
 from jobs.evaluation.submit import check, submit
-from jobs.scoring.clean import clean
+from jobs.scoring.response import clean
 from pipeline.storage.store import Store
 from tests.jobs.scored import FAILED, rows, write_scored
 

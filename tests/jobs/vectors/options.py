@@ -10,12 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.scoring.options import math, math_verifier, mathvista, mmmu
-from jobs.scoring.options.mmbench import Rotation, circular
-from jobs.scoring.options.mmmu_subjects import mmmu_aggregate
-from jobs.scoring.options.pass_at_k import Tried, pass_at_k
-from jobs.scoring.options.table import RULES
-from jobs.scoring.rule import Gold, Verdict
+from jobs.scoring.pass_at_k import Tried, pass_at_k
+from jobs.scoring.rule import Gold, RuleResult
+from jobs.scoring.rules import RULES, math, mathvista, mmmu
+from jobs.scoring.rules.mmbench import circular
 from jobs.scoring.summary import scored, summarize_scores
 
 Case = Mapping[str, Any]
@@ -54,7 +52,7 @@ VARIANTS: dict[str, dict[str, str | None]] = {
     # lmms-eval takes the precision for a float and so finds every float question wrong.
     "mathvista_score": {
         "official": "mathvista/official",
-        "official_ignore_empty": "mathvista/official",
+        "official_ignore_empty": None,
         "lmms_eval": None,
     },
     "mmbench_circular": {"vlmevalkit": "mcq/prefetch"},
@@ -74,12 +72,12 @@ def _check_letter(stem: str, default: str, case: Case) -> None:
         _check_parsed(RULES[rule](response, gold), response, expected)
 
 
-def _check_parsed(verdict: Verdict, response: str, expected: str | None) -> None:
+def _check_parsed(result: RuleResult, response: str, expected: str | None) -> None:
     if expected in _NOTHING:
-        assert (verdict.parsed, verdict.status) == (None, "failed" if response.strip() else "empty")
+        assert (result.parsed, result.status) == (None, "failed" if response.strip() else "empty")
     else:
-        assert verdict.parsed == expected
-        assert (verdict.status == "refused") == (expected == "Z")
+        assert result.parsed == expected
+        assert (result.status == "refused") == (expected == "Z")
 
 
 def _check_score(stem: str, default: str, case: Case) -> None:
@@ -148,7 +146,24 @@ def _check_parse_open(case: Case) -> None:
 
 
 def _check_aggregate(case: Case) -> None:
-    assert mmmu_aggregate(case["inputs"]["items"]) == case["expected"]
+    items = case["inputs"]["items"]
+    subjects = [mmmu.subject_of(item["id"]) for item in items]
+    scores = pa.array([_mmmu_score(item) for item in items])
+    found = {"Overall": summarize_scores("mmmu/official", scored(scores))}
+    found |= summarize_scores("mmmu/official", scored(scores, group=pa.array(subjects)))["by"]
+    disciplines = pa.array([f"Overall-{mmmu.DISCIPLINE_OF[subject]}" for subject in subjects])
+    found |= summarize_scores("mmmu/official", scored(scores, group=disciplines))["by"]
+    # The official table has the empty disciplines, too.
+    expected = {name: cell for name, cell in case["expected"].items() if cell["num"]}
+    assert {name: {"num": cell["n"], "acc": round(cell["score"], 3)} for name, cell in found.items()} == expected
+
+
+def _mmmu_score(item: Case) -> float:
+    """Return an item's score from what was read: a letter, or an open question's whole response."""
+    answers = item["answer"] if isinstance(item["answer"], list) else [item["answer"]]
+    if mmmu.is_multiple_choice(item["question_type"]):
+        return float(item["parsed_pred"] in answers)
+    return float(mmmu.is_right(mmmu.parse_open(item["parsed_pred"]), answers))
 
 
 def _kind(inputs: Case) -> mathvista.Kind:
@@ -170,27 +185,31 @@ def _check_mathvista(case: Case) -> None:
     inputs, variants = case["inputs"], case.get("expected_by_rule", {})
     kept = {name: value for name, value in variants.items() if VARIANTS["mathvista_score"][name]}
     for name, expected in [("official", case["expected"]), *kept.items()]:
-        ignores = name == "official_ignore_empty"
-        found = mathvista.normalize(str(inputs["extraction"]), _kind(inputs), ignore_empty=ignores)
+        found = mathvista.normalize(str(inputs["extraction"]), _kind(inputs))
         assert {"normalized": found, "correct": found == inputs["answer"]} == expected, name
 
 
 def _check_circular(case: Case) -> None:
-    found = circular(_rotation(row) for row in case["inputs"]["rows"])
-    expected = case["expected"]
+    rows, expected = case["inputs"]["rows"], case["expected"]
+    found = circular((row["index"], _prefetch_score(row)) for row in rows)
     assert {str(question): hit for question, hit in found.hits.items()} == expected["hits"]
-    shares = {"Overall": found.overall, **found.l2_categories, **found.categories}
-    report = {name: share.score for name, share in shares.items()}
+    assert found.first_rotation == pytest.approx(expected["vanilla_first_pass"], abs=1e-9)
+    assert found.all_rows == pytest.approx(expected["vanilla_all"], abs=1e-9)
+    firsts = {row["index"]: row for row in rows}
+    hits = pa.array([float(hit) for hit in found.hits.values()])
+    report = {"Overall": summarize_scores("mcq/prefetch", scored(hits))["score"]}
+    for kind in ("l2-category", "category"):
+        groups = pa.array([firsts[question].get(kind) for question in found.hits], pa.string())
+        cells = summarize_scores("mcq/prefetch", scored(hits, group=groups))["by"]
+        report |= {group: cell["score"] for group, cell in cells.items()}
     assert report == pytest.approx(expected["report"], abs=1e-9)
-    assert found.first_rotation.score == pytest.approx(expected["vanilla_first_pass"], abs=1e-9)
-    assert found.all_rows.score == pytest.approx(expected["vanilla_all"], abs=1e-9)
 
 
-def _rotation(row: Case) -> Rotation:
+def _prefetch_score(row: Case) -> float:
     gold = Gold((row["answer"],), tuple(row[letter] for letter in "ABCD" if row.get(letter)))
     score = RULES["mcq/prefetch"](row["prediction"], gold).score
     assert score is not None
-    return Rotation(row["index"], score, row.get("category", ""), row.get("l2-category", ""), row.get("split", ""))
+    return score
 
 
 def _check_boxed(case: Case) -> None:
@@ -200,7 +219,7 @@ def _check_boxed(case: Case) -> None:
 
 
 def _check_equivalence(case: Case) -> None:
-    compare = {"math/hendrycks": math.is_equivalent, "math/math_verify": math_verifier.is_equivalent}
+    compare = {"math/hendrycks": math.is_equal_latex, "math/math_verify": math.is_equal_by_math_verify}
     prediction, gold = case["inputs"]["prediction"], case["inputs"]["gold"]
     for rule, expected in _expected("math_equiv", "math/hendrycks", case):
         assert compare[rule](prediction, gold) == expected, rule

@@ -7,13 +7,14 @@ the response as it stands.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from jobs.scoring.answers import vqa
-from jobs.scoring.answers.relaxed import is_near_leniently
-from jobs.scoring.answers.table import RULES
-from jobs.scoring.answers.yes_no import NUMBERS, YesNo
-from jobs.scoring.rule import Gold, Verdict
+from jobs.scoring.rule import Gold, RuleResult
+from jobs.scoring.rules import RULES, vqa
+from jobs.scoring.rules.relaxed import is_near_lenient
+from jobs.scoring.rules.yes_no import METRICS, YesNo
+from jobs.scoring.summary import scored, summarize_scores
 
 Case = Mapping[str, Any]
 Check = Callable[[Case], None]
@@ -60,15 +61,22 @@ VARIANTS: dict[str, dict[str, str | None]] = {
     "pope_metrics": {"official": "pope/official", "lmms_eval": "pope/lmms", "vlmevalkit": "pope/vlmevalkit"},
 }
 
+FORMS: Mapping[str, Callable[[str], str]] = {
+    "vqa/always_norm": vqa.normalize_evalai,
+    "vqa/official_2021": vqa.normalize_official,
+    "vqa/m4c": vqa.normalize_m4c,
+    "vqa/vlmevalkit": vqa.normalize_vlmevalkit,
+}
+
 # Sources that strip a response before they score it; the others take it as it is.
 _STRIPPING = ("lmms_eval",)
 
 
 def _check_normalized(case: Case) -> None:
     text = case["inputs"]["text"]
-    assert vqa.FORMS["vqa/always_norm"](text) == case["expected"]
+    assert FORMS["vqa/always_norm"](text) == case["expected"]
     for variant, rule, expected in _variants("vqa_normalize", case):
-        assert vqa.FORMS[rule](text) == expected, variant
+        assert FORMS[rule](text) == expected, variant
 
 
 def _check_vqa(case: Case) -> None:
@@ -83,12 +91,20 @@ def _check_aggregate(case: Case) -> None:
     rows = case["inputs"]["rows"]
     for variant, rule, expected in [("", "vqa/official_2021", case["expected"]), *_variants("vqa_aggregate", case)]:
         scores = [_score(_judge(rule, row["prediction"], Gold(tuple(row["answers"])))) for row in rows]
-        types = [[row[name] for row in rows] for name in ("question_type", "answer_type")]
-        found = vqa.percentages(scores, *types)
+        found = _percentages(scores, rows)
         assert set(found) == set(expected), variant
         for name in expected:
             # The official script prints two decimals, and rounds sums of its own making at a tie.
             assert found[name] == pytest.approx(expected[name], abs=0.005 + 1e-9, rel=0), (variant, name)
+
+
+def _percentages(scores: Sequence[float], rows: Sequence[Case]) -> dict[str, Any]:
+    """Return a report's scores under the names that the official evaluation gives them."""
+    found: dict[str, Any] = {"overall": 100 * summarize_scores("", scored(pa.array(scores)))["score"]}
+    for name, kind in (("perQuestionType", "question_type"), ("perAnswerType", "answer_type")):
+        groups = summarize_scores("", scored(pa.array(scores), group=pa.array([row[kind] for row in rows])))["by"]
+        found[name] = {group: 100 * cell["score"] for group, cell in groups.items()}
+    return found
 
 
 def _check_anls(case: Case) -> None:
@@ -109,7 +125,7 @@ def _check_relaxed(case: Case) -> None:
     for variant, rule, expected in _variants("relaxed_accuracy", case):
         if rule == "relaxed/mistral":
             # These cases leave out the mark that Mistral's prompt asks for.
-            assert is_near_leniently(inputs["prediction"], gold.answers) == expected
+            assert is_near_lenient(inputs["prediction"], gold.answers) == expected
         else:
             _check_score(_judge(rule, _as_taken(variant, inputs["prediction"]), gold), expected, variant)
 
@@ -166,7 +182,7 @@ def _check_pope(case: Case) -> None:
 
 def _check_numbers(rule: str, rows: Sequence[Case], expected: Mapping[str, float | None]) -> None:
     read = [YesNo(row["label"], _judge(rule, row["response"], Gold(("yes",))).parsed, row["category"]) for row in rows]
-    found = NUMBERS[rule](read)
+    found = METRICS[rule](read)
     assert set(found) == set(expected), rule
     for name, number in expected.items():
         assert found[name] == (None if number is None else pytest.approx(number, abs=1e-9, rel=0)), (rule, name)
@@ -182,17 +198,17 @@ def _as_taken(variant: str, response: str) -> str:
     return response.strip() if variant in _STRIPPING else response
 
 
-def _judge(rule: str, response: str, gold: Gold) -> Verdict:
+def _judge(rule: str, response: str, gold: Gold) -> RuleResult:
     return RULES[rule](response, gold)
 
 
-def _score(verdict: Verdict) -> float:
-    assert verdict.score is not None
-    return verdict.score
+def _score(result: RuleResult) -> float:
+    assert result.score is not None
+    return result.score
 
 
-def _check_score(verdict: Verdict, expected: float, variant: str = "default") -> None:
-    assert verdict.score == pytest.approx(expected, abs=1e-9, rel=0), (variant, verdict)
+def _check_score(result: RuleResult, expected: float, variant: str = "default") -> None:
+    assert result.score == pytest.approx(expected, abs=1e-9, rel=0), (variant, result)
 
 
 CHECKS: dict[str, Check] = {

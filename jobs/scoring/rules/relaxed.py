@@ -1,14 +1,13 @@
 """The rules `relaxed/...`: a number within 5 % of the right one is right, other text must be the same (ChartQA).
 
-They know strings only. Which split a question belongs to is a column's business.
+They know strings only.
 """
 
 import re
 import string
 from collections.abc import Sequence
 
-from jobs.scoring.answers.verdict import judged
-from jobs.scoring.rule import Gold, Verdict
+from jobs.scoring.rule import Gold, RuleResult, rule_result
 
 _TOLERANCE = 0.05
 
@@ -30,29 +29,29 @@ def is_near(prediction: str, target: str) -> bool:
     return prediction.lower() == target.lower()
 
 
-def pix2struct(response: str, gold: Gold) -> Verdict:
+def score_pix2struct(response: str, gold: Gold) -> RuleResult:
     """Give 1 if the response is near any gold answer, which stays as the data set stores it."""
-    return judged(response, response, gold, float(any(is_near(response, answer) for answer in gold.answers)))
+    return rule_result(response, response, gold, float(any(is_near(response, answer) for answer in gold.answers)))
 
 
-def mistral(response: str, gold: Gold) -> Verdict:
+def score_mistral(response: str, gold: Gold) -> RuleResult:
     """Compare what follows the last `answer:` more leniently (mistral-evals d61811f, its explicit-prompt metric).
 
     A response without that mark is wrong there, whatever it says; here it is `failed` as well.
     """
-    answer = _after_the_last_mark(response)
+    answer = _after_last_mark(response)
     if answer is None:
-        return judged(response, None, gold, 0.0)
-    return judged(response, answer, gold, float(is_near_leniently(answer, gold.answers)))
+        return rule_result(response, None, gold, 0.0)
+    return rule_result(response, answer, gold, float(is_near_lenient(answer, gold.answers)))
 
 
-def is_near_leniently(prediction: str, targets: Sequence[str]) -> bool:
+def is_near_lenient(prediction: str, targets: Sequence[str]) -> bool:
     """Say whether a prediction is near any target by mistral-evals d61811f, `RelaxedCorrectness`.
 
     Commas, `$` and end punctuation are dropped where there is a digit. A percentage may be meant as the number or as
     its hundredth. If the target is one letter, the prediction's first letter decides.
     """
-    return any(_is_near_leniently(_prepared(prediction), _prepared(target)) for target in targets)
+    return any(_is_near_lenient(_prepared(prediction), _prepared(target)) for target in targets)
 
 
 def _to_float(text: str) -> float | None:
@@ -62,7 +61,7 @@ def _to_float(text: str) -> float | None:
         return None
 
 
-def _is_near_leniently(prediction: str, target: str) -> bool:
+def _is_near_lenient(prediction: str, target: str) -> bool:
     ours, theirs = _readings(prediction), _readings(target)
     if ours and theirs:
         # A hundredth is compared with the other side's number only, not with its hundredth.
@@ -85,18 +84,18 @@ def _readings(text: str) -> list[float]:
 
 def _prepared(text: str) -> str:
     if any(letter.isdigit() for letter in text):
-        return _without_end_punctuation(text).replace(",", "").replace("$", "")
+        return _strip_end_punctuation(text).replace(",", "").replace("$", "")
     return text[1:-1] if text.startswith(('"', "'")) and text.endswith(text[0]) else text
 
 
-def _without_end_punctuation(text: str) -> str:
+def _strip_end_punctuation(text: str) -> str:
     kept = len(text)
     while kept and text[kept - 1] != "%" and (text[kept - 1] in string.punctuation or text[kept - 1].isspace()):
         kept -= 1
     return text[:kept]
 
 
-def _after_the_last_mark(response: str) -> str | None:
+def _after_last_mark(response: str) -> str | None:
     """Return the first line with something in it after the last `answer:`, without Markdown; None if there is none."""
     response = _BOLD_MARK.sub(r"\1:", response)
     at = response.lower().rfind(_MARK)

@@ -6,15 +6,14 @@ Source: MMMU bb0b95a, mmmu/utils/eval_utils.py; the variant of lmms-eval 75571cf
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from jobs.scoring.options.letters import letter_verdict, letters_of
-from jobs.scoring.rule import Gold, Verdict
+from jobs.scoring.rule import Gold, RuleResult, rule_result
+from jobs.scoring.rules.letters import letter_result, letters_of
 
 # What a free answer may mean: a number, or words in lower case.
 Candidate: TypeAlias = str | float
-Parse: TypeAlias = Callable[[str, Sequence[str]], str | None]
 
 _EDGES = (",", ".", "!", "?", ";", ":", "'")
 _NUMBERS = (
@@ -24,6 +23,25 @@ _NUMBERS = (
 )
 _LEADS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _TRIVIAL = (":", ",", ".", "!", "?", ";", "'")
+
+# The thirty subjects in six disciplines: mmmu/utils/data_utils.py.
+DISCIPLINES: Mapping[str, tuple[str, ...]] = {
+    "Art and Design": ("Art", "Art_Theory", "Design", "Music"),
+    "Business": ("Accounting", "Economics", "Finance", "Manage", "Marketing"),
+    "Science": ("Biology", "Chemistry", "Geography", "Math", "Physics"),
+    "Health and Medicine": (
+        *("Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy"),
+        "Public_Health",
+    ),
+    "Humanities and Social Science": ("History", "Literature", "Sociology", "Psychology"),
+    "Tech and Engineering": (
+        *("Agriculture", "Architecture_and_Engineering", "Computer_Science", "Electronics", "Energy_and_Power"),
+        *("Materials", "Mechanical_Engineering"),
+    ),
+}
+DISCIPLINE_OF: Mapping[str, str] = {
+    subject: discipline for discipline, subjects in DISCIPLINES.items() for subject in subjects
+}
 
 
 def parse_letter(response: str, choices: Sequence[str]) -> str | None:
@@ -122,26 +140,16 @@ def is_right(candidates: Iterable[Candidate], answers: Iterable[str]) -> bool:
     )
 
 
-def score_official(response: str, gold: Gold) -> Verdict:
-    """The rule `mmmu/official`."""
-    return _score(response, gold, parse_letter)
+def score_mmmu(response: str, gold: Gold, parse: Callable[[str, Sequence[str]], str | None]) -> RuleResult:
+    """Score a letter as `parse` reads it, or a free answer, which both rules score as officially.
 
-
-def score_lmms(response: str, gold: Gold) -> Verdict:
-    """The rule `mmmu/lmms`: lmms-eval's reading of letters; open questions are scored as officially.
-
-    So they are there, too, since its PR 1471; before, practically all of them came out wrong.
+    So does lmms-eval since its PR 1471; before, practically all open questions came out wrong there.
     """
-    return _score(response, gold, parse_letter_lmms)
-
-
-def _score(response: str, gold: Gold, parse: Parse) -> Verdict:
     if is_multiple_choice(gold.facts.get("question_type")):
-        return letter_verdict(parse(response, gold.choices), response, gold)
+        return letter_result(parse(response, gold.choices), response, gold)
     candidates = parse_open(response)
-    score = float(is_right(candidates, gold.answers)) if gold.answers else None
     parsed = json.dumps(candidates, ensure_ascii=False)
-    return Verdict(parsed, "ok" if response.strip() else "empty", score)
+    return rule_result(response, parsed, gold, float(is_right(candidates, gold.answers)))
 
 
 def is_multiple_choice(question_type: object) -> bool:
@@ -153,3 +161,8 @@ def is_multiple_choice(question_type: object) -> bool:
     if question_type not in ("multiple-choice", "open"):
         raise ValueError(f"found question_type {question_type!r}, expected 'multiple-choice' or 'open'")
     return question_type == "multiple-choice"
+
+
+def subject_of(row_id: str) -> str:
+    """Return the subject that an id such as `validation_Art_Theory_7` names."""
+    return "_".join(row_id.split("_")[1:-1])

@@ -1,14 +1,17 @@
-r"""MATH's rule: the last `\boxed{...}` of a response, equal to the gold answer as LaTeX written in one way.
+r"""MATH's rules: the last `\boxed{...}` of a response equals the gold answer.
 
-It knows strings only and does no mathematics. Sources: hendrycks/math 985bdc1, modeling/math_equivalence.py; for the
-box lm-evaluation-harness 4e7e0d4, hendrycks_math/utils.py.
+`math/hendrycks` compares LaTeX written in one way and does no mathematics. `math/math_verify` compares as mathematics,
+by the optional package math-verify (0.9), which reads LaTeX with a grammar of its own; its timeouts are signals, so it
+runs in a process's main thread only. They know strings only.
+Sources: hendrycks/math 985bdc1, modeling/math_equivalence.py; for the box lm-evaluation-harness 4e7e0d4,
+hendrycks_math/utils.py.
 """
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 
-from jobs.scoring.options.letters import status_of
-from jobs.scoring.rule import Gold, Verdict
+from jobs.scoring.rule import Gold, RuleResult, rule_result
 
 _BOX, _BOX_AND_BLANK, _FRAME = "\\boxed", "\\boxed ", "\\fbox"
 # In this order; what is left of a unit goes between the two halves, as its mark holds a blank.
@@ -20,6 +23,14 @@ _BEFORE_UNITS = (
 _AFTER_UNITS = (("\\%", ""), ("\\%", ""), (" .", " 0."), ("{.", "{0."))
 _UNIT = "\\text{ "
 _WHOLE_FRACTION = re.compile(r"(-?(?:0|[1-9][0-9]*))/(-?(?:0|[1-9][0-9]*))")
+# The package's reader of plain expressions hands arithmetic to Python to evaluate, but reads numbers itself (`5.` is no
+# LaTeX to it). So it is not given what has an operator between digits: that is read as LaTeX or not at all.
+_OPERATORS = r"+\-*×/^()÷"
+_ARITHMETIC = re.compile(rf"\d[\d.\s{_OPERATORS}]*[{_OPERATORS}][\d.\s{_OPERATORS}]")
+
+
+class MathVerifyMissing(ImportError):
+    """The rule was asked for where the package is not installed."""
 
 
 class NotComparable(ValueError):
@@ -117,7 +128,7 @@ def _slash(latex: str) -> str:
     return f"\\frac{{{found[1]}}}{{{found[2]}}}"
 
 
-def is_equivalent(prediction: str, gold: str) -> bool:
+def is_equal_latex(prediction: str, gold: str) -> bool:
     """Return whether two pieces of LaTeX are equal after `normalize`; as they are, if one cannot be normalised."""
     try:
         return normalize(prediction) == normalize(gold)
@@ -125,21 +136,36 @@ def is_equivalent(prediction: str, gold: str) -> bool:
         return prediction == gold
 
 
-def extract(response: str) -> str | None:
-    """Return the content of a response's last box; None if there is no box, or none that is closed."""
+def is_equal_by_math_verify(prediction: str, gold: str) -> bool:
+    """Return whether two pieces of LaTeX mean the same to the package math-verify.
+
+    Raises:
+        MathVerifyMissing: The package math-verify is not installed.
+    """
+    if find_spec("math_verify") is None:
+        raise MathVerifyMissing(
+            "found no package math-verify, expected it for the rule math/math_verify: pip install 'triptych[math]'"
+        )
+    from math_verify import verify
+
+    return bool(verify(_read(gold), _read(prediction)))
+
+
+def _read(latex: str) -> list[object]:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+
+    readers = [LatexExtractionConfig(), *([] if _ARITHMETIC.search(latex) else [ExprExtractionConfig()])]
+    return list(parse(f"${latex}$", readers))
+
+
+def extract_boxed(response: str) -> str | None:
+    """Return the content of a text's last box; None if there is no box, or none that is closed."""
     boxed = last_boxed(response)
     return None if boxed is None else boxed_content(boxed)
 
 
-def score_hendrycks(response: str, gold: Gold) -> Verdict:
-    """The rule `math/hendrycks`. The gold answer is the content of the solution's last box."""
-    return judged_by(is_equivalent, response, gold)
-
-
-def judged_by(is_equivalent: Callable[[str, str], bool], response: str, gold: Gold) -> Verdict:
-    """Compare the content of a response's last box with the gold answers, in one way or another."""
-    found = extract(response)
-    if not gold.answers:
-        return Verdict(found, status_of(found, response), None)
-    right = found is not None and any(is_equivalent(found, answer) for answer in gold.answers)
-    return Verdict(found, status_of(found, response), float(right))
+def score_math(response: str, gold: Gold, is_equal: Callable[[str, str], bool]) -> RuleResult:
+    """Compare the content of a response's last box with the gold answers, which are contents of boxes too."""
+    content = extract_boxed(response)
+    is_right = content is not None and any(is_equal(content, answer) for answer in gold.answers)
+    return rule_result(response, content, gold, float(is_right))

@@ -6,11 +6,10 @@ It knows strings only, neither images nor how the questions were chosen.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jobs.scoring.answers.verdict import judged
-from jobs.scoring.answers.words import without_punctuation
-from jobs.scoring.rule import Gold, Verdict
+from jobs.scoring.rule import Gold, RuleResult, rule_result
+from jobs.scoring.rules.vqa import without_punctuation
 
-Numbers = dict[str, float | None]
+Metrics = dict[str, float | None]
 
 
 class YesNo(NamedTuple):
@@ -21,7 +20,7 @@ class YesNo(NamedTuple):
     category: str
 
 
-def read_official(response: str) -> str:
+def parse_official(response: str) -> str:
     """Return `no` if the first sentence has the word No, no or not, else `yes`: NO and an empty response are yes.
 
     Source: AoiDragon/POPE 08d957b, evaluate.py; LLaVA c121f04 has the same.
@@ -30,53 +29,45 @@ def read_official(response: str) -> str:
     return "no" if not {"No", "not", "no"}.isdisjoint(words) else "yes"
 
 
-def read_lmms(response: str) -> str | None:
+def parse_lmms(response: str) -> str | None:
     """Return the response if it is yes or no and nothing else, in any case (lmms-eval 75571cf)."""
     word = response.lower().strip()
     return word if word in ("yes", "no") else None
 
 
-def read_vlmevalkit(response: str) -> str | None:
+def parse_vlmevalkit(response: str) -> str | None:
     """Return yes or no if exactly one of them is among the words (VLMEvalKit e8e78f0, `YOrN_Extraction`)."""
     words = without_punctuation(response.lower()).split()
     found = [word for word in ("yes", "no") if word in words]
     return found[0] if len(found) == 1 else None
 
 
-def official(response: str, gold: Gold) -> Verdict:
-    """Give 1 if what POPE's script reads is right."""
-    return _judged(response, read_official(response), gold)
+def score_yes_no(response: str, gold: Gold, parse: Callable[[str], str | None]) -> RuleResult:
+    """Give 1 if what was read is right."""
+    parsed = parse(response)
+    labels = [answer.strip().lower() for answer in gold.answers]
+    return rule_result(response, parsed, gold, float(parsed in labels))
 
 
-def lmms(response: str, gold: Gold) -> Verdict:
-    """Give 1 if the response is the right word and nothing else."""
-    return _judged(response, read_lmms(response), gold)
-
-
-def vlmevalkit(response: str, gold: Gold) -> Verdict:
-    """Give 1 if the right word is the only one of the two."""
-    return _judged(response, read_vlmevalkit(response), gold)
-
-
-def official_numbers(rows: Sequence[YesNo]) -> Numbers:
+def metrics_official(rows: Sequence[YesNo]) -> Metrics:
     """Return accuracy, precision, recall, F1 and the share of yes among predictions; None where 0 is divided by.
 
     A prediction that is neither yes nor no is wrong and counts as no yes.
     Source: AoiDragon/POPE 08d957b, evaluate.py, which stops at a division by zero.
     """
-    said = [row for row in rows if row.parsed == "yes"]
-    meant = [row for row in rows if row.label == "yes"]
-    precision, recall = _share_right(said), _share_right(meant)
+    says_yes = [row for row in rows if row.parsed == "yes"]
+    is_yes = [row for row in rows if row.label == "yes"]
+    precision, recall = _share_right(says_yes), _share_right(is_yes)
     return {
         "accuracy": _share_right(rows),
         "precision": precision,
         "recall": recall,
         "f1": _f1(precision, recall),
-        "yes_ratio": len(said) / len(rows) if rows else None,
+        "yes_ratio": len(says_yes) / len(rows) if rows else None,
     }
 
 
-def lmms_numbers(rows: Sequence[YesNo]) -> Numbers:
+def metrics_lmms(rows: Sequence[YesNo]) -> Metrics:
     """Return the same numbers as lmms-eval 75571cf has them.
 
     0 where 0 is divided by; recall leaves out what is neither yes nor no; the share of yes is that of the labels.
@@ -84,7 +75,7 @@ def lmms_numbers(rows: Sequence[YesNo]) -> Numbers:
     read = [row for row in rows if row.parsed is not None]
     precision = _share_right([row for row in rows if row.parsed == "yes"])
     recall = _share_right([row for row in read if row.label == "yes"])
-    return _with_noughts(
+    return _none_as_zero(
         {
             "accuracy": _share_right(rows),
             "precision": precision,
@@ -95,17 +86,17 @@ def lmms_numbers(rows: Sequence[YesNo]) -> Numbers:
     )
 
 
-def vlmevalkit_numbers(rows: Sequence[YesNo]) -> Numbers:
+def metrics_vlmevalkit(rows: Sequence[YesNo]) -> Metrics:
     """Return the same numbers as VLMEvalKit e8e78f0 has them: 0 where 0 is divided by, and no share of yes."""
-    numbers = official_numbers(rows)
+    numbers = metrics_official(rows)
     del numbers["yes_ratio"]
-    return _with_noughts(numbers)
+    return _none_as_zero(numbers)
 
 
-NUMBERS: Mapping[str, Callable[[Sequence[YesNo]], Numbers]] = {
-    "pope/official": official_numbers,
-    "pope/lmms": lmms_numbers,
-    "pope/vlmevalkit": vlmevalkit_numbers,
+METRICS: Mapping[str, Callable[[Sequence[YesNo]], Metrics]] = {
+    "pope/official": metrics_official,
+    "pope/lmms": metrics_lmms,
+    "pope/vlmevalkit": metrics_vlmevalkit,
 }
 
 
@@ -121,20 +112,15 @@ def pope_metrics(rows: Sequence[YesNo], rule: str = "pope/official") -> dict[str
     categories: dict[str, list[YesNo]] = {}
     for row in rows:
         categories.setdefault(row.category, []).append(row)
-    numbers_of = NUMBERS.get(rule, official_numbers)
-    per_category = {name: numbers_of(categories[name]) for name in sorted(categories)}
+    metrics_of = METRICS.get(rule, metrics_official)
+    per_category = {name: metrics_of(categories[name]) for name in sorted(categories)}
     f1s = [numbers["f1"] for numbers in per_category.values()]
     known = [f1 for f1 in f1s if f1 is not None]
     return {
         "per_category": per_category,
-        "pooled": numbers_of(rows),
+        "pooled": metrics_of(rows),
         "mean_f1_over_categories": sum(known) / len(known) if known and len(known) == len(f1s) else None,
     }
-
-
-def _judged(response: str, parsed: str | None, gold: Gold) -> Verdict:
-    labels = [answer.strip().lower() for answer in gold.answers]
-    return judged(response, parsed, gold, float(parsed in labels))
 
 
 def _share_right(rows: Sequence[YesNo]) -> float | None:
@@ -147,5 +133,5 @@ def _f1(precision: float | None, recall: float | None) -> float | None:
     return 2 * precision * recall / (precision + recall)
 
 
-def _with_noughts(numbers: Numbers) -> Numbers:
+def _none_as_zero(numbers: Metrics) -> Metrics:
     return {name: 0.0 if number is None else number for name, number in numbers.items()}

@@ -1,4 +1,4 @@
-"""MathVista's rule in its two steps: what a response's answer is, and whether that equals the gold answer.
+"""MathVista's rules in their two steps: what a response's answer is, and whether that equals the gold answer.
 
 The published numbers leave the first step to a language model wherever a response is more than the bare answer; that
 is a judge's work, whose extraction goes through the second step. It knows strings only.
@@ -6,15 +6,21 @@ Source: MathVista 53d5258, evaluation/extract_answer.py and calculate_score.py.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from string import ascii_uppercase
 
 from rapidfuzz.distance import Levenshtein
 
-from jobs.scoring.rule import Gold, Status, Verdict
+from jobs.scoring.rule import Gold, RuleResult, rule_result
+from jobs.scoring.rules.math import extract_boxed
 
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
+_ANSWER = re.compile(r"answer(?:\s+is)?\s*[:=]?\s*(.*)", re.IGNORECASE)
+# No part of a word or of another number: neither the 2 of "m2" nor, with a minus, the 4 of "3-4".
+_NUMBER = re.compile(r"(?<![\w.])-?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?")
+_LIST = re.compile(r"\[[^\[\]]*\]")
 
 
 @dataclass(frozen=True)
@@ -76,19 +82,18 @@ def _number(response: str, answer_type: str) -> str | None:
         return None
 
 
-def normalize(extraction: str, kind: Kind, *, ignore_empty: bool = False) -> str | None:
+def normalize(extraction: str, kind: Kind) -> str | None:
     """Bring an extraction into the form of a gold answer; None if it cannot be.
 
     Args:
         extraction: What was extracted, by whomever.
         kind: What kind of answer is asked for.
-        ignore_empty: Whether an empty extraction chooses no option, instead of the one with the shortest text.
 
     Raises:
         ValueError: The kind has no rule.
     """
     if kind.question_type == "multi_choice":
-        return _choice(extraction.strip(), kind, ignore_empty)
+        return _choice(extraction.strip(), kind)
     if kind.answer_type == "list":
         return extraction
     if kind.answer_type not in ("integer", "float"):
@@ -105,31 +110,73 @@ def normalize(extraction: str, kind: Kind, *, ignore_empty: bool = False) -> str
         return None
 
 
-def _choice(extraction: str, kind: Kind, ignore_empty: bool) -> str | None:
-    if ignore_empty and not extraction:
-        return None
+def _choice(extraction: str, kind: Kind) -> str:
     letter = _LETTER.search(extraction)
     chosen = letter[1].upper() if letter else extraction
     if len(chosen) == 1 and chosen in ascii_uppercase[: len(kind.choices)]:
         return kind.choices[ascii_uppercase.index(chosen)]
-    # The first one of those that are equally near.
+    # The first one of those that are equally near; so an empty extraction takes the shortest text.
     return min(kind.choices, key=lambda choice: Levenshtein.distance(chosen, choice))
 
 
-def score_extraction(extraction: str, gold: Gold, *, ignore_empty: bool = False) -> Verdict:
+def extract_by_rule(response: str, kind: Kind) -> str | None:
+    r"""Return the answer that a response gives last, by our own extractor; None if it has none of the kind asked for.
+
+    Where a response is nothing but its answer it does as the official one. Else it looks at the last `\boxed{...}`, at
+    what follows the last "answer", then at the whole response. Its numbers are not the published ones and are reported
+    as what they are.
+    """
+    bare = extract(response, kind, quick_extract=True)
+    if bare is not None:
+        return bare
+    for part in _parts(response):
+        found = _last_choice(part, kind) if kind.question_type == "multi_choice" else _last_value(part, kind)
+        if found is not None:
+            return found
+    return None
+
+
+def _parts(response: str) -> list[str]:
+    """Return where to look, the most telling place first."""
+    boxed = extract_boxed(response)
+    answers = [line for line in _ANSWER.findall(response) if line.strip()]
+    return [*([] if boxed is None else [boxed]), *answers[-1:], response]
+
+
+def _last_value(part: str, kind: Kind) -> str | None:
+    pattern = _LIST if kind.answer_type == "list" else _NUMBER
+    found = pattern.findall(part)
+    if not found:
+        return None
+    return str(found[-1]) if kind.answer_type == "list" else str(found[-1]).replace(",", "")
+
+
+def _last_choice(part: str, kind: Kind) -> str | None:
+    letters = ascii_uppercase[: len(kind.choices)]
+    text = part.strip().strip(".*$ ")
+    if text in kind.choices:
+        return text
+    bracketed = [letter.upper() for letter in _LETTER.findall(text) if letter.upper() in letters]
+    if bracketed:
+        return str(bracketed[-1])
+    # Not before a blank: that may be a word, as in "A circle is ...".
+    alone = re.match(rf"(?:option\s+)?([{letters}])(?=$|[.:),])", text)
+    if alone:
+        return str(alone[1])
+    named = [choice for choice in kind.choices if re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", text, re.IGNORECASE)]
+    return named[0] if len(named) == 1 else None
+
+
+def score_extraction(extraction: str, gold: Gold) -> RuleResult:
     """Score what was extracted from a response, by a rule, a judge or a person.
 
     The gold answer is as the data set has it: of an option its text, not its letter.
     """
-    normal = normalize(extraction, kind_of(gold), ignore_empty=ignore_empty)
-    score = float(normal in gold.answers) if gold.answers else None
-    status: Status = "empty" if not extraction.strip() else "failed" if normal is None else "ok"
-    return Verdict(normal, status, score)
+    normal = normalize(extraction, kind_of(gold))
+    return rule_result(extraction, normal, gold, float(normal in gold.answers))
 
 
-def score_official(response: str, gold: Gold) -> Verdict:
-    """The rule `mathvista/official` without its language model: where that would be asked, nothing was extracted."""
+def score_mathvista(response: str, gold: Gold, extract: Callable[[str, Kind], str | None]) -> RuleResult:
+    """Extract, then compare. Where the official way would ask its language model, nothing was extracted."""
     extraction = extract(response, kind_of(gold))
-    if extraction is None:
-        return Verdict(None, "failed", 0.0 if gold.answers else None)
-    return score_extraction(extraction, gold)
+    return rule_result(response, None, gold, 0.0) if extraction is None else score_extraction(extraction, gold)

@@ -1,13 +1,15 @@
-"""Read an option's letter from a response in words: the three ways in use, each as its harness does it.
+"""The rules over an option's letter: `mcq/...`, and those of AI2D, ScienceQA, RealWorldQA and MMStar.
 
-It knows strings only, neither benchmarks nor rows.
+They know strings only, neither benchmarks nor rows.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from string import ascii_uppercase
 
-from jobs.scoring.rule import Gold, Status, Verdict
+from jobs.scoring.rule import Gold, RuleResult, rule_result
+from jobs.scoring.rules.text_match import NO_PUNCTUATION
 
 # What VLMEvalKit writes where an option's letter would stand if the model refuses, or says that no option fits.
 NONE_OF_THEM = "Z"
@@ -39,10 +41,21 @@ _FIRST_LETTER_PREFIXES = (
 )
 _FIRST_LETTER = re.compile("[A-E]")
 
+_LETTER_AND_STOP = re.compile(r"\s*([A-Z])\.")
+# The stop is any character in the published pattern, too: the answer must not end with the letter.
+_LLAVA_PHRASE = re.compile(r"The answer is ([A-Z]).")
+_LLAVA_LETTERS = "ABCDE"
+_MMSTAR_LEADS = ("(", "option ", "the answer is ")
+
 
 def letters_of(choices: Sequence[str]) -> str:
     """Return the letters of some options; A to D if they are not known, since they stand in the question's text."""
     return ascii_uppercase[: len(choices)] if choices else "ABCD"
+
+
+def options_of(gold: Gold) -> dict[str, str]:
+    """Return each option's letter and text. One with an empty text is left out: it would be found in every response."""
+    return {letter: text for letter, text in zip(letters_of(gold.choices), gold.choices, strict=True) if text}
 
 
 def prefetch(response: str, options: Mapping[str, str]) -> str | None:
@@ -135,36 +148,98 @@ def first_letter(response: str) -> str | None:
     return found[0] if found else None
 
 
-def letter_verdict(letter: str | None, response: str, gold: Gold) -> Verdict:
-    """Compare a letter with the gold letter; without a gold answer there is no score."""
-    score = float(letter in gold.answers) if gold.answers else None
-    return Verdict(letter, status_of(letter, response), score)
+def letter_result(letter: str | None, response: str, gold: Gold) -> RuleResult:
+    """Compare a letter with the gold letter."""
+    return rule_result(response, letter, gold, float(letter in gold.answers))
 
 
-def status_of(parsed: str | None, response: str) -> Status:
-    """Return `empty` for an empty response, else `failed` if nothing could be read from it, else `ok`."""
-    if not response.strip():
-        return "empty"
-    return "failed" if parsed is None else "ok"
-
-
-def score_prefetch(response: str, gold: Gold) -> Verdict:
+def score_prefetch(response: str, gold: Gold) -> RuleResult:
     """The rule `mcq/prefetch`: VLMEvalKit's heuristic, without its judge. An option with an empty text is none."""
-    texts = gold.choices or [""] * len(letters_of(gold.choices))
-    lettered = zip(letters_of(gold.choices), texts, strict=True)
-    options = {letter: text for letter, text in lettered if text or not gold.choices}
+    options = options_of(gold) if gold.choices else dict.fromkeys(letters_of(()), "")
     letter = prefetch(response, options)
-    verdict = letter_verdict(letter, response, gold)
+    result = letter_result(letter, response, gold)
     if letter == NONE_OF_THEM and letter not in options:
-        return Verdict(letter, "refused", verdict.score)
-    return verdict
+        return replace(result, status="refused")
+    return result
 
 
-def score_ranked(response: str, gold: Gold) -> Verdict:
+def score_ranked(response: str, gold: Gold) -> RuleResult:
     """The rule `mcq/ranked`: lmms-eval's extraction for MMStar and RealWorldQA."""
-    return letter_verdict(ranked(response, letters_of(gold.choices)), response, gold)
+    return letter_result(ranked(response, letters_of(gold.choices)), response, gold)
 
 
-def score_first_letter(response: str, gold: Gold) -> Verdict:
+def score_first_letter(response: str, gold: Gold) -> RuleResult:
     """The rule `mcq/first_letter`: LongVideoBench's."""
-    return letter_verdict(first_letter(response), response, gold)
+    return letter_result(first_letter(response), response, gold)
+
+
+def score_ai2d(response: str, gold: Gold) -> RuleResult:
+    """The rule `ai2d/letter`: the letter of `X. ...`, else the whole response, ignoring case and ASCII punctuation.
+
+    Source: lmms-eval 75571cf, ai2d/utils.py and the exact match of its metrics.
+    """
+    found = _LETTER_AND_STOP.match(response)
+    read = (found[1] if found else response).lower().translate(NO_PUNCTUATION)
+    right = read in {answer.lower().translate(NO_PUNCTUATION) for answer in gold.answers}
+    letter = read.upper() if right or _is_option(read.upper(), gold) else None
+    return rule_result(response, letter, gold, float(right))
+
+
+def score_scienceqa(response: str, gold: Gold) -> RuleResult:
+    """The rule `scienceqa/lmms`: the letter alone in either case, or `X.` with a capital, whatever follows.
+
+    Source: lmms-eval 75571cf, scienceqa/utils.py.
+    """
+    text = response.strip()
+    if text.lower() in {answer.lower() for answer in gold.answers} or _is_option(text.upper(), gold):
+        return letter_result(text.upper(), response, gold)
+    return letter_result(text[0] if text[:1].isupper() and text[1:2] == "." else None, response, gold)
+
+
+def score_scienceqa_llava(response: str, gold: Gold) -> RuleResult:
+    """The rule `scienceqa/llava`: the capital letter alone, or `X. ...`, or `The answer is X.` exactly once.
+
+    Source: LLaVA c121f04, eval_science_qa.py.
+    """
+    letter = _llava_letter(response)
+    if letter is not None and letter not in _LLAVA_LETTERS[: len(gold.choices)]:
+        letter = None
+    return letter_result(letter, response, gold)
+
+
+def _llava_letter(response: str) -> str | None:
+    if response[:1] in tuple(_LLAVA_LETTERS) and (len(response) == 1 or response[1:3] == ". "):
+        return response[0]
+    found = _LLAVA_PHRASE.findall(response)
+    return found[0] if len(found) == 1 else None
+
+
+def score_realworldqa(response: str, gold: Gold) -> RuleResult:
+    """The rule `realworldqa/ranked`: `mcq/ranked` for a gold letter A to D, else equal but for case and end stops.
+
+    Source: lmms-eval 75571cf, realworldqa/utils.py.
+    """
+    golds = [answer.strip() for answer in gold.answers]
+    if golds and all(answer.upper() in tuple("ABCD") for answer in golds):
+        letters = replace(gold, answers=tuple(answer.upper() for answer in golds))
+        return letter_result(ranked(response, "ABCD"), response, letters)
+    text = response.lower().strip().rstrip(".")
+    return rule_result(response, text, gold, float(text in {answer.lower() for answer in golds}))
+
+
+def score_mmstar(response: str, gold: Gold) -> RuleResult:
+    """The rule `mmstar/official`: the gold letter is the first character, or follows `(`, `option `, `the answer is `.
+
+    The case does not matter, so any word that begins with the letter is right, too.
+    Source: MMStar 88f243a, eval/vlmeval/evaluate/mmstar.py.
+    """
+    text = response.lower().strip().replace("\n", " ")
+    characters = [text[:1], *(text[len(lead) : len(lead) + 1] for lead in _MMSTAR_LEADS if text.startswith(lead))]
+    golds = {answer.lower().strip().replace("\n", " ") for answer in gold.answers}
+    right = [character for character in characters if character and character in golds]
+    letter = next((found.upper() for found in (*right, *characters) if found and found.upper() in "ABCD"), None)
+    return rule_result(response, letter, gold, float(bool(right)))
+
+
+def _is_option(letter: str, gold: Gold) -> bool:
+    return len(letter) == 1 and letter in letters_of(gold.choices)

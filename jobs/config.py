@@ -1,6 +1,6 @@
-"""The settings of a whole run: the pipeline's and the job's, from a YAML file or as a run has frozen them.
+"""The settings of a whole run: the pipeline's and the job's, from a YAML file or as a run froze them in its output.
 
-`RunSettings` is what a YAML file must fit.
+`RunSettings` is the schema of a YAML file.
 """
 
 import copy
@@ -20,8 +20,8 @@ from pipeline.state import ledger
 from pipeline.storage.store import NotFound, StorageSettings, Store
 
 JobSettings = Annotated[CaptionSettings | VqaSettings | SynthesizeSettings, Field(discriminator="kind")]
-# What every published data set has of its own, and what that is called there.
-OF_EACH = {"format": "format", "join": "images", "num_frames": "num_frames", "frame_size": "frame_size"}
+# Settings under `read` that each benchmark sets for itself, and their names under job.benchmarks.<name>.
+BENCHMARK_SETTINGS = {"format": "format", "join": "images", "num_frames": "num_frames", "frame_size": "frame_size"}
 
 
 class RunSettings(PipelineSettings):
@@ -36,24 +36,24 @@ class RunSettings(PipelineSettings):
     note: str | None = None
 
     @model_validator(mode="after")
-    def _each_benchmark_for_itself(self) -> "RunSettings":
-        """Refuse what each published data set has of its own where it is said for all of them at once."""
+    def _refuse_settings_of_single_benchmarks(self) -> "RunSettings":
+        """Refuse for all benchmarks at once what each of them sets for itself."""
         if isinstance(self.job, VqaSettings) and self.job.benchmarks:
             faults = []
             if self.generate.sampling.max_new_tokens is not None:
                 faults.append(
                     "generate.sampling.max_new_tokens: found a limit for all answers, expected none beside "
-                    "job.benchmarks: each has its preset's, or its own in job.benchmarks.<name>.max_new_tokens"
+                    "job.benchmarks: set job.benchmarks.<name>.max_new_tokens, or leave the preset's limit"
                 )
             if self.read.columns:
                 faults.append(
-                    f"read.columns: found {', '.join(self.read.columns)}, expected none beside job.benchmarks: what a "
-                    "copy's columns are called stands in job.benchmarks.<name>.columns"
+                    f"read.columns: found {', '.join(self.read.columns)}, expected none beside job.benchmarks: set "
+                    "job.benchmarks.<name>.columns"
                 )
             faults += [
-                f"read.{setting}: found {getattr(self.read, setting)!r}, expected none beside job.benchmarks: each of "
-                f"them has its own there ({instead})"
-                for setting, instead in OF_EACH.items()
+                f"read.{setting}: found {getattr(self.read, setting)!r}, expected none beside job.benchmarks: set "
+                f"job.benchmarks.<name>.{own_setting}"
+                for setting, own_setting in BENCHMARK_SETTINGS.items()
                 if getattr(self.read, setting) != ReadSettings.model_fields[setting].default
             ]
             if faults:
@@ -62,25 +62,25 @@ class RunSettings(PipelineSettings):
 
 
 def output_at(uri: str, overrides: Sequence[str]) -> Store:
-    """Return the output of a run, reached as the overrides of `write.storage` say.
+    """Open the output of a run, with the overrides of `write.storage`.
 
     Raises:
-        ConfigError: An override is none.
+        ConfigError: An override is not `key=value`.
     """
-    laid: dict[str, Any] = {}
-    if faults := lay_over(laid, overrides):
+    values: dict[str, Any] = {}
+    if faults := lay_over(values, overrides):
         raise ConfigError("the command line", faults)
-    write = laid.get("write")
-    reached = write.get("storage", {}) if isinstance(write, dict) else {}
-    return Store(uri, check_settings(StorageSettings, reached, "write.storage"))
+    write = values.get("write")
+    storage = write.get("storage", {}) if isinstance(write, dict) else {}
+    return Store(uri, check_settings(StorageSettings, storage, "write.storage"))
 
 
 def frozen_settings(output: Store, overrides: Sequence[str]) -> RunSettings:
-    """Return the settings that a run has frozen in its output, which may stand elsewhere now, with overrides laid over.
+    """Return the settings that a run froze in its output, with overrides; the output may have moved since.
 
     Raises:
         ReportError: There is no run.
-        ConfigError: The settings, with the overrides, are none of this version.
+        ConfigError: The settings, with the overrides, do not fit this version.
         StorageError: The output cannot be read.
     """
     try:

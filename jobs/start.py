@@ -1,6 +1,6 @@
-"""One run from its settings to its report: what `triptych run` and `triptych retry` do, and the demo several times.
+"""Run a job from its settings to its report, for `triptych run`, `triptych retry` and each part of the demo.
 
-It knows the order of things and decides nothing about exit codes or words for people.
+Printing results and choosing exit codes are left to jobs/__main__.py.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RetryOutcome:
-    """A finished retry, the run's report with what came of it, and what the run allows to fail."""
+    """A finished retry, the run's new report, and the share of rows that the run allows to fail."""
 
     retried: RetryResult
     report: Report
@@ -44,7 +44,7 @@ def run_and_report(settings: RunSettings) -> Outcome:
         RunError: The run could not be finished.
         StorageError: The output cannot be read or written.
     """
-    _refuse_rules_for_later(settings)
+    _refuse_rule_for_stored_answers(settings)
     settings = settle_preset(settings)
     job = settings.job.build()
     with shown_progress(settings.job.kind) as show:
@@ -52,14 +52,14 @@ def run_and_report(settings: RunSettings) -> Outcome:
     return Outcome(result, write_report(Store(settings.write.uri, settings.write.storage), job, settings.read))
 
 
-def _refuse_rules_for_later(settings: RunSettings) -> None:
-    """Refuse the one rule that only `triptych score` can score by: workers do so outside of their main threads."""
+def _refuse_rule_for_stored_answers(settings: RunSettings) -> None:
+    """Refuse the one rule that needs a main thread: workers score outside of theirs, `triptych score` does not."""
     if not isinstance(settings.job, VqaSettings):
         return
     rules = {f"job.benchmarks.{name}.rule": entry.rule for name, entry in settings.job.benchmarks.items()}
     faults = [
-        f"{where}: found {rule}, expected a rule for answers as they come; `triptych score` scores by it afterwards"
-        for where, rule in {"job.rule": settings.job.rule, **rules}.items()
+        f"{setting}: found {rule}, expected another rule: this one scores stored answers only, with `triptych score`"
+        for setting, rule in {"job.rule": settings.job.rule, **rules}.items()
         if rule == MAIN_THREAD_ONLY
     ]
     if faults:
@@ -67,7 +67,7 @@ def _refuse_rules_for_later(settings: RunSettings) -> None:
 
 
 def retry_and_report(uri: str, overrides: Sequence[str]) -> RetryOutcome:
-    """Run the failed rows of a finished run again with the settings that it has frozen, then write its report anew.
+    """Run the failed rows of a finished run again with its frozen settings, then write its report again.
 
     Args:
         uri: Its output.
@@ -76,7 +76,7 @@ def retry_and_report(uri: str, overrides: Sequence[str]) -> RetryOutcome:
     Raises:
         ReportError: There is no run.
         ConfigError: The settings cannot work, or would give other answers; nothing has started.
-        RunError: The run is not finished, or the retry could not be.
+        RunError: The run is not finished, or the retry could not be finished.
         StorageError: The output cannot be read or written.
     """
     settings = retry_settings(uri, overrides)
@@ -88,11 +88,11 @@ def retry_and_report(uri: str, overrides: Sequence[str]) -> RetryOutcome:
 
 
 def retry_settings(uri: str, overrides: Sequence[str]) -> RunSettings:
-    """Return the settings that a run has frozen in its output, with those laid over that are free to change.
+    """Return the settings that a run froze in its output, with overrides that change no answer.
 
     Raises:
         ReportError: There is no run.
-        ConfigError: An override is none, or would give other answers than those already there.
+        ConfigError: An override is not `key=value`, or would change answers that are already there.
     """
     store = output_at(uri, overrides)
     settings = frozen_settings(store, overrides)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.words import say_scores
+from jobs.console_text import score_lines
 
 if TYPE_CHECKING:
     from jobs.evaluation.compare import Comparison, Side
@@ -28,7 +28,7 @@ def say_scored(scored: "Scored") -> list[str]:
     """Say what stored answers are worth, with and without those that are missing, and with a judge if one was asked."""
     numbers = scored.report.numbers
     head = f"scored {scored.rows:,} of {scored.planned_rows:,} rows"
-    lines = [head, *say_scores(numbers)]
+    lines = [head, *score_lines(numbers)]
     for name, score in numbers["scores"].items():
         if score["missing"] and score.get("score_over_all") is not None:
             lines.append(f"{name}: {score['score_over_all'] * 100:.1f} % right with the missing rows counted as wrong")

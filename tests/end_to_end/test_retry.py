@@ -95,7 +95,7 @@ def test_failed_rows_are_run_again_until_the_parts_are_those_of_an_input_that_wa
     first = parts_in(out)
 
     words = said(capsys, ["retry", str(out)], 3)
-    assert "4 failed rows run again: 0 well now, 4 failed again" in words
+    assert "4 failed rows were run again: 0 succeeded, 4 failed again" in words
     assert "fetch NotFound: 3" in words
     assert parts_in(out) == first, "what fails again for the same reason gives the same bytes"
 
@@ -107,7 +107,7 @@ def test_failed_rows_are_run_again_until_the_parts_are_those_of_an_input_that_wa
     with pytest.raises(KeyboardInterrupt):
         retry(settings, settings.job.build(), progress=stop)
     words = said(capsys, ["retry", str(out), "generate.slots=3"], 0)
-    assert "4 failed rows run again: 3 well now, 1 failed again" in words
+    assert "4 failed rows were run again: 3 succeeded, 1 failed again" in words
     assert failed(out) == [BROKEN]
 
     whole = tmp_path / "whole"
@@ -142,6 +142,6 @@ def test_a_finished_run_starts_no_ray_and_one_without_failures_has_nothing_to_re
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0] == "finished before, nothing to do: 6 rows, 0 failed"
-    assert "no row has failed, nothing to do: 6 rows" in lines
+    assert "no row failed, nothing to do: 6 rows" in lines
     assert "0" in lines and lines[-1] == "0 False"
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if "_report" not in path.parts} == written

@@ -1,14 +1,17 @@
 """What the command line says and returns before anything is started."""
 
+import logging
+import re
+import sys
 import time
 
 import pytest
 
 from jobs.__main__ import main
 from jobs.config import RunSettings
+from jobs.console_text import too_many_failed_message
 from jobs.progress import line_of, shown_progress
 from jobs.report.write import Report
-from jobs.words import say_too_many_failed
 from pipeline.execution.attempt import Progress
 from pipeline.run import RunResult
 from pipeline.settings import dump_settings, load_settings
@@ -100,7 +103,7 @@ def test_too_many_failed_rows_are_said_with_their_kinds_and_the_remedy():
     result = RunResult("s3://bucket/out", 50, 50, 40, 0, 0, 1.0, 50, 0)
     kinds = [("fetch", "NotFound", 20), ("decode", "BadImage", 10), ("tokenise", "PromptTooLong", 6), ("check", "X", 4)]
     failures = [{"stage": stage, "type": kind, "count": count} for stage, kind, count in kinds]
-    assert say_too_many_failed(result, Report({"failures": failures}, ""), 0.05).splitlines() == [
+    assert too_many_failed_message(result, Report({"failures": failures}, ""), 0.05).splitlines() == [
         "80.0% of the rows failed, limits.max_failed_share is 5.0%; "
         "fetch NotFound (20), decode BadImage (10), tokenise PromptTooLong (6) and 1 more",
         "  `triptych retry s3://bucket/out` runs them again once the cause is gone",
@@ -139,6 +142,24 @@ def test_the_live_line_says_rows_rates_failures_and_the_time_left():
 
 def test_the_live_line_knows_no_rate_before_the_first_unit():
     assert line_of(Progress(rows=10, done=0)) == "0 of 10 rows (0%)"
+
+
+def test_a_terminal_gets_a_bar_and_log_lines_stand_above_it(capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    handler = logging.StreamHandler(sys.stderr)
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    with shown_progress("vqa") as show:
+        show(Progress(rows=10_000, done=2_500, answered=1_500, failed=3, output_tokens=30_000, seconds=60.0))
+        time.sleep(0.6)
+        logging.getLogger("jobs").warning("a store is silent")
+    assert handler.stream is sys.stderr
+    written = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
+    line = "2,500 of 10,000 rows (25%) · 25.0 rows/s · 500 tokens/s · 3 failed · 5:00 left"
+    assert len(line) < 80 and re.search(rf"vqa ━+╺?━+ *\n{re.escape(line)}", written)
+    assert "\x1b[2Ka store is silent\n" in written
+    assert "\x1b[?25h" in written.partition("vqa ")[0], "the cursor is there at once, whatever ends the process"
 
 
 def test_a_plain_line_comes_again_and_again_even_if_nothing_moves(capsys):

@@ -87,7 +87,7 @@ def test_what_would_cost_every_row_its_score_is_a_wrong_setting(settings, words)
     [
         ({"format": "tsv"}, {}, r"read\.format: found 'tsv', expected none beside job\.benchmarks"),
         ({"num_frames": 8}, {}, r"read\.num_frames: found 8, expected none"),
-        ({"join": {"key": "k"}}, {}, r"read\.join: .*\(images\)"),
+        ({"join": {"key": "k"}}, {}, r"read\.join: .*set job\.benchmarks\.<name>\.images"),
         ({}, {"num_frames": 8}, r"docvqa_val\.num_frames: found 8, but rows of docvqa_val name no videos"),
         ({}, {"videos": "v"}, r"docvqa_val\.videos: found 'v', but rows of docvqa_val name no videos"),
         ({}, {"meteor": True}, r"docvqa_val\.meteor: found true, but answers to docvqa_val are no captions"),

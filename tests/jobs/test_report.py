@@ -13,6 +13,7 @@ from PIL import Image
 
 from jobs.caption import CaptionSettings
 from jobs.config import RunSettings
+from jobs.console_text import score_lines
 from jobs.report.again import report_again
 from jobs.report.candidates import MOST_CARDS
 from jobs.report.counts import SUMMED, Counts
@@ -23,7 +24,6 @@ from jobs.report.results import ReportError, read_results
 from jobs.report.shown import TEXTS, words_of
 from jobs.report.write import write_report
 from jobs.vqa import SCHEMA, VqaSettings
-from jobs.words import say_scores
 from models.images import oddities
 from models.types import BadImage
 from pipeline.input.units import ReadSettings, plan_units
@@ -207,7 +207,7 @@ def test_scores_between_right_and_wrong_are_means_with_another_interval(photos):
     numbers = numbers_of(results_of(photos, job, rows), job)
     page = html.unescape(page_of(photos, job, rows))
     assert "on average, <b>" in page and "(Student's t)" in page and "right, <b>" not in page
-    assert say_scores(numbers)[0].startswith("b: 62.5 % on average (95 % interval ")
+    assert score_lines(numbers)[0].startswith("b: 62.5 % on average (95 % interval ")
 
 
 def test_a_gallery_shows_the_same_rows_every_time(photos):

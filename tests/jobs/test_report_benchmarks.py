@@ -17,13 +17,13 @@ from PIL import Image
 
 from jobs.benchmarks.adapt import COLUMN
 from jobs.config import RunSettings
+from jobs.console_text import score_lines
 from jobs.report.again import report_again
 from jobs.report.candidates import OF_BENCHMARK
 from jobs.report.caveats import caveats_of
 from jobs.report.gallery import thumbnail
 from jobs.report.write import Report, write_report
 from jobs.vqa import VqaJob
-from jobs.words import say_scores
 from models.types import Answer, Sampling
 from pipeline.input.sources import join_plans
 from pipeline.input.units import Unit, plan_input
@@ -222,7 +222,7 @@ def test_only_captions_are_printed_times_a_hundred_without_a_percent_sign(whole:
     assert "\u202f%" not in head
     assert f"{captions['metrics']['BLEU-4'] * 100:.2f}</dd>" in head
     assert "\u202f%" in section(page, "pope").split("<figure")[0]
-    said = {line.partition(":")[0]: line for line in say_scores(report.numbers)}
+    said = {line.partition(":")[0]: line for line in score_lines(report.numbers)}
     assert said["coco_caption"].startswith(f"coco_caption: {captions['score'] * 100:.2f} CIDEr-D (95 % interval ")
     assert said["docvqa_val"] == ("docvqa_val: 72.50 % (95 % interval 63.70–81.30, 80 rows), 3 failed, 6 cut off")
     assert said["docvqa_test"] == "docvqa_test: no gold answers, 5 rows"
@@ -318,7 +318,7 @@ def test_a_limit_and_what_is_missing_are_caveats(tmp_path: Path) -> None:
     over_all = f"{document['score_over_all'] * 100:.1f}\u202f%"
     assert f"docvqa_val: 8 of 80 rows are missing; with them counted as wrong the score is {over_all}." in caveats
     assert "Scored 72 of 80" in section(page_of(store), "docvqa_val")
-    assert "8 missing" in say_scores(report.numbers)[1]
+    assert "8 missing" in score_lines(report.numbers)[1]
 
 
 def test_answers_drawn_by_chance_and_own_wordings_are_caveats(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_the_same_data_in_other_order_has_the_same_fingerprint(tmp_path: Path, w
 def test_a_benchmark_that_no_row_is_answered_of_says_so(tmp_path: Path) -> None:
     names = ("pope", "mmstar")
     store, report = reported(tmp_path, left_out=5, entries={name: ENTRIES[name] for name in names})
-    assert say_scores(report.numbers)[1] == "mmstar: no row is answered yet, 40 missing"
+    assert score_lines(report.numbers)[1] == "mmstar: no row is answered yet, 40 missing"
     assert "No row is answered yet" in section(page_of(store), "mmstar")
 
 

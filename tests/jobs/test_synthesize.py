@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from jobs.console_text import run_lines, score_lines
 from jobs.report.write import Report
 from jobs.start import Outcome
 from jobs.synthesize import NEGATIVE_PROMPT, QUALITY, SCHEMA, SynthesizeSettings
-from jobs.words import say_outcome, say_scores
 from models.images import encode_image
 from models.types import Answer, BadRequest, PictureFormat, Sampling
 from pipeline.rows import kept_columns, part_schema
@@ -368,12 +368,12 @@ def test_with_a_check_the_share_of_pictures_kept_is_given():
 
 
 def test_the_command_line_says_how_many_pictures_there_are_and_are_kept():
-    assert say_scores(summary_of(checked(), RESULTS)) == ["kept: 66.7 % of 3 pictures (95 % interval 20.8–93.9)"]
-    assert say_scores(summary_of(checked(), RESULTS.slice(3))) == ["kept: nothing was asked about any picture"]
+    assert score_lines(summary_of(checked(), RESULTS)) == ["kept: 66.7 % of 3 pictures (95 % interval 20.8–93.9)"]
+    assert score_lines(summary_of(checked(), RESULTS.slice(3))) == ["kept: nothing was asked about any picture"]
     result = RunResult("out", 5, 8, 4, 9, 9, 2.0, 5, 0)
     report = Report({**summary_of(synthesize(), RESULTS), "scores": {}}, "page")
-    assert say_outcome(Outcome(result, report))[0] == "5 rows, 4 pictures, 4 of 8 results failed, 9 tokens in 2 s"
-    done = say_outcome(Outcome(replace(result, answered=0), report))
+    assert run_lines(Outcome(result, report))[0] == "5 rows, 4 pictures, 4 of 8 results failed, 9 tokens in 2 s"
+    done = run_lines(Outcome(replace(result, answered=0), report))
     assert done[0] == "finished before, nothing to do: 5 rows, 4 pictures, 4 of 8 results failed"
 
 
@@ -381,8 +381,8 @@ def test_keys_that_stand_twice_are_told_of_one_input_but_not_of_several_data_set
     result = RunResult("out", 5, 5, 0, 9, 9, 2.0, 5, 2)
     alone = {"scores": {}, "settings": {"job": {"kind": "caption"}}}
     several = {"scores": {}, "settings": {"job": {"kind": "vqa", "benchmarks": {"pope": {}, "gqa": {}}}}}
-    said = [say_outcome(Outcome(result, Report(numbers, "page")))[1:-2] for numbers in (alone, several)]
-    assert said == [["2 rows have a key that an earlier row has too"], []]
+    said = [run_lines(Outcome(result, Report(numbers, "page")))[1:-2] for numbers in (alone, several)]
+    assert said == [["2 rows have the same key as an earlier row"], []]
 
 
 def test_the_page_shows_the_text_what_its_row_changed_and_what_the_check_said():

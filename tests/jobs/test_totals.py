@@ -10,9 +10,9 @@ from jobs.benchmarks.adapt import GROUPS
 from jobs.benchmarks.narrow import COUNTED, DETAILS, narrowed
 from jobs.benchmarks.special import Headline
 from jobs.benchmarks.totals import summarize
+from jobs.console_text import score_lines
 from jobs.scoring.captions.java import CaptionError
 from jobs.scoring.captions.metrics import caption_metrics
-from jobs.words import say_scores
 from pipeline.input.columns import ERROR
 
 OTHERS = pa.list_(pa.struct([("rule", pa.string()), ("score", pa.float64())]))
@@ -60,7 +60,7 @@ def totals(rows, total="mean", rule="rule", cut=None):
 
 
 def say(score):
-    (line,) = say_scores({"settings": {"job": {"benchmarks": {"b": {}}}}, "scores": {"b": score}})
+    (line,) = score_lines({"settings": {"job": {"benchmarks": {"b": {}}}}, "scores": {"b": score}})
     return line.removeprefix("b: ")
 
 

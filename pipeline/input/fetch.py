@@ -3,7 +3,6 @@
 It knows rows and stores; what is in the files it does not look at.
 """
 
-import base64
 import platform
 import posixpath
 import re
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from pipeline.input.formats.inline import LONGEST_NAME, NotBase64, inlined, listed
+from pipeline.input.formats.inline import LONGEST_NAME, NotBase64, in_data_address, inlined, is_data_address, listed
 from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawRow, RowError
 from pipeline.redaction import redacted
 from pipeline.storage import web
@@ -25,6 +24,9 @@ NUM_FETCHERS = 16
 # Where a row may name a file, beside the web and the store that its shard lies in. fsspec knows many more kinds of
 # address, some of which read this machine's disks or log in elsewhere: not for a dataset to choose.
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
+
+# What names an image's address in a dict, beside the hub's `bytes` and `path`; `image_url` may hold a dict with `url`.
+ADDRESSES = ("url", "image_url")
 
 # What a file looks like that lay on a disk which is not mounted, or in a folder that is gone.
 LOST = (NotFound.__name__, StorageError.__name__)
@@ -79,15 +81,25 @@ def _sources(image: Any) -> Iterator[bytes | str]:
         for item in image:
             yield from _sources(item)
     elif isinstance(image, dict):
-        source = image.get("bytes") or image.get("path")
-        if not (source is None or isinstance(source, bytes | str)):
-            raise RowError("WrongType", f"the image holds {type(source).__name__}, expected bytes or a path")
-        yield from _sources(source)
+        yield from _in_dict(image)
     elif isinstance(image, bytes):
         if image:
             yield image
     elif image is not None:
         raise RowError("WrongType", f"the image holds {type(image).__name__}, expected bytes or a path")
+
+
+def _in_dict(image: dict[str, Any]) -> Iterator[bytes | str]:
+    """Yield what a dict names: the hub's `bytes` or `path`, or an address as chat messages give it."""
+    source = next((image[name] for name in ("bytes", "path", *ADDRESSES) if image.get(name)), None)
+    if isinstance(source, dict):  # {"image_url": {"url": ...}}
+        source = source.get("url") or source
+    if source is None and any(image.values()):
+        known = "`bytes`, `path`, `url` or `image_url`"
+        raise RowError("WrongType", f"the image is a dict with {', '.join(map(repr, image))}, expected {known}")
+    if not (source is None or isinstance(source, bytes | str)):
+        raise RowError("WrongType", f"the image holds {type(source).__name__}, expected bytes or a path")
+    yield from _sources(source)
 
 
 def _in_text(text: str) -> Iterator[bytes | str]:
@@ -97,7 +109,7 @@ def _in_text(text: str) -> Iterator[bytes | str]:
             image = inlined(item)
         except NotBase64 as error:
             raise RowError("NotBase64", str(error)) from error
-        if image is None and len(item) > LONGEST_NAME and not item.startswith("data:"):
+        if image is None and len(item) > LONGEST_NAME and not is_data_address(item):
             begins = f"found {len(item)} characters that begin {item[:32]!r}"
             raise RowError("WrongAddress", f"{begins}, expected an image in base64, a path or an address")
         yield item if image is None else image
@@ -123,8 +135,11 @@ def _file(address: str, folder: Store) -> bytes:
         RowError: The row cannot have it.
         StorageError: No row could, here and now: see `failure_of_all_rows`.
     """
-    if address.startswith("data:"):
-        return _inline(address)
+    if is_data_address(address):
+        try:
+            return in_data_address(address)
+        except NotBase64 as error:
+            raise RowError("WrongAddress", str(error)) from error
     scheme = _SCHEME.match(address)
     store = folder
     try:
@@ -175,7 +190,13 @@ def _below_bucket(folder: Store, path: str) -> tuple[Store, str]:
     """Resolve a relative path; other buckets have to be named in full."""
     scheme, _, place = folder.uri.partition("://")
     bucket = place.partition("/")[0]
-    whole = posixpath.normpath(posixpath.join(place, path))
+    names = place.removesuffix("/").split("/")
+    for name in path.split("/"):  # a name may be empty: keys are taken as they are
+        if name == "..":
+            names = names[:-1]
+        elif name != ".":
+            names.append(name)
+    whole = "/".join(names)
     if not whole.startswith(f"{bucket}/"):
         raise RowError("Refused", f"{path!r} leads out of {scheme}://{bucket}")
     return replace(folder, uri=f"{scheme}://{bucket}"), whole.removeprefix(f"{bucket}/")
@@ -219,17 +240,6 @@ def refuse_empty(faults: Iterable[Fault | None], folder: Store) -> None:
     if is_empty:
         where = f"{platform.node()} finds nothing at all in {folder.name('')}"
         raise StorageError(f"{missing.message}; {where}; is it gone, or a disk not mounted?")
-
-
-def _inline(address: str) -> bytes:
-    """Return the bytes that a `data:` address holds itself."""
-    head, mark, body = address.partition(",")
-    if not (mark and head.endswith(";base64")):
-        raise RowError("WrongAddress", f"found {head[:80]!r}, expected data:image/...;base64,...")
-    try:
-        return base64.b64decode(body, validate=True)
-    except ValueError as error:
-        raise RowError("WrongAddress", f"found {head[:80]!r} with what is not base64: {error}") from error
 
 
 def _row_error(error: StorageError) -> RowError:

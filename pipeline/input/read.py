@@ -5,7 +5,6 @@ read raises. It decodes no image (of a video, the frames that are taken) and kno
 """
 
 import logging
-import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
@@ -124,7 +123,8 @@ class Pictured:
 
 def _pictured(block: RawBlock, unit: Unit, settings: ReadSettings, layout: Layout) -> Pictured:
     """Fetch what rows name: images by id, path or address, frames of their videos, and subtitles."""
-    own = Store(posixpath.dirname(f"{unit.root}/{unit.shard}") if unit.shard else unit.root, settings.storage)
+    root = Store(unit.root, settings.storage)
+    own = root.folder_of(unit.shard) if unit.shard else root
 
     def folder(uri: str | None) -> Store:
         return Store(uri, settings.storage) if uri else own

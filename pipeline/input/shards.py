@@ -104,9 +104,9 @@ def _listed(address: Store) -> tuple[Store, list[Entry], bool]:
     root, pattern = _split_glob(address)
     if pattern:
         return root, root.glob(pattern), False
-    parent, name = posixpath.split(root.uri.rstrip("/"))
-    if parent and not parent.endswith(":") and name:
-        folder = replace(root, uri=parent)
+    parent, _, name = root.uri.removesuffix("/").rpartition("/")
+    if parent and not parent.endswith((":", ":/")) and name:
+        folder = replace(root, uri=f"{parent}/")
         try:
             return folder, [folder.entry(name)], False
         except NotFound:

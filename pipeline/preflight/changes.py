@@ -88,7 +88,7 @@ def _listed(sources: Sequence[ReadSettings]) -> dict[str, Entry]:
 
 
 def _whole(root: str, path: str) -> str:
-    return f"{root.rstrip('/')}/{path}"
+    return f"{root.removesuffix('/')}/{path}"
 
 
 def _fault(unit: Unit, listed: Mapping[str, Entry], on_changed: str) -> str | None:

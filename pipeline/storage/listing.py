@@ -66,7 +66,7 @@ def _is_file(info: Mapping[str, Any]) -> bool:
 def _below(root: str, name: str) -> str:
     if not name.startswith(root):
         raise StorageError(f"found {redacted(name)} in a listing, expected names that begin with {redacted(root)}")
-    return name.removeprefix(root).lstrip("/")
+    return name.removeprefix(root).removeprefix("/")  # a key may go on with another slash
 
 
 def _etag(info: Mapping[str, Any]) -> str | None:

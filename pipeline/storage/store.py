@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar, cast
 
+from fsspec.utils import glob_translate
+
 from pipeline.redaction import redacted
 from pipeline.storage import listing, local_disk
 from pipeline.storage.deletion import batches, delete_at_once
@@ -57,11 +59,21 @@ class Store:
     patience_s: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "uri", absolute(self.uri))
+        uri = absolute(self.uri)
+        # One slash at the end is a manner of writing; a second one is a part of S3's keys.
+        object.__setattr__(self, "uri", uri.removesuffix("/") if not uri.endswith("//") and len(uri) > 1 else uri)
 
     def while_looking(self) -> "Store":
         """Return this store with the patience of someone who watches: a wrong address should fail while they do."""
         return replace(self, patience_s=min(LOOKING_PATIENCE_S, self.settings.patience_s))
+
+    def folder_of(self, path: str) -> "Store":
+        """Return the store of the folder in which a file lies.
+
+        The slash at the end stays: where it is the second one it belongs to the key, `s3://bucket/a//x.jpg`.
+        """
+        folder, slash, _ = self._address(path).rpartition("/")
+        return replace(self, uri=folder + slash)
 
     @property
     def is_local(self) -> bool:
@@ -93,6 +105,9 @@ class Store:
 
     def glob(self, pattern: str) -> Entries:
         """List the files whose path below the uri matches `pattern`; `*` stays within a folder, `**` does not."""
+        if self._root.endswith("/"):  # fsspec's glob makes one slash of two
+            matches = re.compile(glob_translate(pattern)).match
+            return [entry for entry in self.list() if matches(entry.path)]
         found = self._steadily("list", pattern, lambda: self._fs.glob(self._full(pattern), detail=True))
         if not found:  # for fsspec's glob a missing bucket is an empty one
             try:
@@ -200,20 +215,28 @@ class Store:
         return redacted(self._address(path))
 
     def _address(self, path: str) -> str:
-        return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
+        return f"{self.uri}/{path}" if path and not self.uri.endswith("/") else f"{self.uri}{path}"
 
     @property
     def _fs(self) -> Any:
         return open_file_system(self.uri, self.settings)
 
     @property
+    def _slashes_of_keys(self) -> int:
+        """How many slashes at the end of the uri belong to keys; a disk knows no folders without a name."""
+        return 0 if self.is_local else max(0, len(self.uri) - len(self.uri.rstrip("/")) - 1)
+
+    @property
     def _root(self) -> str:
-        return str(self._fs._strip_protocol(self.uri)).rstrip("/")
+        root = str(self._fs._strip_protocol(self.uri)).rstrip("/")
+        return root + "/" * self._slashes_of_keys
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}".rstrip("/") if path else self._root or "/"
 
     def _entries(self, found: Iterable[Any]) -> Entries:
+        if self._slashes_of_keys:  # fsspec lists the folder above, too
+            found = (info for info in found if info["name"].startswith(f"{self._root}/"))
         return entries_of(self._root, found)
 
     def _found(self, folder: str) -> Iterator[Any]:

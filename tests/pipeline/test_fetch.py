@@ -280,12 +280,57 @@ def test_a_file_of_the_same_bucket_is_named_in_full_or_from_the_shard(tmp_path: 
     assert found == [[b"b"], [b"c"], "NotFound"]
 
 
+def test_two_slashes_in_a_key_are_not_one(tmp_path: Path) -> None:
+    Store("memory://bucket").replace("set/deep//b.jpg", b"two")
+    Store("memory://bucket").replace("set/deep/b.jpg", b"one")
+    folder = Store("memory://bucket/set")
+    assert fetched(["deep//b.jpg", "deep/b.jpg", "x/../deep//b.jpg"], folder) == [[b"two"], [b"one"], [b"two"]]
+    assert fetched(["b.jpg"], Store("memory://bucket/set/deep//")) == [[b"two"]]
+
+
 def test_an_address_may_hold_the_image_itself(tmp_path: Path) -> None:
-    inline = base64.b64encode(b"pixels").decode()
-    found = fetched(
-        [f"data:image/png;base64,{inline}", "data:image/svg+xml,%3Csvg", "data:image/png;base64,?"], tmp_path
-    )
-    assert found == [[b"pixels"], "WrongAddress", "WrongAddress"]
+    inline = base64.b64encode(b"\xfb\xffpixels").decode()
+    assert "+" in inline and "=" in inline
+    sound = [
+        inline,
+        inline.rstrip("="),
+        "\n".join([inline[:4], inline[4:]]),
+        inline.replace("+", "%2B").replace("=", "%3D"),
+    ]
+    addresses = [f"{head}{body}" for head in ("data:image/png;base64,", "DATA:;base64,") for body in sound]
+    assert fetched(addresses, tmp_path) == [[b"\xfb\xffpixels"]] * 8
+    assert fetched(["data:image/svg+xml,%3Csvg", "data:,a%20b"], tmp_path) == [[b"<svg"], [b"a b"]]
+    assert fetched(["data:image/png;base64,?", "data:image/png;base64"], tmp_path) == ["WrongAddress"] * 2
+
+
+def test_a_dict_names_its_image_as_hubs_and_chat_messages_do(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    forms: list[Any] = [
+        {"path": "a.jpg"},
+        {"bytes": None, "path": "a.jpg"},
+        {"bytes": b"a", "path": "gone.jpg"},
+        {"url": "a.jpg"},
+        {"image_url": "a.jpg"},
+        {"type": "image_url", "image_url": {"url": "a.jpg", "detail": "high"}},
+        [{"type": "image_url", "image_url": {"url": "a.jpg"}}],
+    ]
+    assert fetched(forms, tmp_path) == [[b"a"]] * 7
+    assert fetched([{}, {"bytes": None, "path": None}, {"url": ""}], tmp_path) == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"src": "a.jpg"},
+        {"filename": "a.jpg"},
+        {"type": "image", "image": "a.jpg"},
+        {"bytes": "", "path": "", "uri": "a.jpg"},
+        {"image_url": {"href": "a.jpg"}},
+        {"path": 7},
+    ],
+)
+def test_a_dict_of_another_form_is_the_rows_error_and_never_no_image(unknown: Any, tmp_path: Path) -> None:
+    assert fetched([unknown], tmp_path) == ["WrongType"]
 
 
 def test_what_is_no_address_is_said_to_be_none(tmp_path: Path) -> None:

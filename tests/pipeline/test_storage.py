@@ -189,3 +189,23 @@ def test_a_published_object_whose_reply_was_lost_counts_as_ours(s3: S3) -> None:
     assert store._put_new("part", b"content", "me")
     assert store._put_new("part", b"content", "me") is True
     assert store._put_new("part", b"content", "someone else") is False
+
+
+def test_two_slashes_in_a_key_are_not_one() -> None:
+    bucket = Store(f"memory://{uuid.uuid4().hex}")
+    for name in ("a/x.jpg", "a//x.jpg", "a//deep/x.jpg", "a///x.jpg"):
+        bucket.replace(name, name.encode())
+    deep = Store(f"{bucket.uri}/a//")
+    assert [entry.path for entry in bucket.list("a")] == ["a///x.jpg", "a//deep/x.jpg", "a//x.jpg", "a/x.jpg"]
+    assert [entry.path for entry in deep.list()] == ["/x.jpg", "deep/x.jpg", "x.jpg"]
+    assert [entry.path for entry in deep.glob("*.jpg")] == ["x.jpg"]
+    assert deep.read("x.jpg") == b"a//x.jpg" and deep.name("x.jpg") == f"{bucket.uri}/a//x.jpg"
+    assert Store(f"{bucket.uri}/a").read("/x.jpg") == b"a//x.jpg"
+    assert bucket.folder_of("a//x.jpg") == deep and bucket.folder_of("a/x.jpg") == Store(f"{bucket.uri}/a")
+
+
+def test_a_slash_at_the_end_of_a_folder_means_nothing(tmp_path: Path) -> None:
+    for uri in (f"memory://{uuid.uuid4().hex}/a", str(tmp_path)):
+        Store(uri).replace("x.jpg", b"x")
+        assert Store(f"{uri}/") == Store(uri) and Store(f"{uri}/").read("x.jpg") == b"x"
+    assert Store("/").uri == "/" and Store("memory://").uri == "memory://"

@@ -340,3 +340,13 @@ def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
     with pytest.raises(ReadError, match="expected UTF-8"):
         plan(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["//x.txt", "//*.txt", "//"])
+def test_shards_whose_keys_have_two_slashes_are_read_as_they_are(what: str) -> None:
+    bucket = Store(f"memory://{uuid.uuid4().hex}")
+    bucket.replace("a/x.txt", b"one")
+    bucket.replace("a//x.txt", b"two")
+    settings = ReadSettings(uri=f"{bucket.uri}/a{what}")
+    (unit,) = plan_input(settings, 4).units
+    assert read_unit(unit, settings)["text"].to_pylist() == ["two"]

@@ -124,7 +124,8 @@ def image_type_fault(kind: pa.DataType) -> str | None:
         return image_type_fault(kind.value_type)
     if pa.types.is_struct(kind):
         names = {field.name for field in kind}
-        return None if names & {"bytes", "path"} else "a struct with `bytes` and `path`"
+        known = {"bytes", "path", "url", "image_url"}
+        return None if names & known else "a struct with `bytes` and `path`, or with `url`"
     is_bytes = "binary" in str(kind)  # there are four kinds of it
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return None if is_bytes or is_text or pa.types.is_null(kind) else "bytes, struct<bytes, path>, a path, or a list"

@@ -6,7 +6,7 @@ refuses a wording that goes with image settings which the model's family does no
 
 import logging
 
-from jobs.benchmarks.prompts import PRESET_OF_FAMILY, images_wanted, presets_for
+from jobs.benchmarks.presets import PRESET_OF_FAMILY, images_wanted, presets_for
 from jobs.benchmarks.settings import AUTO, dataset_of
 from jobs.config import RunSettings
 from jobs.vqa import VqaSettings
@@ -56,7 +56,7 @@ def _foreign(job: VqaSettings, settings: RunSettings) -> list[str]:
     for name, entry in job.benchmarks.items():
         place = "job.preset" if entry.preset is None else f"job.benchmarks.{name}.preset"
         preset = entry.preset or job.preset
-        found = images_wanted(preset, dataset_of(name, entry).key)
+        found = images_wanted(preset, dataset_of(name, entry))
         if found:
             wanted.setdefault((place, preset), {}).update(dict.fromkeys(found))
     # Looked at only if need be: the model may have to be fetched for it.

@@ -10,10 +10,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from jobs.benchmarks.adapt import COLUMN, ITEM, adapt, from_column
-from jobs.benchmarks.ask import preset_for
-from jobs.benchmarks.narrow import COUNTED, DETAILS, narrowed
-from jobs.benchmarks.own import adapt_own
+from jobs.benchmarks.items import COLUMN, ITEM, from_column, own_items, published_items
 from jobs.benchmarks.settings import (
     AUTO,
     Benchmarks,
@@ -24,9 +21,8 @@ from jobs.benchmarks.settings import (
     entry_faults,
     source_of,
 )
-from jobs.benchmarks.special import Headline
-from jobs.benchmarks.topic import Published, Topic
-from jobs.benchmarks.totals import summarize
+from jobs.benchmarks.task import Task, benchmark_task
+from jobs.benchmarks.totals import COUNTED, DETAILS, Metric, narrowed, summarize
 from jobs.prompt import GREEDY, Prompt, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring.response import REASONING, Reading
@@ -157,15 +153,15 @@ class VqaJob:
         return list(dict.fromkeys(["question", "answers", *columns_of(self.settings.prompt), *filter(None, named)]))
 
     @property
-    def headlines(self) -> Mapping[str, Headline]:
+    def metrics(self) -> Mapping[str, Metric]:
         """What is asked about, under the names that the report has, and what the first number of each is."""
         settings = self.settings
         if not settings.benchmarks:
-            return {settings.benchmark: Headline("mean", settings.rule)}
+            return {settings.benchmark: Metric(settings.rule)}
         found = {}
         for name, entry in settings.benchmarks.items():
             benchmark = dataset_of(name, entry)
-            found[name] = Headline(benchmark.total, entry.rule or benchmark.rule, entry.meteor)
+            found[name] = Metric(entry.rule or benchmark.rule, benchmark.aggregation, entry.meteor)
         return found
 
     def sources(self, read: ReadSettings) -> Sequence[Source]:
@@ -177,9 +173,9 @@ class VqaJob:
     def adapt(self, source: str, rows: pa.Table) -> pa.Table:
         """Put a question in our words beside each row; of a published data set's rows nothing else is kept."""
         if not self.settings.benchmarks:
-            return adapt_own(self.settings.benchmark, self.settings.group_by, self.settings.cluster_by, rows)
+            return own_items(self.settings.benchmark, self.settings.group_by, self.settings.cluster_by, rows)
         entry = self.settings.benchmarks[source]
-        return adapt(source, dataset_of(source, entry), entry.columns, rows)
+        return published_items(source, dataset_of(source, entry), entry.columns, rows)
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask this row's question of its images.
@@ -190,22 +186,21 @@ class VqaJob:
         item = from_column(row[COLUMN])
         if not item.question.strip():
             raise BadRequest("found no text in column `question`, expected a question")
-        return [self.topic(row[COLUMN]["benchmark"]).request(row, item, sampling)]
+        return [self.task(row[COLUMN]["benchmark"]).request(row, item, sampling)]
 
-    def topic(self, name: str) -> Topic:
+    def task(self, name: str) -> Task:
         """Return what is asked under a name."""
         settings = self.settings
+        can_guess = settings.fallback == "random"
         if not settings.benchmarks:
-            reading = Reading(settings.rule, reasoning=settings.reasoning)
-            return Topic(settings.prompt, reading, can_guess=settings.fallback == "random")
+            return Task(settings.prompt, Reading(settings.rule, reasoning=settings.reasoning), can_guess=can_guess)
         entry = settings.benchmarks[name]
         benchmark = dataset_of(name, entry)
         rule = entry.rule or benchmark.rule
         read = [other for other in (benchmark.rule, *benchmark.other_rules) if other not in LIKELIHOOD]
         others = [other for other in read if other != rule]
-        asked = Published(benchmark, entry, preset_for(benchmark, entry, settings.preset))
         reading = Reading(rule, others, reasoning=settings.reasoning)
-        return Topic(asked, reading, can_guess=settings.fallback == "random")
+        return benchmark_task(benchmark, entry, settings.preset, reading, can_guess=can_guess)
 
     def record(
         self, row: Mapping[str, Any], answer: Answer | None, index: int, sampling: Sampling
@@ -215,19 +210,19 @@ class VqaJob:
         Without gold answers the score is null.
         """
         asked = row[COLUMN]
-        topic = self.topic(asked["benchmark"])
-        kept = {field.name: asked.get(field.name) for field in ITEM} | {"preset": topic.preset}
+        task = self.task(asked["benchmark"])
+        kept = {field.name: asked.get(field.name) for field in ITEM} | {"preset": task.preset}
         item = None if asked.get("row_hash") is None else from_column(asked)
-        return {**kept, **topic.read(item, answer, row["key"], sampling.seed)}
+        return {**kept, **task.read(item, answer, row["key"], sampling.seed)}
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
         """Return each benchmark's score with its interval, and by group."""
-        return {"scores": summarize(results, self.headlines)}
+        return {"scores": summarize(results, self.metrics)}
 
     @property
     def title(self) -> str:
         """The headline of the report."""
-        return f"Answers: {', '.join(self.headlines)}"
+        return f"Answers: {', '.join(self.metrics)}"
 
     def shown(self, row: Mapping[str, Any]) -> Lines:
         """Show the question, the answer, and the gold answers where they are known."""
@@ -249,7 +244,7 @@ class VqaJob:
     @property
     def _detailed(self) -> frozenset[str]:
         """Return the benchmarks whose headline is no mean over rows."""
-        return frozenset(name for name, one in self.headlines.items() if one.total != "mean")
+        return frozenset(name for name, metric in self.metrics.items() if metric.aggregation is not None)
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Say which rows have a full score."""

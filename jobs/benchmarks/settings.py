@@ -4,13 +4,14 @@ It knows settings and names, and says what is wrong with them; it reads nothing.
 """
 
 import posixpath
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from jobs.benchmarks.benchmark import Benchmark
-from jobs.benchmarks.prompts import PRESETS
-from jobs.benchmarks.table import BENCHMARKS
+from jobs.benchmarks.datasets import BENCHMARKS
+from jobs.benchmarks.presets import PRESETS
 from jobs.prompt import Prompt
 from jobs.scoring.rules import LIKELIHOOD, NAMES, suits
 from pipeline.input.sources import Source
@@ -21,7 +22,7 @@ from pipeline.settings import Settings, near
 AUTO = "auto"
 
 
-def one_of(names: tuple[str, ...], what: str) -> AfterValidator:
+def one_of(names: Collection[str], what: str) -> AfterValidator:
     """Return a check that a text is one of some names."""
 
     def check(name: str) -> str:
@@ -67,7 +68,7 @@ class BenchmarkSettings(Settings):
     """
 
     path: Below
-    dataset: Annotated[str, one_of(tuple(BENCHMARKS), "a data set")] | None = None
+    dataset: Annotated[str, one_of(BENCHMARKS, "a data set")] | None = None
     format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = "auto"
     columns: dict[str, str] = Field(default={})
     limit: PositiveInt | None = None
@@ -146,16 +147,16 @@ def entry_faults(name: str, settings: BenchmarkSettings) -> list[str]:
             f"{where}.rule: found {settings.rule}, which cannot score rows of {benchmark.key}, expected one such as "
             f"{benchmark.rule}"
         )
-    if has_table(benchmark) and settings.images is None:
+    if benchmark.has_image_table and settings.images is None:
         faults.append(f"{where}.images: found none, expected the table of the images that rows of {benchmark.key} name")
-    if settings.images is not None and not has_table(benchmark):
+    if settings.images is not None and not benchmark.has_image_table:
         faults.append(f"{where}.images: found {settings.images!r}, but rows of {benchmark.key} hold their images")
     faults += [
         f"{where}.{setting}: found {getattr(settings, setting)!r}, but rows of {benchmark.key} name no videos"
         for setting in ("videos", "subtitles", "num_frames", "frame_size")
         if benchmark.video is None and getattr(settings, setting) != BenchmarkSettings.model_fields[setting].default
     ]
-    if settings.meteor and benchmark.total != "captions":
+    if settings.meteor and not (benchmark.aggregation and benchmark.aggregation.has_meteor):
         faults.append(f"{where}.meteor: found true, but answers to {benchmark.key} are no captions")
     known = {*benchmark.needed, *benchmark.used, *_named(benchmark)}
     faults += [
@@ -173,11 +174,6 @@ def _named(benchmark: Benchmark) -> list[str]:
 
 def _called(settings: BenchmarkSettings, column: str) -> str:
     return settings.columns.get(column, column)
-
-
-def has_table(benchmark: Benchmark) -> bool:
-    """Whether images lie in a table of their own, and not in other rows of the same one."""
-    return benchmark.join is not None and benchmark.join[1] not in benchmark.images
 
 
 def _join(benchmark: Benchmark, settings: BenchmarkSettings, read: ReadSettings) -> dict[str, str | None] | None:

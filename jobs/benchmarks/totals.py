@@ -1,12 +1,15 @@
-"""The totals of a run by benchmark: a headline with its error and interval, counts beside it, the same by groups.
+"""The totals of a run by benchmark: a first number with its error and interval, counts beside it, the same by groups.
 
-It knows what is kept of each row (jobs/benchmarks/narrow.py), and which benchmarks have more to say than a mean.
+Of each row of a part a few bytes are kept: numbers and words that come again, no texts. Only benchmarks whose first
+number is no mean over rows keep texts, too; they have some ten thousand rows at most.
 """
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,13 +17,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from jobs.benchmarks.special import Headline, headline, questions
+from jobs.benchmarks.benchmark import Aggregation
 from jobs.scoring.statistics import estimate
 
 Mask: TypeAlias = NDArray[np.bool_]
 # Of one breakdown; the rarest of more have no line of their own.
 MOST_CELLS = 1000
+# Texts that totals other than means look at.
+DETAILS = ("key", "parsed", "answers", "response_clean", "facts")
+COUNTED = (
+    "benchmark", "score", "error", "row_hash", "finish_reason", "parse_status", "groups", "cluster", "other_scores",
+)  # fmt: skip
+TEXTS = pa.list_(pa.string())
+NO_GROUPS = "[]"
 STATUSES = ("ok", "failed", "refused", "empty", "truncated")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What the first number of a benchmark's report is.
+
+    Attributes:
+        rule: The id of the rule that the rows were scored by.
+        aggregation: How their scores become one number; None means the mean.
+        with_meteor: Whether captions are scored by METEOR too, which takes Java, a minute and 2 GB.
+    """
+
+    rule: str
+    aggregation: Aggregation | None = None
+    with_meteor: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,18 +69,68 @@ class Rows:
     clusters: NDArray[np.int64] | None
 
 
-def summarize(rows: pa.Table, wanted: Mapping[str, Headline]) -> dict[str, Any]:
+def narrowed(results: pa.Table, detailed: Collection[str]) -> pa.Table:
+    """Return what counts of some rows.
+
+    Args:
+        results: The columns COUNTED of a part, and DETAILS if there is a benchmark that looks at them.
+        detailed: Those benchmarks.
+    """
+    names = results["benchmark"]
+    columns = {
+        "benchmark": pc.dictionary_encode(names),
+        "score": results["score"],
+        "is_failed": results["error"].is_valid(),
+        # Nothing is known of it, not even whether something would have been right about it.
+        "is_lost": results["row_hash"].is_null(),
+        "is_truncated": pc.equal(results["finish_reason"], "length"),
+        "parse_status": pc.dictionary_encode(results["parse_status"]),
+        "groups": _groups(results["groups"]).dictionary_encode(),
+        "cluster": _clusters(results["cluster"]),
+        "others": results["other_scores"],
+    }
+    is_detailed = pc.is_in(names, pa.array(list(detailed), pa.string()))
+    for name in DETAILS:
+        kind = TEXTS if name == "answers" else pa.string()
+        nothing = pa.nulls(results.num_rows, kind)
+        columns[name] = pc.if_else(is_detailed, results[name], nothing) if detailed else nothing
+    return pa.table(columns)
+
+
+def _groups(groups: pa.ChunkedArray) -> pa.Array:
+    """Write the cells of each row as one word, which many rows share."""
+    if not pc.sum(pc.list_value_length(groups)).as_py():
+        return pa.array([NO_GROUPS] * len(groups), pa.string())
+    cells = [[[one["name"], one["value"]] for one in row or ()] for row in groups.to_pylist()]
+    return pa.array([json.dumps(row) for row in cells], pa.string())
+
+
+def _clusters(clusters: pa.ChunkedArray) -> pa.Array:
+    """Give clusters numbers; two that meet in 64 bits are out of the question."""
+    if clusters.null_count == len(clusters):
+        return pa.nulls(len(clusters), pa.int64())
+    return pa.array([None if one is None else _number(one) for one in clusters.to_pylist()], pa.int64())
+
+
+@lru_cache(maxsize=1 << 16)
+def _number(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), signed=True)
+
+
+def summarize(rows: pa.Table, metrics: Mapping[str, Metric]) -> dict[str, Any]:
     """Return `scores` of report.json by benchmark.
 
     Args:
         rows: What is kept of a whole run.
-        wanted: What the first number of each benchmark is.
+        metrics: What the first number of each benchmark is.
     """
-    return {name: _benchmark(rows.filter(pc.equal(rows["benchmark"], name)), one) for name, one in wanted.items()}
+    return {name: _benchmark(rows.filter(pc.equal(rows["benchmark"], name)), one) for name, one in metrics.items()}
 
 
-def _benchmark(rows: pa.Table, wanted: Headline) -> dict[str, Any]:
-    counted = rows_of(questions(rows) if wanted.total == "circular" and rows.num_rows else rows)
+def _benchmark(rows: pa.Table, metric: Metric) -> dict[str, Any]:
+    aggregation = metric.aggregation if rows.num_rows else None
+    merge = aggregation.merge if aggregation else None
+    counted = rows_of(rows if merge is None else merge(rows))
     whole = np.ones(len(counted.scores), np.bool_)
     cells = _cells(counted)
     kept = _most_frequent(cells)
@@ -65,12 +140,12 @@ def _benchmark(rows: pa.Table, wanted: Headline) -> dict[str, Any]:
         breakdowns[name][value] = _total(counted, has_cell[counted.cells])
     first = next(iter(breakdowns.values()), {})
     return {
-        "rule": wanted.rule,
+        "rule": metric.rule,
         "metric": "mean",
         **_total(counted, whole),
         "statuses": _statuses(rows),
         "others": _others(rows),
-        **headline(rows, wanted),
+        **(aggregation.headline(rows, metric.rule, metric.with_meteor) if aggregation else {}),
         "by": first,
         "breakdowns": breakdowns,
         "cells_left_out": len(cells) - len(kept),
@@ -181,3 +256,9 @@ def _filled(clusters: pa.ChunkedArray) -> NDArray[np.int64]:
     # Numbers that no hash is likely to have, and each has one of its own.
     own = np.iinfo(np.int64).min + np.arange(len(numbers))
     return np.where(is_alone, own, numbers)
+
+
+def first_group(row: Mapping[str, Any]) -> str:
+    """Return the group of a kept row in its first breakdown."""
+    groups = json.loads(row["groups"])
+    return str(groups[0][1]) if groups else ""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from jobs.benchmarks.adapt import from_column
+from jobs.benchmarks.items import from_column
 from jobs.config import RunSettings
 from jobs.report.results import ReportError
 from jobs.scoring.rules import LIKELIHOOD
@@ -68,9 +68,9 @@ class Reader:
 
     def __init__(self, job: VqaJob, end_tokens: Sequence[str]) -> None:
         self._job = job
-        self._topics = {
-            name: replace(topic, reading=replace(topic.reading, end_tokens=tuple(end_tokens)))
-            for name, topic in ((name, job.topic(name)) for name in job.headlines)
+        self._tasks = {
+            name: replace(task, reading=replace(task.reading, end_tokens=tuple(end_tokens)))
+            for name, task in ((name, job.task(name)) for name in job.metrics)
         }
 
     def read(self, row: Mapping[str, Any], answer: Answer | None) -> dict[str, Any]:
@@ -83,20 +83,20 @@ class Reader:
         Raises:
             ReportError: The rule cannot look at such a row.
         """
-        topic = self._topics.get(row["benchmark"])
-        if topic is None:
-            raise ReportError(f"found a row of {row['benchmark']}, expected one of {', '.join(self._topics)}")
+        task = self._tasks.get(row["benchmark"])
+        if task is None:
+            raise ReportError(f"found a row of {row['benchmark']}, expected one of {', '.join(self._tasks)}")
         item = None if row["row_hash"] is None else from_column(row)
-        if answer is not None and topic.reading.rule in LIKELIHOOD and not answer.choice_logprobs:
+        if answer is not None and task.reading.rule in LIKELIHOOD and not answer.choice_logprobs:
             raise ReportError(
-                f"{row['benchmark']}: {topic.reading.rule} looks at choice_logprobs, and row {row['key']} has none; "
+                f"{row['benchmark']}: {task.reading.rule} looks at choice_logprobs, and row {row['key']} has none; "
                 "expected the output of a run by it, or `--rule` with one that reads texts"
             )
         try:
-            return topic.read(item, answer, row["key"], row["seed"] or 0)
+            return task.read(item, answer, row["key"], row["seed"] or 0)
         except (ValueError, MathVerifyMissing) as error:
             raise ReportError(
-                f"{row['benchmark']}: {topic.reading.rule} cannot score row {row['key']}: {error}"
+                f"{row['benchmark']}: {task.reading.rule} cannot score row {row['key']}: {error}"
             ) from error
 
 

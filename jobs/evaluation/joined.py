@@ -15,9 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.benchmarks.adapt import COLUMN
-from jobs.benchmarks.settings import has_table
-from jobs.benchmarks.table import BENCHMARKS
+from jobs.benchmarks.datasets import BENCHMARKS
+from jobs.benchmarks.items import COLUMN
 from jobs.config import RunSettings
 from jobs.evaluation.answers import Answers, Piece, Reader, vqa_job
 from jobs.evaluation.predictions import PLACES, Prediction, Predictions, read_predictions
@@ -148,7 +147,7 @@ def _settings(asked: Asked, to: str) -> RunSettings:
 def _nowhere(benchmark: str) -> dict[str, str]:
     """Return what must be said of images that lie apart from their questions; here they are not looked at."""
     known = BENCHMARKS.get(benchmark)
-    return {"images": NOWHERE} if known is not None and has_table(known) else {}
+    return {"images": NOWHERE} if known is not None and known.has_image_table else {}
 
 
 def _folder_and_path(data: str) -> tuple[str, str]:

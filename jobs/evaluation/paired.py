@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from jobs.benchmarks.table import BENCHMARKS
+from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.evaluation.align import Aligned
 from jobs.report.results import ReportError
 from jobs.scoring.captions.metrics import CaptionScores, caption_metrics
@@ -62,7 +62,8 @@ def pair(rows: Aligned) -> Paired:
     keys: list[str] = rows.a["key"].filter(is_scored).to_pylist()
     clusters = rows.a["cluster"].filter(is_scored).to_pylist()
     unscored = len(is_scored) - len(keys)
-    if rows.dataset in BENCHMARKS and BENCHMARKS[rows.dataset].total == "circular":
+    aggregation = BENCHMARKS[rows.dataset].aggregation if rows.dataset in BENCHMARKS else None
+    if aggregation is not None and aggregation.merge is not None:
         return _by_question(keys, clusters, a[is_scored], b[is_scored], unscored)
     return Paired("row", keys, a[is_scored], b[is_scored], _named(clusters, keys), unscored)
 

@@ -6,18 +6,18 @@ import math
 import pyarrow as pa
 import pytest
 
-from jobs.benchmarks.adapt import as_column
 from jobs.benchmarks.benchmark import BadRow
-from jobs.benchmarks.options import mmbench, stem
-from jobs.benchmarks.table import BENCHMARKS
-from jobs.benchmarks.texts import examples_by_subject
+from jobs.benchmarks.datasets import BENCHMARKS
+from jobs.benchmarks.datasets.multiple_choice import stem
+from jobs.benchmarks.datasets.text_only import examples_by_subject
+from jobs.benchmarks.items import as_column
 from jobs.scoring.rules import NAMES
 from jobs.vqa import VqaSettings
 from tests.jobs.benchmark_rows import ROWS
 
 
 def item(key, **changes):
-    return BENCHMARKS[key].item({**ROWS[key], **changes})
+    return BENCHMARKS[key].to_item({**ROWS[key], **changes})
 
 
 def test_every_data_set_on_arias_card_is_known():
@@ -41,7 +41,7 @@ def test_a_data_set_is_called_by_its_key_and_has_rules_that_exist(key):
 def test_nothing_is_read_of_a_row_but_the_columns_that_the_table_names(key):
     benchmark = BENCHMARKS[key]
     named = {*benchmark.needed, *benchmark.used, benchmark.key_column}
-    assert item(key) == benchmark.item({column: value for column, value in ROWS[key].items() if column in named})
+    assert item(key) == benchmark.to_item({column: value for column, value in ROWS[key].items() if column in named})
 
 
 @pytest.mark.parametrize("key", BENCHMARKS)
@@ -201,7 +201,7 @@ def test_mmbench_has_four_ways_to_leave_out_a_hint_or_an_option(nothing):
 
 
 def test_an_option_that_is_missing_between_others_leaves_their_letters():
-    assert mmbench({**ROWS["mmbench_en_dev"], "B": "nan"}).choices == ("Drinking coffee", "", "Driving buses")
+    assert item("mmbench_en_dev", B="nan").choices == ("Drinking coffee", "", "Driving buses")
 
 
 @pytest.mark.parametrize(("place", "found"), [(4, "found 4"), (-1, "found -1")])
@@ -289,4 +289,4 @@ def test_a_rule_of_likelihood_is_refused_where_nothing_may_follow():
 
 def test_answers_that_are_read_are_not_scored_by_likelihood_beside():
     job = VqaSettings(kind="vqa", benchmarks={"mmlu": {"path": "mmlu", "rule": "mcq/prefetch"}}, preset="lmms").build()
-    assert job.topic("mmlu").reading.others == []
+    assert job.task("mmlu").reading.others == []

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.benchmarks.prompts import PRESETS
-from jobs.benchmarks.table import BENCHMARKS
+from jobs.benchmarks.datasets import BENCHMARKS
+from jobs.benchmarks.presets import PRESETS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 

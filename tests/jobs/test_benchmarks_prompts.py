@@ -3,23 +3,34 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from jobs.benchmarks.ask import worded
-from jobs.benchmarks.benchmark import BadRow
-from jobs.benchmarks.prompts import PRESET_OF_FAMILY, PRESETS, fill, preset_of, presets_for, wording
-from jobs.benchmarks.settings import BenchmarkSettings
-from jobs.benchmarks.table import BENCHMARKS
-from models.types import ImageSettings
+from jobs.benchmarks.benchmark import BadRow, fill
+from jobs.benchmarks.datasets import BENCHMARKS
+from jobs.benchmarks.presets import PRESET_OF_FAMILY, PRESETS, preset_used, presets_for, template_for
+from jobs.benchmarks.settings import BenchmarkSettings, dataset_of
+from jobs.benchmarks.task import benchmark_task
+from jobs.scoring.response import Reading
+from models.types import ImageSettings, Sampling
 from tests.jobs.benchmark_rows import ROWS
 
 # What lmms-eval 75571cf and VLMEvalKit e8e78f0 themselves make of the rows of benchmark_rows.py: text and limit.
 HARNESS = json.loads((Path(__file__).parents[1] / "data" / "harness_prompts.json").read_text(encoding="utf-8"))
 
 
+class Asked(NamedTuple):
+    text: str
+    max_new_tokens: int
+    marker: str | None
+    images: ImageSettings | None
+
+
 def asked(preset, key, **changes):
-    return wording(preset, key, BENCHMARKS[key].item({**ROWS[key], **changes}))
+    template = template_for(preset, BENCHMARKS[key])
+    text = template.render(BENCHMARKS[key].to_item({**ROWS[key], **changes}))
+    return Asked(text, template.max_new_tokens, template.marker, template.images)
 
 
 @pytest.mark.parametrize(("key", "preset"), [(key, preset) for key, found in HARNESS.items() for preset in found])
@@ -49,21 +60,21 @@ def test_every_preset_has_words_for_every_data_set(preset, key):
     ],
 )
 def test_a_preset_without_words_for_a_data_set_names_the_one_that_stands_in(preset, key, used):
-    assert preset_of(preset, key) == used
+    assert preset_used(preset, BENCHMARKS[key]) == used
     assert asked(preset, key) == asked(used, key)
 
 
 def test_a_preset_or_data_set_that_is_unknown_is_refused_with_those_that_are_known():
     with pytest.raises(ValueError, match=r"found preset 'gpt', expected one of lmms, .*emu3"):
-        preset_of("gpt", "pope")
-    with pytest.raises(ValueError, match="found benchmark 'pop', expected one of vqav2_val, "):
-        preset_of("lmms", "pop")
+        preset_used("gpt", BENCHMARKS["pope"])
+    with pytest.raises(ValueError, match="pop: found no data set of this name; `dataset` can name one of vqav2_val, "):
+        dataset_of("pop", BenchmarkSettings(path="pop"))
 
 
-def test_a_data_set_that_nobody_has_words_for_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BENCHMARKS, "made_up", replace(BENCHMARKS["docvqa_val"], key="made_up", asked_as="nothing"))
-    with pytest.raises(ValueError, match="made_up: found no wording for 'nothing' in aria and vlmevalkit and lmms"):
-        preset_of("aria", "made_up")
+def test_a_data_set_that_nobody_has_words_for_is_refused_by_name() -> None:
+    made_up = replace(BENCHMARKS["docvqa_val"], key="made_up", prompts={})
+    with pytest.raises(ValueError, match="made_up: found no prompt template for aria and vlmevalkit and lmms"):
+        preset_used("aria", made_up)
 
 
 def test_a_family_without_a_preset_is_offered_those_of_the_harnesses() -> None:
@@ -71,7 +82,7 @@ def test_a_family_without_a_preset_is_offered_those_of_the_harnesses() -> None:
 
 
 def test_every_family_has_a_preset():
-    assert {family: preset_of(preset, "docvqa_val") for family, preset in PRESET_OF_FAMILY.items()} == {
+    assert {family: preset_used(preset, BENCHMARKS["docvqa_val"]) for family, preset in PRESET_OF_FAMILY.items()} == {
         "aria": "aria",
         "mllama": "llama",
         "emu3": "emu3",
@@ -112,10 +123,9 @@ def test_aria_cuts_up_pictures_of_text_and_looks_at_small_frames(key, images):
 
 
 def test_frames_are_looked_at_in_the_size_in_which_they_are_taken():
-    benchmark = BENCHMARKS["longvideobench_val"]
     entry = BenchmarkSettings(path="videos", frame_size=980)
-    said = worded(benchmark.item(ROWS["longvideobench_val"]), benchmark, entry, "aria")
-    assert said.images == ImageSettings(split_image=False, max_image_size=980)
+    task = benchmark_task(BENCHMARKS["longvideobench_val"], entry, "aria", Reading(""), can_guess=False)
+    assert task.prompt.images == ImageSettings(split_image=False, max_image_size=980)
 
 
 def test_emu3_sees_images_before_the_text_and_may_answer_at_length():
@@ -126,12 +136,14 @@ def test_emu3_sees_images_before_the_text_and_may_answer_at_length():
 
 
 def test_marks_are_marks_only_where_a_row_may_have_several_images():
-    assert asked("lmms", "mmmu_val").has_marks
-    assert asked("lmms", "longvideobench_val").has_marks
-    assert not asked("lmms", "mmstar").has_marks
-    benchmark = BENCHMARKS["mmstar"]
+    assert BENCHMARKS["mmmu_val"].has_image_marks
+    assert BENCHMARKS["longvideobench_val"].has_image_marks
+    assert not BENCHMARKS["mmstar"].has_image_marks
+    item = BENCHMARKS["mmstar"].to_item({**ROWS["mmstar"], "question": "What is <image 2>?"})
     entry = BenchmarkSettings(path="mmstar", prompt="{question}")
-    assert not worded(benchmark.item(ROWS["mmstar"]), benchmark, entry, "lmms").has_marks
+    task = benchmark_task(BENCHMARKS["mmstar"], entry, "lmms", Reading("mmstar/official"), can_guess=False)
+    [image, words] = task.request({"images": (b"1",)}, item, Sampling()).messages[0]["content"]
+    assert (image["type"], words["text"]) == ("image", "What is <image 2>?")
 
 
 @pytest.mark.parametrize(
@@ -149,21 +161,21 @@ def test_mathvista_tells_the_form_of_the_answer(answer_type, precision, told):
 
 
 def test_a_template_of_ones_own_is_filled_with_the_question_its_options_and_its_facts():
-    item = BENCHMARKS["mmbench_dev_en_v11"].item(ROWS["mmbench_dev_en_v11"])
+    item = BENCHMARKS["mmbench_dev_en_v11"].to_item(ROWS["mmbench_dev_en_v11"])
     filled = fill("{context} {question}\n{options}\n({split})", item)
     assert filled == (
         "A street. Which is the main topic of the image?\nA. Drinking coffee\nB. Driving buses\nC. A man surfing\n(dev)"
     )
-    words = BENCHMARKS["textvqa_val"].item(ROWS["textvqa_val"])
+    words = BENCHMARKS["textvqa_val"].to_item(ROWS["textvqa_val"])
     assert fill("{ocr_tokens}", words) == "DIGITAL, dakota"
 
 
 def test_a_template_that_names_what_a_question_does_not_have_is_refused():
-    item = BENCHMARKS["chartqa"].item(ROWS["chartqa"])
+    item = BENCHMARKS["chartqa"].to_item(ROWS["chartqa"])
     with pytest.raises(BadRow, match=r"found \{ocr\} in the template, expected one of question, context, options"):
         fill("{ocr} {question}", item)
 
 
 def test_braces_in_a_question_are_not_filled_in():
-    item = BENCHMARKS["chartqa"].item({**ROWS["chartqa"], "question": "What is {context}?"})
+    item = BENCHMARKS["chartqa"].to_item({**ROWS["chartqa"], "question": "What is {context}?"})
     assert fill("{question}", item) == "What is {context}?"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from jobs.benchmarks.adapt import COLUMN
+from jobs.benchmarks.items import COLUMN
 from jobs.config import RunSettings
 from jobs.console_text import score_lines
 from jobs.report.again import report_again

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.benchmarks.narrow import COUNTED
+from jobs.benchmarks.totals import COUNTED
 from jobs.caption import CaptionSettings
 from jobs.report.candidates import MOST_CARDS, MOST_UNITS
 from jobs.report.parts import OpenPart

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.benchmarks.table import BENCHMARKS
+from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.scoring.response import Reading, after_marker, clean, no_response, read_response
 from jobs.scoring.rule import Gold
 from jobs.scoring.rules import NAMES, RULES

@@ -5,11 +5,9 @@ import json
 import pyarrow as pa
 import pytest
 
-from jobs.benchmarks import special
-from jobs.benchmarks.adapt import GROUPS
-from jobs.benchmarks.narrow import COUNTED, DETAILS, narrowed
-from jobs.benchmarks.special import Headline
-from jobs.benchmarks.totals import summarize
+from jobs.benchmarks.datasets import BENCHMARKS, captions
+from jobs.benchmarks.items import GROUPS
+from jobs.benchmarks.totals import COUNTED, DETAILS, Metric, narrowed, summarize
 from jobs.console_text import score_lines
 from jobs.scoring.captions.java import CaptionError
 from jobs.scoring.captions.metrics import caption_metrics
@@ -22,6 +20,14 @@ TYPES = {
     "groups": GROUPS,
     "other_scores": OTHERS,
     "answers": pa.list_(pa.string()),
+}
+# Of each way to aggregate that is no mean: a data set that has it.
+OF = {
+    "circular": "mmbench_en_dev",
+    "yes_no": "pope",
+    "points": "ocrbench",
+    "subjects": "mmlu",
+    "captions": "coco_caption",
 }
 LOST = {"stage": "fetch", "type": "NotFound", "message": "gone"}
 
@@ -51,12 +57,16 @@ def table(rows):
     return pa.table({name: pa.array([one[name] for one in rows], TYPES.get(name, pa.string())) for name in names})
 
 
+def aggregation(total):
+    return BENCHMARKS[OF[total]].aggregation if total in OF else None
+
+
 def totals(rows, total="mean", rule="rule", cut=None):
     """Summarize rows as of one part, or of two."""
     detailed = set() if total == "mean" else {"b"}
     pieces = [rows] if cut is None else [rows[:cut], rows[cut:]]
     narrow = pa.concat_tables([narrowed(table(piece), detailed) for piece in pieces]).unify_dictionaries()
-    return summarize(narrow, {"b": Headline(total, rule)})["b"]
+    return summarize(narrow, {"b": Metric(rule, aggregation(total))})["b"]
 
 
 def say(score):
@@ -229,10 +239,10 @@ def test_subjects_have_a_mean_of_their_own():
 
 
 def test_captions_have_a_score_only_together():
-    captions = ["a dog runs on grass", "a cat sleeps", "two birds fly over water"]
+    texts = ["a dog runs on grass", "a cat sleeps", "two birds fly over water"]
     rows = [
         row(place, score=None, response_clean=text, answers=[text, "something else"])
-        for place, text in enumerate(captions)
+        for place, text in enumerate(texts)
     ]
     found = totals(rows, "captions", "captions/coco")
     assert found["metric"] == "CIDEr-D"
@@ -242,23 +252,23 @@ def test_captions_have_a_score_only_together():
 
 
 def test_without_meteor_captions_keep_their_other_scores(monkeypatch):
-    def fail(*captions, meteor):
+    def fail(*given, meteor):
         if meteor:
             raise CaptionError("found no Java")
-        return caption_metrics(*captions, meteor=False)
+        return caption_metrics(*given, meteor=False)
 
-    monkeypatch.setattr(special, "caption_metrics", fail)
+    monkeypatch.setattr(captions, "caption_metrics", fail)
     narrow = narrowed(table([row(0, score=None), row(1, score=None, response_clean="a cat")]), {"b"})
-    found = summarize(narrow, {"b": Headline("captions", "captions/coco", meteor=True)})["b"]
+    found = summarize(narrow, {"b": Metric("captions/coco", aggregation("captions"), with_meteor=True)})["b"]
     assert found["score"] is not None
     assert (found["metrics"]["METEOR"], found["meteor_fault"]) == (None, "found no Java")
 
 
 def test_captions_that_java_fails_on_keep_their_count_and_say_why(monkeypatch):
-    def fail(*captions, **options):
+    def fail(*given, **options):
         raise CaptionError("found no Java")
 
-    monkeypatch.setattr(special, "caption_metrics", fail)
+    monkeypatch.setattr(captions, "caption_metrics", fail)
     found = totals([row(0, score=None)], "captions", "captions/coco")
     assert (found["score"], found["n"], found["unscored"], found["fault"]) == (None, 1, 0, "found no Java")
     assert say({**found, "missing": 0}) == "no CIDEr-D of 1 rows: found no Java"

@@ -1,30 +1,30 @@
-"""Questions about a video: LongVideoBench, its frames and timed subtitles in the order of time.
-
-It knows when frames are shown and what subtitles say; neither pictures nor wording.
-"""
+"""LongVideoBench: questions about a video, whose frames and timed subtitles stand in the order of time."""
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from jobs.benchmarks.benchmark import Benchmark, Item, Row
-from jobs.benchmarks.cells import (
-    bad,
-    cells_of,
-    decoded,
+from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate, Row
+from jobs.benchmarks.columns import (
+    bad_column,
+    gold_letter,
+    groups_by,
     is_absent,
-    letter,
+    list_of,
     number,
     text,
     text_or_none,
-    whole,
 )
+from jobs.benchmarks.templates import ARIA_FRAMES, LETTER, VLMEVALKIT_OTHERS
 
 _OPTIONS = 5
 # So the data set writes an option that a question does not have.
 _NO_OPTION = "N/A"
+_AFTER_FRAME = re.compile(r"(<image \d+>)\n")
+_BEFORE_SUBTITLE = re.compile(r"(<image \d+>)(?!<image )")
 
 
 class _Line(NamedTuple):
@@ -35,49 +35,38 @@ class _Line(NamedTuple):
     words: str
 
 
-def longvideobench(row: Row) -> Item:
-    """A question about a video whose context shows each frame as `<image k>` between the subtitles around it.
+def _longvideobench(row: Row) -> Item:
+    """Read a question about a video, whose context shows each frame as `<image k>` between the subtitles around it.
 
     The reader says when the frames are shown (`frame_times`) and brings the subtitles' file as text; without frames,
     as where stored predictions are scored, there is no context.
     """
-    places = [text_or_none(row, f"option{place}") for place in range(_OPTIONS)]
-    choices = tuple(option for option in places if option is not None and option != _NO_OPTION)
-    right = row.get("correct_choice")
-    # The test split hides it: null, or -1.
-    is_hidden = is_absent(right) or right in (-1, "-1", "")
+    options = [text_or_none(row, f"option{place}") for place in range(_OPTIONS)]
+    choices = tuple(option for option in options if option is not None and option != _NO_OPTION)
     return Item(
         question=text(row, "question"),
-        answers=None if is_hidden else (letter(whole(row, "correct_choice"), choices, "correct_choice"),),
+        # The test split hides the answer: null, or -1.
+        answers=gold_letter(row, "correct_choice", choices, hidden=(-1, "-1", "")),
         choices=choices,
         context=_context(row),
-        groups=cells_of(row, "duration_group", "question_category"),
+        groups=groups_by(row, "duration_group", "question_category"),
         cluster=text_or_none(row, "video_id") or text_or_none(row, "video_path"),
         facts={"id": text(row, "id")},
     )
 
 
 def _context(row: Row) -> str:
-    times = _times(row)
+    shown = [] if is_absent(row.get("frame_times")) else list_of(row, "frame_times", "a list of seconds")
+    times = [number({"frame_times": time}, "frame_times") for time in shown]
     subtitles = row.get("subtitles")
     if not times or is_absent(subtitles) or subtitles == "":
-        return interleaved(times, [])
+        return _interleaved(times, [])
     start = row.get("starting_timestamp_for_subtitles")
     begin = 0.0 if is_absent(start) else number(row, "starting_timestamp_for_subtitles")
-    return interleaved(times, _lines(subtitles, begin, number(row, "duration")))
+    return _interleaved(times, _lines(subtitles, begin, number(row, "duration")))
 
 
-def _times(row: Row) -> list[float]:
-    value = row.get("frame_times")
-    if is_absent(value):
-        return []
-    times = decoded(value, "frame_times", "a list of seconds")
-    if not isinstance(times, list | tuple):
-        raise bad("frame_times", value, "a list of seconds")
-    return [number({"frame_times": time}, "frame_times") for time in times]
-
-
-def interleaved(times: Sequence[float], lines: Sequence[_Line]) -> str:
+def _interleaved(times: Sequence[float], lines: Sequence[_Line]) -> str:
     """Return frames and subtitles on lines of their own, in the order of time.
 
     A frame stands before the first subtitle whose middle it does not come after. A subtitle is left out unless a
@@ -106,9 +95,9 @@ def _lines(subtitles: Any, begin: float, duration: float) -> list[_Line]:
     try:
         found = json.loads(subtitles) if isinstance(subtitles, str) else subtitles
     except (ValueError, RecursionError) as error:
-        raise bad("subtitles", subtitles, "a JSON list of subtitles") from error
+        raise bad_column("subtitles", subtitles, "a JSON list of subtitles") from error
     if not isinstance(found, list):
-        raise bad("subtitles", subtitles, "a JSON list of subtitles")
+        raise bad_column("subtitles", subtitles, "a JSON list of subtitles")
     return [_line(one, begin, duration) for one in found]
 
 
@@ -123,7 +112,7 @@ def _line(one: Any, begin: float, duration: float) -> _Line:
             return _Line(float(start) - begin, last - begin, _words(one["text"]))
         return _Line(_seconds(one["start"]) - begin, _seconds(one["end"]) - begin, _words(one["line"]))
     except (TypeError, ValueError, KeyError) as error:
-        raise bad("subtitles", one, expected) from error
+        raise bad_column("subtitles", one, expected) from error
 
 
 def _words(value: Any) -> str:
@@ -137,9 +126,24 @@ def _seconds(clock: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
+def _lmms(item: Item) -> str:
+    frames = f"{item.context}\n" if item.context else ""
+    return f"{frames}{item.with_options()}\n{LETTER}\n"
+
+
+def _vlmevalkit(item: Item) -> str:
+    """Put nothing between two frames and a line end after each subtitle only."""
+    frames = _AFTER_FRAME.sub(r"\1", f"{item.context}\n") if item.context else ""
+    return f"{frames}{item.with_options()}\n{LETTER}"
+
+
+def _aria(item: Item) -> str:
+    return _BEFORE_SUBTITLE.sub(r"\1\n", _vlmevalkit(item))
+
+
 _LONGVIDEOBENCH = Benchmark(
     key="longvideobench_val",
-    item=longvideobench,
+    to_item=_longvideobench,
     needed=("question", "option0", "option1", "option2", "option3"),
     used=(
         *("option4", "correct_choice", "duration_group", "question_category", "video_id", "video_path"),
@@ -151,6 +155,10 @@ _LONGVIDEOBENCH = Benchmark(
     subtitles="subtitle_path",
     rule="mcq/first_letter",
     other_rules=("mcq/prefetch", "mcq/ranked"),
-    asked_as="longvideobench",
+    prompts={
+        "lmms": PromptTemplate(_lmms, 32),
+        "vlmevalkit": PromptTemplate(_vlmevalkit, VLMEVALKIT_OTHERS),
+        "aria": PromptTemplate(_aria, 512, images=ARIA_FRAMES),
+    },
 )
 DATA_SETS: tuple[Benchmark, ...] = (_LONGVIDEOBENCH, replace(_LONGVIDEOBENCH, key="longvideobench_test"))

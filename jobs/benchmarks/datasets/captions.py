@@ -1,0 +1,148 @@
+"""Captions: COCO, NoCaps, Flickr30k, TextCaps and COCO in Karpathy's split; only all of them together have a score.
+
+A row asks for a caption, and its gold answers are the reference captions.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate, Row
+from jobs.benchmarks.columns import bad_column, gold_answers, groups_by, integer, text
+from jobs.benchmarks.templates import ARIA_WHOLE, SHORT, VLMEVALKIT_OTHERS
+from jobs.scoring.captions.java import CaptionError
+from jobs.scoring.captions.metrics import caption_metrics
+from jobs.scoring.intervals import student
+from jobs.scoring.statistics import standard_error
+
+log = logging.getLogger(__name__)
+
+# The tasks of lmms-eval 75571cf ask so; a caption's row has no question of its own that any harness puts.
+_QUESTION = "Provide a one-sentence caption for the provided image."
+_VLMEVALKIT = (
+    "Please describe this image in general. Directly provide the description, "
+    'do not include prefix like "This image depicts". '
+)
+
+
+def _caption(
+    references: str,
+    image: str,
+    image_id: Callable[[Row, str], Any],
+    groups: tuple[str, ...] = (),
+    question: str = _QUESTION,
+) -> Callable[[Row], Item]:
+    """Return what reads the request for a caption.
+
+    Args:
+        references: The column with the reference captions.
+        image: The column that names the picture.
+        image_id: Reads the picture's id from there.
+        groups: Columns of text, each of which is a breakdown.
+        question: What is asked.
+    """
+    return lambda row: Item(
+        question=question,
+        answers=gold_answers(row, references),
+        groups=groups_by(row, *groups),
+        facts={"image_id": image_id(row, image)},
+    )
+
+
+def _number_in_name(row: Row, column: str) -> int:
+    """Read 42 from `COCO_val2014_000000000042.jpg`: as lmms-eval, what stands between the last `_` and the `.`."""
+    name = text(row, column)
+    digits = name.rpartition("_")[2].partition(".")[0]
+    if not digits.isdecimal():
+        raise bad_column(column, name, "a file name that ends in the picture's number")
+    return int(digits)
+
+
+def _headline(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
+    """Return CIDEr-D, and the other metrics of captions beside it."""
+    listed = [row for row in rows.to_pylist() if row["answers"]]
+    if not listed:
+        return {}
+    candidates = {row["key"]: row["response_clean"] or "" for row in listed}
+    references = {row["key"]: row["answers"] for row in listed}
+    counts = {"n": len(listed), "unscored": rows.num_rows - len(listed)}
+    try:
+        found = caption_metrics(candidates, references, meteor=with_meteor)
+    except CaptionError as error:  # the answers are there, and `triptych report` can score them once Java is well
+        if with_meteor:
+            log.warning("captions have no METEOR: %s", error)
+            return {**_headline(rows, rule, False), "meteor_fault": str(error)}
+        log.warning("captions have no score: %s", error)
+        nothing = dict.fromkeys(("score", "se", "low", "high", "interval"))
+        return {"metric": "CIDEr-D", **nothing, **counts, "fault": str(error)}
+    images = [found.images[row["key"]].cider_d for row in listed]
+    # The words' rarity is held fixed while images vary: drawing images anew would change what each is worth.
+    spread = standard_error(images)
+    low, high = (None, None) if spread is None else student(found.cider_d, spread, len(images) - 1)
+    bleu = {f"BLEU-{n}": score for n, score in enumerate(found.bleu, start=1)}
+    return {
+        "metric": "CIDEr-D",
+        "score": found.cider_d,
+        "se": spread,
+        "low": low,
+        "high": high,
+        "interval": None if spread is None else "t",
+        **counts,
+        "tokenizer": found.tokenizer,
+        "metrics": {**bleu, "ROUGE-L": found.rouge_l, "CIDEr-D": found.cider_d, "METEOR": found.meteor},
+    }
+
+
+_COCO = Benchmark(
+    key="coco_caption",
+    # lmms-eval's copy: `question_id` is the picture's file name.
+    to_item=_caption("answer", "question_id", _number_in_name),
+    needed=(),
+    used=("answer",),
+    key_column="question_id",
+    rule="captions/coco",
+    prompts={
+        "lmms": PromptTemplate("{question}", 64),
+        "vlmevalkit": PromptTemplate(_VLMEVALKIT, VLMEVALKIT_OTHERS),
+        "aria": PromptTemplate(f"\n{_VLMEVALKIT}\n{SHORT}", 64, images=ARIA_WHOLE),
+    },
+    aggregation=Aggregation(_headline, has_meteor=True),
+)
+_OTHER = replace(_COCO, prompts={"lmms": _COCO.prompts["lmms"]})
+DATA_SETS: tuple[Benchmark, ...] = (
+    _COCO,
+    replace(
+        _OTHER,
+        key="coco_karpathy",
+        # Its rows hold the pictures' addresses.
+        to_item=_caption("sentences", "filename", _number_in_name, question="Describe the image briefly."),
+        used=("sentences",),
+        key_column="filename",
+        images=("url",),
+    ),
+    replace(
+        _OTHER,
+        key="nocaps",
+        # Groups: pictures with objects that COCO's captions name, hardly name, or never name.
+        to_item=_caption("annotations_captions", "image_id", integer, groups=("image_domain",)),
+        used=("annotations_captions", "image_domain"),
+        key_column="image_id",
+    ),
+    replace(
+        _OTHER,
+        key="flickr30k",
+        to_item=_caption("caption", "img_id", integer),
+        used=("caption",),
+        key_column="img_id",
+    ),
+    replace(
+        _OTHER,
+        key="textcaps",
+        to_item=_caption("caption_str", "image_id", text),
+        used=("caption_str",),
+        key_column="image_id",
+    ),
+)

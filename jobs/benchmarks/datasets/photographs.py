@@ -1,0 +1,193 @@
+"""Questions about photographs: VQAv2, GQA, OK-VQA and POPE, with POPE's F1."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate, Row
+from jobs.benchmarks.columns import (
+    gold_answer,
+    gold_answers,
+    groups_by,
+    integer,
+    is_absent,
+    list_of,
+    question_from,
+    struct,
+    text,
+    text_or_none,
+)
+from jobs.benchmarks.templates import (
+    LLAMA_AS_SEEN,
+    LMMS_UNLIMITED,
+    QUESTION_SHORT,
+    SHORT,
+    VLMEVALKIT_OPTIONS,
+    VLMEVALKIT_SHORT,
+    aria,
+    of_changed,
+    stripped,
+)
+from jobs.benchmarks.totals import first_group
+from jobs.scoring.rules.yes_no import YesNo, pope_metrics
+from jobs.scoring.statistics import bootstrap
+
+_UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
+# Bootstrap intervals come out the same every time.
+_SEED = 0
+
+
+def _ten_answers(row: Row, column: str) -> tuple[str, ...] | None:
+    """Read answers that may be structs."""
+    if is_absent(row.get(column)) or row[column] == "":
+        return None
+    answers = [one.get("answer") if isinstance(one, dict) else one for one in list_of(row, column, "a list of answers")]
+    return gold_answers({column: answers}, column)
+
+
+def _gqa(row: Row) -> Item:
+    """Read a question about a scene graph; the types of its question are structs."""
+    types = struct(row, "types")
+    structural = text_or_none(types, "structural")
+    # As the authors' evaluation divides them.
+    form = [] if structural is None else [("form", "open" if structural == "query" else "binary")]
+    return Item(
+        question=text(row, "question"),
+        answers=gold_answer(row, "answer"),
+        groups=(*groups_by(types, "structural", "semantic", "detailed"), *form),
+        cluster=text(row, "imageId"),
+        facts={"id": text(row, "id"), "imageId": text(row, "imageId"), "isBalanced": row.get("isBalanced")},
+    )
+
+
+def _pope(row: Row) -> Item:
+    """Read whether an object is in a picture; objects are random, popular or likely, in a third of the rows each."""
+    category = text(row, "category")
+    return Item(
+        question=text(row, "question"),
+        answers=gold_answer(row, "answer"),
+        groups=(("category", category),),
+        cluster=text_or_none(row, "image_source"),
+        facts={"id": text(row, "id"), "category": category},
+    )
+
+
+def _pope_headline(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
+    """Return the mean F1 of yes over categories."""
+    listed = [row for row in rows.to_pylist() if row["answers"]]
+    if not listed:
+        return {}
+    read = [YesNo(row["answers"][0].strip().lower(), row["parsed"], first_group(row)) for row in listed]
+    numbers = pope_metrics(read, rule)
+    clusters = [row["key"] if row["cluster"] is None else row["cluster"] for row in listed]
+    spread = bootstrap(_mean_f1(read), clusters, seed=_SEED)
+    is_known = numbers["mean_f1_over_categories"] is not None
+    parts = {"pooled": numbers["pooled"], **numbers["per_category"]}
+    return {
+        "n": len(listed),
+        "lost": rows.num_rows - len(listed),
+        "metric": "mean F1 over categories",
+        "score": numbers["mean_f1_over_categories"],
+        "se": spread.error if is_known else None,
+        "low": spread.low if is_known else None,
+        "high": spread.high if is_known else None,
+        "interval": "bootstrap" if is_known else None,
+        "metrics": {f"{part} {name}": number for part, found in parts.items() for name, number in found.items()},
+    }
+
+
+def _mean_f1(rows: Sequence[YesNo]) -> Callable[[NDArray[np.intp]], float]:
+    """Return the mean F1 over categories as a function of the places of rows."""
+    names = {name: place for place, name in enumerate(dict.fromkeys(row.category for row in rows))}
+    categories = np.array([names[row.category] for row in rows])
+    is_yes = np.array([row.label == "yes" for row in rows], np.float64)
+    says_yes = np.array([row.parsed == "yes" for row in rows], np.float64)
+
+    def f1(places: NDArray[np.intp]) -> float:
+        drawn = categories[places]
+        right = np.bincount(drawn, (is_yes * says_yes)[places], len(names))
+        named = np.bincount(drawn, (is_yes + says_yes)[places], len(names))
+        # A drawn category without any yes has no F1; nothing is right about it.
+        return float(np.divide(2 * right, named, out=np.zeros_like(right), where=named > 0).mean())
+
+    return f1
+
+
+_VQAV2 = Benchmark(
+    key="vqav2_val",
+    to_item=question_from(
+        answers=_ten_answers,
+        groups=("answer_type", "question_type"),
+        cluster="image_id",
+        facts={"question_id": integer, "image_id": integer},
+    ),
+    needed=("image_id", "question"),
+    used=("question_type", "answer_type", "answers"),
+    key_column="question_id",
+    rule="vqa/always_norm",
+    other_rules=("vqa/official_2021", "vqa/m4c"),
+    prompts={
+        "lmms": PromptTemplate(QUESTION_SHORT, 16),
+        "vlmevalkit": VLMEVALKIT_SHORT,
+        "aria": aria(512),
+        "llama": PromptTemplate(
+            " Look at the image carefully and answer this visual question. "
+            f"{LLAMA_AS_SEEN}Respond with as few words as possible.\n Question: {{question}}",
+            25,
+        ),
+    },
+)
+DATA_SETS: tuple[Benchmark, ...] = (
+    _VQAV2,
+    replace(_VQAV2, key="vqav2_testdev"),
+    replace(_VQAV2, key="vqav2_test"),
+    Benchmark(
+        key="gqa",
+        to_item=_gqa,
+        needed=("question", "imageId"),
+        used=("answer", "types", "isBalanced"),
+        key_column="id",
+        images=("imageId",),
+        join=("id", "image"),
+        rule="exact/nocase_nopunct",
+        other_rules=("exact/official", "exact/llava_submission"),
+        prompts={
+            "lmms": PromptTemplate(QUESTION_SHORT, 16),
+            "vlmevalkit": VLMEVALKIT_SHORT,
+            "aria": aria(512),
+        },
+    ),
+    Benchmark(
+        key="ok_vqa",
+        to_item=question_from(groups=("question_type", "answer_type"), facts={"question_id": integer}),
+        needed=("question",),
+        used=("answers", "question_type", "answer_type"),
+        key_column="question_id",
+        rule="vqa/m4c",
+        other_rules=("vqa/always_norm",),
+        prompts={
+            "lmms": PromptTemplate(f"{{question}}\n{_UNANSWERABLE}\n{SHORT}", LMMS_UNLIMITED),
+            "vlmevalkit": VLMEVALKIT_SHORT,
+            "aria": aria(512),
+        },
+    ),
+    Benchmark(
+        key="pope",
+        to_item=_pope,
+        needed=("question", "answer", "category"),
+        used=("image_source",),
+        key_column="id",
+        rule="pope/official",
+        other_rules=("pope/lmms", "pope/vlmevalkit"),
+        prompts={
+            "lmms": of_changed(stripped, PromptTemplate(QUESTION_SHORT, 128)),
+            "vlmevalkit": PromptTemplate("{question}", VLMEVALKIT_OPTIONS),
+            "aria": aria(64),
+        },
+        aggregation=Aggregation(_pope_headline),
+    ),
+)

@@ -1,0 +1,71 @@
+"""Choose in whose words a question is put: those of a harness, or those of a model's own published numbers.
+
+A preset without a template for a data set gives way to another one, which is named. It knows no model and no image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from jobs.benchmarks.benchmark import Benchmark, PromptTemplate
+from jobs.benchmarks.templates import emu3
+
+PRESETS = ("lmms", "lmms_solution", "lmms_reason_first", "vlmevalkit", "aria", "llama", "emu3")
+# In this order another preset's template is taken where one has none; lmms has all.
+_FALLBACKS = ("vlmevalkit", "lmms")
+# The preset of each family's published numbers.
+PRESET_OF_FAMILY: Mapping[str, str] = {"aria": "aria", "mllama": "llama", "emu3": "emu3"}
+
+
+def preset_used(preset: str, benchmark: Benchmark) -> str:
+    """Return the preset whose template a benchmark really has: the one given, or the one that takes its place.
+
+    Raises:
+        ValueError: There is no such preset, or no template.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"found preset {preset!r}, expected one of {', '.join(PRESETS)}")
+    fallbacks = ("lmms",) if preset.startswith("lmms") else _FALLBACKS
+    candidates: list[str] = list(dict.fromkeys((preset, *fallbacks)))
+    for candidate in candidates:
+        if _own_template(candidate, benchmark) is not None:
+            return candidate
+    raise ValueError(f"{benchmark.key}: found no prompt template for {' and '.join(candidates)}; add one of them")
+
+
+def template_for(preset: str, benchmark: Benchmark) -> PromptTemplate:
+    """Return the template in which a benchmark's questions are put under a preset.
+
+    Raises:
+        ValueError: There is no such preset, or no template.
+    """
+    template = _own_template(preset_used(preset, benchmark), benchmark)
+    assert template is not None
+    return template
+
+
+def _own_template(preset: str, benchmark: Benchmark) -> PromptTemplate | None:
+    """Return the template of exactly this preset. Emu3's is VLMEvalKit's with the images first.
+
+    A video's frames make no sense without their places among the subtitles, so Emu3 has none there.
+    """
+    if preset != "emu3":
+        return benchmark.prompts.get(preset)
+    template = benchmark.prompts.get("vlmevalkit")
+    return None if template is None or benchmark.video is not None else emu3(template)
+
+
+def images_wanted(preset: str, benchmark: Benchmark) -> tuple[str, ...]:
+    """Return the names of the image settings that go with a benchmark's template under a preset.
+
+    Raises:
+        ValueError: There is no such preset, or no template.
+    """
+    images = template_for(preset, benchmark).images
+    return () if images is None else tuple(name for name, value in asdict(images).items() if value is not None)
+
+
+def presets_for(family: str) -> tuple[str, ...]:
+    """Return a family's own preset, if it has one, then those of the harnesses, which any model can be asked in."""
+    owned = PRESET_OF_FAMILY.values()
+    own = [PRESET_OF_FAMILY[family]] if family in PRESET_OF_FAMILY else []
+    return (*own, *(preset for preset in PRESETS if preset not in owned))

@@ -4,7 +4,7 @@ What `read` may say stands beside the readers, in pipeline/input/read_settings.p
 """
 
 from datetime import date
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -14,16 +14,9 @@ from pipeline.settings import Address, Settings
 from pipeline.storage.store import StorageSettings
 
 
-class Pool(NamedTuple):
-    """At least and at most so many actors; equal where the number is fixed."""
-
-    least: int
-    most: int
-
-
-def pool_of(count: int | tuple[int, int]) -> Pool:
-    """Return what a setting of actors means."""
-    return Pool(*count) if isinstance(count, tuple) else Pool(count, count)
+def least_and_most(count: int | tuple[int, int]) -> tuple[int, int]:
+    """Return what a setting of actors means: at least and at most so many; equal where the number is fixed."""
+    return count if isinstance(count, tuple) else (count, count)
 
 
 def _checked(count: Any) -> Any:

@@ -25,7 +25,7 @@ from pipeline.input.units import ReadSettings, Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import join_fault
-from pipeline.preflight.check import check, check_cluster, check_device, place_on_remaining_nodes
+from pipeline.preflight.check import check, check_cluster
 from pipeline.run import RunResult, count_results, work_of
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
@@ -93,18 +93,16 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
     ready = check(settings, job, store)
     concerned = standing.parts if standing else restrict(parts, (unit for unit, _ in found))
     refuse_changed_shards(concerned, settings_by_source(job, settings.read))
-    placement, device = check_cluster(settings, job, store, ready)
-    devices = {"device": device, "check_device": check_device(job, placement)}
+    placement, devices = check_cluster(settings, job, store, ready)
     begun = ledger.read_settings(store)
     ledger.refuse_other_device(begun, devices, store.uri)
     ledger.warn_of_other_versions(begun)
     plan = standing or freeze_retry(store, parts, last + 1, found)
     units = [unit for part in plan.parts for unit in part.units]
-    work = work_of(settings, job, store, replace(ready, units=units), **devices)
+    work = work_of(settings, job, store, replace(ready, plan=replace(ready.plan, units=units)), devices)
     with crash_ledger(settings.limits.attempts) as crashes:
         work = replace(work, units=plan.units_folder, crashes=crashes)
-        again = functools.partial(place_on_remaining_nodes, settings, job, devices)
-        reached = Attempt(plan.parts, work, placement, progress, commit_log_of(plan), again).run()
+        reached = Attempt(plan.parts, work, placement, progress, commit_log_of(plan)).run()
     ledger.sweep(store)
     store.delete([entry.path for entry in store.list(f"{plan.folder}/units")])  # of workers that outlived a driver
     return _retried(store, plan, count_results(store, time.monotonic() - started, reached.answered))
@@ -120,7 +118,7 @@ def _parts_of(store: Store, settings: PipelineSettings, job: Job) -> list[Part]:
 def commit_log_of(plan: RetryPlan) -> CommitLog:
     """Return how a retry is kept account of: its own units, and parts that stand there already."""
     return CommitLog(
-        look=functools.partial(_read_output, plan=plan),
+        read=functools.partial(_read_output, plan=plan),
         merge=functools.partial(rewrite_part, plan=plan),
         note={"retry": plan.number},
     )

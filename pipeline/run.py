@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.execution.actors import Work, crash_ledger, load_generate
+from pipeline.execution.actors import crash_ledger
 from pipeline.execution.attempt import Attempt, CommitLog, Progress, RunError
+from pipeline.execution.work import Work, load_generate
 from pipeline.input.sources import typical_unit_rows
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.preflight.check import PreflightResult, check, check_cluster, check_device, place_on_remaining_nodes
+from pipeline.preflight.check import PreflightResult, check, check_cluster
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
 from pipeline.state import ledger
@@ -88,17 +89,16 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         log.info("%s holds this run, finished; nothing to do", store.uri)
         ledger.sweep(store)
         return count_results(store, time.monotonic() - started, 0)
-    placement, device = check_cluster(settings, job, store, ready)
-    devices = {"device": device, "check_device": check_device(job, placement)}
+    placement, devices = check_cluster(settings, job, store, ready)
     ready = freeze(settings, store, ready, devices)
-    num_rows = rows_per_part(settings.write.rows_per_part, ready.units, job)
-    parts = plan_parts(ready.units, num_rows, have_tars=settings.write.webdataset)
-    work = work_of(settings, job, store, ready, **devices)
+    units = ready.plan.units
+    num_rows = rows_per_part(settings.write.rows_per_part, units, job)
+    parts = plan_parts(units, num_rows, have_tars=settings.write.webdataset)
+    work = work_of(settings, job, store, ready, devices)
     ledger.sweep(store, work.units)  # what a start that was killed left half written, and what a replaced run has left
-    commit_log = commit_log_of(store, ready)
     with crash_ledger(settings.limits.attempts) as crashes:
-        again = partial(place_on_remaining_nodes, settings, job, devices)
-        reached = Attempt(parts, replace(work, crashes=crashes), placement, progress, commit_log, again).run()
+        work = replace(work, crashes=crashes)
+        reached = Attempt(parts, work, placement, progress, commit_log_of(store, ready)).run()
     ledger.refuse_replaced(store, ready.run)
     store.publish(ledger.SUCCESS, b"")
     ledger.sweep(store)  # and of actors that were killed since
@@ -106,35 +106,32 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
 
 
 def work_of(
-    settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult, device: str, check_device: str = ""
+    settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult, devices: Mapping[str, str]
 ) -> Work:
-    """Return what the actors must know; the devices are what the settings' own mean where they are."""
-    checking = job.check.settings.model if job.check else None
+    """Return what the actors must know; `devices` are what the settings' own mean where the actors are."""
     return Work(
         read=settings.read,
-        # Workers stand in other folders than the user does, but the parts say what the user said.
-        model=settings.model.model_copy(update={"device": device, "path": ready.model_path}),
-        model_name=settings.model.path,
-        preprocess=settings.preprocess,
-        generate=settings.generate,
         job=job,
-        schema=job_rows_schema(job, ready.units),
+        answering=ready.answering.engine.with_model(device=devices["device"]),
+        # Workers stand in other folders than the user does, but the parts say what the user said.
+        model_name=settings.model.path,
+        schema=job_rows_schema(job, ready.plan.units),
         store=store,
-        unit_rows=typical_unit_rows(ready.units),
+        unit_rows=typical_unit_rows(ready.plan.units),
         load=load_generate,
-        check_model=checking and checking.model_copy(update={"device": check_device, "path": ready.check_path}),
-        weights=ready.digests,
+        checking=ready.checking.engine.with_model(device=devices["check_device"]) if ready.checking else None,
+        weights={model.path: model.digest for model in ready.models},
         units=ledger.units_folder(ready.run),
     )
 
 
 def commit_log_of(store: Store, ready: PreflightResult) -> CommitLog:
-    """Return how a run is kept account of: only as long as the output is its own."""
+    """Return how a run learns what is committed: only as long as the output is its own."""
     mine = partial(ledger.refuse_replaced, store, ready.run)
     return CommitLog(
-        look=partial(ledger.read_own_output, run=ready.run),
+        read=partial(ledger.read_own_output, run=ready.run),
         merge=partial(merge_part, folder=ledger.units_folder(ready.run), check=mine),
-        note={"first_writer_wins": ready.first_wins},
+        note={"first_writer_wins": ready.first_writer_wins},
     )
 
 
@@ -165,12 +162,13 @@ def freeze(
         if settings.write.on_existing == "replace":
             store.delete(ledger.part_paths(store))  # the replaced run may have written one meanwhile
         return _freeze_first_plan(store, replace(ready, run=run))
-    return replace(ready, units=freeze_plan(store, ready.units, ready.warnings), run=standing.get("run", ""))
+    units = freeze_plan(store, ready.plan.units, ready.plan.warnings)
+    return replace(ready, plan=replace(ready.plan, units=units), run=standing.get("run", ""))
 
 
 def _freeze_first_plan(store: Store, ready: PreflightResult) -> PreflightResult:
     """Write the plan down of a run that has just begun."""
-    if freeze_plan(store, ready.units, ready.warnings) != ready.units:
+    if freeze_plan(store, ready.plan.units, ready.plan.warnings) != ready.plan.units:
         store.delete([ledger.PLAN])
         store.delete([ledger.SETTINGS])
         raise RunError(f"another run that was starting in {store.uri} has left its plan there; start this one again")

@@ -10,21 +10,22 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.execution.actors import Work
-from pipeline.execution.cluster.placement import NodesLost, Placement, PlacementError
+from pipeline.execution.cluster.placement import NodesLost, Placement, PlacementError, place_actors
 from pipeline.execution.cluster.signals import heard_signals
+from pipeline.execution.cluster.start import nodes
 from pipeline.execution.stream import stream
+from pipeline.execution.work import Work
 from pipeline.rows import part_schema
 from pipeline.state import ledger
 from pipeline.state.ledger import RunError as RunError
 from pipeline.state.ledger import RunReplaced
 from pipeline.steps.read import settings_by_source
-from pipeline.steps.write import Part, Parts, merge_part, unit_path
+from pipeline.steps.write import Part, Parts, unit_path
 from pipeline.storage.store import StorageError, Store, Unreachable
 from pipeline.storage.watch import watched
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 # So many rounds one after the other may end soon after they began; each of them loads the model again.
 MOST_SHORT_ROUNDS = 5
 SHORT_ROUND_S = 1800.0
+# Where lost nodes are replaced by themselves, that takes minutes.
+REPLACED_WITHIN_S, LOOK_EVERY_S = 600.0, 15.0
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,14 @@ class CommitLog:
     """How an attempt learns what is committed, and merges it; a run and a retry do it differently.
 
     Attributes:
-        look: Says which parts stand there and which units are committed.
+        read: Says which parts stand there and which units are committed.
         merge: Makes a part of its committed units and removes these.
         note: What an attempt says beside its numbers.
     """
 
-    look: Callable[[Store], ledger.Output] = ledger.read_output
-    merge: Callable[[Store, Part, pa.Schema], None] = merge_part
-    note: Mapping[str, Any] = field(default_factory=dict)
-
-
-RUN = CommitLog()
+    read: Callable[[Store], ledger.Output]
+    merge: Callable[[Store, Part, pa.Schema], None]
+    note: Mapping[str, Any]
 
 
 class Attempt:
@@ -97,8 +97,7 @@ class Attempt:
         work: Work,
         placement: Placement,
         progress: Callable[[Progress], None] | None,
-        commit_log: CommitLog = RUN,
-        again: Callable[[], Placement] | None = None,
+        commit_log: CommitLog,
     ) -> None:
         """Look at nothing yet.
 
@@ -107,11 +106,9 @@ class Attempt:
             work: What the actors must know.
             placement: How many actors there are, and the share of each.
             progress: Called in this process at the start and after each unit.
-            commit_log: How account is kept.
-            again: Places the actors anew when nodes are lost; without it the run ends there.
+            commit_log: How it learns what is committed.
         """
         self._parts = parts
-        self._again = again
         self._commit_log = commit_log
         self._work = work
         self._placement = placement
@@ -130,12 +127,12 @@ class Attempt:
         """
         outcome, began = "failed", time.time()
         try:
-            merged = self._look()
+            merged = self._merge_what_is_there()
             self._tell(self._reached)
             with watched(self._stores()):
                 while merged.missing_units:
                     self._round(merged)
-                    merged = self._look()
+                    merged = self._merge_what_is_there()
             outcome = "done"
         except KeyboardInterrupt:
             outcome = "interrupted"
@@ -148,10 +145,10 @@ class Attempt:
                 self._write_attempt(outcome, began)
         return self._reached
 
-    def _look(self) -> Parts:
+    def _merge_what_is_there(self) -> Parts:
         """Compare plan and output; merge what is ready to be merged, and clear away what parts hold already."""
         store = self._work.store
-        output = self._commit_log.look(store)
+        output = self._commit_log.read(store)
         standing = [part for part in self._parts if part.number in output.parts]
         leftover = [unit.name for part in standing for unit in part.units if unit.name in output.units]
         store.delete([unit_path(name, self._work.units) for name in leftover])
@@ -177,7 +174,7 @@ class Attempt:
                     self._tell(self._reached)
                     check()
         except NodesLost as lost:
-            self._place_again(lost)
+            self._placement = place_on_remaining_nodes(self._work, lost)
             return
         except RunReplaced:
             raise
@@ -192,15 +189,6 @@ class Attempt:
         if failure is not None:
             log.warning("a round ended early and is followed by another: %s", why)
 
-    def _place_again(self, lost: NodesLost) -> None:
-        if self._again is None:
-            raise RunError(str(lost)) from lost
-        log.warning("%s; the run goes on with what is left", lost)
-        try:
-            self._placement = self._again()
-        except PlacementError as error:
-            raise RunError(f"{lost}: {error}; what is committed stays") from error
-
     def _write_attempt(self, outcome: str, began: float) -> None:
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{uuid.uuid4().hex[:8]}"
         numbers = {
@@ -209,7 +197,7 @@ class Attempt:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             **asdict(replace(self._reached, seconds=time.monotonic() - self._started)),
             "host": platform.node(),
-            "placement": asdict(self._placement),
+            "placement": self._placement.numbers(),
             "versions": ledger.versions(),
         }
         if outcome == "done":
@@ -224,6 +212,24 @@ class Attempt:
         sources = settings_by_source(self._work.job, self._work.read)
         roots = {unit.root: sources[unit.source].storage for unit in self._units.values()}
         return [self._work.store, *(Store(root, roots[root]) for root in sorted(roots))]
+
+
+def place_on_remaining_nodes(work: Work, lost: NodesLost) -> Placement:
+    """Return each step's share of the nodes that are left; wait for others while that is too little.
+
+    Raises:
+        RunError: In ten minutes the cluster has not come to hold the least of all actors.
+    """
+    log.warning("%s; the run goes on with what is left", lost)
+    deadline = time.monotonic() + REPLACED_WITHIN_S
+    while True:
+        try:
+            return place_actors(nodes(), work.answering, work.checking)
+        except PlacementError as error:
+            if time.monotonic() > deadline:
+                raise RunError(f"{lost}: {error}; what is committed stays") from error
+            log.warning("%s; waiting for nodes to join", error)
+        time.sleep(LOOK_EVERY_S)
 
 
 # One line of a traceback that names an exception which is not Ray's wrapping around another.

@@ -5,8 +5,9 @@ own, which loads and decodes nothing. It knows units and rows by name and place,
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 # A row is blamed only if a process died on it alone, and not once: the one death may have been somebody's kill.
 TIMES_ALONE = 2
@@ -140,3 +141,39 @@ class CrashLedger:
 
     def _is_hopeless(self, actor: str) -> bool:
         return self._starts[actor] > HOPELESS_ROWS * self._attempts
+
+
+class CrashClient:
+    """One actor's way to the crash ledger, which lives in another process."""
+
+    def __init__(self, call: Callable[..., Awaitable[Any]], step: str, actor: str) -> None:
+        """Keep whom to call.
+
+        Args:
+            call: Calls a method of the ledger by its name.
+            step: What the actor does.
+            actor: Its name, which stays the same when its process starts again.
+        """
+        self._call, self._step, self._actor = call, step, actor
+
+    async def begin(self, unit: str) -> CrashHistory:
+        """See `CrashLedger.begin`."""
+        history = await self._call("begin", self._step, unit, self._actor)
+        assert isinstance(history, CrashHistory)
+        return history
+
+    async def begin_row(self, unit: str, row: int) -> None:
+        """See `CrashLedger.begin_row`."""
+        await self._call("begin_row", self._step, unit, row)
+
+    async def end_row(self, unit: str, row: int) -> None:
+        """See `CrashLedger.end_row`."""
+        await self._call("end_row", self._step, unit, row, self._actor)
+
+    async def end(self, unit: str) -> None:
+        """See `CrashLedger.end`."""
+        await self._call("end", self._step, unit, self._actor)
+
+    async def dying(self, words: str) -> None:
+        """See `CrashLedger.dying`."""
+        await self._call("dying", self._actor, words)

@@ -7,11 +7,10 @@ and what is under way is marked in the crash ledger. It knows blocks of rows, an
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 import pyarrow as pa
 
-from pipeline.execution.crashes import CrashHistory
+from pipeline.execution.crashes import CrashClient, CrashHistory
 from pipeline.input.columns import ERROR
 from pipeline.input.formats.rows import Fault
 from pipeline.input.units import Unit
@@ -24,26 +23,6 @@ READ_DEATHS = 8
 Step = Callable[[pa.Table], Awaitable[pa.Table]]
 
 
-class Crashes(Protocol):
-    """One actor's way to the crash ledger; see pipeline.execution.crashes.CrashLedger."""
-
-    async def begin(self, unit: str) -> CrashHistory:
-        """Note that work on a unit begins, and hear how to go about it."""
-        ...
-
-    async def begin_row(self, unit: str, row: int) -> None:
-        """Note that a row is begun alone."""
-        ...
-
-    async def end_row(self, unit: str, row: int) -> None:
-        """Note that a row was done alone."""
-        ...
-
-    async def end(self, unit: str) -> None:
-        """Note that a unit is done."""
-        ...
-
-
 class HopelessStep(RuntimeError):
     """A step's process dies whatever it is given, so no row is to blame."""
 
@@ -51,7 +30,7 @@ class HopelessStep(RuntimeError):
 class Guard:
     """Stands before one actor's step."""
 
-    def __init__(self, stage: str, crashes: Crashes) -> None:
+    def __init__(self, stage: str, crashes: CrashClient) -> None:
         """Keep what all units share.
 
         Args:
@@ -94,7 +73,7 @@ class Guard:
         return pa.concat_tables([done[place] for place in range(len(pieces))]).combine_chunks()
 
 
-async def read_guarded(unit: Unit, read: Callable[[Fault | None], pa.Table], crashes: Crashes) -> pa.Table:
+async def read_guarded(unit: Unit, read: Callable[[Fault | None], pa.Table], crashes: CrashClient) -> pa.Table:
     """Read a unit; if that kills its process over and over, all of its rows have an error that says so.
 
     Which row it is cannot be told here: they are read as one. And processes that read are the first to be killed where

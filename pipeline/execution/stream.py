@@ -6,20 +6,15 @@ together. What each actor is, pipeline/execution/actors.py knows; here they are 
 
 import logging
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from pipeline.execution.actors import (
-    StepActor,
-    Work,
-    begin_round,
-    commit_block,
-    load_check,
-    load_preprocess,
-    read_block,
-)
-from pipeline.execution.cluster.placement import READ_CPUS, WRITE_CPUS, Placement
+from pipeline.execution.actors import StepActor, begin_round, commit_block, read_block
+from pipeline.execution.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, StepActors
+from pipeline.execution.guard import Step
+from pipeline.execution.work import Work, load_check, load_preprocess
 from pipeline.input.units import Unit, unit_to_message
+from pipeline.steps.engine import EngineSpec
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +33,18 @@ def units_in_flight(slots: int, unit_rows: int) -> int:
     return max(2, math.ceil(2 * slots / unit_rows))
 
 
-def units_on_their_way(placement: Placement, slots: int, unit_rows: int, check_slots: int = 0) -> int:
+def units_on_their_way(placement: Placement, unit_rows: int, slots: int, check_slots: int = 0) -> int:
     """Say how many units are between being read and being committed when all pools have grown (see admission.py).
 
     Args:
         placement: How many actors there are.
-        slots: Of each engine that answers.
         unit_rows: Of the largest unit.
+        slots: Of each engine that answers.
         check_slots: Of each engine that checks.
     """
-    answering = placement.generate_most * (units_in_flight(slots, unit_rows) + 1)
-    checking = placement.check_most * (units_in_flight(check_slots, unit_rows) + 1)
-    return answering + checking + placement.preprocess_most * WAITING_AT_AN_ACTOR + READ_AHEAD
+    answering = placement.generate.most * (units_in_flight(slots, unit_rows) + 1)
+    checking = placement.check.most * (units_in_flight(check_slots, unit_rows) + 1)
+    return answering + checking + placement.preprocess.most * WAITING_AT_AN_ACTOR + READ_AHEAD
 
 
 def stream(units: Sequence[Unit], work: Work, placement: Placement) -> Generator[dict[str, Any], None, None]:
@@ -66,66 +61,39 @@ def stream(units: Sequence[Unit], work: Work, placement: Placement) -> Generator
 
 def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     import ray.data
-    from ray.data import ActorPoolStrategy
 
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     messages = [{"unit": unit_to_message(unit)} for unit in units]
     source: Any = ray.data.from_items(messages, override_num_blocks=len(messages))
     reading = {"settings": work.read, "job": work.job, "crashes": work.crashes}
     rows = source.map_batches_internal(read_block, fn_kwargs=reading, num_cpus=READ_CPUS, max_retries=-1, **whole)
-    # Not the public method: that one insists on a number for batch_size where GPUs are asked for, and would cut or
-    # join units by it; and it has no word for how often an actor may die before the run hears of it.
-    inputs = rows.map_batches_internal(
-        StepActor,
-        fn_constructor_kwargs={
-            "load": load_preprocess,
-            "work": work,
-            "stage": "preprocess",
-            "cpus": placement.preprocess_cpus,
-        },
-        compute=ActorPoolStrategy(
-            min_size=placement.preprocess_actors,
-            max_size=placement.preprocess_most,
-            max_tasks_in_flight_per_actor=WAITING_AT_AN_ACTOR,
-        ),
-        num_cpus=placement.preprocess_cpus,
-        **whole,
-        **FOR_EVER,
-    )
-    answers = inputs.map_batches_internal(
-        StepActor,
-        fn_constructor_kwargs={"load": work.load, "work": work, "stage": "generate", "cpus": placement.generate_cpus},
-        compute=_pool(placement.generate_actors, placement.generate_most, work.generate.slots, work.unit_rows),
-        num_cpus=placement.generate_cpus,
-        num_gpus=placement.generate_gpus,
-        **whole,
-        **FOR_EVER,
-    )
-    if work.job.check is not None:
-        answers = answers.map_batches_internal(
+    steps: list[tuple[str, Callable[[Work], Step], StepActors, dict[str, Any]]] = [
+        ("preprocess", load_preprocess, placement.preprocess, {"max_tasks_in_flight_per_actor": WAITING_AT_AN_ACTOR}),
+        ("generate", work.load, placement.generate, _in_flight(work.answering, work.unit_rows)),
+    ]
+    if work.checking is not None:
+        steps.append(("check", load_check, placement.check, _in_flight(work.checking, work.unit_rows)))
+    for stage, load, actors, in_flight in steps:
+        # Not the public method: that one insists on a number for batch_size where GPUs are asked for, and would cut or
+        # join units by it; and it has no word for how often an actor may die before the run hears of it.
+        rows = rows.map_batches_internal(
             StepActor,
-            fn_constructor_kwargs={"load": load_check, "work": work, "stage": "check", "cpus": placement.check_cpus},
-            compute=_pool(
-                placement.check_actors, placement.check_most, work.job.check.settings.generate.slots, work.unit_rows
-            ),
-            num_cpus=placement.check_cpus,
-            num_gpus=placement.check_gpus,
+            fn_constructor_kwargs={"load": load, "work": work, "stage": stage, "cpus": actors.cpus},
+            compute=ray.data.ActorPoolStrategy(min_size=actors.least, max_size=actors.most, **in_flight),
+            num_cpus=actors.cpus,
+            num_gpus=actors.gpus,
             **whole,
             **FOR_EVER,
         )
-    return answers.map_batches(
+    return rows.map_batches(
         commit_block, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole
     )
 
 
-def _pool(least: int, most: int, slots: int, unit_rows: int) -> Any:
-    """Return a pool of actors with an engine each, of which each works on several units at once."""
-    from ray.data import ActorPoolStrategy
-
-    flight = units_in_flight(slots, unit_rows)
-    return ActorPoolStrategy(
-        min_size=least, max_size=most, max_concurrent_calls_per_actor=flight, max_tasks_in_flight_per_actor=flight + 1
-    )
+def _in_flight(engine: EngineSpec, unit_rows: int) -> dict[str, Any]:
+    """Return how many units an actor with an engine works on at once; one more waits there."""
+    flight = units_in_flight(engine.generate.slots, unit_rows)
+    return {"max_concurrent_calls_per_actor": flight, "max_tasks_in_flight_per_actor": flight + 1}
 
 
 def _context() -> Any:

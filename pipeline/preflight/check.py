@@ -6,11 +6,10 @@ can be written, the actors fit. This file starts no work.
 
 import logging
 import os
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from pipeline.execution.cluster.placement import Engines, Node, Placement, PlacementError, place_actors
+from pipeline.execution.cluster.placement import Node, Placement, place_actors
 from pipeline.execution.cluster.start import ClusterError, nodes, start_ray
 from pipeline.execution.stream import units_on_their_way
 from pipeline.input.sources import typical_unit_rows
@@ -20,11 +19,12 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.inputs import Plan, column_faults, cut_input, refuse_duplicates, sample_faults
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
-from pipeline.preflight.models import CHECK, check_setting, probe_check_model, probe_model
+from pipeline.preflight.models import ModelProbe, check_setting, probe_model
 from pipeline.preflight.nodes import StoredFile, marked, probe_nodes
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import read_plan
+from pipeline.steps.engine import answering_engine, checking_engine
 from pipeline.steps.read import job_rows_schema, settings_by_source
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.probes import conditional_writes
@@ -32,46 +32,35 @@ from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-# Where lost nodes are replaced by themselves, that takes minutes.
-REPLACED_WITHIN_S, LOOK_EVERY_S = 600.0, 15.0
-
 
 @dataclass(frozen=True)
 class PreflightResult:
     """What the checks have found out on their way.
 
     Attributes:
-        model_path: Where each actor finds the checkpoint, or from where it fetches it.
-        units: The plan; the frozen one where a run has started before.
-        weights: Fingerprint of the checkpoint.
+        answering: The model that answers.
+        checking: The model that checks, if any.
+        plan: The units; the frozen ones where a run has started before.
+        weights: Fingerprint of the checkpoints, together.
         is_started: Whether the output holds a run of these settings.
         is_done: Whether that run is finished.
-        check_path: Where the actors find the checkpoint that checks, if any does.
-        num_weights: Values that an engine loads.
-        num_check_weights: The same of the checkpoint that checks.
-        row_bytes: Of a row, as it is read or made ready for the model, in the units that take most; 0 where no row was
-            sampled.
-        unit_rows: Of the largest of these units.
-        warnings: What is wrong with the input although its rows can be read, where it was planned just now.
-        first_wins: Whether the output lets the first of two writers win; None where it was not tried.
-        digests: Fingerprints of the checkpoints by the paths under which the actors find them.
+        first_writer_wins: Whether the output lets the first of two writers win; None where it was not tried.
         run: What the run in the output calls itself, if this is one that goes on.
     """
 
-    model_path: str
-    units: list[Unit]
+    answering: ModelProbe
+    checking: ModelProbe | None
+    plan: Plan
     weights: str
     is_started: bool
     is_done: bool
-    check_path: str = ""
-    num_weights: int = 0
-    num_check_weights: int = 0
-    row_bytes: int = 0
-    unit_rows: int = 0
-    warnings: Sequence[str] = ()
-    first_wins: bool | None = None
-    digests: Mapping[str, str] = field(default_factory=dict)
+    first_writer_wins: bool | None = None
     run: str = ""
+
+    @property
+    def models(self) -> list[ModelProbe]:
+        """The one model, or both."""
+        return [self.answering, self.checking] if self.checking else [self.answering]
 
 
 def check(settings: PipelineSettings, job: Job, store: Store) -> PreflightResult:
@@ -87,106 +76,70 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> PreflightResult
     faults += [existing] if existing else []
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     is_done = output is not None and output.is_done
-    asked = probe_model(faults, settings, job, is_done)
-    checking = probe_check_model(faults, settings, job, is_done)
+    engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
+    probes = [probe_model(faults, engine, job, settings.read.storage, is_done) for engine in engines]
+    answering, checking = probes[0], probes[1] if job.check else None
     faults += _drawing_faults(settings, job)
-    processor = asked.processor if asked else None
     if goes_on:
         planned = check_setting(faults, "read", lambda: Plan(_standing_units(store, settings, job)))
     else:
-        planned = cut_input(faults, settings, job, processor)
+        planned = cut_input(faults, settings, job, answering.processor if answering else None)
     units = planned.units if planned else []
     schema = check_setting(faults, "read", lambda: job_rows_schema(job, units)) if units else None
     columns = column_faults(schema, job) if schema else []
     # Without its columns, no row can be made ready; that is said once.
-    faults += columns or (sample_faults(settings, job, planned, asked, checking) if planned else [])
+    faults += columns or (sample_faults(settings, job, planned, answering, checking) if planned else [])
     if units and job.needs_unique_keys and not goes_on:
         check_setting(faults, "read", lambda: refuse_duplicates(units, settings, job))
     first_wins = None
     if output and not output.is_done and not existing:  # last, because it is the one check that writes
         first_wins = check_setting(faults, "write.uri", lambda: _probe(store))
-    if faults or not (output and asked and units):
+    if faults or not (output and answering and planned and units):
         raise ConfigError("the run cannot start", faults)
-    digests = {one.path: weights_digest([one.folder]) for one in (asked, checking) if one}
-    weights = weights_digest([asked.folder, checking.folder]) if checking else digests[asked.path]
+    weights = weights_digest([probe.folder for probe in probes if probe])
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
         if not is_done:
             refuse_changed_input(output, units, settings, job)
     return PreflightResult(
-        asked.path,
-        units,
+        replace(answering, digest=weights_digest([answering.folder])),
+        checking and replace(checking, digest=weights_digest([checking.folder])),
+        planned,
         weights,
         is_started=goes_on,
         is_done=goes_on and is_done,
-        check_path=checking.path if checking else "",
-        num_weights=asked.num_weights,
-        num_check_weights=checking.num_weights if checking else 0,
-        row_bytes=planned.row_bytes if planned else 0,
-        unit_rows=planned.unit_rows if planned else 0,
-        warnings=planned.warnings if planned else (),
-        first_wins=first_wins,
-        digests=digests,
+        first_writer_wins=first_wins,
         run=output.run if goes_on else "",
     )
 
 
-def check_cluster(settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult) -> tuple[Placement, str]:
-    """Start or join Ray; return each step's share of it and the device that `auto` means there.
+def check_cluster(
+    settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult
+) -> tuple[Placement, dict[str, str]]:
+    """Start or join Ray; return each step's share of it, and the devices that the settings' `auto` means there.
 
     Raises:
         ConfigError: There is no such Ray, the actors or what they hold do not fit, or a node lacks something.
     """
     faults: list[str] = []
-    asked = settings.model.device
     try:
         start_ray(settings.ray)
     except ClusterError as error:
         raise ConfigError("the run cannot start", [str(error)]) from error
     there = nodes()
-    engines, checking = Engines(settings.generate, asked), _checking(job)
-    placement = check_setting(faults, "", lambda: place_actors(there, engines, settings.preprocess.actors, checking))
+    engines = [model.engine for model in ready.models]
+    placement = check_setting(faults, "", lambda: place_actors(there, *engines))
     if placement:
-        faults += _memory_faults(there, settings, job, ready, placement)
+        faults += _memory_faults(there, ready, placement)
     with marked(store) as paths:
-        local, remote = {**_local_paths(ready, settings, job), **paths}, stored_files(ready, settings, job, store)
         # A single node is this machine, where all of it has been found already.
-        faults += probe_nodes(there, job, local, remote) if len(there) > 1 else probe_nodes(there, job, {}, {})
+        local = {**_local_paths(ready, settings, job), **paths} if len(there) > 1 else {}
+        remote = stored_files(ready, settings, job, store) if len(there) > 1 else {}
+        faults += probe_nodes(there, job, local, remote)
     if faults or placement is None:
         raise ConfigError("the run cannot start", faults)
-    return placement, _device(asked, placement.generate_gpus)
-
-
-def place_on_remaining_nodes(settings: PipelineSettings, job: Job, devices: Mapping[str, str]) -> Placement:
-    """Return each step's share of what is left after nodes were lost; wait for others while that is too little.
-
-    Args:
-        settings: The run's.
-        job: The run's.
-        devices: `device` and `check_device`; the answers go on coming from what they began on.
-
-    Raises:
-        PlacementError: In ten minutes the cluster has not come to hold the least of all actors.
-    """
-    engines = Engines(settings.generate, devices["device"])
-    checking = _checking(job)
-    if checking:
-        checking = replace(checking, device=devices["check_device"])
-    deadline = time.monotonic() + REPLACED_WITHIN_S
-    while True:
-        try:
-            return place_actors(nodes(), engines, settings.preprocess.actors, checking)
-        except PlacementError as error:
-            if time.monotonic() > deadline:
-                raise
-            log.warning("%s; waiting for nodes to join", error)
-        time.sleep(LOOK_EVERY_S)
-
-
-def check_device(job: Job, placement: Placement) -> str:
-    """Return the device that the checking model's `auto` means there."""
-    checking = _checking(job)
-    return _device(checking.device, placement.check_gpus) if checking else ""
+    check_device = _device(engines[1].model.device, placement.check.gpus) if ready.checking else ""
+    return placement, {"device": _device(settings.model.device, placement.generate.gpus), "check_device": check_device}
 
 
 def _standing_units(store: Store, settings: PipelineSettings, job: Job) -> list[Unit]:
@@ -216,51 +169,45 @@ def _roots(units: Sequence[Unit]) -> dict[str, Unit]:
 
 def _local_paths(ready: PreflightResult, settings: PipelineSettings, job: Job) -> dict[str, str]:
     """Return what the settings name by a local path, and the setting of each."""
-    roots = dict.fromkeys(_roots(ready.units), "read.uri")
+    roots = dict.fromkeys(_roots(ready.plan.units), "read.uri")
     sources = settings_by_source(job, settings.read).values()
     roots |= {uri: setting for read in sources for setting, uri in read.elsewhere.items()}
-    named = {**roots, ready.model_path: "model.path", ready.check_path: f"{CHECK}model.path"}
+    named = {**roots, **{model.path: f"{model.engine.where}model.path" for model in ready.models}}
     return {path: setting for path, setting in named.items() if os.path.exists(path)}
 
 
 def stored_files(ready: PreflightResult, settings: PipelineSettings, job: Job, store: Store) -> dict[str, StoredFile]:
     """Return, for each setting that may name a store, what each node asks it for."""
     storage, sources = settings.read.storage, settings_by_source(job, settings.read)
-    models = {"model.path": ready.model_path, f"{CHECK}model.path": ready.check_path}
-    places = {setting: (Store(path, storage), "config.json") for setting, path in models.items() if "://" in path}
     reads = {
         f"read.uri of {unit.source}" if unit.source else "read.uri": (
             Store(root, sources[unit.source].storage),
             unit.shard or unit.paths[0],
         )
-        for root, unit in _roots(ready.units).items()
+        for root, unit in _roots(ready.plan.units).items()
     }
-    return {**reads, "write.uri": (store, ledger.PLAN), **places}
+    models = {
+        f"{model.engine.where}model.path": (Store(model.path, storage), "config.json")
+        for model in ready.models
+        if "://" in model.path
+    }
+    return {**reads, "write.uri": (store, ledger.PLAN), **models}
 
 
-def _memory_faults(
-    there: Sequence[Node], settings: PipelineSettings, job: Job, ready: PreflightResult, placement: Placement
-) -> list[str]:
-    engines = []
-    if not placement.generate_gpus:
-        engines.append(CpuEngines("", placement.generate_actors, settings.model.dtype, ready.num_weights))
-    if job.check and not placement.check_gpus:
-        dtype = job.check.settings.model.dtype
-        engines.append(CpuEngines(CHECK, placement.check_actors, dtype, ready.num_check_weights))
-    check_slots = job.check.settings.generate.slots if job.check else 0
-    usual = typical_unit_rows(ready.units)
-    units = min(len(ready.units), units_on_their_way(placement, settings.generate.slots, usual, check_slots))
-    return weights_faults(there, engines) + store_faults(there, ready.row_bytes, ready.unit_rows, units)
+def _memory_faults(there: Sequence[Node], ready: PreflightResult, placement: Placement) -> list[str]:
+    pools = [placement.generate, placement.check]
+    engines = [
+        CpuEngines(model.engine.where, actors.least, model.engine.model.dtype, model.num_weights)
+        for model, actors in zip(ready.models, pools, strict=False)
+        if not actors.gpus
+    ]
+    plan, slots = ready.plan, [model.engine.generate.slots for model in ready.models]
+    units = min(len(plan.units), units_on_their_way(placement, typical_unit_rows(plan.units), *slots))
+    return weights_faults(there, engines) + store_faults(there, plan.row_bytes, plan.unit_rows, units)
 
 
-def _device(asked: str, gpus: float) -> str:
-    return asked if asked != "auto" else "cuda" if gpus else "cpu"
-
-
-def _checking(job: Job) -> Engines | None:
-    if job.check is None:
-        return None
-    return Engines(job.check.settings.generate, job.check.settings.model.device, CHECK)
+def _device(device: str, gpus: float) -> str:
+    return device if device != "auto" else "cuda" if gpus else "cpu"
 
 
 def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from models.types import Processor, Sampling
+from models.types import Processor
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.sources import Source, join_plans
 from pipeline.input.units import InputPlan, Unit
@@ -21,7 +21,7 @@ from pipeline.preflight.models import ModelProbe, check_setting
 from pipeline.preflight.sample import Sample, check_length_fault, failure_fault, length_fault, row_bytes, take_sample
 from pipeline.rows import READ, part_schema
 from pipeline.state.plan import make_plan
-from pipeline.steps.generate import max_length_of, sampling_of
+from pipeline.steps.engine import answering_engine
 from pipeline.steps.read import settings_by_source
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def _cut(source: Source, settings: PipelineSettings, job: Job, processor: Proces
         planned = make_plan(first, 1, [], 0, job)
         job.adapt(source.name, planned.units[0].table_schema.empty_table())
         return _Cut(source, Sample(()), planned)
-    sample = take_sample(source, processor, job, sampling_of(settings.generate, job.sampling))
+    sample = take_sample(source, processor, job, answering_engine(settings, job).sampling)
     planned = make_plan(source, settings.write.unit_rows, sample.blocks, sample.image_bytes, job)
     return _Cut(source, sample, planned)
 
@@ -114,29 +114,32 @@ def _where(source: str) -> str:
 
 
 def sample_faults(
-    settings: PipelineSettings, job: Job, planned: Plan, asked: ModelProbe | None, checking: ModelProbe | None
+    settings: PipelineSettings, job: Job, planned: Plan, answering: ModelProbe | None, checking: ModelProbe | None
 ) -> list[str]:
     """Say of which sources the first rows all fail, or are too long for a model."""
-    if asked is None:
+    if answering is None:
         return []
-    found = {name: _faults_of(settings, job, sample, asked, checking) for name, sample in planned.samples.items()}
-    return [f"{fault} (in {name})" if name else fault for name, faults in found.items() for fault in faults]
+    return [
+        f"{fault} (in {name})" if name else fault
+        for name, sample in planned.samples.items()
+        for fault in _faults_of(settings, job, sample, answering, checking)
+        if fault
+    ]
 
 
 def _faults_of(
-    settings: PipelineSettings, job: Job, sample: Sequence[pa.Table], asked: ModelProbe, checking: ModelProbe | None
-) -> list[str]:
+    settings: PipelineSettings,
+    job: Job,
+    sample: Sequence[pa.Table],
+    answering: ModelProbe,
+    checking: ModelProbe | None,
+) -> list[str | None]:
     """Say whether the first rows all fail, or are too long for the model that answers or for the one that checks."""
-    limit = asked.processor.max_position_embeddings
-    max_length = max_length_of(settings.generate, limit, draws=job.picture is not None)
-    found = [failure_fault(sample, settings.limits.max_failed_share)]
-    found.append(length_fault(sample, max_length))
-    if checking and job.check:
-        generate = job.check.settings.generate
-        max_length = max_length_of(generate, checking.processor.max_position_embeddings, draws=False)
-        sampling = sampling_of(generate, Sampling())
-        found.append(check_length_fault(sample, job, asked.processor, checking.processor, max_length, sampling))
-    return [fault for fault in found if fault]
+    faults = [failure_fault(sample, settings.limits.max_failed_share), length_fault(sample, answering.max_length)]
+    if checking:
+        processors = answering.processor, checking.processor
+        faults.append(check_length_fault(sample, job, *processors, checking.max_length, checking.engine.sampling))
+    return faults
 
 
 def refuse_duplicates(units: list[Unit], settings: PipelineSettings, job: Job) -> None:

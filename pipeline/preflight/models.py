@@ -5,20 +5,16 @@ First part of the preflight. It loads no weights and starts no work.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from models.types import CheckpointError, ImageSettingsError, Processor
 from pipeline.job import Job, MissingColumns
-from pipeline.pipeline_settings import ModelSettings, PipelineSettings, PreprocessSettings
-from pipeline.steps.preprocess import open_processor
+from pipeline.steps.engine import EngineSpec
 from pipeline.storage.model_folder import local_copy
-from pipeline.storage.store import StorageError
+from pipeline.storage.store import StorageError, StorageSettings
 
 T = TypeVar("T")
-
-# What stands before the names of the settings of the model that checks.
-CHECK = "job.check."
 
 
 @dataclass(frozen=True)
@@ -26,75 +22,59 @@ class ModelProbe:
     """What the preflight knows of a checkpoint.
 
     Attributes:
+        engine: What is asked of it; its path is what actors call the checkpoint.
         folder: Where it lies here.
-        path: What actors call it.
         processor: Its CPU half.
         num_weights: Values that an engine loads; 0 if the weights were not read.
+        digest: Its fingerprint.
     """
 
+    engine: EngineSpec
     folder: str
-    path: str
     processor: Processor
     num_weights: int = 0
+    digest: str = ""
+
+    @property
+    def path(self) -> str:
+        """What actors call the checkpoint."""
+        return self.engine.model.path
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence that its engines take, prompt and answer together."""
+        return self.engine.max_length(self.processor.max_position_embeddings)
 
 
-def probe_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> ModelProbe | None:
-    """Probe the model that answers; what is wrong with it is added to the faults. None if it cannot be read."""
-    generate = settings.generate
-    probe = _probe(faults, "", settings, settings.model, settings.preprocess, generate.max_length, job.template)
-    if probe is None:
-        return None
-    processor = probe.processor
-    if not processor.sees_images and not job.has_text_only_rows:
-        faults.append(_no_vision_fault(settings, job))
-    if job.picture is not None and processor.pixels_per_code is None:
-        faults.append(_no_drawing_fault(settings, job))
-    return probe if is_done else _count_weights(faults, "", probe, settings.model.text_only)
-
-
-def probe_check_model(faults: list[str], settings: PipelineSettings, job: Job, is_done: bool) -> ModelProbe | None:
-    """Probe the model that checks, if there is one, in the same way."""
-    if job.check is None:
-        return None
-    asked = job.check.settings
-    model, max_length = asked.model, asked.generate.max_length
-    probe = _probe(faults, CHECK, settings, model, asked.preprocess, max_length, job.check.template)
-    if probe is None:
-        return None
-    if not probe.processor.sees_images:
-        faults.append(f"{CHECK}model.path: {model.path} cannot see the pictures that it is to check")
-    return probe if is_done else _count_weights(faults, CHECK, probe, model.text_only)
-
-
-def _probe(
-    faults: list[str],
-    where: str,
-    settings: PipelineSettings,
-    model: ModelSettings,
-    preprocess: PreprocessSettings,
-    max_length: int | None,
-    template: str | None,
+def probe_model(
+    faults: list[str], engine: EngineSpec, job: Job, storage: StorageSettings, is_done: bool
 ) -> ModelProbe | None:
-    """Fetch a checkpoint's folder and load its processor; `where` stands before the settings' names."""
-    folder = check_setting(
-        faults, f"{where}model.path", lambda: local_copy(model.path, settings.read.storage, is_looking=True)
-    )
+    """Bring a checkpoint here, load its processor and count its weights.
+
+    Args:
+        faults: What is wrong with it is added here; None is returned where it cannot be read at all.
+        engine: What is asked of it.
+        job: The run's.
+        storage: How to reach it.
+        is_done: Whether the run is finished, so that nobody will load the weights.
+    """
+    setting, model = f"{engine.where}model.path", engine.model
+    folder = check_setting(faults, setting, lambda: local_copy(model.path, storage, is_looking=True))
     if folder is None:
         return None
-    processor = check_setting(
-        faults,
-        f"{where}model.path",
-        lambda: open_processor(folder, preprocess, template, text_only=model.text_only),
-        where,
-    )
+    processor = check_setting(faults, setting, lambda: engine.open_processor(folder), engine.where)
     if processor is None:
         return None
-    limit = processor.max_position_embeddings
+    limit, max_length = processor.max_position_embeddings, engine.generate.max_length
     if max_length is not None and max_length > limit:
         faults.append(
-            f"{where}generate.max_length: found {max_length}, expected at most {limit}, the checkpoint's limit"
+            f"{engine.where}generate.max_length: found {max_length}, expected at most {limit}, the checkpoint's limit"
         )
-    return ModelProbe(folder, _model_path(model.path, folder), processor)
+    faults += _role_faults(engine, processor, job)
+    num_weights = 0 if is_done else check_setting(faults, setting, lambda: _num_weights(folder, model.text_only))
+    # A local folder is called the same everywhere; a remote one keeps its name, so that each node copies it.
+    path = folder if os.path.isdir(os.path.expanduser(model.path)) else model.path
+    return ModelProbe(engine.with_model(path=path), folder, processor, num_weights or 0)
 
 
 def check_setting(faults: list[str], setting: str, action: Callable[[], T], where: str = "") -> T | None:
@@ -112,26 +92,27 @@ def check_setting(faults: list[str], setting: str, action: Callable[[], T], wher
         return None
 
 
-def _model_path(path: str, folder: str) -> str:
-    """Return a local folder as it is called everywhere; a remote one keeps its name, so that each node copies it."""
-    return folder if os.path.isdir(os.path.expanduser(path)) else path
+def _role_faults(engine: EngineSpec, processor: Processor, job: Job) -> list[str]:
+    """Say what a checkpoint cannot do of that which it is here for."""
+    path = engine.model.path
+    if engine.where:
+        cannot = f"{engine.where}model.path: {path} cannot see the pictures that it is to check"
+        return [] if processor.sees_images else [cannot]
+    faults: list[str] = []
+    if not processor.sees_images and not job.has_text_only_rows:
+        faults.append(_lacks(engine, "has no vision encoder", f"job {job.kind} needs an image in every row"))
+    if job.picture is not None and processor.pixels_per_code is None:
+        faults.append(_lacks(engine, "draws no pictures", f"job {job.kind} needs a model that draws pictures"))
+    return faults
 
 
-def _no_vision_fault(settings: PipelineSettings, job: Job) -> str:
-    needs = f"job {job.kind} needs an image in every row"
-    if settings.model.text_only:
+def _lacks(engine: EngineSpec, what: str, needs: str) -> str:
+    if engine.model.text_only:
         return f"model.text_only: found true, expected false: {needs}"
-    return f"model.path: {settings.model.path} has no vision encoder, but {needs}"
+    return f"model.path: {engine.model.path} {what}, but {needs}"
 
 
-def _no_drawing_fault(settings: PipelineSettings, job: Job) -> str:
-    if settings.model.text_only:
-        return f"model.text_only: found true, expected false: job {job.kind} draws pictures"
-    return f"model.path: {settings.model.path} draws no pictures, but job {job.kind} needs one that does"
-
-
-def _count_weights(faults: list[str], where: str, probe: ModelProbe, text_only: bool) -> ModelProbe:
+def _num_weights(folder: str, text_only: bool) -> int:
     from models import check_weights
 
-    weights = check_setting(faults, f"{where}model.path", lambda: check_weights(probe.folder, text_only=text_only))
-    return replace(probe, num_weights=weights or 0)
+    return check_weights(folder, text_only=text_only)

@@ -14,7 +14,6 @@ import pyarrow as pa
 from models.images import image_major
 from models.types import ModelInput, Sampling
 from pipeline.job import Job
-from pipeline.pipeline_settings import GenerateSettings
 from pipeline.rows import (
     ANSWER,
     IDENTITY,
@@ -28,20 +27,8 @@ from pipeline.rows import (
 )
 from pipeline.steps.answerer import Answered, Answerer
 
-# A prompt and its answer in text, where neither the settings nor the checkpoint say less.
-MAX_LENGTH = 4096
 # What of its sampling a row may have for itself.
 OF_A_ROW = ("seed", "guidance_scale", "max_new_tokens")
-
-
-def max_length_of(settings: GenerateSettings, limit: int, *, draws: bool) -> int:
-    """Return the longest sequence, prompt and answer together, of a model whose positions end at `limit`."""
-    return settings.max_length or (limit if draws else min(MAX_LENGTH, limit))
-
-
-def sampling_of(settings: GenerateSettings, usual: Sampling) -> Sampling:
-    """Return the run's sampling, the job's `usual` where it does not say; the seed in it is not yet a row's."""
-    return replace(usual, **settings.sampling.model_dump(exclude_none=True))
 
 
 class Generate:

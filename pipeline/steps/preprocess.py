@@ -20,21 +20,7 @@ from models.types import (
 )
 from pipeline.input.columns import ERROR
 from pipeline.job import Job
-from pipeline.pipeline_settings import PreprocessSettings
 from pipeline.rows import MODEL_INPUT, ODDITIES, Prepared, input_columns, row_error, row_seed
-
-
-def open_processor(path: str, settings: PreprocessSettings, template: str | None, *, text_only: bool) -> Processor:
-    """Load a checkpoint's processor as a run's settings want it.
-
-    Raises:
-        CheckpointError: The checkpoint is not one we can run, or the settings do not suit it.
-    """
-    from models import load_processor
-
-    return load_processor(
-        path, settings.images, template, today=settings.today, text_only=text_only, tokenizer=settings.tokenizer
-    )
 
 
 class MissingImage(ValueError):

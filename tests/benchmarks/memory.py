@@ -30,7 +30,8 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.run import run
 from pipeline.settings import check_settings
 from pipeline.state.plan import read_plan
-from pipeline.steps.preprocess import Preprocess, open_processor
+from pipeline.steps.engine import answering_engine
+from pipeline.steps.preprocess import Preprocess
 from pipeline.storage.store import Store
 from tests.benchmarks.residents import EVERY_SECOND, STEPS, Resident, Residents, every
 from tests.benchmarks.stand_in import silent_engines
@@ -105,7 +106,7 @@ def _settings(folder: Path) -> PipelineSettings:
 def tile_bytes(folder: Path) -> dict[str, float]:
     """Return bytes per row of tiles as they travel, and of what the reference's processor would hand over."""
     settings, job = _settings(folder), CaptionSettings(kind="caption").build()
-    processor = open_processor(settings.model.path, settings.preprocess, None, text_only=False)
+    processor = answering_engine(settings, job).open_processor(settings.model.path)
     unit = read_plan(Store(settings.write.uri, settings.write.storage))[0]
     block = Preprocess(processor, job, job.sampling)(read_unit(unit, settings.read))
     ours = pc.sum(pc.binary_length(pc.list_flatten(block["input.tiles"]))).as_py()

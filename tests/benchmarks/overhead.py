@@ -23,14 +23,16 @@ import pyarrow.parquet as pq
 
 from jobs.config import RunSettings
 from jobs.demo.data import write_question_shards
-from pipeline.execution.actors import StepActor, Work, load_generate, load_preprocess
+from pipeline.execution.actors import StepActor
 from pipeline.execution.cluster.start import start_ray
 from pipeline.execution.guard import Step
+from pipeline.execution.work import Work, load_generate, load_preprocess
 from pipeline.input.units import Unit
 from pipeline.pipeline_settings import RaySettings
 from pipeline.rows import with_unit
 from pipeline.run import run
 from pipeline.state.plan import read_plan
+from pipeline.steps.engine import answering_engine
 from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.write import commit_unit
 from pipeline.storage.store import Store
@@ -134,10 +136,8 @@ def _in_a_loop(folder: Path, number: int, load: Callable[[Work], Step]) -> Watch
     units, job = read_plan(Store(str(folder / f"ray-{number}"))), settings.job.build()
     work = Work(
         read=settings.read,
-        model=settings.model,
         model_name=settings.model.path,
-        preprocess=settings.preprocess,
-        generate=settings.generate,
+        answering=answering_engine(settings, job),
         job=job,
         schema=job_rows_schema(job, units),
         store=Store(settings.write.uri, settings.write.storage),

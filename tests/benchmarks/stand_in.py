@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from models.types import Answer, ModelInput, Request, Sampling
-from pipeline.execution.actors import Work
 from pipeline.execution.guard import Step
+from pipeline.execution.work import Work
 from pipeline.rows import ANSWER, IDENTITY, MODEL_INPUT, UNIT, UNIT_ROWS, kept_columns, part_schema
 from pipeline.steps.answerer import Answered, Answerer
-from pipeline.steps.generate import Generate, sampling_of
+from pipeline.steps.generate import Generate
 from tests.plain_job import PlainJob
 
 WORDS = "a picture of something"
@@ -66,7 +66,7 @@ class NullJob(PlainJob):
 def load_silent(pids: str, work: Work) -> Step:
     """Return the answering step as it is, row by row, but for the engine; leave a note of its process."""
     (Path(pids) / str(os.getpid())).touch()
-    return Generate(Silent(), work.job, sampling_of(work.generate, work.job.sampling), work.model_name, work.schema)
+    return Generate(Silent(), work.job, work.answering.sampling, work.model_name, work.schema)
 
 
 def load_no_preprocess(work: Work) -> Step:

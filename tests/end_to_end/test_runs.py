@@ -9,15 +9,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.execution.attempt import Attempt, Progress
-from pipeline.execution.cluster.placement import Placement
+from pipeline.execution.attempt import Attempt, CommitLog, Progress
+from pipeline.execution.cluster.placement import Placement, StepActors
 from pipeline.input.units import units_from_parquet, units_to_parquet
 from pipeline.preflight.check import check
 from pipeline.run import run, work_of
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.ledger import RunReplaced
-from pipeline.steps.write import plan_parts
+from pipeline.steps.write import merge_part, plan_parts
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import (
     WhereJob,
@@ -75,8 +75,10 @@ def test_two_engines_see_one_device_each_and_answer_like_one(
     settings = settings_of(shards, checkpoint, tmp_path / "out", generate=sampling(slots=7))
     store = Store(settings.write.uri)
     ready = check(settings, WhereJob(), store)
-    parts = plan_parts(ready.units, settings.write.rows_per_part)
-    Attempt(parts, work_of(settings, WhereJob(), store, ready, "cpu"), Placement(1, 0.5, 2, 0.5, 1.0), None).run()
+    parts = plan_parts(ready.plan.units, settings.write.rows_per_part)
+    work = work_of(settings, WhereJob(), store, ready, {"device": "cpu", "check_device": ""})
+    placement = Placement(StepActors(1, 1, 0.5), StepActors(2, 2, 0.5, 1.0))
+    Attempt(parts, work, placement, None, CommitLog(ledger.read_output, merge_part, {})).run()
     table = results(tmp_path / "out")
     answered = [row for row in table.to_pylist() if row["error"] is None]
     assert {row["devices"] for row in answered} == {"0", "1"}

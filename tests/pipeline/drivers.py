@@ -8,24 +8,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.types import Sampling
 from pipeline.execution.attempt import Attempt
-from pipeline.execution.cluster.placement import Placement
+from pipeline.execution.cluster.placement import Placement, StepActors
 from pipeline.input.units import Unit
-from pipeline.pipeline_settings import PipelineSettings
+from pipeline.pipeline_settings import CheckSettings, PipelineSettings
 from pipeline.preflight.check import PreflightResult
+from pipeline.preflight.inputs import Plan
+from pipeline.preflight.models import ModelProbe
 from pipeline.rows import part_schema, with_unit
 from pipeline.run import commit_log_of, freeze, work_of
 from pipeline.settings import check_settings
 from pipeline.state import ledger
+from pipeline.steps.engine import EngineSpec
 from pipeline.steps.write import commit_unit, plan_parts
 from pipeline.storage.store import Store
-from tests.pipeline.toys import READ_SCHEMA, ToyJob, units_of
+from tests.pipeline.toys import READ_SCHEMA, ToyJob, ToyProcessor, units_of
 
 DEVICES = {"device": "cpu", "check_device": ""}
 INPUT = READ_SCHEMA.serialize().to_pybytes()
 UNITS = [replace(unit, schema=INPUT) for unit in units_of(4, 2)]
 SCHEMA = part_schema(READ_SCHEMA, ToyJob())
-PLACEMENT = Placement(1, 1.0, 1, 1.0, 0.0)
+PLACEMENT = Placement(StepActors(1, 1, 1.0), StepActors(1, 1, 1.0))
 
 
 def settings_of(store: Store, on_existing: str = "resume", **sections: Any) -> PipelineSettings:
@@ -37,11 +41,22 @@ def settings_of(store: Store, on_existing: str = "resume", **sections: Any) -> P
     return check_settings(PipelineSettings, {**values, **sections})
 
 
+def engine(path: str = "model", device: str = "auto", where: str = "", **sections: Any) -> EngineSpec:
+    """What a run asks of a model whose settings say nothing else."""
+    settings = CheckSettings.model_validate({"model": {"path": path, "device": device}, "generate": {}, **sections})
+    return EngineSpec(settings.model, settings.preprocess, settings.generate, Sampling(), where=where)
+
+
+def probed(path: str, where: str = "", digest: str = "") -> ModelProbe:
+    """What a start finds out about a checkpoint that nobody will load."""
+    return ModelProbe(engine(path, where=where), "", ToyProcessor(), digest=digest)
+
+
 def ready_of(store: Store, units: Sequence[Unit] = UNITS) -> PreflightResult:
     """What the checks of a start find out."""
     output = ledger.read_output(store)
     return PreflightResult(
-        "model", list(units), "w", is_started=output.is_planned, is_done=output.is_done, run=output.run
+        probed("model"), None, Plan(list(units)), "w", output.is_planned, output.is_done, run=output.run
     )
 
 
@@ -60,8 +75,8 @@ def commit(store: Store, run: PreflightResult, unit: int, caption: str) -> None:
 
 
 def attempt(store: Store, run: PreflightResult) -> Attempt:
-    work = work_of(settings_of(store), ToyJob(), store, run, **DEVICES)
-    return Attempt(plan_parts(run.units, 2), work, PLACEMENT, None, commit_log_of(store, run))
+    work = work_of(settings_of(store), ToyJob(), store, run, DEVICES)
+    return Attempt(plan_parts(run.plan.units, 2), work, PLACEMENT, None, commit_log_of(store, run))
 
 
 def names(store: Store) -> list[str]:

@@ -9,13 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.execution.actors import OtherWeights, StepActor, Work, load_generate, load_preprocess, model_folder
+from pipeline.execution.actors import StepActor
+from pipeline.execution.work import OtherWeights, Work, load_generate, load_preprocess, model_folder
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import PreflightResult
+from pipeline.preflight.inputs import Plan
 from pipeline.run import work_of
 from pipeline.settings import check_settings
 from pipeline.storage.model_folder import CACHE_VARIABLE, weights_digest
 from pipeline.storage.store import Store
+from tests.pipeline.drivers import DEVICES, probed
 from tests.pipeline.toys import READ_SCHEMA, ToyJob, read_rows, units_of
 from tests.tiny import tiny_mllama
 
@@ -29,8 +32,8 @@ def work(path: str, digest: str) -> Work:
     values = {"read": {"uri": "memory://in"}, "model": {"path": path}, "write": {"uri": "memory://out"}}
     settings = check_settings(PipelineSettings, values)
     units = [replace(unit, schema=READ_SCHEMA.serialize().to_pybytes()) for unit in units_of(1, 1)]
-    ready = PreflightResult(path, units, digest, is_started=False, is_done=False, digests={path: digest})
-    return work_of(settings, ToyJob(has_text_only_rows=True), Store("memory://out"), ready, "cpu")
+    ready = PreflightResult(probed(path, digest=digest), None, Plan(units), digest, is_started=False, is_done=False)
+    return work_of(settings, ToyJob(has_text_only_rows=True), Store("memory://out"), ready, DEVICES)
 
 
 def prepared(work: Work) -> pa.Table:
@@ -67,7 +70,7 @@ def test_a_model_that_has_changed_at_its_source_is_refused_too(
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     source = Path(shutil.copytree(checkpoint, tmp_path / "source"))
     asked = work(f"local://{source}", weights_digest([str(source)]))
-    assert weights_digest([model_folder(asked.model, asked)]) == weights_digest([str(source)])
+    assert weights_digest([model_folder(asked, asked.answering)]) == weights_digest([str(source)])
     (source / "chat_template.jinja").write_text("another")
     with pytest.raises(OtherWeights, match=r"the model's files in .*cache.* are others than the run began with"):
-        model_folder(asked.model, asked)
+        model_folder(asked, asked.answering)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.execution import guard
-from pipeline.execution.crashes import HOPELESS_ROWS, CrashHistory, CrashLedger
+from pipeline.execution.crashes import HOPELESS_ROWS, CrashClient, CrashHistory, CrashLedger
 from pipeline.execution.guard import (
     READ_DEATHS,
     Gate,
@@ -33,24 +33,16 @@ class Death(BaseException):
     """The process ends; nothing that it wanted to do afterwards is done."""
 
 
-class Actor:
+class Actor(CrashClient):
     """One actor's way to the ledger; and the process it lives in, which may be started again."""
 
     def __init__(self, ledger: CrashLedger, step: str = "generate", name: str = "one") -> None:
+        async def call(method: str, *arguments: Any) -> Any:
+            return getattr(ledger, method)(*arguments)
+
+        super().__init__(call, step, name)
         self.ledger, self.step, self.name = ledger, step, name
         self.starts = 0
-
-    async def begin(self, unit: str) -> CrashHistory:
-        return self.ledger.begin(self.step, unit, self.name)
-
-    async def begin_row(self, unit: str, row: int) -> None:
-        self.ledger.begin_row(self.step, unit, row)
-
-    async def end_row(self, unit: str, row: int) -> None:
-        self.ledger.end_row(self.step, unit, row, self.name)
-
-    async def end(self, unit: str) -> None:
-        self.ledger.end(self.step, unit, self.name)
 
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = guard.PAUSE_S, guard.LONGEST_PAUSE_S

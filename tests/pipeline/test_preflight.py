@@ -56,7 +56,7 @@ def fault(settings: PipelineSettings) -> str:
 def test_more_tiles_than_the_checkpoint_takes_are_a_fault(tmp_path: Path, checkpoint: Path) -> None:
     asked = settings(tmp_path, checkpoint, preprocess={"max_image_tiles": 4})
     assert fault(asked) == "preprocess.max_image_tiles: found 4, expected 1 to 2, the checkpoint's limit"
-    assert checked(settings(tmp_path, checkpoint, preprocess={"max_image_tiles": 2})).units[0].num_rows == 4
+    assert checked(settings(tmp_path, checkpoint, preprocess={"max_image_tiles": 2})).plan.units[0].num_rows == 4
 
 
 def test_each_image_setting_of_another_family_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_job_that_needs_images_needs_a_model_with_its_eye(tmp_path: Path, chec
     assert faults(asked, has_text_only_rows=False) == [
         "model.text_only: found true, expected false: job toy needs an image in every row"
     ]
-    assert checked(settings(tmp_path, checkpoint), has_text_only_rows=False).units
+    assert checked(settings(tmp_path, checkpoint), has_text_only_rows=False).plan.units
 
 
 def test_a_job_that_needs_images_refuses_a_decoder_alone(tmp_path: Path, checkpoint: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_job_that_needs_images_refuses_a_decoder_alone(tmp_path: Path, checkpo
     assert faults(asked, has_text_only_rows=False) == [
         f"model.path: {folder} has no vision encoder, but job toy needs an image in every row"
     ]
-    assert checked(asked).units
+    assert checked(asked).plan.units
 
 
 def test_a_configuration_that_contradicts_itself_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
@@ -104,7 +104,7 @@ def test_text_only_needs_nothing_that_images_need(tmp_path: Path, checkpoint: Pa
     blind = Path(shutil.copytree(checkpoint, tmp_path / "blind"))
     (blind / "preprocessor_config.json").unlink()
     assert "does not say how images are prepared" in fault(settings(tmp_path, blind))
-    assert checked(settings(tmp_path, blind, model={"text_only": True})).units
+    assert checked(settings(tmp_path, blind, model={"text_only": True})).plan.units
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def test_first_rows_that_all_fail_alike_are_a_fault(tmp_path: Path, checkpoint: 
     assert said.startswith("read: all of the first 32 rows fail, the first one at decode: BadImage: ")
     assert said.endswith("(limits.max_failed_share=1 runs them all the same)")
     all_the_same = {"limits": {"max_failed_share": 1.0}}
-    assert checked(settings(tmp_path, checkpoint, read={"uri": asked.read.uri}, **all_the_same)).units
+    assert checked(settings(tmp_path, checkpoint, read={"uri": asked.read.uri}, **all_the_same)).plan.units
 
 
 @pytest.mark.parametrize(("rows", "broken"), [(50, 31), (8, 8)])
 def test_a_dataset_may_begin_with_broken_rows(tmp_path: Path, checkpoint: Path, rows: int, broken: int) -> None:
     uri = broken_start(tmp_path / "broken", rows, broken)
-    assert checked(settings(tmp_path, checkpoint, read={"uri": str(uri)})).row_bytes > 0
+    assert checked(settings(tmp_path, checkpoint, read={"uri": str(uri)})).plan.row_bytes > 0
 
 
 def test_an_output_that_cannot_be_written_is_listed_beside_other_faults(tmp_path: Path, checkpoint: Path) -> None:
@@ -181,7 +181,7 @@ def test_an_output_that_cannot_be_written_is_listed_beside_other_faults(tmp_path
 def test_what_an_engine_loads_is_known_before_it_does(tmp_path: Path, checkpoint: Path) -> None:
     ready = checked(settings(tmp_path, checkpoint))
     stored = (checkpoint / "model.safetensors").stat().st_size
-    assert 0 < ready.num_weights * 4 <= stored * 1.05
+    assert 0 < ready.answering.num_weights * 4 <= stored * 1.05
 
 
 def test_of_a_run_that_was_refused_nothing_stays(tmp_path: Path, checkpoint: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_run_that_goes_on_refuses_a_changed_input_unless_it_is_finished(tmp_pa
     asked, store = settings(tmp_path, checkpoint), Store(str(tmp_path / "out"))
     ready = checked(asked)
     ledger.freeze_settings(store, {"settings": dump_settings(asked), "weights": ready.weights})
-    freeze_plan(store, ready.units)
+    freeze_plan(store, ready.plan.units)
     assert checked(asked).is_started
     os.utime(tmp_path / "in" / "000.tar", (1, 1))
     with pytest.raises(ConfigError, match="the input is not what it was when the run was planned") as caught:
@@ -220,8 +220,8 @@ def test_units_of_large_image_files_that_rows_name_are_small(tmp_path: Path, che
         read = {"uri": str(folder / f"{name}.jsonl")}
         return checked(settings(tmp_path, checkpoint, read=read, write={"unit_rows": "auto", **write}))
 
-    assert max(unit.num_rows for unit in ready("small").units) == 25, "a sixteenth"
-    large = ready("large")
+    assert max(unit.num_rows for unit in ready("small").plan.units) == 25, "a sixteenth"
+    large = ready("large").plan
     assert max(unit.num_rows for unit in large.units) == 11
     assert large.row_bytes > 5 * 10**6
-    assert ready("large", unit_rows=100).row_bytes == large.row_bytes, "it is weighed whoever says how many rows"
+    assert ready("large", unit_rows=100).plan.row_bytes == large.row_bytes, "it is weighed whoever says how many rows"

@@ -53,7 +53,7 @@ def faults(asked: PipelineSettings, **job: Any) -> list[str]:
 
 def test_a_unit_holds_few_pictures_however_many_a_row_asks_for(tmp_path: Path, emu3: Path) -> None:
     ready = drawing(settings(tmp_path, emu3, rows=10))
-    assert [unit.num_rows for unit in ready.units] == [4, 4, 2]
+    assert [unit.num_rows for unit in ready.plan.units] == [4, 4, 2]
 
 
 @pytest.mark.parametrize("text_only", [False, True])
@@ -61,9 +61,9 @@ def test_a_model_that_cannot_draw_is_a_fault(tmp_path: Path, emu3: Path, aria: P
     folder = emu3 if text_only else aria
     asked = settings(tmp_path, folder, model={"text_only": text_only})
     assert faults(asked) == [
-        "model.text_only: found true, expected false: job synthesize draws pictures"
+        "model.text_only: found true, expected false: job synthesize needs a model that draws pictures"
         if text_only
-        else f"model.path: {folder} draws no pictures, but job synthesize needs one that does"
+        else f"model.path: {folder} draws no pictures, but job synthesize needs a model that draws pictures"
     ]
 
 
@@ -75,7 +75,7 @@ def test_one_slot_is_too_few(tmp_path: Path, emu3: Path) -> None:
 
 def test_tars_are_for_pictures(tmp_path: Path, emu3: Path) -> None:
     asked = settings(tmp_path, emu3, write={"webdataset": True})
-    assert drawing(asked).units
+    assert drawing(asked).plan.units
     with pytest.raises(ConfigError) as caught:
         check(asked, ToyJob(has_text_only_rows=True), Store(asked.write.uri))
     assert caught.value.faults == ["write.webdataset: found true, but job toy draws no pictures"]
@@ -106,11 +106,11 @@ def test_both_models_are_in_the_fingerprint(tmp_path: Path, emu3: Path, aria: Pa
         drawing(settings(tmp_path, emu3), check={"model": {"path": str(aria)}}),
     )
     assert alone.weights == weights_digest([str(emu3)]) != both.weights
-    assert both.check_path == str(aria) and alone.check_path == ""
+    assert both.checking and both.checking.path == str(aria) and alone.checking is None
 
 
 def test_the_authors_tokenizer_is_emu3s_alone(tmp_path: Path, emu3: Path, aria: Path) -> None:
-    assert drawing(settings(tmp_path, emu3, preprocess={"tokenizer": "baai"})).units
+    assert drawing(settings(tmp_path, emu3, preprocess={"tokenizer": "baai"})).plan.units
     asked = settings(tmp_path, aria, preprocess={"tokenizer": "baai"})
     assert faults(asked) == [f"preprocess.tokenizer: found 'baai', expected 'checkpoint': {aria} is no Emu3"]
 
@@ -118,7 +118,7 @@ def test_the_authors_tokenizer_is_emu3s_alone(tmp_path: Path, emu3: Path, aria: 
 def test_more_tokens_than_the_checkpoints_positions_are_a_fault(tmp_path: Path, emu3: Path, aria: Path) -> None:
     limits = [load_processor(str(folder)).max_position_embeddings for folder in (emu3, aria)]
     asked = settings(tmp_path, emu3, generate={"max_length": limits[0]})
-    assert drawing(asked, check={"model": {"path": str(aria)}, "generate": {"max_length": limits[1]}}).units
+    assert drawing(asked, check={"model": {"path": str(aria)}, "generate": {"max_length": limits[1]}}).plan.units
     asked = settings(tmp_path, emu3, generate={"max_length": limits[0] + 1})
     assert faults(asked, check={"model": {"path": str(aria)}, "generate": {"max_length": limits[1] + 1}}) == [
         f"generate.max_length: found {limits[0] + 1}, expected at most {limits[0]}, the checkpoint's limit",
@@ -132,7 +132,7 @@ def test_pictures_that_can_never_fit_are_a_fault(tmp_path: Path, emu3: Path) -> 
     assert fault.startswith("generate.max_length: 40 tokens hold none of the first 10 prompts with their answers")
     least = int(fault.rsplit(" ", 1)[1])
     assert least > 8 * 9 + 3
-    assert drawing(settings(tmp_path, emu3, generate={"max_length": least}), area=64 * 64).units
+    assert drawing(settings(tmp_path, emu3, generate={"max_length": least}), area=64 * 64).plan.units
 
 
 def test_a_check_whose_questions_can_never_fit_is_a_fault(tmp_path: Path, emu3: Path, aria: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_check_whose_questions_can_never_fit_is_a_fault(tmp_path: Path, emu3: 
         "job.check.generate.max_length: 20 tokens hold no question about a picture of 32 x 32 pixels"
     )
     check["generate"]["max_length"] = int(fault.rsplit(" ", 1)[1])  # type: ignore[index]
-    assert drawing(settings(tmp_path, emu3), check=check, area=64 * 64).units
+    assert drawing(settings(tmp_path, emu3), check=check, area=64 * 64).plan.units
 
 
 def test_what_ends_a_text_does_not_end_a_picture(tmp_path: Path, emu3: Path) -> None:

@@ -8,10 +8,12 @@ import pytest
 from pipeline.input.units import Unit
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import PreflightResult, stored_files
+from pipeline.preflight.inputs import Plan
 from pipeline.preflight.nodes import probe_from_node
 from pipeline.settings import check_settings
 from pipeline.state.ledger import PLAN
 from pipeline.storage.store import Store
+from tests.pipeline.drivers import probed
 from tests.pipeline.toys import ToyJob
 from tests.s3 import S3, forget_connections
 
@@ -58,9 +60,8 @@ def test_a_node_says_which_paths_it_does_not_have(tmp_path: Path) -> None:
 
 def test_every_store_that_the_settings_name_is_asked_and_no_other_model() -> None:
     unit = Unit(0, "s3://in/set", "a.tar", "webdataset", 0, 1, b"")
-    ready = PreflightResult(
-        "s3://weights/aria", [unit], "", is_started=False, is_done=False, check_path="/local/weights"
-    )
+    models = probed("s3://weights/aria"), probed("/local/weights", "job.check.")
+    ready = PreflightResult(*models, Plan([unit]), "", is_started=False, is_done=False)
     settings = check_settings(
         PipelineSettings,
         {"read": {"uri": "s3://in/set"}, "model": {"path": "s3://weights/aria"}, "write": {"uri": "s3://out"}},

@@ -150,7 +150,7 @@ def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(
     before = read_part(store, part)
     commit(store, part.units[0], plan, row(1, caption="now"))
     commit(store, part.units[1], plan, row(4, caption="now too"), row(5, BROKEN))
-    assert commit_log_of(plan).look(store).units == {unit.name for unit in part.units}
+    assert commit_log_of(plan).read(store).units == {unit.name for unit in part.units}
     rewrite_part(store, part, SCHEMA, plan=plan)
     after = read_part(store, part)
     assert captions(after) == ["caption 0", "now", "caption 2", "caption 3", "now too", None]
@@ -164,7 +164,7 @@ def test_a_part_is_written_anew_when_all_its_rows_are_there_and_the_others_stay(
         "recovered": 2,
         "failures": [{"stage": "decode", "type": "BadImage", "count": 1}],
     }
-    assert commit_log_of(plan).look(store).parts == {0}
+    assert commit_log_of(plan).read(store).parts == {0}
     assert open_retry(store, PARTS, 1) is None
     assert ledger.read_output(store).units == frozenset()
 
@@ -275,12 +275,12 @@ def test_a_retry_of_a_run_that_was_replaced_changes_nothing_of_the_other_one(sto
     for unit, numbers in zip(part.units, ((1,), (4, 5)), strict=True):  # workers that live on
         commit(store, unit, plan, *(row(number) for number in numbers))
     with pytest.raises(RunReplaced):
-        commit_log_of(plan).look(store)
+        commit_log_of(plan).read(store)
     with pytest.raises(RunReplaced):
         rewrite_part(store, part, SCHEMA, plan=plan)
     assert store.read(part.path) == theirs and not store.exists(plan.mark(part))
     later = freeze_retry(store, PARTS, 1, failed_rows(store, [PARTS[0]]))
-    assert commit_log_of(later).look(store).units == frozenset()
+    assert commit_log_of(later).read(store).units == frozenset()
 
 
 def test_one_failed_row_can_become_several_pictures_and_the_tar_gets_them_too(tmp_path: Path) -> None:

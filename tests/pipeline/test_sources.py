@@ -208,7 +208,7 @@ def checked(settings: PipelineSettings, job: Job) -> PreflightResult:
 def test_limits_apply_to_each_source(tmp_path: Path, checkpoint: Path) -> None:
     data(tmp_path / "in")
     ready = checked(settings(tmp_path, checkpoint, limit=1), TwoJobs())
-    assert [(unit.source, unit.num_rows) for unit in ready.units] == [("docs", 1), ("charts", 1)]
+    assert [(unit.source, unit.num_rows) for unit in ready.plan.units] == [("docs", 1), ("charts", 1)]
 
 
 def test_an_engine_is_kept_full_by_the_source_with_the_smallest_units(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_the_faults_of_all_sources_are_listed_at_once(tmp_path: Path, checkpoint
 
 def test_keys_must_differ_within_a_source_and_may_come_again_in_another(tmp_path: Path, checkpoint: Path) -> None:
     charts = data(tmp_path / "in") / "charts" / "test" / "rows.jsonl"
-    assert len(checked(settings(tmp_path, checkpoint), TwoJobs()).units) == 5
+    assert len(checked(settings(tmp_path, checkpoint), TwoJobs()).plan.units) == 5
     charts.write_text(charts.read_text() + '{"key": "1", "query": "again"}\n')
     with pytest.raises(ConfigError) as caught:
         checked(settings(tmp_path, checkpoint), TwoJobs())
@@ -245,14 +245,14 @@ def test_a_changed_file_of_any_source_is_noticed(tmp_path: Path, checkpoint: Pat
     asked = settings(tmp_path, checkpoint)
     ready = checked(asked, TwoJobs())
     output = read_output(Store(str(tmp_path / "out")))
-    refuse_changed_input(output, ready.units, asked, TwoJobs())
+    refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
     charts.write_text(charts.read_text() + "\n")
     with pytest.raises(ConfigError, match=r"charts/test/rows.jsonl: found \d+ bytes") as caught:
-        refuse_changed_input(output, ready.units, asked, TwoJobs())
+        refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
     assert len(caught.value.faults) == 2
     charts.unlink()
     with pytest.raises(ConfigError, match=r"rows\.jsonl: is gone"):
-        refuse_changed_input(output, ready.units, asked, TwoJobs())
+        refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
 
 
 def test_a_run_does_not_go_on_with_another_table_of_images_than_it_began_with(tmp_path: Path, checkpoint: Path) -> None:
@@ -263,25 +263,25 @@ def test_a_run_does_not_go_on_with_another_table_of_images_than_it_began_with(tm
     asked, job = settings(tmp_path, checkpoint, **how), ToyJob()
     ready = checked(asked, job)
     output = read_output(Store(str(tmp_path / "out")))
-    refuse_changed_input(output, ready.units, asked, job)
-    parts = plan_parts(ready.units, 9)
+    refuse_changed_input(output, ready.plan.units, asked, job)
+    parts = plan_parts(ready.plan.units, 9)
     refuse_changed_shards(parts, settings_by_source(job, asked.read))
     pq.write_table(pa.table({"id": [1, 2], "image": [png(2), png(1)]}), tmp_path / "images.parquet")
     said = r"images.parquet: found \d+ bytes \(version"
     with pytest.raises(ConfigError, match=said):
-        refuse_changed_input(output, ready.units, asked, job)
+        refuse_changed_input(output, ready.plan.units, asked, job)
     with pytest.raises(ConfigError, match=said):
         refuse_changed_shards(parts, settings_by_source(job, asked.read))
     (tmp_path / "images.parquet").unlink()
     with pytest.raises(ConfigError, match=r"read.join.uri: found no files at"):
-        refuse_changed_input(output, ready.units, asked, job)
+        refuse_changed_input(output, ready.plan.units, asked, job)
 
 
 def test_a_source_that_the_standing_run_does_not_have_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
     data(tmp_path / "in")
     asked = settings(tmp_path, checkpoint)
     store = Store(asked.write.uri)
-    freeze_plan(store, checked(asked, TwoJobs()).units)
+    freeze_plan(store, checked(asked, TwoJobs()).plan.units)
     store.publish("_triptych/settings.json", json.dumps({"settings": {}, "weights": "w", "run": "r"}).encode())
     with pytest.raises(ConfigError) as caught:
         checked(asked, ToyJob(has_text_only_rows=True))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.execution.actors import devices
 from pipeline.execution.stream import units_in_flight
+from pipeline.steps.engine import devices
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.pipeline_settings import ActorCount, GenerateSettings, Pool, pool_of
+from pipeline.pipeline_settings import GenerateSettings, least_and_most
+from pipeline.steps.engine import EngineSpec
 
 # Reading and writing wait for storage more than they compute, so a tenth of a CPU lets ten of them wait at once.
 READ_CPUS = WRITE_CPUS = 0.1
@@ -42,77 +43,55 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """How many actors each step has, to how many it may grow (at least as many), and the share of each actor."""
+class StepActors:
+    """The actors of one step: how many there are, to how many they may grow, and the part of a node that each has."""
 
-    preprocess_actors: int
-    preprocess_cpus: float
-    generate_actors: int
-    generate_cpus: float
-    generate_gpus: float
-    check_actors: int = 0
-    check_cpus: float = 0.0
-    check_gpus: float = 0.0
-    preprocess_most: int = 0
-    generate_most: int = 0
-    check_most: int = 0
-
-    def __post_init__(self) -> None:
-        for step in ("preprocess", "generate", "check"):
-            most = max(getattr(self, f"{step}_actors"), getattr(self, f"{step}_most"))
-            object.__setattr__(self, f"{step}_most", most)
-
-
-@dataclass(frozen=True)
-class Engines:
-    """What the settings ask for one step's engines: `where` is how the settings call that step."""
-
-    generate: GenerateSettings
-    device: str
-    where: str = ""
-
-
-@dataclass(frozen=True)
-class _Share:
-    """The actors of one step, and the part of a node that each has."""
-
-    pool: Pool
-    gpus: float
+    least: int
+    most: int
     cpus: float = 0.0
+    gpus: float = 0.0
 
 
-def place_actors(
-    nodes: Sequence[Node], engines: Engines, preprocess_actors: ActorCount = None, check: Engines | None = None
-) -> Placement:
+NONE = StepActors(0, 0)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The actors of each step; a run without a model that checks has none for that."""
+
+    preprocess: StepActors
+    generate: StepActors
+    check: StepActors = NONE
+
+    def numbers(self) -> dict[str, float]:
+        """Return it as an attempt writes it down."""
+        numbers: dict[str, float] = {}
+        for step in ("preprocess", "generate", "check"):
+            actors: StepActors = getattr(self, step)
+            numbers |= {f"{step}_actors": actors.least, f"{step}_most": actors.most, f"{step}_cpus": actors.cpus}
+            numbers |= {f"{step}_gpus": actors.gpus} if step != "preprocess" else {}
+        return numbers
+
+
+def place_actors(nodes: Sequence[Node], answering: EngineSpec, checking: EngineSpec | None = None) -> Placement:
     """Share the nodes out among the steps. Only the least of each pool must fit; what is added later lets them grow.
 
     Args:
         nodes: What there is.
-        engines: Those that answer; without a number they take every GPU that the checking ones leave.
-        preprocess_actors: None takes what the engines leave.
-        check: Those that check; without a number, one.
+        answering: The model that answers; without a number its engines take every GPU that the checking ones leave,
+            and its preprocessing every CPU that all engines leave.
+        checking: The model that checks; without a number it has one engine.
 
     Raises:
         PlacementError: They do not fit, or a device is not there.
     """
     gpus = [node.gpus for node in nodes]
-    checking = _engines(gpus, gpus, check, 1) if check else _Share(Pool(0, 0), 0.0)
-    answering = _engines(gpus, _without(gpus, checking), engines, None, is_shared=checking.gpus > 0)
-    pool = pool_of(preprocess_actors) if preprocess_actors else _makers(nodes, answering, checking)
-    making, answering, checking = _with_cpus(nodes, [_Share(pool, 0.0), answering, checking])
-    return Placement(
-        preprocess_actors=making.pool.least,
-        preprocess_cpus=making.cpus,
-        generate_actors=answering.pool.least,
-        generate_cpus=answering.cpus,
-        generate_gpus=answering.gpus,
-        check_actors=checking.pool.least,
-        check_cpus=checking.cpus if checking.pool.least else 0.0,
-        check_gpus=checking.gpus,
-        preprocess_most=making.pool.most,
-        generate_most=answering.pool.most,
-        check_most=checking.pool.most,
-    )
+    check = _engines(gpus, gpus, checking, 1) if checking else NONE
+    generate = _engines(gpus, _without(gpus, check), answering, None, is_shared=check.gpus > 0)
+    actors = answering.preprocess.actors
+    preprocess = _preprocessors(nodes, generate, check) if actors is None else StepActors(*least_and_most(actors))
+    preprocess, generate, check = _with_cpus(nodes, [preprocess, generate, check])
+    return Placement(preprocess, generate, check if check.least else NONE)
 
 
 def gpus_each(gpus: Sequence[float], generate: GenerateSettings, device: str) -> float:
@@ -123,18 +102,18 @@ def gpus_each(gpus: Sequence[float], generate: GenerateSettings, device: str) ->
 
 
 def _engines(
-    there: Sequence[float], left: Sequence[float], engines: Engines, usual: int | None, *, is_shared: bool = False
-) -> _Share:
+    there: Sequence[float], left: Sequence[float], spec: EngineSpec, usual: int | None, *, is_shared: bool = False
+) -> StepActors:
     """Return how many engines a step has, and the GPUs of each.
 
     Args:
         there: The GPUs of each node; they say whether `auto` means a GPU.
         left: Those that may be taken.
-        engines: What is asked for.
+        spec: What is asked for.
         usual: How many engines without a number; None for as many as fit.
         is_shared: Whether some GPUs are left out already, for the engines that check.
     """
-    generate, device, where = engines.generate, engines.device, engines.where
+    generate, device, where = spec.generate, spec.model.device, spec.where
     gpus = gpus_each(there, generate, device)
     if device == "cpu" and gpus:
         raise PlacementError(f"{where}generate.gpus: found {gpus:g} with {where}model.device='cpu', expected 0 or null")
@@ -142,22 +121,22 @@ def _engines(
         raise PlacementError(
             f"{where}model.device: found 'cuda' with {where}generate.gpus=0, expected at least part of a GPU"
         )
-    pool = pool_of(generate.actors or (usual or max(1, _fitting(left, gpus)) if gpus else 1))
-    if gpus and _fitting(left, gpus) < pool.least:
+    least, most = least_and_most(generate.actors or (usual or max(1, _fitting(left, gpus)) if gpus else 1))
+    if gpus and _fitting(left, gpus) < least:
         raise PlacementError(
-            f"{where}generate: found {_counted(pool.least, 'engine')} with {_counted(gpus, 'GPU')} each, but Ray has "
+            f"{where}generate: found {_counted(least, 'engine')} with {_counted(gpus, 'GPU')} each, but Ray has "
             f"{_listed(left)} GPUs{TAKEN if is_shared else ''}; lower {where}generate.actors or {where}generate.gpus, "
             "or give Ray more GPUs"
         )
-    return _Share(pool, gpus)
+    return StepActors(least, most, gpus=gpus)
 
 
-def _without(gpus: Sequence[float], share: _Share) -> list[float]:
+def _without(gpus: Sequence[float], actors: StepActors) -> list[float]:
     """Return what is left of the nodes' GPUs when so many engines have theirs."""
     nodes = list(gpus)
-    for _ in range(share.pool.least if share.gpus else 0):
-        place = next(place for place, node in enumerate(nodes) if node + 1e-9 >= share.gpus)
-        nodes[place] -= share.gpus
+    for _ in range(actors.least if actors.gpus else 0):
+        first = next(number for number, node in enumerate(nodes) if node + 1e-9 >= actors.gpus)
+        nodes[first] -= actors.gpus
     return nodes
 
 
@@ -169,10 +148,11 @@ def _fitting(gpus: Sequence[float], each: float) -> int:
     return sum(math.floor(node) * sharing + math.floor(node % 1 / each + 1e-9) for node in gpus)
 
 
-def _makers(nodes: Sequence[Node], answering: _Share, checking: _Share) -> Pool:
+def _preprocessors(nodes: Sequence[Node], generate: StepActors, check: StepActors) -> StepActors:
     # A GPU keeps many CPUs busy with tiles; on the CPU it is generation that is slow.
-    left = sum(_free(nodes)) - answering.pool.least - checking.pool.least
-    return pool_of(max(1, math.floor(left)) if answering.gpus else 1)
+    left = sum(_free(nodes)) - generate.least - check.least
+    count = max(1, math.floor(left)) if generate.gpus else 1
+    return StepActors(count, count)
 
 
 def _free(nodes: Sequence[Node]) -> list[float]:
@@ -180,17 +160,17 @@ def _free(nodes: Sequence[Node]) -> list[float]:
     return [max(0.0, node.cpus - READ_CPUS - WRITE_CPUS) for node in nodes]
 
 
-def _with_cpus(nodes: Sequence[Node], shares: Sequence[_Share]) -> list[_Share]:
+def _with_cpus(nodes: Sequence[Node], steps: Sequence[StepActors]) -> list[StepActors]:
     """Give each actor its CPUs: the most with which all of them find a node, if that is enough to work with."""
-    sharing = _now(nodes, shares)
-    whole = _whole_shares(nodes, shares, sharing)
+    counts = _counts(nodes, steps)
+    whole = _whole_shares(nodes, steps, counts)
     for tenths in range(10, 0, -1):
-        smaller = [replace(share, cpus=_floor(share.cpus * tenths / 10)) for share in whole]
-        is_enough = all(share.cpus >= LEAST_ACTOR_CPUS for share in smaller if share.pool.least)
+        smaller = [replace(actors, cpus=_floor(actors.cpus * tenths / 10)) for actors in whole]
+        is_enough = all(actors.cpus >= LEAST_ACTOR_CPUS for actors in smaller if actors.least)
         if is_enough and _pack(nodes, smaller):
             return smaller
-    making, answering, checking = (share.pool.least for share in shares)
-    counted = f"{making} + {answering}" + (f" + {checking} checking" if checking else "")
+    preprocess, generate, check = (actors.least for actors in steps)
+    counted = f"{preprocess} + {generate}" + (f" + {check} checking" if check else "")
     raise PlacementError(
         f"preprocess.actors + generate.actors: found {counted} actors, but Ray has "
         f"{_listed([node.cpus for node in nodes])} CPUs; each actor needs at least {LEAST_ACTOR_CPUS}, and reading and "
@@ -198,43 +178,43 @@ def _with_cpus(nodes: Sequence[Node], shares: Sequence[_Share]) -> list[_Share]:
     )
 
 
-def _now(nodes: Sequence[Node], shares: Sequence[_Share]) -> list[int]:
+def _counts(nodes: Sequence[Node], steps: Sequence[StepActors]) -> list[int]:
     """Say among how many actors of each step the CPUs are shared: as many as may be here before a node is added."""
-    counts = [share.pool.least for share in shares]
+    counts = [actors.least for actors in steps]
     room = math.floor(sum(_free(nodes)) / GROWN_ACTOR_CPUS)
     gpus = [node.gpus for node in nodes]
-    most = [min(share.pool.most, _fitting(gpus, share.gpus)) if share.gpus else share.pool.most for share in shares]
+    most = [min(actors.most, _fitting(gpus, actors.gpus)) if actors.gpus else actors.most for actors in steps]
     while sum(counts) < room and any(count < end for count, end in zip(counts, most, strict=True)):
-        for place, end in enumerate(most):
-            counts[place] += counts[place] < end and sum(counts) < room
+        for step, end in enumerate(most):
+            counts[step] += counts[step] < end and sum(counts) < room
     return counts
 
 
-def _whole_shares(nodes: Sequence[Node], shares: Sequence[_Share], sharing: Sequence[int]) -> list[_Share]:
+def _whole_shares(nodes: Sequence[Node], steps: Sequence[StepActors], counts: Sequence[int]) -> list[StepActors]:
     """Share the CPUs as if the nodes were one machine, but give no actor more than a node has."""
-    making, *engines = shares
-    free, num_engines = _free(nodes), sum(sharing[1:])
+    preprocess, *engines = steps
+    free, num_engines = _free(nodes), sum(counts[1:])
     # Preprocessing gets a CPU per actor where there are plenty, and at most its part by heads where there are few.
-    preprocess_cpus = _floor(min(1.0, max(free), sum(free) / sum(sharing)))
-    rest = min(max(free), (sum(free) - sharing[0] * preprocess_cpus) / num_engines)
+    preprocess_cpus = _floor(min(1.0, max(free), sum(free) / sum(counts)))
+    rest = min(max(free), (sum(free) - counts[0] * preprocess_cpus) / num_engines)
     generate_cpus = _floor(min(1.0, rest) if engines[0].gpus else rest)
-    return [replace(making, cpus=preprocess_cpus), *(replace(share, cpus=generate_cpus) for share in engines)]
+    return [replace(preprocess, cpus=preprocess_cpus), *(replace(actors, cpus=generate_cpus) for actors in engines)]
 
 
-def _pack(nodes: Sequence[Node], shares: Sequence[_Share]) -> bool:
+def _pack(nodes: Sequence[Node], steps: Sequence[StepActors]) -> bool:
     """Say whether the least of each pool finds its nodes, in the order in which Ray starts them, each where most is."""
     cpus, gpus = _free(nodes), [node.gpus for node in nodes]
-    for share in shares:
-        able = [(-cpus[place], place) for place, free in enumerate(gpus) if free + 1e-9 >= share.gpus]
+    for actors in steps:
+        able = [(-cpus[node], node) for node, free in enumerate(gpus) if free + 1e-9 >= actors.gpus]
         heapq.heapify(able)
-        for _ in range(share.pool.least):
-            if not able or share.cpus > 1e-9 - able[0][0]:
+        for _ in range(actors.least):
+            if not able or actors.cpus > 1e-9 - able[0][0]:
                 return False
-            _, place = heapq.heappop(able)
-            cpus[place] -= share.cpus
-            gpus[place] -= share.gpus
-            if gpus[place] + 1e-9 >= share.gpus:
-                heapq.heappush(able, (-cpus[place], place))
+            _, node = heapq.heappop(able)
+            cpus[node] -= actors.cpus
+            gpus[node] -= actors.gpus
+            if gpus[node] + 1e-9 >= actors.gpus:
+                heapq.heappush(able, (-cpus[node], node))
     return True
 
 

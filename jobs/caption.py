@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from jobs.prompt import GREEDY, Prompt, ask, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring.rules.text_match import EXACT, exact_match
-from jobs.scoring.summary import scored, summarize_scores
+from jobs.scoring.summary import score_table, summarize_scores
 from models.types import Answer, Request, Sampling
 from pipeline.input.sources import Source
 from pipeline.input.units import ReadSettings
@@ -110,7 +110,7 @@ class CaptionJob:
         """Keep whether each caption is right, not what it says."""
         if self.settings.reference is None:
             return pa.table({})
-        return scored(
+        return score_table(
             pa.array(self.verdicts(results), pa.bool_()),
             is_failed=results["caption"].is_null(),
             is_truncated=pc.equal(results["finish_reason"], "length"),

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from jobs import pictures
 from jobs.check import NAME, PictureCheck, PictureCheckSettings
 from jobs.report.shown import Lines
-from jobs.scoring.summary import scored, summarize_scores
+from jobs.scoring.summary import score_table, summarize_scores
 from models.emu3.grid import grid_for
 from models.images import FORMATS, LIMIT_PIXELS
 from models.types import Answer, BadRequest, PictureFormat, Request, Sampling
@@ -201,7 +201,7 @@ class SynthesizeJob:
 
     def narrow(self, results: pa.Table) -> pa.Table:
         """Keep whether there is a picture, and what the check says of it."""
-        rows = scored(results["keep"], is_failed=results["error"].is_valid())
+        rows = score_table(results["keep"], is_failed=results["error"].is_valid())
         return rows.append_column("is_drawn", results["width"].is_valid())
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:

@@ -14,7 +14,7 @@ from jobs.demo.picture_rule import Drawn, check_picture, find_shapes, read_capti
 from jobs.report.gallery import thumbnail
 from jobs.report.parts import open_parts
 from jobs.report.results import look_for_parts
-from jobs.scoring.summary import scored, summarize_scores
+from jobs.scoring.summary import score_table, summarize_scores
 from models.images import decode_image
 from pipeline.storage.store import Store
 
@@ -101,4 +101,4 @@ def _look(row: Mapping[str, Any]) -> Drawing:
 
 
 def _share(verdicts: Iterable[bool | None]) -> dict[str, Any]:
-    return summarize_scores(RULE, scored(pa.array(verdicts, pa.bool_())))
+    return summarize_scores(RULE, score_table(pa.array(verdicts, pa.bool_())))

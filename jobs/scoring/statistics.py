@@ -7,16 +7,16 @@ simple sequentially rejective multiple test procedure", Scandinavian Journal of 
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from statistics import NormalDist
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jobs.scoring.distributions import coin_share, normal_point, student_share
 from jobs.scoring.intervals import student, wilson
 
-Numbers: TypeAlias = NDArray[np.float64]
-# Gets the places of the rows drawn, some of them several times, and gives the number that is wanted of them.
+Floats: TypeAlias = NDArray[np.float64]
+# Takes the indices of the rows drawn, some of them several times, and returns the number that is wanted of them.
 Statistic: TypeAlias = Callable[[NDArray[np.intp]], float]
 
 RESAMPLES = 1000
@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean difference of paired scores with its t test; what too few rows cannot tell is None."""
+    """A mean difference of paired scores with its t test; None where there are too few rows to say."""
 
     mean: float
     error: float | None
@@ -70,12 +70,12 @@ class Bootstrap(NamedTuple):
 
 def standard_error(scores: ArrayLike) -> float | None:
     """Return s / sqrt(n) with the sample's s, or None for fewer than two rows."""
-    values = _numbers(scores)
+    values = _scores(scores)
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def clustered_error(scores: ArrayLike, clusters: Sequence[Hashable]) -> float | None:
-    """Return the standard error of a mean of rows that hang together, e.g. questions on one image.
+    """Return the standard error of a mean of rows that belong together, e.g. questions on one image.
 
     SE² = s²/n + (sum over clusters of the products of different rows' deviations) / n²: Miller (2024), equation 4.
     None for fewer than two rows.
@@ -83,14 +83,14 @@ def clustered_error(scores: ArrayLike, clusters: Sequence[Hashable]) -> float | 
     Raises:
         ValueError: There are not as many clusters named as scores.
     """
-    values = _numbers(scores)
-    places = _places(clusters, len(values))
+    values = _scores(scores)
+    cluster_of_row = _cluster_numbers(clusters, len(values))
     n = len(values)
     if n < 2:
         return None
     deviations = values - values.mean()
     squares = float((deviations**2).sum())
-    within = float((np.bincount(places, weights=deviations) ** 2).sum()) - squares
+    within = float((np.bincount(cluster_of_row, weights=deviations) ** 2).sum()) - squares
     # It is never below 0 but for rounding.
     return math.sqrt(max(squares / (n - 1) / n + within / n**2, 0.0))
 
@@ -98,16 +98,16 @@ def clustered_error(scores: ArrayLike, clusters: Sequence[Hashable]) -> float | 
 def estimate(scores: ArrayLike, clusters: Sequence[Hashable] | None = None) -> Estimate:
     """Return a mean with its error and 95 % interval.
 
-    Wilson's interval for scores of 0 and 1 that do not hang together, else Student's t with rows (or clusters) less
+    Wilson's interval for scores of 0 and 1 without clusters, else Student's t with rows (or clusters) less
     one degrees of freedom, which may reach past 0 and 1.
 
     Args:
         scores: One a row, at least one.
-        clusters: What rows hang together by, e.g. each row's image; None where each stands for itself.
+        clusters: What rows belong together by, e.g. each row's image; None where each stands for itself.
     """
-    values = _numbers(scores)
+    values = _scores(scores)
     mean = float(values.mean())
-    if clusters is None and _is_right_or_wrong(values):
+    if clusters is None and _are_right_or_wrong(values):
         interval = wilson(float(values.sum()), len(values))
         return Estimate(mean, standard_error(values), interval.low, interval.high, len(values))
     error, degrees = _error(values, clusters)
@@ -124,6 +124,8 @@ def paired_difference(first: ArrayLike, second: ArrayLike, clusters: Sequence[Ha
     Raises:
         ValueError: The columns differ in length, or are empty.
     """
+    from scipy.special import stdtr  # loaded late, as in intervals.py
+
     differences = _paired(first, second)
     mean, n = float(differences.mean()), len(differences)
     error, degrees = _error(differences, clusters)
@@ -132,7 +134,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, clusters: Sequence[Ha
     interval = student(mean, error, degrees)
     # Differences that are all alike leave nothing to chance.
     t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
-    return Difference(mean, error, *interval, t, 2 * student_share(degrees, -abs(t)), n)
+    return Difference(mean, error, *interval, t, 2 * float(stdtr(degrees, -abs(t))), n)
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
@@ -144,10 +146,12 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     Raises:
         ValueError: A score is neither 0 nor 1, or the columns differ in length.
     """
-    if not (_is_right_or_wrong(_numbers(first)) and _is_right_or_wrong(_numbers(second))):
+    from scipy.special import bdtr
+
+    if not (_are_right_or_wrong(_scores(first)) and _are_right_or_wrong(_scores(second))):
         raise ValueError("found scores other than 0 and 1, expected only these: McNemar's test counts right and wrong")
     counts = tally(first, second)
-    tail = coin_share(min(counts.wins, counts.losses), counts.wins + counts.losses)
+    tail = float(bdtr(min(counts.wins, counts.losses), counts.wins + counts.losses, 0.5))
     return McNemar(counts.wins, counts.losses, min(1.0, 2 * tail))
 
 
@@ -167,7 +171,7 @@ def bootstrap(
 
     Args:
         statistic: Called `resamples` times.
-        clusters: One a row: what rows hang together by, or the row's own key where each stands for itself.
+        clusters: One a row: what rows belong together by, or the row's own key where each stands for itself.
         seed: Of the run.
         resamples: How often rows are drawn.
     """
@@ -186,25 +190,25 @@ def bootstrap_p_value(
     Tibshirani, "An Introduction to the Bootstrap" (1993), section 16.4.
 
     Args:
-        difference: The first run's number minus the second's, of the rows whose places it gets.
+        difference: The first run's number minus the second's, of the rows whose indices it takes.
         clusters: One a row, as for `bootstrap`.
         seed: Of the run.
         resamples: How often rows are drawn.
     """
-    found = difference(np.arange(len(clusters)))
+    observed = difference(np.arange(len(clusters)))
     drawn = np.array([difference(rows) for rows in _draws(clusters, seed, resamples)])
-    # Rounding must not part differences that are alike.
-    far = np.abs(drawn - found) >= abs(found) * (1 - 1e-12)
-    return float((1 + far.sum()) / (1 + resamples))
+    # Rounding must not tell equal differences apart.
+    is_as_far = np.abs(drawn - observed) >= abs(observed) * (1 - 1e-12)
+    return float((1 + is_as_far.sum()) / (1 + resamples))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number by Holm's step-down rule, in the order given."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted
 
 
@@ -213,36 +217,37 @@ def detectable_difference(error: float, *, level: float = 0.05, power: float = 0
 
     (z of 1 - level/2 plus z of power) times the standard error of the paired difference: Miller (2024), section 5.
     """
-    return (normal_point(1 - level / 2) + normal_point(power)) * error
+    z = NormalDist().inv_cdf
+    return (z(1 - level / 2) + z(power)) * error
 
 
-def _numbers(scores: ArrayLike) -> Numbers:
+def _scores(scores: ArrayLike) -> Floats:
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"found scores of shape {values.shape}, expected one finite number a row and at least one row")
     return values
 
 
-def _is_right_or_wrong(values: Numbers) -> bool:
+def _are_right_or_wrong(values: Floats) -> bool:
     return bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def _paired(first: ArrayLike, second: ArrayLike) -> Numbers:
-    one, other = _numbers(first), _numbers(second)
-    if len(one) != len(other):
-        raise ValueError(f"found {len(one)} scores against {len(other)}, expected the same rows in the same order")
-    return one - other
+def _paired(first: ArrayLike, second: ArrayLike) -> Floats:
+    a, b = _scores(first), _scores(second)
+    if len(a) != len(b):
+        raise ValueError(f"found {len(a)} scores against {len(b)}, expected the same rows in the same order")
+    return a - b
 
 
-def _error(values: Numbers, clusters: Sequence[Hashable] | None) -> tuple[float | None, int]:
+def _error(values: Floats, clusters: Sequence[Hashable] | None) -> tuple[float | None, int]:
     """Return the standard error, and the degrees of freedom it has."""
     if clusters is None:
         return standard_error(values), len(values) - 1
     return clustered_error(values, clusters), len(set(clusters)) - 1
 
 
-def _places(clusters: Sequence[Hashable], rows: int) -> NDArray[np.intp]:
-    """Number the clusters in the order in which they appear, and give each row's number."""
+def _cluster_numbers(clusters: Sequence[Hashable], rows: int) -> NDArray[np.intp]:
+    """Return the number of each row's cluster, counted in the order in which they appear."""
     if len(clusters) != rows:
         raise ValueError(f"found {len(clusters)} clusters for {rows} rows, expected one a row")
     numbers: dict[Hashable, int] = {}
@@ -250,10 +255,10 @@ def _places(clusters: Sequence[Hashable], rows: int) -> NDArray[np.intp]:
 
 
 def _draws(clusters: Sequence[Hashable], seed: int, resamples: int) -> Iterator[NDArray[np.intp]]:
-    """Give the places of the rows of clusters drawn with replacement, `resamples` times."""
-    places = _places(clusters, len(clusters))
-    order = np.argsort(places, kind="stable")
-    sizes = np.bincount(places)
+    """Yield the indices of the rows of clusters drawn with replacement, `resamples` times."""
+    cluster_of_row = _cluster_numbers(clusters, len(clusters))
+    order = np.argsort(cluster_of_row, kind="stable")
+    sizes = np.bincount(cluster_of_row)
     starts = np.cumsum(sizes) - sizes
     generator = np.random.default_rng(seed)
     for _ in range(resamples):

@@ -16,10 +16,10 @@ Column: TypeAlias = pa.Array | pa.ChunkedArray
 _SUMS = [("score", "count"), ("score", "sum"), ("is_failed", "sum"), ("is_truncated", "sum"), ([], "count_all")]
 
 
-def scored(
+def score_table(
     scores: Column, *, is_failed: Column | None = None, is_truncated: Column | None = None, group: Column | None = None
 ) -> pa.Table:
-    """Put together what counts of some rows.
+    """Return a table of what counts of some rows.
 
     Args:
         scores: 0 or 1; a row that failed has 0, a row without a gold answer has null.
@@ -35,8 +35,8 @@ def scored(
     }
     if group is None:
         return pa.table(columns)
-    words = pa.array([None if one is None else str(one) for one in group.to_pylist()], pa.string())
-    return pa.table({**columns, "group": words.dictionary_encode()})
+    names = pa.array([None if name is None else str(name) for name in group.to_pylist()], pa.string())
+    return pa.table({**columns, "group": names.dictionary_encode()})
 
 
 def summarize_scores(rule: str, rows: pa.Table) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def summarize_scores(rule: str, rows: pa.Table) -> dict[str, Any]:
 
     Args:
         rule: What gave the scores.
-        rows: What `scored` has put together, of a whole run.
+        rows: What `score_table` has put together, of a whole run.
     """
     by = {}
     if "group" in rows.column_names:

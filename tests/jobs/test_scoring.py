@@ -6,7 +6,7 @@ import pytest
 from jobs.scoring.intervals import wilson
 from jobs.scoring.response import clean
 from jobs.scoring.rules.text_match import exact_match
-from jobs.scoring.summary import scored, summarize_scores
+from jobs.scoring.summary import score_table, summarize_scores
 
 # Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 17 (1998), table I,
 # method 3 (score, without continuity correction), four digits as printed.
@@ -76,7 +76,7 @@ def test_reasoning_is_left_out_of_a_clean_response(response, expected):
 
 
 def test_a_failed_row_scores_nought_and_is_counted_apart():
-    rows = scored(
+    rows = score_table(
         pa.array([1.0, 0.0, 1.0]),
         is_failed=pa.array([False, True, False]),
         is_truncated=pa.array([False, False, True]),
@@ -89,12 +89,12 @@ def test_a_failed_row_scores_nought_and_is_counted_apart():
 
 
 def test_rows_without_a_gold_answer_are_beside_the_score():
-    summary = summarize_scores("rule", scored(pa.array([None, 1.0])))
+    summary = summarize_scores("rule", score_table(pa.array([None, 1.0])))
     assert (summary["score"], summary["n"], summary["unscored"]) == (1.0, 1, 1)
 
 
 def test_groups_that_came_in_several_pieces_are_counted_together():
-    pieces = [scored(pa.array([1.0, 0.0, None]), group=pa.array(groups)) for groups in ([2, 1, 2], [1, None, 3])]
+    pieces = [score_table(pa.array([1.0, 0.0, None]), group=pa.array(groups)) for groups in ([2, 1, 2], [1, None, 3])]
     by = summarize_scores("rule", pa.concat_tables(pieces).unify_dictionaries())["by"]
     assert list(by) == ["1", "2", "3"]
     assert {group: (score["score"], score["n"], score["unscored"]) for group, score in by.items()} == {
@@ -105,5 +105,5 @@ def test_groups_that_came_in_several_pieces_are_counted_together():
 
 
 def test_no_scored_rows_give_no_score():
-    summary = summarize_scores("rule", scored(pa.array([None], pa.float64())))
+    summary = summarize_scores("rule", score_table(pa.array([None], pa.float64())))
     assert (summary["score"], summary["low"], summary["high"], summary["n"]) == (None, None, None, 0)

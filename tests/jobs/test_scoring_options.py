@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.scoring.pass_at_k import Tried, mean_pass_at_k, pass_at_k
+from jobs.scoring.pass_at_k import mean_pass_at_k, pass_at_k
 from jobs.scoring.response import Reading, guess, likeliest, read_response
 from jobs.scoring.rule import Gold, RuleResult
 from jobs.scoring.rules import RULES, letters, math, mathvista, mmbench, mmmu
@@ -278,15 +278,15 @@ def test_math_verify_says_that_it_is_not_installed(monkeypatch):
 
 def test_pass_at_k_is_the_share_of_draws_with_a_program_that_passes():
     # Of the ten pairs among five programs three hold none of the two that pass.
-    assert pass_at_k(Tried(5, 2), 2) == pytest.approx(0.7, abs=1e-12)
-    assert numbers.isclose(mean_pass_at_k([Tried(5, 2), Tried(5, 0)], 2), 0.35)
+    assert pass_at_k(5, 2, 2) == pytest.approx(0.7, abs=1e-12)
+    assert numbers.isclose(mean_pass_at_k([(5, 2), (5, 0)], 2), 0.35)
 
 
 def test_pass_at_k_is_refused_where_there_are_fewer_than_k_programs():
     with pytest.raises(ValueError, match="found 1 of 2 problems with fewer than 3 programs"):
-        mean_pass_at_k([Tried(5, 2), Tried(2, 0)], 3)
+        mean_pass_at_k([(5, 2), (2, 0)], 3)
     with pytest.raises(ValueError, match="found 3 passed of 2 programs"):
-        pass_at_k(Tried(2, 3), 1)
+        pass_at_k(2, 3, 1)
 
 
 def test_the_likeliest_continuation_may_differ_per_character():

@@ -2,16 +2,28 @@
 
 import io
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.scoring.pictures import clipscore, dpg, fid, geneval
-from jobs.scoring.pictures.features import clip_pixels, features, inception_pixels, moments
-from jobs.scoring.pictures.fid import Gaussian, Moments, frechet_distance, gaussian, read_gaussian, write_gaussian
+from jobs.scoring.pictures import clipscore, dpg, fid_kid, geneval
+from jobs.scoring.pictures.clipscore import clip_pixels
+from jobs.scoring.pictures.fid_kid import (
+    Gaussian,
+    Moments,
+    features,
+    frechet_distance,
+    gaussian,
+    inception_pixels,
+    kid,
+    moments,
+    read_gaussian,
+    write_gaussian,
+)
 from jobs.scoring.pictures.geneval import Box, decide
-from jobs.scoring.pictures.kid import kid
 
 
 def normal_rows(seed: int, rows: int, width: int = 4) -> np.ndarray:
@@ -57,6 +69,16 @@ def test_fid_of_two_normal_distributions_is_the_closed_form():
     one = Gaussian(np.array([0.0, 1.0]), np.diag([4.0, 9.0]))
     other = Gaussian(np.array([3.0, 1.0]), np.diag([1.0, 25.0]))
     assert frechet_distance(one, other) == pytest.approx(9 + (2 - 1) ** 2 + (3 - 5) ** 2)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parent.parent.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    np.save("real.npy", normal_rows(1, 30))
+    np.save("drawn.npy", normal_rows(1, 30) + np.array([3, 0, 0, 0]))
+    exec(example, {})
+    assert float(capsys.readouterr().out) == pytest.approx(9)
 
 
 def test_one_feature_is_enough():
@@ -138,9 +160,9 @@ def test_saved_moments_need_both_arrays_in_their_shapes():
 
 def test_small_sets_are_remarked_on():
     few, many = gaussian(normal_rows(5, 3)), Gaussian(np.zeros(4), np.eye(4), 20_000)
-    assert len(fid.caveats(few, many)) == 2
-    assert "3 pictures" in fid.caveats(few, many)[0]
-    assert fid.caveats(many, Gaussian(np.zeros(4), np.eye(4))) == []
+    assert len(fid_kid.caveats(few, many)) == 2
+    assert "3 pictures" in fid_kid.caveats(few, many)[0]
+    assert fid_kid.caveats(many, Gaussian(np.zeros(4), np.eye(4))) == []
 
 
 def test_kid_of_two_pictures_each_is_the_formula():
@@ -345,7 +367,7 @@ def test_crops_are_averaged_and_categories_take_the_last_before_zeroing():
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match="no answer to question 2, expected one for each of 2"):
         dpg.score_picture(questions({1: (0,), 2: (1,)}), [{1: "yes"}])
-    with pytest.raises(ValueError, match="question 1 hanging on 7"):
+    with pytest.raises(ValueError, match="question 1 that depends on 7"):
         dpg.score_picture(questions({1: (7,)}), [{1: "yes"}])
     with pytest.raises(ValueError, match="0 crops"):
         dpg.score_picture(questions({1: (0,)}), [])

@@ -8,9 +8,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from jobs.scoring.captions import bleu, cider, rouge
-from jobs.scoring.captions.java import CaptionError
-from jobs.scoring.captions.meteor import running_meteor
+from jobs.scoring.captions.bleu_rouge_cider import add_matches, bleu, cider_d, matches, rouge_l
+from jobs.scoring.captions.java import CaptionError, running_meteor
 from jobs.scoring.captions.tokens import tokenize
 
 Id = TypeVar("Id", bound=Hashable)
@@ -36,7 +35,7 @@ class CaptionScores(Generic[Id]):
         cider_d: The images' mean.
         meteor: None where it was not asked for.
         images: Each image's own.
-        tokenizer: What parted the words. Only `ptb` gives the published numbers.
+        tokenizer: What split the captions into words. Only `ptb` gives the published numbers.
     """
 
     bleu: tuple[float, ...]
@@ -44,7 +43,7 @@ class CaptionScores(Generic[Id]):
     cider_d: float
     meteor: float | None
     images: Mapping[Id, ImageScores]
-    tokenizer: Literal["ptb", "fallback", "none"]
+    tokenizer: Literal["ptb", "fallback"]
 
 
 def caption_metrics(
@@ -61,57 +60,34 @@ def caption_metrics(
         CaptionError: Images differ or lack references, or a Java program failed.
     """
     _check(candidates, references)
-    flat = [caption for image, caption in candidates.items() for caption in (caption, *references[image])]
-    tokens = tokenize(flat)
+    images = list(candidates)
+    tokens = tokenize([caption for image in images for caption in (candidates[image], *references[image])])
     texts = iter(tokens.texts)
-    words: dict[Id, str] = {}
-    others: dict[Id, list[str]] = {}
-    for image in candidates:
-        words[image] = next(texts)
-        others[image] = [next(texts) for _ in references[image]]
-    return _scores(words, others, meteor, tokens.tokenizer)
-
-
-def untokenized_metrics(candidates: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> CaptionScores[Id]:
-    """Score captions as VLMEvalKit e8e78f0 does: as they are, parted at blanks. Not comparable with published ones."""
-    _check(candidates, references)
-    return _scores(candidates, references, False, "none")
-
-
-def _scores(
-    candidates: Mapping[Id, str],
-    references: Mapping[Id, Sequence[str]],
-    with_meteor: bool,
-    tokenizer: Literal["ptb", "fallback", "none"],
-) -> CaptionScores[Id]:
-    ids = list(candidates)
-    captions, others = [candidates[image] for image in ids], [references[image] for image in ids]
-    counts = [bleu.matches(caption, image) for caption, image in zip(captions, others, strict=True)]
-    rouges = [rouge.rouge_l(caption, image) for caption, image in zip(captions, others, strict=True)]
-    ciders = cider.cider_d(captions, others)
-    whole, meteors = _meteor(captions, others) if with_meteor else (None, [None] * len(ids))
-    images = {
-        image: ImageScores(bleu.bleu(counts[place]), rouges[place], ciders[place], meteors[place])
-        for place, image in enumerate(ids)
-    }
+    rows = [[next(texts) for _ in range(1 + len(references[image]))] for image in images]
+    captions, others = [row[0] for row in rows], [row[1:] for row in rows]
+    counts = [matches(caption, image) for caption, image in zip(captions, others, strict=True)]
+    rouges = [rouge_l(caption, image) for caption, image in zip(captions, others, strict=True)]
+    ciders = cider_d(captions, others)
+    whole: float | None = None
+    meteors: Sequence[float | None] = [None] * len(images)
+    if meteor:
+        with running_meteor() as running:
+            whole, meteors = running.scores(captions, others)
+    scores = map(ImageScores, map(bleu, counts), rouges, ciders, meteors)
     # Exact sums, so that the images' order leaves no trace.
-    mean_rouge, mean_cider = math.fsum(rouges) / len(ids), math.fsum(ciders) / len(ids)
-    return CaptionScores(bleu.bleu(bleu.total(counts)), mean_rouge, mean_cider, whole, images, tokenizer)
-
-
-def _meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-    with running_meteor() as running:
-        return running.scores(captions, references)
+    mean_rouge, mean_cider = math.fsum(rouges) / len(images), math.fsum(ciders) / len(images)
+    by_image = dict(zip(images, scores, strict=True))
+    return CaptionScores(bleu(add_matches(counts)), mean_rouge, mean_cider, whole, by_image, tokens.tokenizer)
 
 
 def _check(candidates: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> None:
     if not candidates:
         raise CaptionError("found no captions, expected at least one")
     if candidates.keys() != references.keys():
-        one = next(iter(candidates.keys() ^ references.keys()))
-        where = "no references" if one in candidates else "no caption"
+        image = next(iter(candidates.keys() ^ references.keys()))
+        missing = "no references" if image in candidates else "no caption"
         counts = f"{len(candidates)} captions, {len(references)} images with references"
-        raise CaptionError(f"found {where} for image {one!r} ({counts}), expected both for every image")
-    bare = [image for image, captions in references.items() if not captions]
-    if bare:
-        raise CaptionError(f"found no reference for image {bare[0]!r}, expected at least one")
+        raise CaptionError(f"found {missing} for image {image!r} ({counts}), expected both for every image")
+    empty = [image for image, captions in references.items() if not captions]
+    if empty:
+        raise CaptionError(f"found no reference for image {empty[0]!r}, expected at least one")

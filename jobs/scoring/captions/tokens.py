@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from jobs.scoring.captions import fallback
-from jobs.scoring.captions.java import EXTRA, CaptionError, java, tokenizer_jar
+from jobs.scoring.captions.fallback_tokens import fallback_tokens
+from jobs.scoring.captions.java import EXTRA, CaptionError, find_file, java, last_line
 
 # Text is lower-cased before brackets are named, so that `-lrb-` is never one of these and stays; published numbers
 # hold these brackets.
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Tokens(NamedTuple):
-    """Captions as words with one blank between, in the order given, and what made them so."""
+    """Captions as words with one blank between, in the order given, and the tokeniser that split them."""
 
     texts: list[str]
     tokenizer: Literal["ptb", "fallback"]
@@ -38,14 +38,15 @@ def tokenize(captions: Sequence[str]) -> Tokens:
         CaptionError: The extra `captions` is installed but Java is not, or it failed.
     """
     lines = [_BREAKS.sub(" ", caption) for caption in captions]
-    jar = tokenizer_jar()
+    jar = find_file("pycocoevalcap", "tokenizer/stanford-corenlp-3.4.1.jar")
     if jar is None:
         _log.warning("found no PTB tokeniser, expected the extra: %s; our own rules stand in for it", EXTRA)
-        return Tokens([_kept(fallback.tokenize(line)) for line in lines], "fallback")
-    return Tokens([_kept(line.split(" ")) for line in _ptb(jar, lines)], "ptb")
+        return Tokens([without_punctuation(fallback_tokens(line)) for line in lines], "fallback")
+    return Tokens([without_punctuation(line.split(" ")) for line in _ptb(jar, lines)], "ptb")
 
 
-def _kept(words: Sequence[str]) -> str:
+def without_punctuation(words: Sequence[str]) -> str:
+    """Join words with blanks, without punctuation."""
     return " ".join(word for word in words if word not in PUNCTUATION)
 
 
@@ -58,13 +59,9 @@ def _ptb(jar: Path, lines: Sequence[str]) -> list[str]:
     text = "".join(f"{line}\n" for line in lines).encode("utf-8", errors="replace")
     done = subprocess.run(command, input=text, capture_output=True, check=False)
     if done.returncode:
-        raise CaptionError(f"the PTB tokeniser ended with {done.returncode}: {_last_line(done.stderr)}")
-    found = done.stdout.decode("utf-8").split("\n")[:-1]
-    if len(found) != len(lines):
-        raise CaptionError(f"found {len(found)} lines from the PTB tokeniser, expected one for each of {len(lines)}")
-    return [line.rstrip() for line in found]
-
-
-def _last_line(errors: bytes) -> str:
-    lines = errors.decode("utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+        errors = done.stderr.decode("utf-8", errors="replace")
+        raise CaptionError(f"the PTB tokeniser ended with {done.returncode}: {last_line(errors)}")
+    tokens = done.stdout.decode("utf-8").split("\n")[:-1]
+    if len(tokens) != len(lines):
+        raise CaptionError(f"found {len(tokens)} lines from the PTB tokeniser, expected one for each of {len(lines)}")
+    return [line.rstrip() for line in tokens]

@@ -9,10 +9,22 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 PREFIX = "A photo depicts "
+CLIP_SIDE = 224
 
 _WEIGHT = 2.5
+
+
+def clip_pixels(picture: Image.Image) -> NDArray[np.float32]:
+    """Resize an RGB picture's short side to 224, bicubic, and cut out the middle: jmhessel/clipscore, clipscore.py."""
+    width, height = picture.size
+    short = min(width, height)
+    wide, high = CLIP_SIDE * width // short, CLIP_SIDE * height // short
+    resized = picture.resize((wide, high), Image.Resampling.BICUBIC)
+    left, top = round((wide - CLIP_SIDE) / 2), round((high - CLIP_SIDE) / 2)
+    return np.asarray(resized.crop((left, top, left + CLIP_SIDE, top + CLIP_SIDE)), np.float32)
 
 
 def cosines(pictures: ArrayLike, texts: ArrayLike) -> NDArray[np.float64]:
@@ -25,10 +37,10 @@ def cosines(pictures: ArrayLike, texts: ArrayLike) -> NDArray[np.float64]:
     Raises:
         ValueError: The shapes differ, or an embedding has no direction.
     """
-    one, other = _directions(pictures), _directions(texts)
-    if one.shape != other.shape:
-        raise ValueError(f"found embeddings of shapes {one.shape} and {other.shape}, expected the same shape")
-    return np.asarray((one * other).sum(axis=1))
+    a, b = _directions(pictures), _directions(texts)
+    if a.shape != b.shape:
+        raise ValueError(f"found embeddings of shapes {a.shape} and {b.shape}, expected the same shape")
+    return np.asarray((a * b).sum(axis=1))
 
 
 def clipscore(pictures: ArrayLike, captions: ArrayLike) -> NDArray[np.float64]:
@@ -57,15 +69,15 @@ def reference_clipscore(
     Raises:
         ValueError: The shapes do not fit, or an embedding has no direction.
     """
-    fits = clipscore(pictures, captions)
-    if len(references) != len(fits):
-        raise ValueError(f"found references for {len(references)} pictures, expected them for {len(fits)}")
+    scores = clipscore(pictures, captions)
+    if len(references) != len(scores):
+        raise ValueError(f"found references for {len(references)} pictures, expected them for {len(scores)}")
     best = [
         float((_directions(image) @ caption).max())
         for image, caption in zip(references, _directions(captions), strict=True)
     ]
-    pairs = zip(fits.tolist(), best, strict=True)
-    return [2 * fit * near / (fit + near) if fit + near else None for fit, near in pairs]
+    pairs = zip(scores.tolist(), best, strict=True)
+    return [2 * score * cosine / (score + cosine) if score + cosine else None for score, cosine in pairs]
 
 
 def _directions(embeddings: ArrayLike) -> NDArray[np.float64]:

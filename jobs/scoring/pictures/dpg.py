@@ -1,6 +1,6 @@
 """DPG-bench: how much of a long prompt a picture shows, from a model's answers to questions about it.
 
-It knows questions, which of them hang on others, and answers as strings, not the model (mPLUG) behind published
+It knows questions, which of them depend on others, and answers as strings, not the model (mPLUG) behind published
 numbers. Source: TencentQQGYLab/ELLA 3c228f1, compute_dpg_bench.py.
 """
 
@@ -12,16 +12,16 @@ from typing import IO
 
 @dataclass(frozen=True)
 class Question:
-    """One question of a prompt: what it asks for, e.g. `entity - whole (a)`, and the questions it hangs on, 0 none."""
+    """A question of a prompt: what it asks for, e.g. `entity - whole (a)`, and which ones it depends on (0: none)."""
 
-    asked: str
+    tuple_text: str
     parents: tuple[int, ...]
     text: str = ""
 
     @property
     def category(self) -> str:
         """Return the fine category, e.g. `entity - whole`; the broad one stands before its hyphen."""
-        return self.asked.split("(")[0].strip()
+        return self.tuple_text.split("(")[0].strip()
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ def score_picture(questions: Mapping[int, Question], crops: Sequence[Mapping[int
     if not questions or not crops:
         raise ValueError(f"found {len(questions)} questions and {len(crops)} crops, expected at least one of each")
     shares = []
-    plain: dict[int, float] = {}
+    yes: dict[int, float] = {}
     for answers in crops:
-        plain = _plain(questions, answers)
-        shares.append(sum(_zeroed(questions, plain).values()) / len(questions))
+        yes = _answered_yes(questions, answers)
+        shares.append(sum(_after_dependencies(questions, yes).values()) / len(questions))
     categories: dict[str, list[float]] = {}
     for number, question in questions.items():
-        categories.setdefault(question.category, []).append(plain[number])
+        categories.setdefault(question.category, []).append(yes[number])
     return PictureScore(sum(shares) / len(shares), tuple(shares), categories)
 
 
@@ -109,20 +109,22 @@ def summarize(pictures: Iterable[PictureScore]) -> Summary:
     return Summary(sum(scores) / len(scores), _means(broad), _means(fine), len(scores))
 
 
-def _plain(questions: Mapping[int, Question], answers: Mapping[int, str]) -> dict[int, float]:
+def _answered_yes(questions: Mapping[int, Question], answers: Mapping[int, str]) -> dict[int, float]:
     missing = [number for number in questions if number not in answers]
     if missing:
         raise ValueError(f"found no answer to question {missing[0]}, expected one for each of {len(questions)}")
     return {number: float(answers[number] == "yes") for number in questions}
 
 
-def _zeroed(questions: Mapping[int, Question], plain: Mapping[int, float]) -> dict[int, float]:
-    scores = dict(plain)
+def _after_dependencies(questions: Mapping[int, Question], yes: Mapping[int, float]) -> dict[int, float]:
+    scores = dict(yes)
     for number, question in questions.items():
         parents = [parent for parent in question.parents if parent]
         unknown = [parent for parent in parents if parent not in scores]
         if unknown:
-            raise ValueError(f"found question {number} hanging on {unknown[0]}, expected the number of a question or 0")
+            raise ValueError(
+                f"found question {number} that depends on {unknown[0]}, expected the number of a question or 0"
+            )
         if not all(scores[parent] for parent in parents):
             scores[number] = 0.0
     return scores

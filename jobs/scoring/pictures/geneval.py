@@ -55,7 +55,7 @@ class Summary:
     correct_prompts: float
 
 
-def kept(boxes: Iterable[Box], *, counting: bool) -> list[Box]:
+def boxes_that_count(boxes: Iterable[Box], *, counting: bool) -> list[Box]:
     """Return the boxes of one class that count: surest first, at most 16, with a score above 0.3 (counting: 0.9).
 
     Of two equally sure ones the later comes first.
@@ -66,7 +66,7 @@ def kept(boxes: Iterable[Box], *, counting: bool) -> list[Box]:
 
 
 def decide(metadata: Mapping[str, Any], found: Mapping[str, Sequence[Box]]) -> Decision:
-    """Hold a picture against its prompt's clauses.
+    """Compare a picture with its prompt's clauses.
 
     Args:
         metadata: A line of evaluation_metadata.jsonl: `tag`, `include` and, where given, `exclude`.
@@ -75,14 +75,14 @@ def decide(metadata: Mapping[str, Any], found: Mapping[str, Sequence[Box]]) -> D
     Raises:
         ValueError: A colour is asked for of a box that has none.
     """
-    objects = {name: kept(boxes, counting=metadata["tag"] == "counting") for name, boxes in found.items()}
+    objects = {name: boxes_that_count(boxes, counting=metadata["tag"] == "counting") for name, boxes in found.items()}
     reasons: list[str] = []
     groups: list[list[Box] | None] = []
     for clause in metadata.get("include", []):
         group = objects.get(clause["class"], [])[: clause["count"]]
-        wrong = _wrong(clause, group, groups)
-        reasons += wrong
-        groups.append(None if wrong else group)
+        faults = _faults(clause, group, groups)
+        reasons += faults
+        groups.append(None if faults else group)
     for clause in metadata.get("exclude", []):
         count = len(objects.get(clause["class"], []))
         if count >= clause["count"]:
@@ -119,20 +119,18 @@ def summarize(rows: Iterable[tuple[str, str, bool]]) -> Summary:
     )
 
 
-def _wrong(clause: Mapping[str, Any], group: Sequence[Box], before: Sequence[Sequence[Box] | None]) -> list[str]:
-    """Say what keeps a group of boxes from meeting a clause: nothing, one thing, and after a colour no position."""
+def _faults(clause: Mapping[str, Any], group: Sequence[Box], before: Sequence[Sequence[Box] | None]) -> list[str]:
+    """Return what keeps a group of boxes from meeting a clause: nothing, one thing, and after a colour no position."""
     if len(group) < clause["count"]:
         return [f"expected {clause['class']}>={clause['count']}, found {len(group)}"]
-    if "color" in clause:
-        wrong = _wrong_color(clause, group)
-        if wrong:
-            return wrong
+    if "color" in clause and (faults := _color_faults(clause, group)):
+        return faults
     if "position" in clause:
-        return _wrong_position(clause, group, before)
+        return _position_faults(clause, group, before)
     return []
 
 
-def _wrong_color(clause: Mapping[str, Any], group: Sequence[Box]) -> list[str]:
+def _color_faults(clause: Mapping[str, Any], group: Sequence[Box]) -> list[str]:
     name, color, count = clause["class"], clause["color"], clause["count"]
     colors = [box.color for box in group]
     if None in colors:
@@ -141,11 +139,11 @@ def _wrong_color(clause: Mapping[str, Any], group: Sequence[Box]) -> list[str]:
         )
     if colors.count(color) >= count:
         return []
-    others = ", ".join(f"{colors.count(one)} {one}" for one in COLORS if one in colors)
+    others = ", ".join(f"{colors.count(other)} {other}" for other in COLORS if other in colors)
     return [f"expected {color} {name}>={count}, found {colors.count(color)} {color}; and {others}"]
 
 
-def _wrong_position(
+def _position_faults(
     clause: Mapping[str, Any], group: Sequence[Box], before: Sequence[Sequence[Box] | None]
 ) -> list[str]:
     relation, place = clause["position"]
@@ -161,10 +159,10 @@ def _wrong_position(
 
 
 def _relations(box: Box, target: Box) -> list[str]:
-    """Say where a box lies from another, seen from the latter: nothing where they are too close, at most two words."""
-    one, other = np.array([box.corners, target.corners], dtype=np.float64).reshape(2, 2, 2)
-    offset = one.mean(axis=0) - other.mean(axis=0)
-    sizes = np.abs(one[1] - one[0]) + np.abs(other[1] - other[0])
+    """Return where a box lies, seen from another: nothing where they are too close, at most two relations."""
+    a, b = np.array([box.corners, target.corners], dtype=np.float64).reshape(2, 2, 2)
+    offset = a.mean(axis=0) - b.mean(axis=0)
+    sizes = np.abs(a[1] - a[0]) + np.abs(b[1] - b[0])
     beyond = np.maximum(np.abs(offset) - _SLACK * sizes, 0) * np.sign(offset)
     if (np.abs(beyond) < 1e-3).all():
         return []

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.scoring.pass_at_k import Tried, pass_at_k
+from jobs.scoring.pass_at_k import pass_at_k
 from jobs.scoring.rule import Gold, RuleResult
 from jobs.scoring.rules import RULES, math, mathvista, mmmu
 from jobs.scoring.rules.mmbench import circular
-from jobs.scoring.summary import scored, summarize_scores
+from jobs.scoring.summary import score_table, summarize_scores
 
 Case = Mapping[str, Any]
 Check = Callable[[Case], None]
@@ -103,7 +103,7 @@ def _check_mmstar(case: Case) -> None:
         _check_score("mmstar", "mmstar/official", case)
         return
     assert set(case["expected"]) == {"overall_micro"}
-    overall = summarize_scores("mmstar/official", scored(pa.array([row["score"] for row in rows])))["score"]
+    overall = summarize_scores("mmstar/official", score_table(pa.array([row["score"] for row in rows])))["score"]
     for _, expected in _expected("mmstar", "mmstar/official", {**case, "expected": case["expected"]["overall_micro"]}):
         assert overall == pytest.approx(expected, abs=1e-9)
 
@@ -118,10 +118,10 @@ def _check_longvideobench(case: Case) -> None:
 
 def _check_breakdowns(rows: Sequence[Case], expected: Mapping[str, Mapping[str, float]]) -> None:
     scores = pa.array([float(row["parsed_pred"] == row["answer"]) for row in rows])
-    found = {"Overall": summarize_scores("mcq/first_letter", scored(scores))}
+    found = {"Overall": summarize_scores("mcq/first_letter", score_table(scores))}
     for kind in ("duration_group", "question_category"):
         groups = pa.array([str(row[kind]) for row in rows])
-        found.update(summarize_scores("mcq/first_letter", scored(scores, group=groups))["by"])
+        found.update(summarize_scores("mcq/first_letter", score_table(scores, group=groups))["by"])
     assert set(found) == set(expected)
     for name, cell in expected.items():
         # Published with five decimals.
@@ -149,10 +149,10 @@ def _check_aggregate(case: Case) -> None:
     items = case["inputs"]["items"]
     subjects = [mmmu.subject_of(item["id"]) for item in items]
     scores = pa.array([_mmmu_score(item) for item in items])
-    found = {"Overall": summarize_scores("mmmu/official", scored(scores))}
-    found |= summarize_scores("mmmu/official", scored(scores, group=pa.array(subjects)))["by"]
+    found = {"Overall": summarize_scores("mmmu/official", score_table(scores))}
+    found |= summarize_scores("mmmu/official", score_table(scores, group=pa.array(subjects)))["by"]
     disciplines = pa.array([f"Overall-{mmmu.DISCIPLINE_OF[subject]}" for subject in subjects])
-    found |= summarize_scores("mmmu/official", scored(scores, group=disciplines))["by"]
+    found |= summarize_scores("mmmu/official", score_table(scores, group=disciplines))["by"]
     # The official table has the empty disciplines, too.
     expected = {name: cell for name, cell in case["expected"].items() if cell["num"]}
     assert {name: {"num": cell["n"], "acc": round(cell["score"], 3)} for name, cell in found.items()} == expected
@@ -197,10 +197,10 @@ def _check_circular(case: Case) -> None:
     assert found.all_rows == pytest.approx(expected["vanilla_all"], abs=1e-9)
     firsts = {row["index"]: row for row in rows}
     hits = pa.array([float(hit) for hit in found.hits.values()])
-    report = {"Overall": summarize_scores("mcq/prefetch", scored(hits))["score"]}
+    report = {"Overall": summarize_scores("mcq/prefetch", score_table(hits))["score"]}
     for kind in ("l2-category", "category"):
         groups = pa.array([firsts[question].get(kind) for question in found.hits], pa.string())
-        cells = summarize_scores("mcq/prefetch", scored(hits, group=groups))["by"]
+        cells = summarize_scores("mcq/prefetch", score_table(hits, group=groups))["by"]
         report |= {group: cell["score"] for group, cell in cells.items()}
     assert report == pytest.approx(expected["report"], abs=1e-9)
 
@@ -227,8 +227,7 @@ def _check_equivalence(case: Case) -> None:
 
 def _check_pass_at_k(case: Case) -> None:
     inputs, expected = case["inputs"], case["expected"]
-    problems = [Tried(*counts) for counts in zip(inputs["n"], inputs["c"], strict=True)]
-    found = [pass_at_k(tried, inputs["k"]) for tried in problems]
+    found = [pass_at_k(n, c, inputs["k"]) for n, c in zip(inputs["n"], inputs["c"], strict=True)]
     assert found == pytest.approx(expected["per_task"], abs=1e-9)
     assert fsum(found) / len(found) == pytest.approx(expected["mean"], abs=1e-9)
 

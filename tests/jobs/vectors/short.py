@@ -14,7 +14,7 @@ from jobs.scoring.rule import Gold, RuleResult
 from jobs.scoring.rules import RULES, vqa
 from jobs.scoring.rules.relaxed import is_near_lenient
 from jobs.scoring.rules.yes_no import METRICS, YesNo
-from jobs.scoring.summary import scored, summarize_scores
+from jobs.scoring.summary import score_table, summarize_scores
 
 Case = Mapping[str, Any]
 Check = Callable[[Case], None]
@@ -100,9 +100,9 @@ def _check_aggregate(case: Case) -> None:
 
 def _percentages(scores: Sequence[float], rows: Sequence[Case]) -> dict[str, Any]:
     """Return a report's scores under the names that the official evaluation gives them."""
-    found: dict[str, Any] = {"overall": 100 * summarize_scores("", scored(pa.array(scores)))["score"]}
+    found: dict[str, Any] = {"overall": 100 * summarize_scores("", score_table(pa.array(scores)))["score"]}
     for name, kind in (("perQuestionType", "question_type"), ("perAnswerType", "answer_type")):
-        groups = summarize_scores("", scored(pa.array(scores), group=pa.array([row[kind] for row in rows])))["by"]
+        groups = summarize_scores("", score_table(pa.array(scores), group=pa.array([row[kind] for row in rows])))["by"]
         found[name] = {group: 100 * cell["score"] for group, cell in groups.items()}
     return found
 

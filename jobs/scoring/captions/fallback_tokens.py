@@ -1,6 +1,6 @@
-"""Part a caption into words nearly as the PTB tokeniser does, where that cannot be had. It knows strings only.
+"""Split a caption into words nearly as the PTB tokeniser does, where the extra is missing. It knows strings only.
 
-Written from what Stanford CoreNLP 3.4.1 makes of hard strings. It is not the published tokeniser: whoever takes it
+Written from what Stanford CoreNLP 3.4.1 makes of hard strings. It is not the published tokeniser: whoever uses it
 says so beside the numbers.
 """
 
@@ -80,7 +80,7 @@ _JOINED = {
 _INSIDE = str.maketrans({"(": "-lrb-", ")": "-rrb-", " ": "\xa0"})
 
 
-def tokenize(line: str) -> list[str]:
+def fallback_tokens(line: str) -> list[str]:
     """Return the tokens in lower case, punctuation among them."""
     tokens: list[str] = []
     for found in _TOKEN.finditer(line.replace("\xad", "").replace("\xa0", " ")):

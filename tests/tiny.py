@@ -17,9 +17,9 @@ from torch import Tensor
 from models.aria.model import empty_aria
 from models.mllama.config import aspect_ratios
 from models.mllama.model import empty_mllama
-from training.aria import folder as aria
-from training.emu3 import folder as emu3
-from training.mllama import folder as mllama
+from training.aria import files as aria
+from training.emu3 import files as emu3
+from training.mllama import files as mllama
 
 TEXTS = (
     "Describe this image in two sentences.", "What shape is in the picture? Is it a circle, a triangle or a square?",

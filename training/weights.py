@@ -1,4 +1,4 @@
-"""The random numbers that a small checkpoint's weights start from, and the file they end in. Knows no family."""
+"""The random numbers that a toy's weights start from, and the file that they end in. Knows no family."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,27 +9,27 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 
-class Start(NamedTuple):
+class Initial(NamedTuple):
     """The random numbers that a parameter starts from; without a spread they are all the mean."""
 
     mean: float
     spread: float
 
 
-def usual_start(name: str, parameter: Tensor) -> Start:
+def usual_initial(name: str, parameter: Tensor) -> Initial:
     """Start norms at 1, biases at 0, and matrices (out, in, ...) so that they keep the size of what they multiply."""
     if name.endswith("bias"):
-        return Start(0.0, 0.0)
+        return Initial(0.0, 0.0)
     if parameter.ndim == 1:
-        return Start(1.0, 0.0)
-    return Start(0.0, float(parameter[0].numel() ** -0.5))
+        return Initial(1.0, 0.0)
+    return Initial(0.0, float(parameter[0].numel() ** -0.5))
 
 
-def fill_weights(model: nn.Module, start: Callable[[str, Tensor], Start], generator: torch.Generator) -> None:
-    """Give every parameter, in the model's order, the numbers it starts from."""
+def fill_weights(model: nn.Module, initial: Callable[[str, Tensor], Initial], generator: torch.Generator) -> None:
+    """Give every parameter, in the model's order, its initial numbers."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            mean, spread = start(name, parameter)
+            mean, spread = initial(name, parameter)
             if spread:
                 parameter.normal_(mean, spread, generator=generator)
             else:

@@ -11,7 +11,7 @@ from transformers import AriaImageProcessorPil, AriaProcessor, PreTrainedTokeniz
 from models import Request, Sampling, ask, load_processor
 from tests.models.reference import Size, greedy, picture, write_reference
 from tests.tiny import TEXTS
-from training.aria.folder import CHAT_TEMPLATE, write_files
+from training.aria.files import write_files
 
 TEXT = {
     "vocab_size": 600, "hidden_size": 48, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -43,7 +43,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
     )
     tokenizer.padding_side = "left"
     images = AriaImageProcessorPil(max_image_size=490)
-    return folder, model, AriaProcessor(images, tokenizer, chat_template=CHAT_TEMPLATE)
+    template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    return folder, model, AriaProcessor(images, tokenizer, chat_template=template)
 
 
 def messages(sizes: list[tuple[int, int]], question: str) -> list[dict[str, Any]]:

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
-from transformers import Emu3Processor, PreTrainedTokenizerFast
+from transformers import Emu3Processor
 
 from models import Request, load_model, load_processor
 from models.emu3.grid import Grid, grid_for
 from models.engine import Engine, Sequence, run_all
 from models.types import BadRequest, Completion, Processor, Sampling
-from tests.models.test_emu3_processor import SMALL, image_reference, user, write_checkpoint
+from tests.models.test_emu3_processor import SMALL, image_reference, reference_tokenizer, user, write_checkpoint
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
-from training.emu3 import folder as emu3
+from training.emu3 import files as emu3
 
 GUIDED = Sampling(guidance_scale=3.0)
 WORDS = "a red circle, left of\n  a blue one."
@@ -45,10 +45,7 @@ def drawing(prompt: str = WORDS, grid: tuple[int, int] = (3, 4), **changed: Any)
 
 @pytest.mark.parametrize(("ratio", "area"), [("1:1", 518400), ("16:9", 518400), ("9:16", 262144), ("3:2", 4096)])
 def test_a_prompt_for_a_picture_is_the_references(folder: Path, processor: Processor, ratio: str, area: int) -> None:
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), **emu3.NAMES, extra_special_tokens=emu3.IMAGE_NAMES
-    )
-    reference = Emu3Processor(image_reference(SMALL), tokenizer)
+    reference = Emu3Processor(image_reference(SMALL), reference_tokenizer(folder))
     grid = grid_for(ratio, area)
     ours = processor.prepare(drawing(grid=(grid.rows, grid.columns), negative_prompt="lowres, blurry."))
     for text, ids in ((WORDS, ours.token_ids), ("lowres, blurry.", ours.negative)):

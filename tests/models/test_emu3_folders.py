@@ -18,7 +18,7 @@ from models.types import BadRequest
 from tests.models.reference import picture
 from tests.models.test_emu3_processor import RELEASED_TEMPLATE, png, user
 from tests.tiny import tiny_emu3
-from training.emu3 import folder as emu3
+from training.emu3 import files as emu3
 
 # As the converter writes them for chat and for drawing alike, and what a careless hand could add.
 GENERATION = {

@@ -27,7 +27,7 @@ from models.types import (
 from pipeline.settings import load_settings
 from tests.models.reference import picture
 from tests.tiny import tiny_aria, tiny_mllama
-from training.emu3 import folder as emu3
+from training.emu3 import files as emu3
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "<image>"
@@ -39,7 +39,7 @@ TEXTS = ("What is it?", "You are a helpful assistant. USER: ASSISTANT:", "60*80"
 
 def write_checkpoint(folder: Path, images: Mapping[str, Any] = SMALL, **config: Any) -> Path:
     """Write what the CPU half reads of a checkpoint, and no weights."""
-    emu3.write_files(folder, TEXTS, codes=8)
+    emu3.write_files(folder, TEXTS, num_codes=8)
     change(folder / "config.json", **config)
     change(folder / "preprocessor_config.json", **images)
     return folder
@@ -188,14 +188,17 @@ def test_images_have_equal_names_exactly_if_the_model_sees_the_same(folder: Path
     assert len({name, *(other.image_names[0] for other in (*others, tiled(processor, changed)))}) == 4
 
 
+def reference_tokenizer(folder: Path) -> Any:
+    """Return the reference's tokenizer; by the names of tokenizer_config.json its processor knows picture tokens."""
+    stored = json.loads((folder / "tokenizer_config.json").read_text())
+    names = {name: token for name, token in stored.items() if name.endswith("_token")}
+    own = {name: names.pop(name) for name in ("bos_token", "eos_token", "pad_token")}
+    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **own, extra_special_tokens=names)
+
+
 @pytest.fixture(scope="module")
 def reference(folder: Path) -> Any:
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"),
-        **emu3.NAMES,
-        extra_special_tokens=emu3.IMAGE_NAMES,
-    )
-    return Emu3Processor(image_reference(SMALL), tokenizer, chat_template=RELEASED_TEMPLATE)
+    return Emu3Processor(image_reference(SMALL), reference_tokenizer(folder), chat_template=RELEASED_TEMPLATE)
 
 
 # As transformers' converter writes it into the released folders.

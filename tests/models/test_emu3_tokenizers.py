@@ -14,7 +14,7 @@ from models import ImageSettings, Request
 from models.emu3.processor import Emu3Processor
 from tests.models.reference import picture
 from tests.models.test_emu3_processor import png, user
-from training.emu3 import folder as emu3
+from training.emu3 import files as emu3
 
 # As the authors' published file has it, tokenization_emu3.py.
 THEIRS = regex.compile(
@@ -40,7 +40,7 @@ SPANNING = (("(", "red"), ("-", "red"), ("'", "S"), ("?", "Ċ"))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("emu3")
-    emu3.write_files(folder, ["What is it? red 2020 Grün é" for _ in range(9)], codes=8)
+    emu3.write_files(folder, ["What is it? red 2020 Grün é" for _ in range(9)], num_codes=8)
     taught = teach(json.loads((folder / "tokenizer.json").read_text()))
     (folder / "tokenizer.json").write_text(json.dumps(taught))
     return folder

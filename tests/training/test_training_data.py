@@ -12,12 +12,12 @@ from training.questions import ask, caption
 from training.scenes import Scene, draw_scene
 
 easy_vqa = pytest.importorskip("easy_vqa", reason="the training data are in the extra `train`")
-data = pytest.importorskip("training.data")
+dataset = pytest.importorskip("training.dataset")
 
 
 @pytest.fixture(scope="module")
 def easy_scenes() -> list[Scene]:
-    return data.load_scenes()
+    return dataset.load_scenes()
 
 
 BLANK = Image.new("RGB", (64, 64))
@@ -75,7 +75,7 @@ def test_easy_vqa_kinds_are_asked_word_for_word() -> None:
 
 def test_answers_agree_with_easy_vqas_own() -> None:
     """Ask about train pictures as the training does, and look the same question up in the train split."""
-    told = data._told_shapes()
+    told = dataset._known_shapes()
     gold = {(text, i): answer for text, answer, i in zip(*easy_vqa.get_train_questions(), strict=True)}
     rng, compared = random.Random(4), 0
     for picture, (kind, color) in list(told.items())[:1_000]:
@@ -120,8 +120,8 @@ def test_easy_vqa_pictures_know_their_shape_pixels(easy_scenes: list[Scene]) -> 
 
 
 def test_training_never_touches_the_held_out_pictures(easy_scenes: list[Scene]) -> None:
-    pictures, asked = data.load_held_out()
-    assert min(pictures) == data.FIRST_HELD_OUT
+    pictures, asked = dataset.load_held_out()
+    assert min(pictures) == dataset.FIRST_HELD_OUT
     assert {question.picture for question in asked} <= set(pictures)
     shown = {scene.picture.tobytes() for scene in easy_scenes}
     assert len(shown) > 3_000

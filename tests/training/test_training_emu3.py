@@ -1,6 +1,8 @@
-"""How the toy that draws is made: its pictures, its book of codes, its lessons, and what it can in the end."""
+"""How the toy that draws is made: its pictures, its codebook of codes, its lessons, and what it can in the end."""
 
 import random
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +11,18 @@ import torch
 from tokenizers import Tokenizer
 
 from jobs.demo.picture_rule import check_picture
-from jobs.demo.prompts import CODES_PER_SIDE, describe, is_held_out
+from jobs.demo.prompts import CODES_PER_SIDE, describe, held_out_captions, is_held_out
 from jobs.demo.shapes import COLORS, OPPOSITE, relation
 from models import load_model, load_processor
 from models.emu3.config import read_config, read_images
 from models.emu3.model import Emu3Model
 from models.types import ImageSettings
-from training.__main__ import CHECKPOINTS
-from training.emu3 import book as books
-from training.emu3 import codec as codecs
-from training.emu3 import score, train, writer
-from training.emu3.book import Book, lay_book
-from training.emu3.folder import write_files
+from training.checkpoint_files import CHECKPOINTS
+from training.emu3 import codebook as codebooks
+from training.emu3 import evaluation, language_model, train, vqvae
+from training.emu3.codebook import Codebook, build_codebook
+from training.emu3.files import write_files
+from training.emu3.language_model import DrawingBatcher, next_token_loss
 from training.questions import vocabulary
 from training.scenes import LARGE_GROUND, draw_large_scene
 
@@ -28,28 +30,28 @@ SHIPPED = CHECKPOINTS / "emu3"
 
 
 @pytest.fixture(scope="module")
-def book() -> Book:
-    return lay_book(random.Random(0))
+def codebook() -> Codebook:
+    return build_codebook(random.Random(0))
 
 
 @pytest.fixture(scope="module")
-def folder(book: Book, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(codebook: Codebook, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("emu3")
-    write_files(path, vocabulary(), book.num_codes)
+    write_files(path, vocabulary(), codebook.num_codes)
     return path
 
 
 @pytest.fixture
-def model(folder: Path, book: Book) -> Emu3Model:
+def model(folder: Path, codebook: Codebook) -> Emu3Model:
     drawn = Emu3Model(read_config(folder), read_images(folder, ImageSettings()))
-    codecs.new_codec(drawn.vqmodel, book, torch.Generator().manual_seed(1))
-    writer.new_writer(drawn, book, torch.Generator().manual_seed(2))
+    vqvae.init_vqvae(drawn.vqmodel, codebook, torch.Generator().manual_seed(1))
+    language_model.init_language_model(drawn, codebook, torch.Generator().manual_seed(2))
     return drawn
 
 
 @pytest.fixture
-def copybook(folder: Path, model: Emu3Model, book: Book) -> writer.Copybook:
-    return writer.Copybook(load_processor(str(folder)), model, book)
+def batcher(folder: Path, model: Emu3Model, codebook: Codebook) -> DrawingBatcher:
+    return DrawingBatcher(load_processor(str(folder)), model, codebook)
 
 
 def test_the_rule_finds_every_picture_as_it_is_described() -> None:
@@ -73,30 +75,30 @@ def test_either_shape_of_a_picture_may_be_named_first() -> None:
     }
 
 
-def test_codes_say_what_every_part_of_a_picture_shows(book: Book) -> None:
+def test_codes_say_what_every_part_of_a_picture_shows(codebook: Codebook) -> None:
     rng = random.Random(5)
     scenes = [draw_large_scene(rng) for _ in range(50)]
-    pattern, color = book.parts(book.codes(scenes))
+    pattern, color = codebook.parts(codebook.codes(scenes))
     for scene, patterns, colors in zip(scenes, pattern, color, strict=True):
-        cover, owner = books.cover_of(scene)
-        assert np.abs(book.patterns[patterns] - cover).mean() < 0.01
+        cover, owner = codebooks.cover_of(scene)
+        assert np.abs(codebook.patterns[patterns] - cover).mean() < 0.01
         assert (colors == owner)[patterns > 0].all()
         assert {list(COLORS)[place] for place in np.unique(colors[patterns > 0])} == {s.color for s in scene.shapes}
 
 
-def test_no_two_codes_have_one_vector(book: Book) -> None:
-    vectors = book.vectors()
-    assert vectors.shape == (book.num_codes, books.WIDTH)
-    assert len(np.unique(vectors.astype(np.float16), axis=0)) == book.num_codes
+def test_no_two_codes_have_one_vector(codebook: Codebook) -> None:
+    vectors = codebook.vectors()
+    assert vectors.shape == (codebook.num_codes, codebooks.WIDTH)
+    assert len(np.unique(vectors.astype(np.float16), axis=0)) == codebook.num_codes
 
 
-def test_a_lesson_is_the_picture_behind_the_processors_prompt(copybook: writer.Copybook, folder: Path) -> None:
+def test_a_lesson_is_the_picture_behind_the_processors_prompt(batcher: DrawingBatcher, folder: Path) -> None:
     rng = random.Random(6)
     scene = draw_large_scene(rng)
-    (ids,), (targets,) = copybook.batch(["a red circle"], [scene])
+    (ids,), (targets,) = batcher.batch(["a red circle"], [scene])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     text = tokenizer.decode(ids.tolist(), skip_special_tokens=False)
-    codes = copybook.book.codes([scene])[0]
+    codes = batcher.codebook.codes([scene])[0]
     rows = ["".join(f"<|visual token {code:06d}|>" for code in row) + "<|extra_200|>" for row in codes]
     start = "<|extra_203|>a red circle<|image start|>8*8<|image token|>"
     end = "<|extra_201|><|image end|><|extra_204|>"
@@ -106,21 +108,21 @@ def test_a_lesson_is_the_picture_behind_the_processors_prompt(copybook: writer.C
     assert torch.equal(targets[told][:-1], ids[1:][told[:-1]][:-1])
 
 
-def test_a_shorter_prompt_is_padded_behind_its_picture(copybook: writer.Copybook, model: Emu3Model) -> None:
+def test_a_shorter_prompt_is_padded_behind_its_picture(batcher: DrawingBatcher, model: Emu3Model) -> None:
     rng = random.Random(7)
     scenes = [draw_large_scene(rng) for _ in range(2)]
     texts = ["", describe(scenes[1].shapes, rng)]
     with torch.inference_mode():
-        together = writer.writing_loss(model, *copybook.batch(texts, scenes))
-        alone = [writer.writing_loss(model, *copybook.batch([t], [s])) for t, s in zip(texts, scenes, strict=True)]
+        together = next_token_loss(model, *batcher.batch(texts, scenes))
+        alone = [next_token_loss(model, *batcher.batch([t], [s])) for t, s in zip(texts, scenes, strict=True)]
     torch.testing.assert_close(together, torch.stack(alone).mean())
 
 
-def test_what_is_taught_is_what_the_model_encodes_and_paints(model: Emu3Model, book: Book) -> None:
-    pixels, codes = codecs.lesson(book, random.Random(8), 3)
+def test_what_is_taught_is_what_the_model_encodes_and_paints(model: Emu3Model, codebook: Codebook) -> None:
+    pixels, codes = vqvae.draw_batch(codebook, random.Random(8), 3)
     with torch.inference_mode():
-        torch.testing.assert_close(codecs.painted(model.vqmodel, codes), model.vqmodel.decode(codes))
-        nearest = model.vqmodel.quantize(codecs.encoded(model.vqmodel, pixels))[:, 0]
+        torch.testing.assert_close(vqvae.painted(model.vqmodel, codes), model.vqmodel.decode(codes))
+        nearest = model.vqmodel.quantize(vqvae.encoded(model.vqmodel, pixels))[:, 0]
         assert torch.equal(nearest, model.vqmodel.encode(pixels))
 
 
@@ -131,16 +133,16 @@ def test_outlines_weigh_most() -> None:
     spoilt = {place: pixels.clone() for place in ((5, 5), (30, 30), (20, 30))}
     for (y, x), one in spoilt.items():
         one[:, :, y, x] += 0.5
-    bare, inside, edge = (float(codecs.difference(one, pixels)) for one in spoilt.values())
+    bare, inside, edge = (float(vqvae.difference(one, pixels)) for one in spoilt.values())
     assert bare < inside < edge
 
 
 def test_pairs_kept_for_measuring_are_never_shown() -> None:
     rng = random.Random(9)
-    assert not any(is_held_out(writer._shown_scene(rng).shapes) for _ in range(200))
+    assert not any(is_held_out(language_model._training_scene(rng).shapes) for _ in range(200))
     kept = sum(is_held_out(draw_large_scene(rng, 2).shapes) for _ in range(500))
     assert 20 < kept < 100
-    assert all(" a " in caption[2:] for caption in score.new_captions(rng, 5))
+    assert all(" a " in caption[2:] for caption in islice(held_out_captions(rng), 5))
 
 
 def test_a_short_training_writes_the_same_checkpoint_again(tmp_path: Path) -> None:
@@ -159,17 +161,18 @@ def test_the_shipped_checkpoint_is_the_one_this_code_writes(folder: Path) -> Non
 
 
 def test_the_shipped_checkpoint_draws_what_it_is_told() -> None:
-    captions = score.new_captions(random.Random(11), 40)
-    right = score.tally(score.draw(SHIPPED, captions, score.SAMPLING), captions)
-    assert right.colors >= 34
-    assert right.relations >= 32
-    assert right.kinds >= 30
+    captions = list(islice(held_out_captions(random.Random(11)), 40))
+    results = evaluation.score_pictures(evaluation.draw(SHIPPED, captions, evaluation.SAMPLING), captions)
+    right = Counter(kind for kind, is_right in results if is_right)
+    assert right["colours"] >= 34
+    assert right["relation"] >= 32
+    assert right["kinds"] >= 30
 
 
-def test_the_shipped_checkpoint_copies_pictures_through_their_codes(book: Book) -> None:
+def test_the_shipped_checkpoint_copies_pictures_through_their_codes(codebook: Codebook) -> None:
     model = load_model(str(SHIPPED), device="cpu")
     assert isinstance(model, Emu3Model)
-    named, ratio = score.copies(model.vqmodel, book, random.Random(12))
+    named, ratio = evaluation.score_copies(model.vqmodel, codebook, random.Random(12))
     assert named > 0.9
     assert ratio > 25
     assert model.encode([np.full((64, 64, 3), LARGE_GROUND, np.uint8)])[0].tolist() == [0] * CODES_PER_SIDE**2

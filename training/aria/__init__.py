@@ -1,1 +1,1 @@
-"""Aria: its files and how it learns."""
+"""Aria: its checkpoint files, and the student model."""

@@ -1,1 +1,1 @@
-"""Emu3: its files and how it learns to draw."""
+"""Emu3: its checkpoint files, and how it is trained to draw."""

@@ -1,1 +1,1 @@
-"""Mllama: its files and how it learns."""
+"""Mllama: its checkpoint files, and the student model."""

@@ -1,4 +1,4 @@
-"""How a toy Mllama learns: what its eye names, and how all questions about a picture look at it.
+"""How a toy Mllama is trained: labels for its patches, and cross-attention of all questions to their own picture.
 
 Shapes: N pictures, M tiles of a picture, P tokens of a tile, R tokens of a picture, T tokens, H query heads,
 C head width, D width, V vocabulary.
@@ -18,12 +18,12 @@ from models.mllama.model import MllamaModel
 from models.mllama.processor import fitted
 from models.tiles import Normalize
 from models.types import ImageSettings, ModelInput
-from training.data import Labels, patch_labels, resized
-from training.lines import Batch
-from training.mllama.folder import END_OF_TURN, IMAGE_TOKEN, PATCH, TILE, VISION, write_files
-from training.pupil import Recipe
+from training.batches import QuestionBatch
+from training.dataset import Labels, patch_labels, resized
+from training.mllama.files import END_OF_TURN, IMAGE_TOKEN, write_files
 from training.scenes import Scene
-from training.weights import Start, fill_weights, save_weights, usual_start
+from training.student import Recipe
+from training.weights import Initial, fill_weights, save_weights, usual_initial
 
 
 class OwnPicture(MemoryView):
@@ -45,42 +45,34 @@ class OwnPicture(MemoryView):
         return found.transpose(1, 2).flatten(2) * self.attends
 
 
-class MllamaPupil:
-    """See training.pupil.Pupil."""
-
-    num_features: int = VISION["vision_output_dim"]
+class MllamaStudent:
+    """See training.student.Student."""
 
     def __init__(self, folder: Path, generator: torch.Generator) -> None:
         config = read_config(folder)
         assert config.vision is not None
-        self._grids = config.vision.aspect_ratios
         images = read_images(folder, config.vision, ImageSettings())
         self._normalize = Normalize(images.mean, images.std)
         self.model = MllamaModel(config, images)
-        fill_weights(self.model, _start, generator)
-
-    @property
-    def eye(self) -> nn.Module:
-        """The vision encoder."""
-        return self.model.vision_model
-
-    @property
-    def voice(self) -> Sequence[nn.Module]:
-        """The projector and the decoder."""
-        return [self.model.multi_modal_projector, self.model.language_model]
+        fill_weights(self.model, _initial, generator)
+        self.vision: nn.Module = self.model.vision_model
+        self.others: Sequence[nn.Module] = [self.model.multi_modal_projector, self.model.language_model]
+        self.num_features = config.vision.output_size
+        self._vision = config.vision
 
     def labels(self, scene: Scene, model_input: ModelInput) -> Labels:
         """Name every patch, tile by tile; where a tile has nothing of the picture, it is background."""
-        grid = rows, columns = self._grids[model_input.layout[0] - 1]
-        width, height = fitted(*scene.picture.size, grid, TILE)
-        owner = np.zeros((rows * TILE, columns * TILE), np.uint8)
+        tile, patch = self._vision.image_size, self._vision.patch_size
+        grid = rows, columns = self._vision.aspect_ratios[model_input.layout[0] - 1]
+        width, height = fitted(*scene.picture.size, grid, tile)
+        owner = np.zeros((rows * tile, columns * tile), np.uint8)
         owner[:height, :width] = resized(scene.owner, width, height)
-        side = TILE // PATCH
-        labels = patch_labels(owner, scene.shapes, PATCH).reshape(rows, side, columns, side)
+        side = tile // patch
+        labels = patch_labels(owner, scene.shapes, patch).reshape(rows, side, columns, side)
         return labels.swapaxes(1, 2).flatten()
 
     def features(self, inputs: Sequence[ModelInput]) -> Tensor:
-        """Return what the vision encoder sees in real tiles (N, M, P, D)."""
+        """Run the vision encoder on real tiles (N, M, P, D)."""
         num_tiles = len(inputs[0].tiles)
         tiles = [tile for model_input in inputs for tile in model_input.tiles]
         pixels = self._normalize(tiles, self.model.device, self.model.dtype)
@@ -93,11 +85,11 @@ class MllamaPupil:
         """Leave out each tile's first token, which stands for the whole tile."""
         return features[:, :, 1:].flatten(1, 2)
 
-    def scores(self, features: Tensor, batch: Batch) -> Tensor:
-        """Let each row look at its picture from the image token on; return scores (answer tokens, V)."""
+    def scores(self, features: Tensor, batch: QuestionBatch) -> Tensor:
+        """Let each row attend to its picture from the image token on; return scores (answer tokens, V)."""
         memory = self.model.remember(self.model.multi_modal_projector(features.flatten(1, 2)))
         sees = (batch.ids == self.model.config.image_token_index).cumsum(1).bool()[..., None]
-        window = batch.apart(OwnPicture(memory, sees))
+        window = batch.window(OwnPicture(memory, sees))
         return self.model.logits(self.model.decode(self.model.embed(batch.ids), window)[batch.is_answer])
 
     def save(self, folder: Path) -> None:
@@ -105,22 +97,22 @@ class MllamaPupil:
         save_weights(self.model, folder, {})
 
 
-def _start(name: str, parameter: Tensor) -> Start:
+def _initial(name: str, parameter: Tensor) -> Initial:
     if "gate" in name.rpartition(".")[2]:
-        return Start(0.7, 0.0)  # at 0, which the released models were grown from, nothing is seen for a long time
+        return Initial(0.7, 0.0)  # at 0, which the released models were grown from, nothing is seen for a long time
     if name.endswith("embed_tokens.weight"):
-        return Start(0.0, 0.5)
+        return Initial(0.0, 0.5)
     if name.startswith("vision_model.") and "embedding" in name and "patch" not in name:
-        return Start(0.0, 0.3)
-    return usual_start(name, parameter)
+        return Initial(0.0, 0.3)
+    return usual_initial(name, parameter)
 
 
 RECIPE = Recipe(
     write_files=write_files,
-    new_pupil=MllamaPupil,
-    opening=IMAGE_TOKEN,
-    end=END_OF_TURN,
+    new_student=MllamaStudent,
+    picture_end=IMAGE_TOKEN,
+    answer_end=END_OF_TURN,
     minutes=15.0,
-    looks_per_minute=2_000,
-    answers_per_minute=600,
+    vision_steps_per_minute=2_000,
+    answer_steps_per_minute=600,
 )

@@ -1,4 +1,4 @@
-"""Take optimizer steps down a loss, on a schedule that all small checkpoints learn by. Knows no model and no data."""
+"""Take optimizer steps down a loss, on the schedule that all toys share. Knows no model and no data."""
 
 import logging
 import math
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
-RATE = 2e-3
+LEARNING_RATE = 2e-3
 
 
-def descend(groups: list[dict[str, Any]], loss: Callable[[float], Tensor], steps: int, name: str) -> None:
-    """Take optimizer steps: a short warm-up, constant to 40 %, then half a cosine down to 2 %."""
-    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+def minimize(groups: list[dict[str, Any]], loss: Callable[[float], Tensor], steps: int, name: str) -> None:
+    """Take steps with AdamW: a short warm-up, constant to 40 %, then half a cosine down to 2 %."""
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     started, average = time.process_time(), 0.0

@@ -1,4 +1,4 @@
-"""Spell questions and answers in tokens, many to a picture.
+"""Turn questions and answers into batches of tokens, many questions to a picture.
 
 The prompt is the processor's own, so what is learnt is what the jobs will ask. All questions about a picture share
 its tokens: they stand in one row, and a mask keeps each from seeing the others (a test compares with asking alone).
@@ -19,13 +19,13 @@ from models.engine.cache import Window
 from models.engine.memory import MemoryView
 from models.layers import attend
 from models.types import Processor
-from training import data
+from training.dataset import load_held_out, question_request
 from training.questions import Pair
 
-_NOTHING = -100
+_IGNORED = -100
 
 
-class Apart(Window):
+class MaskedWindow(Window):
     """A window without a cache: tokens see each other under a mask, at positions of their own."""
 
     def __init__(self, positions: Tensor, mask: Tensor, view: MemoryView | None) -> None:
@@ -34,24 +34,24 @@ class Apart(Window):
         self.memory = view
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """See what was given: there is nothing before it."""
+        """Attend to the given keys: there is nothing before them."""
         return attend(query, keys, values, self.mask)
 
 
 @dataclass(frozen=True)
-class Batch:
+class QuestionBatch:
     """Questions and answers, one row per picture.
 
     Attributes:
         ids: int64 (N, T).
         targets: int64 (N, T), the id that should come next where it is an answer's, else below 0.
-        turns: int64 (N, T), 0 for the picture's tokens, n for the n-th question, -1 for padding.
+        question_of: int64 (N, T), 0 for the picture's tokens, n for the n-th question, -1 for padding.
         positions: int64 (N, T), the place that a token has when its question is asked alone.
     """
 
     ids: Tensor
     targets: Tensor
-    turns: Tensor
+    question_of: Tensor
     positions: Tensor
 
     @property
@@ -59,61 +59,61 @@ class Batch:
         """Bool (N, T), where an answer's next token is asked for."""
         return self.targets >= 0
 
-    def apart(self, view: MemoryView | None = None) -> Apart:
+    def window(self, view: MemoryView | None = None) -> MaskedWindow:
         """Return the window in which each question sees its picture's tokens and itself."""
-        asking, seen = self.turns[:, :, None], self.turns[:, None, :]
-        mask = ((seen == asking) | (seen == 0)).tril()[:, None]
-        return Apart(self.positions, mask, view)
+        query, key = self.question_of[:, :, None], self.question_of[:, None, :]
+        mask = ((key == query) | (key == 0)).tril()[:, None]
+        return MaskedWindow(self.positions, mask, view)
 
 
-class Lines:
-    """Spells questions and answers; each prompt is made once, by the processor."""
+class QuestionBatcher:
+    """Makes batches of questions and answers; each prompt is made once, by the processor."""
 
-    def __init__(self, folder: Path, processor: Processor, opening: str, end: str) -> None:
+    def __init__(self, folder: Path, processor: Processor, picture_end: str, answer_end: str) -> None:
         """Learn what is common to all prompts.
 
         Args:
             folder: For its tokenizer.
             processor: Makes the prompts.
-            opening: The last token that belongs to the picture.
-            end: The token that ends an answer.
+            picture_end: The last token that belongs to the picture.
+            answer_end: The token that ends an answer.
         """
         self.processor = processor
-        self._end = end
+        self._end = answer_end
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._picture = next(iter(data.load_held_out()[0].values()))  # any will do
-        ids = processor.prepare(data.question_request("", self._picture)).token_ids.tolist()
-        shared = len(ids) - ids[::-1].index(self._tokenizer.token_to_id(opening))
+        self._picture = next(iter(load_held_out()[0].values()))  # any will do
+        ids = processor.prepare(question_request("", self._picture)).token_ids.tolist()
+        shared = len(ids) - ids[::-1].index(self._tokenizer.token_to_id(picture_end))
         self._shared: list[int] = ids[:shared]
         self._prompts: dict[str, list[int]] = {}
 
-    def batch(self, asked: Sequence[Sequence[Pair]]) -> Batch:
-        """Spell the questions asked about each picture, with their answers."""
-        rows = [self._row(pairs) for pairs in asked]
+    def batch(self, pairs_of_pictures: Sequence[Sequence[Pair]]) -> QuestionBatch:
+        """Put the questions about each picture, with their answers, into one row."""
+        rows = [self._row(pairs) for pairs in pairs_of_pictures]
         longest = max(row.shape[1] for row in rows)
-        padding = np.array([0, _NOTHING, -1, 0])[:, None]
+        padding = np.array([0, _IGNORED, -1, 0])[:, None]
         padded = [np.hstack([row, padding.repeat(longest - row.shape[1], 1)]) for row in rows]
-        return Batch(*torch.from_numpy(np.stack(padded, axis=1)))
+        return QuestionBatch(*torch.from_numpy(np.stack(padded, axis=1)))
 
-    def spelled(self, ids: Sequence[int]) -> str:
+    def text_of(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
     def _row(self, pairs: Sequence[Pair]) -> np.ndarray:
-        """Return the four lines (4, T) of a batch for one picture."""
+        """Return the four rows (4, T) of a batch for one picture."""
         start = len(self._shared)
-        parts = [np.array([self._shared, [_NOTHING] * start, [0] * start, range(start)])]
-        for turn, pair in enumerate(pairs, start=1):
+        parts = [np.array([self._shared, [_IGNORED] * start, [0] * start, range(start)])]
+        for number, pair in enumerate(pairs, start=1):
             prompt = self._prompt(pair.question)
             answer = self._tokenizer.encode(pair.answer + self._end, add_special_tokens=False).ids
             ids = prompt[start:] + answer[:-1]
-            targets = [_NOTHING] * (len(ids) - len(answer)) + answer
-            parts.append(np.array([ids, targets, [turn] * len(ids), range(start, start + len(ids))]))
+            targets = [_IGNORED] * (len(ids) - len(answer)) + answer
+            parts.append(np.array([ids, targets, [number] * len(ids), range(start, start + len(ids))]))
         return np.hstack(parts)
 
     def _prompt(self, question: str) -> list[int]:
         if question not in self._prompts:
-            request = data.question_request(question, self._picture)
+            request = question_request(question, self._picture)
             self._prompts[question] = self.processor.prepare(request).token_ids.tolist()
         return self._prompts[question]

@@ -1,8 +1,8 @@
-"""What each code of a toy Emu3 stands for, laid down before anything is taught: a colour and a pattern of cover.
+"""What each code of a toy Emu3 stands for, fixed before the training: a colour and a pattern of cover.
 
 On a ground of one colour, 8 x 8 pixels of a picture are how much of each pixel a shape covers, and the shape's colour.
 The patterns are those of many drawn scenes; each goes with each colour. Code 0 is the bare ground. So what the VQ-VAE
-encodes and paints, and what the decoder writes, can be taught apart, each from pictures without end.
+encodes and decodes, and what the language model writes, can be trained apart, each on pictures without end.
 
 Shapes: N pictures, H x W codes of a picture, K patterns, Q pixels of a code, E width of a code.
 """
@@ -22,13 +22,13 @@ WIDTH = 16  # of a code: the colour, then its pattern's main directions
 COLOR_WEIGHT = 2.0
 SCENES = 1_500
 # Patterns that differ by less, in whole pixels squared, are one: colours round a little differently.
-LEAST_DISTANCE = 0.1
+MIN_DISTANCE = 0.1
 
 Cover = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Book:
+class Codebook:
     """The meaning of all codes.
 
     Attributes:
@@ -65,18 +65,18 @@ class Book:
         along /= along.std()
         colors = (np.array(list(COLORS.values())) / 127.5 - 1) * COLOR_WEIGHT
         bare = np.append(np.array(LARGE_GROUND) / 127.5 - 1, along[0])
-        rows = [np.append(color, one) for color in colors for one in along[1:]]
+        rows = [np.append(color, pattern) for color in colors for pattern in along[1:]]
         return np.stack([bare, *rows]).astype(np.float32)
 
 
-def lay_book(rng: random.Random) -> Book:
+def build_codebook(rng: random.Random) -> Codebook:
     """Collect the patterns of drawn scenes."""
     covers = np.concatenate([cover_of(draw_large_scene(rng))[0].reshape(-1, CODE_SIDE**2) for _ in range(SCENES)])
     patterns = np.zeros((1, CODE_SIDE**2), np.float32)
-    for found in np.unique(covers[covers.any(1)], axis=0):
-        if ((patterns - found) ** 2).sum(1).min() > LEAST_DISTANCE:
-            patterns = np.vstack([patterns, found])
-    return Book(patterns)
+    for cover in np.unique(covers[covers.any(1)], axis=0):
+        if ((patterns - cover) ** 2).sum(1).min() > MIN_DISTANCE:
+            patterns = np.vstack([patterns, cover])
+    return Codebook(patterns)
 
 
 def cover_of(scene: Scene) -> tuple[Cover, NDArray[np.int64]]:
@@ -86,9 +86,9 @@ def cover_of(scene: Scene) -> tuple[Cover, NDArray[np.int64]]:
     for shape in scene.shapes:
         left, top, right, bottom = (int(edge) for edge in shape.box)
         cells = slice(top // CODE_SIDE, -(-bottom // CODE_SIDE)), slice(left // CODE_SIDE, -(-right // CODE_SIDE))
-        its = tuple(slice(cut.start * CODE_SIDE, cut.stop * CODE_SIDE) for cut in cells)
+        region = tuple(slice(cut.start * CODE_SIDE, cut.stop * CODE_SIDE) for cut in cells)
         full = np.array(COLORS[shape.color], np.float32) - LARGE_GROUND
-        cover[its] = (pixels[its] @ full / (full @ full)).clip(0, 1)
+        cover[region] = (pixels[region] @ full / (full @ full)).clip(0, 1)
         color[cells] = list(COLORS).index(shape.color)
     grid = cover.reshape(CODES_PER_SIDE, CODE_SIDE, CODES_PER_SIDE, CODE_SIDE).transpose(0, 2, 1, 3)
     return grid.reshape(CODES_PER_SIDE, CODES_PER_SIDE, CODE_SIDE**2), color

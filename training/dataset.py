@@ -1,8 +1,8 @@
-"""What the small checkpoints learn from: easy-VQA's train split and drawn scenes, as tiles with a label per patch.
+"""What the toys that answer learn from: easy-VQA's train split and drawn scenes, as tiles with a label per patch.
 
 Pictures pass through the checkpoint's own processor, so that training sees exactly what the jobs will send. Of
 easy-VQA the train split alone is read, and of it the last pictures are held out for measuring. Nothing here
-knows the model.
+knows a model.
 """
 
 import io
@@ -39,7 +39,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Example:
-    """A scene made ready: what the eye sees and what it should say of each patch.
+    """A scene as the model gets it, and the label of each patch.
 
     Attributes:
         model_input: A prompt's; of it the tiles and their layout are used.
@@ -61,10 +61,10 @@ class Question:
 
 
 def load_scenes() -> list[Scene]:
-    """Return easy-VQA's train pictures before FIRST_HELD_OUT whose questions tell their colour and kind."""
-    told = _told_shapes()
+    """Return easy-VQA's train pictures before FIRST_HELD_OUT whose questions name their colour and kind."""
+    known = _known_shapes()
     paths = easy_vqa.get_train_image_paths()
-    return [_scene(Path(paths[i]), *told[i]) for i in range(FIRST_HELD_OUT) if i in told]
+    return [_scene(Path(paths[i]), *known[i]) for i in range(FIRST_HELD_OUT) if i in known]
 
 
 def load_held_out() -> tuple[dict[int, bytes], list[Question]]:
@@ -117,14 +117,14 @@ def patch_labels(owner: NDArray[np.uint8], shapes: Sequence[Shape], patch_size: 
     return np.where(cover.max(0) >= _LEAST_COVER, names[cover.argmax(0)], 0).flatten()
 
 
-def _told_shapes() -> dict[int, tuple[str, str]]:
-    """Return picture -> (kind, color) for the train pictures of which the questions tell both."""
+def _known_shapes() -> dict[int, tuple[str, str]]:
+    """Return picture -> (kind, color) for the train pictures whose questions name both."""
     kinds: dict[int, str] = {}
     colors: dict[int, str] = {}
     for text, answer, picture in zip(*easy_vqa.get_train_questions(), strict=True):
         is_absence = " not " in text or text.startswith("is no ")
         if answer in ("yes", "no") and (answer == "yes") == is_absence:
-            continue  # tells only what is not there
+            continue  # names only what is not there
         for word in [answer, *text.rstrip("?").split()]:
             if word in KINDS:
                 kinds[picture] = word

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.report.amounts import points, scored
 
 if TYPE_CHECKING:
-    from jobs.demo.drawn_pictures import Drawings
+    from jobs.demo.drawn_pictures import DrawnPictures
     from jobs.demo.run import Demo
     from jobs.report.write import Report
     from jobs.start import Outcome, RetryOutcome
@@ -156,10 +156,10 @@ def demo_lines(demo: "Demo") -> list[str]:
     ]
 
 
-def _drawing_lines(drawings: "Drawings") -> list[str]:
+def _drawing_lines(drawings: "DrawnPictures") -> list[str]:
     scores = drawings.scores
     return [
-        "Drawn pictures, measured by rule:",
+        "PictureVerdict pictures, measured by rule:",
         f"  both colours right   {_share_kept(scores['colours'])}",
         f"  place right          {_share_kept(scores['places'])}",
         f"  both outlines right  {_share_kept(scores['outlines'])}",

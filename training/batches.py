@@ -95,11 +95,6 @@ class QuestionBatcher:
         padded = [np.hstack([row, padding.repeat(longest - row.shape[1], 1)]) for row in rows]
         return QuestionBatch(*torch.from_numpy(np.stack(padded, axis=1)))
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, control tokens included."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
-        return text
-
     def _row(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Return the four rows (4, T) of a batch for one picture."""
         start = len(self._shared)

@@ -1,7 +1,6 @@
-"""The demo's package data: the easy-VQA test split as one Parquet file, and shards for the jobs made from it.
+"""The demo's data: the easy-VQA test split as one Parquet file of the package, and shards made from it for the jobs.
 
-`python -m jobs.demo.data` makes the file again from the installed `easy-vqa` package (extra `train`). Only the
-test split is ever read here. This file knows nothing of models or runs.
+`python -m jobs.demo.data` makes that file again from the installed `easy-vqa` package (extra `train`).
 """
 
 import io
@@ -15,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SHAPES = ("circle", "rectangle", "triangle")
+from jobs.demo.shapes import KINDS
+
 NUM_CAPTIONS = 200
 NUM_QUESTIONS = 9_673
-# Several shards of each kind, so that the demo walks the same way as a real run over many files.
+# Several shards of each kind, as in a real run over many files.
 ROWS_PER_TAR = 50
 IMAGES_PER_PARQUET = 250
 
@@ -39,7 +39,7 @@ def answer_type(answer: str) -> str:
     """Say which of the benchmark's three kinds an answer is."""
     if answer in ("yes", "no"):
         return "yes/no"
-    return "shape" if answer in SHAPES else "colour"
+    return "shape" if answer in KINDS else "colour"
 
 
 def gold_caption(answers: Iterable[str]) -> str | None:
@@ -53,7 +53,7 @@ def gold_caption(answers: Iterable[str]) -> str | None:
 def write_caption_shards(folder: Path, num_rows: int) -> None:
     """Write WebDataset tars of the first images; `gold` in a member's JSON is the true caption where it is known."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, images in enumerate(_groups(easy_vqa_test()[:num_rows], ROWS_PER_TAR)):
+    for number, images in enumerate(_batches(easy_vqa_test()[:num_rows], ROWS_PER_TAR)):
         with tarfile.open(folder / f"images-{number:03d}.tar", "w") as tar:
             for image in images:
                 name = f"{image['image_id']:05d}"
@@ -61,7 +61,7 @@ def write_caption_shards(folder: Path, num_rows: int) -> None:
                 _add(tar, f"{name}.json", json.dumps({"gold": gold_caption(image["answers"])}).encode())
 
 
-def _groups(images: Sequence[Image], size: int) -> list[Sequence[Image]]:
+def _batches(images: Sequence[Image], size: int) -> list[Sequence[Image]]:
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
@@ -75,7 +75,7 @@ def write_question_shards(folder: Path, num_rows: int) -> None:
     """Write Parquet shards with one row per question, its image beside it as the hub stores images."""
     folder.mkdir(parents=True, exist_ok=True)
     left = num_rows
-    for number, images in enumerate(_groups(easy_vqa_test(), IMAGES_PER_PARQUET)):
+    for number, images in enumerate(_batches(easy_vqa_test(), IMAGES_PER_PARQUET)):
         rows = list(_question_rows(images))[:left]
         left -= len(rows)
         if rows:

@@ -1,6 +1,6 @@
-"""Look by rule at what the demo has drawn, and say how far the model that looked agrees. It knows no page.
+"""Measure the demo's drawn pictures by rule, and say how far the model that checked them agrees.
 
-The rule's verdicts stand in no part: those are the pipeline's.
+The rule's verdicts are kept in no part file: those are the pipeline's.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.demo.picture_rule import Drawn, check_picture, find_shapes, read_caption
+from jobs.demo.picture_rule import PictureVerdict, check_picture, find_shapes, read_caption
 from jobs.report.gallery import thumbnail
 from jobs.report.parts import open_parts
 from jobs.report.results import look_for_parts
@@ -19,68 +19,70 @@ from models.images import decode_image
 from pipeline.storage.store import Store
 
 RULE = "rule/shapes_by_colour_and_outline"
-SEEN = ("caption_in", "image", "keep")
-NOTHING = Drawn(colors_right=False, relation_right=False, kinds_right=False)
+COLUMNS = ("caption_in", "image", "keep")
+ALL_WRONG = PictureVerdict(colors_right=False, relation_right=False, kinds_right=False)
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnPicture:
     """One picture with both verdicts.
 
     Attributes:
         text: What was to be drawn.
         picture: A data URI; None if nothing was drawn.
-        drawn: What the rule says of the whole text.
+        verdict: What the rule says of the whole text.
         shapes: What it finds in the picture, such as `red circle`; of an outline that it does not know only the colour.
-        is_kept: What the model that looked says; None if it was not asked.
+        is_kept: What the model that checked says; None if it was not asked.
     """
 
     text: str
     picture: str | None
-    drawn: Drawn
+    verdict: PictureVerdict
     shapes: tuple[str, ...]
     is_kept: bool | None
 
     @property
-    def has_named(self) -> bool:
+    def shows_named_shapes(self) -> bool:
         """Whether the rule finds all named shapes, whatever else is there: just what the model was asked."""
         return {" ".join(name) for name in read_caption(self.text)[0]} <= set(self.shapes)
 
     @property
     def faults(self) -> list[str]:
         """What the rule finds wrong, in words; an outline that is none of the known ones is wrong too."""
-        if not self.drawn.colors_right:
-            more = len(self.shapes) - len(read_caption(self.text)[0])
-            return ["colours" if more == 0 else "too many" if more > 0 else "too few"]
-        wrong = {"place": self.drawn.relation_right is False, "outline": self.drawn.kinds_right is not True}
+        if not self.verdict.colors_right:
+            extra = len(self.shapes) - len(read_caption(self.text)[0])
+            return ["colours" if extra == 0 else "too many" if extra > 0 else "too few"]
+        wrong = {"place": self.verdict.relation_right is False, "outline": self.verdict.kinds_right is not True}
         return [word for word, is_wrong in wrong.items() if is_wrong]
 
 
 @dataclass(frozen=True)
-class Drawings:
+class DrawnPictures:
     """All pictures of a run in the order of its rows, and what can be counted of them."""
 
-    drawings: Sequence[Drawing]
+    pictures: Sequence[DrawnPicture]
 
     @property
     def scores(self) -> Mapping[str, Mapping[str, Any]]:
         """Shares with their intervals, as in report.json; pictures that failed are wrong."""
-        seen = [one.drawn for one in self.drawings]
+        verdicts = [picture.verdict for picture in self.pictures]
+        agrees = (None if p.is_kept is None else p.is_kept == p.shows_named_shapes for p in self.pictures)
         return {
-            "colours": _share(drawn.colors_right for drawn in seen),
-            "places": _share(drawn.relation_right for drawn in seen),
-            "outlines": _share(drawn.kinds_right is True for drawn in seen),
-            "agreement": _share(None if one.is_kept is None else one.is_kept == one.has_named for one in self.drawings),
+            "colours": _share(verdict.colors_right for verdict in verdicts),
+            "places": _share(verdict.relation_right for verdict in verdicts),
+            "outlines": _share(verdict.kinds_right is True for verdict in verdicts),
+            "agreement": _share(agrees),
         }
 
-    def num_kept(self, *, has_named: bool) -> tuple[int, int]:
-        """Return how many of those that have their shapes by rule, or have not, are kept, and of how many."""
-        kept = [one.is_kept for one in self.drawings if one.has_named == has_named and one.is_kept is not None]
+    def num_kept(self, *, shows_named_shapes: bool) -> tuple[int, int]:
+        """Return how many pictures that show their shapes by rule, or do not, are kept, and how many were checked."""
+        group = [picture for picture in self.pictures if picture.shows_named_shapes == shows_named_shapes]
+        kept = [picture.is_kept for picture in group if picture.is_kept is not None]
         return sum(kept), len(kept)
 
 
-def look_at_drawings(uri: str) -> Drawings:
-    """Read a finished run's pictures back and look at each.
+def read_drawn_pictures(uri: str) -> DrawnPictures:
+    """Read the pictures of a finished run back and measure each.
 
     Raises:
         ReportError: Nothing is finished there.
@@ -88,16 +90,16 @@ def look_at_drawings(uri: str) -> Drawings:
     """
     store = Store(uri)
     look_for_parts(store)
-    return Drawings([_look(row) for part in open_parts(store) for row in part.read(SEEN).to_pylist()])
+    return DrawnPictures([_measure(row) for part in open_parts(store) for row in part.read(COLUMNS).to_pylist()])
 
 
-def _look(row: Mapping[str, Any]) -> Drawing:
+def _measure(row: Mapping[str, Any]) -> DrawnPicture:
     text, picture = row["caption_in"], row["image"]
     if picture is None:
-        return Drawing(text, None, NOTHING, (), None)
+        return DrawnPicture(text, None, ALL_WRONG, (), None)
     pixels = np.asarray(decode_image(picture))
     shapes = tuple(shape.name.strip() for shape in find_shapes(pixels))
-    return Drawing(text, thumbnail(picture), check_picture(pixels, text), shapes, row["keep"])
+    return DrawnPicture(text, thumbnail(picture), check_picture(pixels, text), shapes, row["keep"])
 
 
 def _share(verdicts: Iterable[bool | None]) -> dict[str, Any]:

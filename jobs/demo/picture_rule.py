@@ -1,4 +1,4 @@
-"""Say by rule whether a drawn picture shows what its caption says. Knows no model, and looks at nothing but pixels.
+"""Say by rule, from the pixels alone, whether a drawn picture shows what its caption says.
 
 Shapes are found by colour: a pixel has the colour it is nearest to, of the demo's eight and the picture's own ground.
 Where a shape's edge is soft, its pixels may come nearest to a third colour; such rims are too thin to count.
@@ -16,9 +16,9 @@ from jobs.demo.shapes import COLORS, KINDS, Box, Shape, relation
 
 CAPTION = re.compile(r"a (\w+) (\w+)(?: (left of|right of|above|below) a (\w+) (\w+))?")
 # Pixels of a shape that have only their like around them; a rim has none, the smallest shapes of the demo 13 or more.
-LEAST_INSIDE = 12
+MIN_INSIDE = 12
 # Share of its box that a shape covers: ideally 1, pi / 4 and 1 / 2.
-LEAST_OF_RECTANGLE, OF_CIRCLE, OF_TRIANGLE = 0.92, (0.68, 0.86), (0.38, 0.63)
+MIN_OF_RECTANGLE, OF_CIRCLE, OF_TRIANGLE = 0.92, (0.68, 0.86), (0.38, 0.63)
 # Share of its upper half in a shape: ideally 1 / 2, of a triangle 1 / 4.
 EVEN, UNEVEN = (0.42, 0.58), (0.15, 0.36)
 ROUND = 1.25  # longer side to shorter
@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PictureVerdict:
     """What is right about a picture.
 
     Attributes:
@@ -42,7 +42,7 @@ class Drawn:
     kinds_right: bool | None
 
 
-def check_picture(pixels: NDArray[np.uint8], caption: str) -> Drawn:
+def check_picture(pixels: NDArray[np.uint8], caption: str) -> PictureVerdict:
     """Compare a picture (height, width, 3) with its caption.
 
     Args:
@@ -58,14 +58,14 @@ def check_picture(pixels: NDArray[np.uint8], caption: str) -> Drawn:
     orders = permutations(found) if len(found) == len(names) else ()
     fitting = [order for order in orders if _has_colors(order, names)]
     if not fitting:
-        return Drawn(False, None if place is None else False, False)
+        return PictureVerdict(False, None if place is None else False, False)
     # Of two shapes of one colour, the kinds tell which is meant.
     shapes = max(fitting, key=lambda order: _num_right_kinds(order, names))
-    is_told = all(shape.kind for shape in shapes)
-    return Drawn(
+    are_kinds_known = all(shape.kind for shape in shapes)
+    return PictureVerdict(
         colors_right=True,
         relation_right=None if place is None else relation(*shapes) == place,
-        kinds_right=_num_right_kinds(shapes, names) == len(names) if is_told else None,
+        kinds_right=_num_right_kinds(shapes, names) == len(names) if are_kinds_known else None,
     )
 
 
@@ -73,7 +73,7 @@ def read_caption(caption: str) -> tuple[list[tuple[str, str]], str | None]:
     """Return the (colour, kind) of each shape that a caption names, and how the first lies to the second.
 
     Raises:
-        ValueError: It is no caption of the demo.
+        ValueError: It is worded otherwise.
     """
     match = CAPTION.fullmatch(caption)
     first, second = (match.group(1, 2), match.group(4, 5)) if match else (("", ""), (None, None))
@@ -86,24 +86,22 @@ def read_caption(caption: str) -> tuple[list[tuple[str, str]], str | None]:
 def find_shapes(pixels: NDArray[np.uint8]) -> list[Shape]:
     """Return the shapes of a picture; the kind of one that looks like none of them is empty."""
     nearest = _nearest(pixels)
-    shapes = []
+    shapes: list[Shape] = []
     for number, color in enumerate(COLORS):
-        for mask in _pieces(nearest == number):
-            if _inside(mask).sum() >= LEAST_INSIDE:
-                box = _box(mask)
-                shapes.append(Shape(kind_of(mask), color, box))
+        pieces = (mask for mask in _pieces(nearest == number) if _inside(mask).sum() >= MIN_INSIDE)
+        shapes += [Shape(kind_of(mask), color, _box(mask)) for mask in pieces]
     return shapes
 
 
 def kind_of(mask: Mask) -> str:
-    """Say what a shape's outline looks like, if it can be said."""
+    """Return the kind that a shape's outline looks like; empty if it looks like none."""
     left, top, right, bottom = map(int, _box(mask))
     piece = mask[top:bottom, left:right]
     rows = piece.sum(1)
     half, middle = divmod(len(rows), 2)
     upper = (rows[:half].sum() + middle * rows[half] / 2) / rows.sum()
     fill, longer = float(piece.mean()), max(piece.shape) / min(piece.shape)
-    if fill >= LEAST_OF_RECTANGLE:
+    if fill >= MIN_OF_RECTANGLE:
         return "rectangle"
     if _within(fill, OF_CIRCLE) and _within(upper, EVEN) and longer <= ROUND:
         return "circle"
@@ -111,7 +109,7 @@ def kind_of(mask: Mask) -> str:
 
 
 def _nearest(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the place in COLORS of what each pixel is nearest to; behind them all is the ground."""
+    """Return the index in COLORS of what each pixel is nearest to; the index after the last is the ground."""
     rim = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
     colors = np.vstack([*COLORS.values(), np.median(rim, axis=0)])
     nearest: NDArray[np.int64] = np.square(pixels[:, :, None].astype(float) - colors).sum(-1).argmin(-1)

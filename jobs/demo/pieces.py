@@ -1,7 +1,7 @@
-"""What the demo runs: each piece's shards, job and toy, and what the pages say of it. It runs nothing itself."""
+"""What the demo runs: the shards, job and toy of each piece, and what the pages say of it. Nothing is run here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ NONSENSE = (
     "What stands under these photographs is nonsense, as expected; they are here to show that real files of real "
     "sizes go all the way."
 )
-LOOKED_AT = (
-    "Kept is what another toy, a Mllama, takes for right: it is asked whether each named shape is there. It cannot "
-    "tell how they lie or that there is a third, and is not asked; a rule looks at that, on the page linking here."
+CHECKED = (
+    "Another toy, a Mllama, checks every picture: it is asked whether each named shape is there, and a picture with "
+    "two yeses is kept. It cannot tell how shapes lie or whether there is a third, so it is not asked. A rule measures "
+    "that, on the page that links here."
 )
 
-# All that the toys which answer are asked and say fits in easily.
+# More than enough for all questions and answers of the toys.
 ANSWERS: Mapping[str, Any] = {"slots": 64, "max_length": 256, "sampling": {"max_new_tokens": 24}}
-# The toy Emu3 draws best so (its card has the numbers); with guidance a picture takes two slots.
+# The toy Emu3 draws best this way (its card has the numbers); with guidance a picture takes two slots.
 DRAWS: Mapping[str, Any] = {"slots": 128, "max_length": 256, "sampling": {"temperature": 0.5, "top_k": 64}}
 
 
@@ -40,18 +41,16 @@ class Piece:
     Attributes:
         shards: The folder of its input below `shards`.
         family: Whose toy answers, a key of FAMILIES.
-        config: The file in configs/ that does the same with real weights.
         job: The run's settings under `job`.
         about: What the index says of it.
-        note: What its own page says besides what the checkpoint is.
+        note: What its own page says, before a sentence about the toy.
         generate: The run's settings under `generate`.
-        judge: Whose toy looks at what was drawn and is asked `questions` about it; None for a job that draws nothing.
-        questions: The check's.
+        judge: Whose toy checks what was drawn; None for a job that draws nothing.
+        questions: What the judge is asked about a picture.
     """
 
     shards: str
     family: str
-    config: str
     job: Mapping[str, Any]
     about: str
     note: str = ""
@@ -60,39 +59,32 @@ class Piece:
     questions: tuple[Mapping[str, str], ...] = ()
 
 
-VQA = {"kind": "vqa", "benchmark": BENCHMARK, "group_by": "answer_type"}
+VQA = Piece(
+    shards="vqa",
+    family="aria",
+    job={"kind": "vqa", "benchmark": BENCHMARK, "group_by": "answer_type"},
+    about="Questions of the easy-VQA test split as Parquet shards, answered and scored.",
+)
 PIECES: Mapping[str, Piece] = {
     "caption": Piece(
         shards="caption",
         family="aria",
-        config="caption_aria",
         job={"kind": "caption", "prompt": "Describe this image.", "reference": "gold"},
         about="Images of the easy-VQA test split as WebDataset tars, each described in a sentence; right or wrong is "
         "marked where the benchmark tells both colour and shape.",
     ),
-    "vqa": Piece(
-        shards="vqa",
-        family="aria",
-        config="vqa_aria",
-        job=VQA,
-        about="Questions of the easy-VQA test split as Parquet shards, answered and scored.",
-    ),
-    "vqa_mllama": Piece(
-        shards="vqa",
-        family="mllama",
-        config="vqa_mllama",
-        job=VQA,
-        about="The same questions from the same shards, answered by the other family.",
+    "vqa": VQA,
+    "vqa_mllama": replace(
+        VQA, family="mllama", about="The same questions from the same shards, answered by the other family."
     ),
     "synthesize": Piece(
         shards="prompts",
         family="emu3",
-        config="synthesize_emu3",
         # Pictures as the toy knows them; it was taught no words of quality, and the empty text to move away from.
         job={"kind": "synthesize", "area": SIDE**2, "guidance_scale": 1.2, "quality": "", "negative_prompt": ""},
         about="Descriptions of two shapes, drawn with guidance. Another family's toy looks at every picture and says "
         "whether both shapes are there; what a rule says of them stands below.",
-        note=LOOKED_AT,
+        note=CHECKED,
         generate=DRAWS,
         judge="mllama",
         # In the words that the toy was taught (training/questions.py).
@@ -101,7 +93,6 @@ PIECES: Mapping[str, Piece] = {
     "photographs": Piece(
         shards="photographs",
         family="aria",
-        config="caption_aria",
         job={"kind": "caption", "prompt": "Describe this image."},
         about="Real photographs as a folder of files. A toy cannot know what they show.",
         note=NONSENSE,
@@ -145,7 +136,7 @@ def _note(piece: Piece) -> str:
     toy = (
         f"The checkpoint behind this page is a toy {FAMILIES[piece.family]} of a few million parameters at most, "
         "trained in minutes on two CPU cores. It knows coloured shapes on a plain ground and nothing else. The same "
-        f"way runs real weights: triptych run configs/{piece.config}.yaml model.path=/path/to/weights read.uri=… "
-        "write.uri=…"
+        f"way runs real weights: triptych run configs/{piece.job['kind']}_{piece.family}.yaml "
+        "model.path=/path/to/weights read.uri=… write.uri=…"
     )
     return f"{piece.note} {toy}".strip()

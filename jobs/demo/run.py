@@ -1,7 +1,4 @@
-"""The demo: captions, answers, drawn pictures and photographs, each a run like any other, on data of the package.
-
-It writes shards and settings, then goes the common way; nothing of the pipeline is done here.
-"""
+"""Run the demo: write the shards, run every piece as `triptych run` does, and write the page that links them."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.demo.data import NUM_CAPTIONS, NUM_QUESTIONS, write_caption_shards, write_photographs, write_question_shards
-from jobs.demo.drawn_pictures import Drawings, look_at_drawings
+from jobs.demo.drawn_pictures import DrawnPictures, read_drawn_pictures
 from jobs.demo.pieces import BENCHMARK, FAMILIES, PIECES, TOYS, settings_of
 from jobs.demo.prompts import NUM_PROMPTS, write_prompts
 from jobs.report.page import render
@@ -27,14 +24,14 @@ class Demo:
     """The finished runs by name, what the rule says of the drawn pictures, and the page that links them all."""
 
     outcomes: Mapping[str, Outcome]
-    drawings: Drawings
+    drawings: DrawnPictures
     index: Path
 
 
 def run_demo(folder: Path, *, is_quick: bool) -> Demo:
     """Write the shards and run every job anew, one subfolder each.
 
-    Earlier results there are replaced: the package, its checkpoint or the number of rows may be others by now.
+    Earlier results there are replaced: the package, its checkpoints or the number of rows may have changed.
 
     Args:
         folder: Where shards and results go.
@@ -49,7 +46,7 @@ def run_demo(folder: Path, *, is_quick: bool) -> Demo:
         checkpoints = {family: stack.enter_context(resources.as_file(_checkpoint(family))) for family in FAMILIES}
         runs = {name: settings_of(folder, name, checkpoints, is_quick=is_quick) for name in PIECES}
         outcomes = {name: run_and_report(settings) for name, settings in runs.items()}
-    drawings = look_at_drawings(runs[DRAWN].write.uri)
+    drawings = read_drawn_pictures(runs[DRAWN].write.uri)
     index = folder / "index.html"
     page = render(
         "index.html",
@@ -94,12 +91,12 @@ def _benchmark(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     return {"name": BENCHMARK, "families": list(scores), "rows": rows}
 
 
-def _drawn(drawings: Drawings) -> dict[str, Any]:
+def _drawn(drawings: DrawnPictures) -> dict[str, Any]:
     """Return what the index shows of the drawn pictures."""
     return {
         "name": DRAWN,
         "judge": FAMILIES[PIECES[DRAWN].judge or ""],
-        "drawings": drawings.drawings,
+        "drawings": drawings.pictures,
         "scores": drawings.scores,
-        "kept": {has_named: drawings.num_kept(has_named=has_named) for has_named in (True, False)},
+        "kept": {shows: drawings.num_kept(shows_named_shapes=shows) for shows in (True, False)},
     }

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.demo.data import write_question_shards
-from jobs.demo.drawn_pictures import look_at_drawings
+from jobs.demo.drawn_pictures import read_drawn_pictures
 from jobs.demo.pieces import FAMILIES, PIECES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,7 +63,7 @@ def test_the_demo_draws_what_its_texts_say(demo):
     folder, _ = demo
     numbers = json.loads((folder / "demo_output/synthesize/_report/report.json").read_text())
     assert (numbers["rows"], numbers["pictures"], numbers["failed"]) == (50, 50, 0)
-    scores = look_at_drawings(str(folder / "demo_output/synthesize")).scores
+    scores = read_drawn_pictures(str(folder / "demo_output/synthesize")).scores
     assert scores["colours"]["n"] == scores["places"]["n"] == scores["agreement"]["n"] == 50
     assert scores["colours"]["score"] >= 0.85
     assert scores["places"]["score"] >= 0.8
@@ -72,9 +72,9 @@ def test_the_demo_draws_what_its_texts_say(demo):
 
 def test_the_index_shows_every_drawn_picture_with_both_verdicts(demo):
     folder, (_, out, _) = demo
-    drawings = look_at_drawings(str(folder / "demo_output/synthesize"))
-    sheet = (folder / "demo_output/index.html").read_text().split("Drawn from text")[1].split("</section>")[0]
-    assert [sheet.count(one.picture) >= 1 and one.text in sheet for one in drawings.drawings] == [True] * 50
+    drawings = read_drawn_pictures(str(folder / "demo_output/synthesize"))
+    sheet = (folder / "demo_output/index.html").read_text().split("PictureVerdict from text")[1].split("</section>")[0]
+    assert [sheet.count(one.picture) >= 1 and one.text in sheet for one in drawings.pictures] == [True] * 50
     assert sheet.count("rule <span") == sheet.count("toy <span") == 50
     for name, score in drawings.scores.items():
         assert f"{score['score'] * 100:.1f} % of 50 pictures" in out

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.check import PictureCheck, PictureCheckSettings
-from jobs.demo.drawn_pictures import Drawings, look_at_drawings
+from jobs.demo.drawn_pictures import DrawnPictures, read_drawn_pictures
 from jobs.demo.picture_rule import read_caption
 from jobs.demo.pieces import ANSWERS, PIECES, settings_of
 from jobs.demo.prompts import NUM_PROMPTS, SIDE, describe, prompts, write_prompts
@@ -60,7 +60,7 @@ ROWS: list[tuple[str, bytes | None, bool | None, list[str]]] = [
 
 
 @pytest.fixture(scope="module")
-def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Drawings:
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> DrawnPictures:
     folder = tmp_path_factory.mktemp("drawn")
     (folder / "p.txt").write_text("".join(f"{text}\n" for text, *_ in ROWS))
     store = Store(str(folder / "out"))
@@ -75,17 +75,17 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Drawings:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([*identity, *ANSWER, *SCHEMA])), sink, row_group_size=4)
     store.publish("part-00000.parquet", sink.getvalue())
-    return look_at_drawings(store.uri)
+    return read_drawn_pictures(store.uri)
 
 
-def test_each_picture_is_looked_at_under_its_own_text(looked_at: Drawings) -> None:
-    assert [(one.text, one.faults, one.is_kept) for one in looked_at.drawings] == [
+def test_each_picture_is_looked_at_under_its_own_text(looked_at: DrawnPictures) -> None:
+    assert [(one.text, one.faults, one.is_kept) for one in looked_at.pictures] == [
         (text, faults, is_kept) for text, _, is_kept, faults in ROWS
     ]
-    assert [one.picture is None for one in looked_at.drawings] == [picture is None for _, picture, *_ in ROWS]
+    assert [one.picture is None for one in looked_at.pictures] == [picture is None for _, picture, *_ in ROWS]
 
 
-def test_shares_count_every_picture_and_one_that_failed_as_wrong(looked_at: Drawings) -> None:
+def test_shares_count_every_picture_and_one_that_failed_as_wrong(looked_at: DrawnPictures) -> None:
     scores = looked_at.scores
     assert {name: (round(score["score"] * score["n"]), score["n"]) for name, score in scores.items()} == {
         "colours": (5, 9),
@@ -96,9 +96,9 @@ def test_shares_count_every_picture_and_one_that_failed_as_wrong(looked_at: Draw
     }
 
 
-def test_the_toy_is_counted_against_just_what_it_was_asked(looked_at: Drawings) -> None:
-    assert looked_at.num_kept(has_named=True) == (4, 5)
-    assert looked_at.num_kept(has_named=False) == (1, 3)
+def test_the_toy_is_counted_against_just_what_it_was_asked(looked_at: DrawnPictures) -> None:
+    assert looked_at.num_kept(shows_named_shapes=True) == (4, 5)
+    assert looked_at.num_kept(shows_named_shapes=False) == (1, 3)
 
 
 def test_texts_are_many_and_different_and_a_shorter_demo_begins_with_the_same() -> None:

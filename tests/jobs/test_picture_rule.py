@@ -5,13 +5,13 @@ import random
 import numpy as np
 import pytest
 
-from jobs.demo.picture_rule import Drawn, check_picture, find_shapes
+from jobs.demo.picture_rule import PictureVerdict, check_picture, find_shapes
 from jobs.demo.shapes import COLORS, OPPOSITE, Shape
 from training.questions import caption
 from training.scenes import Scene, draw_scene, paint
 
 GROUND = (240, 250, 235)
-RIGHT = Drawn(colors_right=True, relation_right=True, kinds_right=True)
+RIGHT = PictureVerdict(colors_right=True, relation_right=True, kinds_right=True)
 
 
 def picture(*shapes: Shape) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_real_scenes_are_right() -> None:
 
 
 def test_a_caption_of_one_shape_says_no_relation() -> None:
-    assert check_picture(picture(CIRCLE), "a red circle") == Drawn(True, None, True)
+    assert check_picture(picture(CIRCLE), "a red circle") == PictureVerdict(True, None, True)
 
 
 @pytest.mark.parametrize("color", COLORS)
@@ -57,7 +57,7 @@ def test_either_shape_may_be_named_first() -> None:
 @pytest.mark.parametrize("place", ["right of", "above", "below"])
 def test_another_relation_is_wrong(place: str) -> None:
     found = check_picture(picture(CIRCLE, SQUARE), f"a red circle {place} a blue rectangle")
-    assert found == Drawn(colors_right=True, relation_right=False, kinds_right=True)
+    assert found == PictureVerdict(colors_right=True, relation_right=False, kinds_right=True)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_another_relation_is_wrong(place: str) -> None:
 )
 def test_a_picture_of_other_colours_has_nothing_right(shapes: tuple[Shape, ...]) -> None:
     found = check_picture(picture(*shapes), "a red circle left of a blue rectangle")
-    assert found == Drawn(colors_right=False, relation_right=False, kinds_right=False)
+    assert found == PictureVerdict(colors_right=False, relation_right=False, kinds_right=False)
 
 
 def test_of_two_shapes_of_one_colour_their_outlines_tell_which_is_which() -> None:
@@ -79,7 +79,7 @@ def test_of_two_shapes_of_one_colour_their_outlines_tell_which_is_which() -> Non
 @pytest.mark.parametrize("kind", ["rectangle", "triangle"])
 def test_another_outline_is_wrong(kind: str) -> None:
     found = check_picture(picture(CIRCLE, SQUARE), f"a red {kind} left of a blue rectangle")
-    assert found == Drawn(colors_right=True, relation_right=True, kinds_right=False)
+    assert found == PictureVerdict(colors_right=True, relation_right=True, kinds_right=False)
 
 
 def test_of_an_outline_like_none_nothing_is_said() -> None:
@@ -116,4 +116,4 @@ def test_a_picture_in_pieces_is_wrong_at_once():
         y, x = divmod(number, 4)
         pixels[y * 16 : y * 16 + 8, x * 16 : x * 16 + 8] = (255, 0, 0)
     assert len(find_shapes(pixels)) == 16
-    assert check_picture(pixels, "a red circle above a red rectangle") == Drawn(False, False, False)
+    assert check_picture(pixels, "a red circle above a red rectangle") == PictureVerdict(False, False, False)

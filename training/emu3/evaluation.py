@@ -25,13 +25,13 @@ SAMPLING = Sampling(guidance_scale=1.2, temperature=0.5, top_k=64)
 _COPIES = 32
 
 
-def draw(folder: Path, captions: Sequence[str], sampling: Sampling, slots: int = 64) -> list[NDArray[np.uint8]]:
+def draw(folder: Path, captions: Sequence[str]) -> list[NDArray[np.uint8]]:
     """Draw a picture (h, w, 3) for each caption; the n-th has the n-th seed."""
     requests = [
-        Request(prompt=caption, grid=(CODES_PER_SIDE, CODES_PER_SIDE), sampling=replace(sampling, seed=n))
+        Request(prompt=caption, grid=(CODES_PER_SIDE, CODES_PER_SIDE), sampling=replace(SAMPLING, seed=n))
         for n, caption in enumerate(captions)
     ]
-    answers = ask(str(folder), requests, slots=slots)
+    answers = ask(str(folder), requests, slots=64)
     return [np.asarray(Image.open(io.BytesIO(answer.image or b"")).convert("RGB")) for answer in answers]
 
 

@@ -16,7 +16,7 @@ from models.emu3.config import read_config, read_images
 from models.emu3.model import Emu3Model
 from models.types import ImageSettings
 from training.emu3.codebook import build_codebook
-from training.emu3.evaluation import SAMPLING, draw, score_copies, score_pictures
+from training.emu3.evaluation import draw, score_copies, score_pictures
 from training.emu3.files import write_files
 from training.emu3.language_model import DrawingBatcher, init_language_model, train_language_model
 from training.emu3.vqvae import init_vqvae, train_decoder, train_encoder
@@ -53,4 +53,4 @@ def train(folder: Path, minutes: float, seed: int, *, num_captions: int = NEW_CA
     found, ratio = score_copies(written.vqmodel, codebook, random.Random(seed + 40))
     log.info("new pictures: %.1f %% of the codes on shapes found, copies at %.1f dB", 100 * found, ratio)
     captions = list(islice(held_out_captions(random.Random(seed + 50)), num_captions))
-    log.info("unseen pairs: %s", summarize(score_pictures(draw(folder, captions, SAMPLING), captions)))
+    log.info("unseen pairs: %s", summarize(score_pictures(draw(folder, captions), captions)))

@@ -28,17 +28,6 @@ from pipeline.storage.store import Entry, StorageError, Store
 log = logging.getLogger(__name__)
 
 
-def plan_schema(units: Sequence[Unit], settings: ReadSettings) -> pa.Schema:
-    """Return the columns of every table that `read_unit` gives for these units.
-
-    Raises:
-        ReadError: There are no units.
-    """
-    if not units:
-        raise ReadError(f"found no rows at {settings.uri}")
-    return units[0].table_schema
-
-
 def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None, *, with_images: bool = True) -> pa.Table:
     """Read a unit's rows, in order; bad rows have an `error` and no images.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,8 +25,6 @@ from pipeline.input.read_settings import ReadSettings as ReadSettings
 from pipeline.input.scan import merged, scan_shards, warnings_of
 from pipeline.input.shards import Shards, find_shards, joined
 from pipeline.storage.store import Entry
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,19 +121,6 @@ class InputPlan:
 
     units: list[Unit]
     warnings: list[str]
-
-
-def plan_units(settings: ReadSettings, unit_rows: int) -> list[Unit]:
-    """Return the units of an input; shards' troubles that do not stop a run are logged as warnings.
-
-    Raises:
-        ReadError: There is no input, a shard cannot be read, or a column that was named does not exist.
-        StorageError: The store refuses or does not answer.
-    """
-    planned = plan_input(settings, unit_rows)
-    for warning in planned.warnings:
-        log.warning("%s", warning)
-    return planned.units
 
 
 def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, with_images: bool = True) -> InputPlan:

@@ -18,11 +18,12 @@ from jobs.demo.shapes import COLORS, KINDS, Shape
 from jobs.prompt import fill
 from jobs.synthesize import SCHEMA
 from models import Sampling, ask
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings
 from pipeline.rows import ANSWER
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.storage.store import Store
+from tests.pipeline.inputs import plan_units
 from training.questions import vocabulary
 from training.scenes import LARGE_GROUND, draw_large_scene, paint
 

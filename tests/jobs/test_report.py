@@ -26,13 +26,14 @@ from jobs.report.write import write_report
 from jobs.vqa import SCHEMA, VqaSettings
 from models.images import oddities
 from models.types import BadImage
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings
 from pipeline.rows import ERROR
 from pipeline.settings import ConfigError, check_settings, dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.steps.write import parquet_bytes, with_oddities
 from pipeline.storage.store import Store
+from tests.pipeline.inputs import plan_units
 
 NASTY = '<script>alert("1")</script> & {{ 7 * 7 }}'
 

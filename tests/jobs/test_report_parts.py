@@ -19,12 +19,13 @@ from jobs.report.shown import ShownJob
 from jobs.report.write import write_report
 from jobs.synthesize import SynthesizeSettings
 from jobs.vqa import VqaSettings
-from pipeline.input.units import ReadSettings, Unit, plan_units
+from pipeline.input.units import ReadSettings, Unit
 from pipeline.rows import part_schema
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.steps.write import parquet_bytes, with_oddities
 from pipeline.storage.store import Store
+from tests.pipeline.inputs import plan_units
 
 CHECK = {"model": {"path": "vlm"}, "questions": [{"ask": "Is there {text}?"}]}
 JOBS: dict[str, ShownJob] = {

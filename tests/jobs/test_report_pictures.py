@@ -19,11 +19,12 @@ from jobs.report.results import read_results
 from jobs.report.shown import PICTURES
 from jobs.report.write import write_report
 from jobs.synthesize import SCHEMA, SynthesizeSettings
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings
 from pipeline.rows import ANSWER
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.storage.store import Store
+from tests.pipeline.inputs import plan_units
 
 IDENTITY = [pa.field("key", pa.string()), pa.field("shard", pa.string()), pa.field("index", pa.int64())]
 COLUMNS = pa.schema([*IDENTITY, *ANSWER, *SCHEMA])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.input.read import read_unit
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings, Unit, plan_input
+
+log = logging.getLogger(__name__)
 
 
 def tar_bytes(members: Iterable[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> bytes:
@@ -37,6 +40,14 @@ def write(path: Path, data: bytes | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     return path
+
+
+def plan_units(settings: ReadSettings, unit_rows: int) -> list[Unit]:
+    """Cut an input into units, and log what is odd about its shards."""
+    planned = plan_input(settings, unit_rows)
+    for warning in planned.warnings:
+        log.warning("%s", warning)
+    return planned.units
 
 
 def read_all(uri: Path | str, unit_rows: int = 3, **settings: Any) -> pa.Table:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from pipeline.input.read import read_unit
-from pipeline.input.units import Unit, plan_units
+from pipeline.input.units import Unit
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.settings import ConfigError, check_settings
 from pipeline.state.ledger import SETTINGS, Output
 from pipeline.state.plan import freeze_plan, read_plan
 from pipeline.storage.store import StorageSettings, Store
-from tests.pipeline.inputs import rows_as_members, tar_bytes, write
+from tests.pipeline.inputs import plan_units, rows_as_members, tar_bytes, write
 from tests.pipeline.toys import ToyJob
 from tests.proxy import proxy
 from tests.s3 import S3

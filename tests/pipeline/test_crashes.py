@@ -23,8 +23,8 @@ from pipeline.execution.guard import (
 )
 from pipeline.input.columns import ERROR
 from pipeline.input.read import read_unit
-from pipeline.input.units import ReadSettings, plan_units
-from tests.pipeline.inputs import write
+from pipeline.input.units import ReadSettings
+from tests.pipeline.inputs import plan_units, write
 
 ATTEMPTS = 4
 

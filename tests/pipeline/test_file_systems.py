@@ -12,11 +12,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from pipeline.input.read import read_unit
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings
 from pipeline.storage.file_systems import PACKAGES, open_file_system
 from pipeline.storage.probes import conditional_writes
 from pipeline.storage.store import StorageError, StorageSettings, Store
-from tests.pipeline.inputs import rows_as_members, tar_bytes
+from tests.pipeline.inputs import plan_units, rows_as_members, tar_bytes
 from tests.s3 import S3
 
 

@@ -15,10 +15,10 @@ from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
 from pipeline.input.shards import find_shards
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings
 from pipeline.storage.store import StorageSettings
 from tests.end_to_end.shards import png
-from tests.pipeline.inputs import tar_bytes, write
+from tests.pipeline.inputs import plan_units, tar_bytes, write
 from tests.pipeline.videos import video
 
 NAMES = ["a", "b", "c", "d", "e"]

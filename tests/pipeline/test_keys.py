@@ -7,9 +7,10 @@ import pytest
 
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings
 from pipeline.storage.store import StorageSettings, Store
 from tests.end_to_end.shards import png, tar_bytes
+from tests.pipeline.inputs import plan_units
 from tests.proxy import proxy
 from tests.s3 import S3, forget_connections
 

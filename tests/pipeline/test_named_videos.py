@@ -14,10 +14,10 @@ from pipeline.input import videos
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.read import read_unit
 from pipeline.input.sources import Source
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings
 from pipeline.state.plan import make_plan
 from pipeline.storage.store import StorageError, Store
-from tests.pipeline.inputs import faults, rows_of, write
+from tests.pipeline.inputs import faults, plan_units, rows_of, write
 from tests.pipeline.test_video import numbers
 from tests.pipeline.videos import video
 from tests.s3 import S3

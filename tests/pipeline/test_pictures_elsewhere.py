@@ -19,11 +19,11 @@ from pipeline.input.formats.inline import NotBase64, inlined, listed
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
-from pipeline.input.units import ReadSettings, Unit, plan_input, plan_units
+from pipeline.input.units import ReadSettings, Unit, plan_input
 from pipeline.settings import ConfigError, check_settings
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import png
-from tests.pipeline.inputs import faults, rows_of, write
+from tests.pipeline.inputs import faults, plan_units, rows_of, write
 from tests.s3 import S3
 
 HUB = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.read import read_unit
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings
 from pipeline.storage.store import NotFound, StorageError, Store
-from tests.pipeline.inputs import faults, read_all, rows_as_members, rows_of, tar_bytes, write
+from tests.pipeline.inputs import faults, plan_units, read_all, rows_as_members, rows_of, tar_bytes, write
 from tests.s3 import S3
 
 

@@ -12,18 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.input.formats.rows import ReadError
-from pipeline.input.read import plan_schema, read_unit
+from pipeline.input.read import read_unit
 from pipeline.input.units import (
     ReadSettings,
     Unit,
     plan_input,
-    plan_units,
     units_from_parquet,
     units_to_parquet,
     warnings_from_parquet,
 )
 from pipeline.storage.store import StorageError, Store
-from tests.pipeline.inputs import rows_as_members, rows_of, tar_bytes, write
+from tests.pipeline.inputs import plan_units, rows_as_members, rows_of, tar_bytes, write
 
 
 def plan(uri: Path | str, unit_rows: int = 3, **settings: object) -> list[Unit]:
@@ -319,7 +318,7 @@ def test_every_unit_has_the_same_columns_whatever_its_rows_hold(tmp_path: Path) 
     write(tmp_path / "2.jsonl", "\n".join(map(json.dumps, lines[3:])))
     settings = ReadSettings(uri=str(tmp_path))
     units = plan_units(settings, 1)
-    schema = plan_schema(units, settings)
+    schema = units[0].table_schema
     assert all(read_unit(unit, settings).schema == schema for unit in units)
     assert {name: str(schema.field(name).type) for name in "abcd"} == {
         "a": "double",

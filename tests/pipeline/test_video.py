@@ -19,10 +19,10 @@ from pipeline.input.formats.rows import ReadError
 from pipeline.input.formats.video import BadVideo, Frames, sample
 from pipeline.input.read import read_unit
 from pipeline.input.sources import Source
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings
 from pipeline.state.plan import make_plan
 from pipeline.storage.store import Store
-from tests.pipeline.inputs import faults, read_all, rows_of, write
+from tests.pipeline.inputs import faults, plan_units, read_all, rows_of, write
 from tests.pipeline.videos import numbers, sound, video
 from tests.s3 import S3
 
@@ -282,9 +282,9 @@ def test_without_a_decoder_the_remedy_is_named(tmp_path: Path) -> None:
 import sys
 sys.modules["av"] = None
 from pipeline.storage.store import Store
-from pipeline.input.units import ReadSettings, plan_units
+from pipeline.input.units import ReadSettings, plan_input
 try:
-    plan_units(ReadSettings(uri={str(tmp_path)!r}), 1)
+    plan_input(ReadSettings(uri={str(tmp_path)!r}), 1)
 except Exception as error:
     print(type(error).__name__, error)
 """

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from jobs.console_text import demo_lines, retry_lines, run_lines, too_many_failed_message
 from jobs.evaluation import options
-from pipeline.settings import ConfigError
 
 if TYPE_CHECKING:
     from jobs.report.write import Report
@@ -34,11 +33,13 @@ def main(command_line: Sequence[str] | None = None) -> int:
     try:
         with _interruptible():
             return int(arguments.command(arguments))
-    except ConfigError as error:
-        return _print_error(str(error), WRONG_SETTINGS)
     except KeyboardInterrupt:
         return _print_error("interrupted; what is committed stays, and the same command continues there", INTERRUPTED)
     except Exception as error:
+        from pipeline import ConfigError
+
+        if isinstance(error, ConfigError):
+            return _print_error(str(error), WRONG_SETTINGS)
         if not _is_user_error(error):
             raise
         return _print_error(f"{type(error).__name__}: {error}", FAILED)
@@ -59,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Imported late: `--help` and a wrong file name need neither Ray nor Arrow.
     from jobs.config import RunSettings
     from jobs.start import run_and_report
-    from pipeline.settings import load_settings
+    from pipeline import load_settings
 
     settings = load_settings(RunSettings, arguments.config, arguments.overrides)
     outcome = run_and_report(settings)
@@ -125,6 +126,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _submit(arguments: argparse.Namespace) -> int:
     from jobs.evaluation import submit, words
     from jobs.evaluation.files import output_reached
+    from pipeline import ConfigError
 
     overrides = [word for word in arguments.overrides if word.startswith("write.storage.")]
     paths = [word for word in arguments.overrides if word not in overrides]
@@ -241,8 +243,7 @@ def _is_user_error(error: Exception) -> bool:
     from jobs.report.results import ReportError
     from jobs.scoring.captions.java import CaptionError
     from models.types import CheckpointError
-    from pipeline.execution.attempt import RunError
-    from pipeline.storage.store import StorageError
+    from pipeline import RunError, StorageError
 
     return isinstance(error, ReportError | CaptionError | CheckpointError | RunError | StorageError)
 

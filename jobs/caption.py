@@ -12,10 +12,7 @@ from jobs.report.shown import Lines
 from jobs.scoring.rules.text_match import EXACT, exact_match
 from jobs.scoring.summary import score_table, summarize_scores
 from models.types import Answer, Request, Sampling
-from pipeline.input.sources import Source
-from pipeline.input.units import ReadSettings
-from pipeline.rows import kept_name
-from pipeline.settings import Settings
+from pipeline import ReadSettings, Settings, Source, kept_name
 
 
 class CaptionSettings(Settings):

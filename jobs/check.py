@@ -14,9 +14,7 @@ from jobs.prompt import Prompt, ask, columns_of, fill
 from jobs.scoring.response import clean
 from jobs.scoring.rules.text_match import exact_match, normalize
 from models.types import Answer, Request, Sampling
-from pipeline.pipeline_settings import CheckSettings
-from pipeline.rows import ANSWER
-from pipeline.settings import Settings
+from pipeline import ANSWER, CheckSettings, Settings
 
 NAME = "check/all_as_expected"
 

@@ -13,11 +13,17 @@ from jobs.caption import CaptionSettings
 from jobs.report.results import ReportError
 from jobs.synthesize import SynthesizeSettings
 from jobs.vqa import VqaSettings
-from pipeline.input.units import ReadSettings
-from pipeline.pipeline_settings import PipelineSettings
-from pipeline.settings import ConfigError, check_settings, lay_over
-from pipeline.state import ledger
-from pipeline.storage.store import NotFound, StorageSettings, Store
+from pipeline import (
+    ConfigError,
+    NotFound,
+    PipelineSettings,
+    ReadSettings,
+    StorageSettings,
+    Store,
+    check_settings,
+    lay_over,
+    ledger,
+)
 
 JobSettings = Annotated[CaptionSettings | VqaSettings | SynthesizeSettings, Field(discriminator="kind")]
 # Settings under `read` that each benchmark sets for itself, and their names under job.benchmarks.<name>.

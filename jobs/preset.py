@@ -12,9 +12,7 @@ from jobs.config import RunSettings
 from jobs.vqa import VqaSettings
 from models import family
 from models.types import CheckpointError
-from pipeline.settings import ConfigError
-from pipeline.storage.model_folder import local_copy
-from pipeline.storage.store import StorageError
+from pipeline import ConfigError, StorageError, local_copy
 
 log = logging.getLogger(__name__)
 

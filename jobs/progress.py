@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from pipeline.execution.attempt import Progress
+from pipeline.run import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console

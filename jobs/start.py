@@ -12,11 +12,9 @@ from jobs.progress import shown_progress
 from jobs.report.write import Report, write_report
 from jobs.scoring.rules import MAIN_THREAD_ONLY
 from jobs.vqa import VqaSettings
+from pipeline import ConfigError, Store, dump_settings, ledger
 from pipeline.retry import RetryResult, retry
 from pipeline.run import RunResult, run
-from pipeline.settings import ConfigError, dump_settings
-from pipeline.state import ledger
-from pipeline.storage.store import Store
 
 
 @dataclass(frozen=True)

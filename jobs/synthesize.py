@@ -20,9 +20,7 @@ from jobs.scoring.summary import score_table, summarize_scores
 from models.emu3.grid import grid_for
 from models.images import FORMATS, LIMIT_PIXELS
 from models.types import Answer, BadRequest, PictureFormat, Request, Sampling
-from pipeline.input.sources import Source
-from pipeline.input.units import ReadSettings
-from pipeline.settings import Settings
+from pipeline import ReadSettings, Settings, Source
 
 SCHEMA = pa.schema(
     [

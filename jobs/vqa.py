@@ -29,9 +29,7 @@ from jobs.scoring.response import REASONING, Reading
 from jobs.scoring.rules import LIKELIHOOD, suits
 from jobs.scoring.rules.text_match import EXACT
 from models.types import Answer, BadRequest, Request, Sampling
-from pipeline.input.sources import Source
-from pipeline.input.units import ReadSettings
-from pipeline.settings import Settings
+from pipeline import ReadSettings, Settings, Source
 
 SCHEMA = pa.schema(
     [

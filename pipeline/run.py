@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.execution.actors import crash_ledger
-from pipeline.execution.attempt import Attempt, CommitLog, Progress, RunError
+from pipeline.execution.attempt import Attempt, CommitLog, RunError
+from pipeline.execution.attempt import Progress as Progress
 from pipeline.execution.work import Work, load_generate
 from pipeline.input.sources import typical_unit_rows
 from pipeline.job import Job

@@ -91,6 +91,18 @@ def test_every_room_of_the_pipeline_has_its_place_and_imports_none_above_it():
     assert wrong == []
 
 
+def test_jobs_come_to_the_pipeline_by_its_doors_and_the_pipeline_does_not():
+    doors = {"pipeline", "pipeline.run", "pipeline.retry"}
+    trees = {path: ast.parse((ROOT / path).read_text(encoding="utf-8")) for path in FILES}
+    used = {
+        path: {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        for path, tree in trees.items()
+    }
+    jobs = {name for path, names in used.items() if path.parts[0] == "jobs" for name in names}
+    assert {name for name in jobs if name.split(".")[0] == "pipeline"} <= doors
+    assert [path for path, names in used.items() if path.parts[0] == "pipeline" and "pipeline" in names] == []
+
+
 @pytest.mark.parametrize("room", (*ROOMS, TRAINING))
 def test_no_modules_import_each_other_in_a_circle(room):
     modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}

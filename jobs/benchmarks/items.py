@@ -12,9 +12,7 @@ import pyarrow as pa
 
 from jobs.benchmarks.benchmark import BadRow, Benchmark, Item, Row
 from jobs.benchmarks.columns import bad_column, decoded
-from pipeline.input.columns import ERROR, OUR_COLUMNS, TAKEN
-from pipeline.job import MissingColumns
-from pipeline.rows import FOR_THE_JOB, READ, row_error
+from pipeline import ERROR, FOR_THE_JOB, OUR_COLUMNS, READ, TAKEN, MissingColumns, row_error
 
 STAGE = "adapt"
 COLUMN = f"{FOR_THE_JOB}item"

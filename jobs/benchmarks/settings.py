@@ -14,9 +14,7 @@ from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.benchmarks.presets import PRESETS
 from jobs.prompt import Prompt
 from jobs.scoring.rules import LIKELIHOOD, NAMES, suits
-from pipeline.input.sources import Source
-from pipeline.input.units import ReadSettings
-from pipeline.settings import Settings, near
+from pipeline import ReadSettings, Settings, Source, near
 
 # What the model's own family is asked with in published numbers.
 AUTO = "auto"

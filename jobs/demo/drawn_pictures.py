@@ -16,7 +16,7 @@ from jobs.report.parts import open_parts
 from jobs.report.results import look_for_parts
 from jobs.scoring.summary import score_table, summarize_scores
 from models.images import decode_image
-from pipeline.storage.store import Store
+from pipeline import Store
 
 RULE = "rule/shapes_by_colour_and_outline"
 COLUMNS = ("caption_in", "image", "keep")

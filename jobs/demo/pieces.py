@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs.config import RunSettings
 from jobs.demo.prompts import SIDE
-from pipeline.settings import check_settings
+from pipeline import check_settings
 
 NUM_QUICK = 50
 BENCHMARK = "easy-vqa"

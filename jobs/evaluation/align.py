@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from jobs.evaluation.rows import benchmarks_of, dataset_of, named, of_benchmark, origin, read_rows
 from jobs.report.results import ReportError
 from jobs.scoring.rules import has_row_scores
-from pipeline.storage.store import Store
+from pipeline import Store
 
 COLUMNS = (
     "key",

@@ -17,7 +17,7 @@ from jobs.scoring.rules import LIKELIHOOD
 from jobs.scoring.rules.math import MathVerifyMissing
 from jobs.vqa import SCHEMA, VqaJob, VqaSettings
 from models.types import Answer
-from pipeline.input.units import Unit
+from pipeline import Unit
 
 # What reading a response gives; everything else of a row stays as it is.
 READ = ("response", "response_clean", "parsed", "parse_status", "score", "rule", "other_scores", "choice_logprobs")

@@ -26,7 +26,7 @@ from jobs.scoring.statistics import (
     paired_difference,
     tally,
 )
-from pipeline.storage.store import Store
+from pipeline import Store
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,7 @@ import posixpath
 from collections.abc import Sequence
 
 from jobs.config import output_at
-from pipeline.settings import ConfigError
-from pipeline.storage.store import StorageSettings, Store
+from pipeline import ConfigError, StorageSettings, Store
 
 
 def output_reached(uri: str, overrides: Sequence[str]) -> Store:

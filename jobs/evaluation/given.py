@@ -10,10 +10,7 @@ from typing import Any
 
 from jobs.evaluation.formats import Entry, Format, Id, SubmissionError, as_id
 from jobs.evaluation.rows import named
-from pipeline.input.units import Unit
-from pipeline.state import ledger
-from pipeline.state.plan import read_plan
-from pipeline.storage.store import Store
+from pipeline import Store, Unit, ledger, read_plan
 
 COLUMNS = (
     "key",

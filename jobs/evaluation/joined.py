@@ -24,14 +24,25 @@ from jobs.evaluation.rows import named
 from jobs.report.results import ReportError
 from jobs.vqa import VqaJob
 from models.types import Answer
-from pipeline.input.sources import join_plans
-from pipeline.input.units import InputPlan, Unit, plan_input
-from pipeline.job import MissingColumns
-from pipeline.rows import kept_columns, part_schema, row_seed
-from pipeline.settings import ConfigError, check_settings, lay_over
-from pipeline.state import ledger
-from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
-from pipeline.steps.write import Part, plan_parts
+from pipeline import (
+    ConfigError,
+    InputPlan,
+    MissingColumns,
+    Part,
+    Unit,
+    check_settings,
+    job_rows_schema,
+    join_plans,
+    kept_columns,
+    lay_over,
+    ledger,
+    part_schema,
+    plan_input,
+    plan_parts,
+    read_job_rows,
+    row_seed,
+    settings_by_source,
+)
 
 log = logging.getLogger(__name__)
 

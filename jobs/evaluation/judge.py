@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from jobs.evaluation.questions_for_judges import Matter, matter_of
 from jobs.report.results import ReportError
 from jobs.scoring.rule import Gold
-from pipeline.storage.store import Store
+from pipeline import Store
 
 log = logging.getLogger(__name__)
 

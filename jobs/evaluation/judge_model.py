@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.types import Request, Sampling
-from pipeline.storage.model_folder import local_copy, weights_digest
-from pipeline.storage.store import StorageSettings
+from pipeline import StorageSettings, local_copy, weights_digest
 
 # An option's letter takes one or two tokens, an extracted answer a few more.
 MAX_NEW_TOKENS = 64

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from jobs.evaluation.answers import Piece
 from jobs.evaluation.judge import Judge, Ruling, rule_on
-from pipeline.storage.store import Store
+from pipeline import Store
 
 JUDGED = pa.schema(
     [

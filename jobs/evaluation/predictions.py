@@ -18,7 +18,7 @@ from jobs.evaluation import workbook
 from jobs.evaluation.entries import once
 from jobs.evaluation.rows import named
 from jobs.report.results import ReportError
-from pipeline.storage.store import StorageSettings, Store
+from pipeline import StorageSettings, Store
 
 Row = Mapping[str, Any]
 

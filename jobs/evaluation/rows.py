@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 
 from jobs.report.parts import open_parts
 from jobs.report.results import ReportError
-from pipeline.state import ledger
-from pipeline.storage.store import NotFound, Store
+from pipeline import NotFound, Store, ledger
 
 # Keys, rules and benchmarks named in a message.
 MOST_NAMED = 3

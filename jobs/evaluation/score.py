@@ -11,11 +11,7 @@ from jobs.evaluation.judge import Judge
 from jobs.evaluation.judged import judged
 from jobs.report.results import ReportError
 from jobs.report.write import Report, write_report
-from pipeline.settings import dump_settings
-from pipeline.state import ledger
-from pipeline.state.plan import freeze_plan
-from pipeline.steps.write import parquet_bytes
-from pipeline.storage.store import Store
+from pipeline import Store, dump_settings, freeze_plan, ledger, parquet_bytes
 
 # Stands among the frozen settings of an output that was scored from stored answers: from which.
 SCORED_FROM = "scored_from"

@@ -11,8 +11,7 @@ from jobs.evaluation.judge_model import model_judge
 from jobs.evaluation.predictions import FORMATS
 from jobs.evaluation.score import Scored, score
 from jobs.scoring.rules import NAMES
-from pipeline.settings import ConfigError
-from pipeline.storage.store import Store
+from pipeline import ConfigError, Store
 
 # What says how answers of another tool are read; a run's output needs none of it.
 FOR_OTHERS = ("benchmark", "id", "response", "model", "preset")

@@ -15,11 +15,7 @@ from jobs.report.parts import open_parts
 from jobs.report.results import ReportError, look_for_parts
 from jobs.vqa import SCHEMA
 from models.types import Answer
-from pipeline.rows import ANSWER
-from pipeline.settings import ConfigError, check_settings, dump_settings
-from pipeline.state import ledger
-from pipeline.state.plan import read_plan, read_warnings
-from pipeline.storage.store import Store
+from pipeline import ANSWER, ConfigError, Store, check_settings, dump_settings, ledger, read_plan, read_warnings
 
 KNOWN = {field.name: field for field in (*ANSWER, *SCHEMA)}
 NEEDED = ("key", "benchmark", "row_hash", "response", "finish_reason", "error")

@@ -17,7 +17,7 @@ from jobs.evaluation.given import COLUMNS, entry_of, refuse_incomplete
 from jobs.evaluation.ids import compare_ids, read_ids
 from jobs.evaluation.rows import benchmarks_of, dataset_of, named, of_benchmark, origin, read_rows
 from jobs.scoring.rules.mmbench import ROTATION
-from pipeline.storage.store import StorageSettings, Store
+from pipeline import StorageSettings, Store
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jobs.config import frozen_settings, output_at
 from jobs.report.write import Report, write_report
-from pipeline.settings import ConfigError
+from pipeline import ConfigError
 
 # How the output and the input (for its pictures) are reached; the rest of a report is what the run was.
 REACHING = ("read.storage", "write.storage")

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.report.parts import OpenPart
-from pipeline.input.units import Unit
-from pipeline.steps.check import STAGE
+from pipeline import CHECK_STAGE, Unit
 
 T = TypeVar("T")
 # A benchmark, where the run asks several and each is shown by itself, and a verdict.
@@ -139,7 +138,7 @@ def _rows_of(rows: pa.Table, unit: Unit) -> list[int]:
         inside = pc.and_(inside, pc.equal(rows["shard"], unit.shard))
     else:  # an image folder: every file is a shard
         inside = pc.is_in(rows["shard"], pa.array(unit.paths))
-    is_unchecked = pc.equal(pc.struct_field(rows["error"], "stage"), STAGE)
+    is_unchecked = pc.equal(pc.struct_field(rows["error"], "stage"), CHECK_STAGE)
     found = pc.and_(inside, pc.or_kleene(rows["error"].is_null(), is_unchecked))  # without an error, null is no stage
     places: list[int] = pc.indices_nonzero(found.combine_chunks()).to_pylist()
     return places

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.rows import count_rows
+from pipeline import count_rows
 
 SUMMED = ("prompt_tokens", "image_tokens", "output_tokens")
 COUNTED = ("key", "shard", "index", "finish_reason", "error", *SUMMED)

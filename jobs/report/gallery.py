@@ -20,10 +20,7 @@ from jobs.report.results import Results
 from jobs.report.shown import Words
 from models.images import decode_image
 from models.types import BadImage
-from pipeline.input.formats.rows import ReadError
-from pipeline.input.read import read_unit
-from pipeline.input.units import ReadSettings, Unit
-from pipeline.storage.store import StorageError
+from pipeline import ReadError, ReadSettings, StorageError, Unit, read_unit
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,7 @@ from jobs.report.shown import ShownJob
 from jobs.report.told import TOLD, Told, as_judged
 from jobs.report.unread import FOUND_BY as UNREAD_BY
 from jobs.report.unread import Unread
-from pipeline.input.units import Unit
-from pipeline.steps.tars import has_pictures
-from pipeline.steps.write import oddities_in
-from pipeline.storage.store import Store
+from pipeline import Store, Unit, has_pictures, oddities_in
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.report.caveats import caveats_of
 from jobs.report.results import Results
-from pipeline.job import Job
+from pipeline import Job
 
 # Headlines to which each row adds its share.
 MEANS = ("mean", "mean over rows (micro)", "share of points")

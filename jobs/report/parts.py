@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.report import pictures
-from pipeline.state import ledger
-from pipeline.storage.store import Store
+from pipeline import Store, ledger
 
 # They are as large as all answers together, and nothing in a report needs them.
 LEFT_OUT = ("output_token_ids", "output_logprobs", pictures.COLUMN)

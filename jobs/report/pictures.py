@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from pipeline.storage.store import Store
+from pipeline import Store
 
 COLUMN = "image"
 

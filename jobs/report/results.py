@@ -10,10 +10,7 @@ from typing import Any
 
 from jobs.report.gathered import Gathered, gather
 from jobs.report.shown import ShownJob
-from pipeline.input.units import Unit
-from pipeline.state import ledger
-from pipeline.state.plan import read_plan, read_warnings
-from pipeline.storage.store import Store
+from pipeline import Store, Unit, ledger, read_plan, read_warnings
 
 
 class ReportError(ValueError):

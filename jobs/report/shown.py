@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipeline.job import Job
+from pipeline import Job
 
 Lines = list[tuple[str, str]]
 

@@ -10,9 +10,7 @@ from jobs.report.numbers import numbers_of
 from jobs.report.page import render_markdown, render_report, reproducing
 from jobs.report.results import read_results
 from jobs.report.shown import ShownJob, words_of
-from pipeline.input.units import ReadSettings
-from pipeline.steps.read import settings_by_source
-from pipeline.storage.store import Store
+from pipeline import ReadSettings, Store, settings_by_source
 
 NUMBERS = "_report/report.json"
 PAGE = "_report/report.html"

@@ -19,7 +19,7 @@ from pipeline.steps.answerer import Answerer
 from pipeline.steps.engine_thread import EngineDied
 from pipeline.steps.generate import fitting
 
-STAGE = "check"
+CHECK_STAGE = "check"
 # As long as the answers, and no question is about them.
 NOT_SHOWN = ("output_token_ids", "output_logprobs")
 
@@ -29,7 +29,7 @@ class CheckFailed(Exception):
 
     def __init__(self, error: RowError) -> None:
         super().__init__(error["message"])
-        self.error = {**error, "stage": STAGE}
+        self.error = {**error, "stage": CHECK_STAGE}
 
 
 class CheckAnswers:
@@ -68,14 +68,14 @@ class CheckAnswers:
             requests = self._check.requests(row, replace(self._sampling, seed=row["seed"]))
             answers = await asyncio.gather(*(self._ask(row["key"], request) for request in requests))
             record = self._check.record(row, answers)
-            fitted = fitting(record, self._schema, STAGE)
+            fitted = fitting(record, self._schema, CHECK_STAGE)
             return {name: fitted[name] for name in record}, None
         except CheckFailed as failure:
             return {}, failure.error
         except EngineDied:  # nobody will answer the other rows either
             raise
         except Exception as failure:  # whatever it is, the picture stands and the other rows go on
-            return {}, row_error(STAGE, failure)
+            return {}, row_error(CHECK_STAGE, failure)
 
     async def _ask(self, key: str, request: Request) -> Answer:
         async with self._preparing:

@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pipeline
 from pipeline.execution.cluster.placement import Node
 from pipeline.execution.cluster.signals import own_signals
 from pipeline.pipeline_settings import RaySettings
 
 log = logging.getLogger(__name__)
 
-ROOT = Path(pipeline.__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 ROOMS = ("models", "pipeline", "jobs")
 
 OBJECT_STORE_BYTES = 2 * 2**30

@@ -99,7 +99,7 @@ class Table:
 
     def _cell(self, path: str, first: int, end: int, column: int) -> Bytes:
         data = self.shards.store.read(path, first, end)
-        (values,) = manifest.cells(data, manifest.DELIMITERS[self.shards.format])
+        (values,) = manifest.cells(data, manifest.dialect_of(self.shards.format, quotes=self.join.quotes))
         return _image(values[column] if column < len(values) else None, self._name(path))
 
     def _hold(self, place: int, image: Bytes) -> None:
@@ -145,7 +145,7 @@ def _places(shards: Shards, entry: Entry, join: JoinSettings) -> Places:
     def look(file: BinaryIO) -> Places:
         if shards.format == "parquet":
             return _places_in_parquet(file, join)
-        return _places_in_cells(file, manifest.DELIMITERS[shards.format], join)
+        return _places_in_cells(file, manifest.dialect_of(shards.format, quotes=join.quotes), join)
 
     try:
         return shards.store.use(entry.path, look)
@@ -163,8 +163,8 @@ def _places_in_parquet(file: BinaryIO, join: JoinSettings) -> Places:
     return Places(ids, rows, rows)
 
 
-def _places_in_cells(file: BinaryIO, delimiter: str, join: JoinSettings) -> Places:
-    rows = manifest.cells_of(file, delimiter)
+def _places_in_cells(file: BinaryIO, dialect: manifest.Dialect, join: JoinSettings) -> Places:
+    rows = manifest.cells_of(file, dialect)
     header = next(rows, manifest.Cells([], 0, 0)).values
     _check_columns(header, join)
     key = header.index(join.key)

@@ -73,7 +73,8 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
         case "images" | "video":
             names = []
         case "jsonl" | "csv" | "tsv" | "text":
-            rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
+            data = store.read(unit.shard, unit.first_byte, unit.end_byte)
+            rows = manifest.read(data, unit.format, unit.header, read.dialect(unit.format))
             names = [row.values.get(column) for row in rows[: unit.num_rows]]
         case _:
             assert_never(unit.format)

@@ -79,7 +79,8 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
             image = layout.wanted_image
             rows = samples.read(_reader(unit, store), unit.first_byte, unit.end_byte, image, with_images=with_images)
         case "jsonl" | "csv" | "tsv" | "text":
-            rows = manifest.read(store.read(unit.shard, unit.first_byte, unit.end_byte), unit.format, unit.header)
+            data = store.read(unit.shard, unit.first_byte, unit.end_byte)
+            rows = manifest.read(data, unit.format, unit.header, settings.dialect(unit.format))
             for row in rows:
                 _take_out(row, layout)
         case _:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PlainValidator, PositiveInt, field_validator, model_validator
 
 from pipeline.input.columns import Names, Word
+from pipeline.input.formats.manifest import Dialect, dialect_of
 from pipeline.input.formats.table import Format
 from pipeline.settings import Address, Settings
 from pipeline.storage.store import StorageSettings, absolute
@@ -32,6 +33,7 @@ class JoinSettings(Settings):
     )
     key: str = Field(default="id", description="the column there that holds the id; no two rows have the same")
     image: str = Field(default="image", description="the column there that holds the image: its bytes, or base64")
+    quotes: bool | None = Field(default=None, description="as read.quotes, of a CSV or TSV table")
 
     @field_validator("uri")
     @classmethod
@@ -62,6 +64,14 @@ class ReadSettings(Settings):
     )
     join: JoinSettings | None = Field(default=None, description="look up images by the ids in their column")
     folders: FolderSettings = Field(default=FolderSettings(), description="where the files lie that rows name")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="CSV, TSV: what stands between cells; null: comma or tab"
+    )
+    quotes: bool | None = Field(
+        default=None,
+        description="CSV, TSV: whether a cell in quotes is one cell whatever it holds; false: quotes are letters of "
+        "the text; null: it is one cell, but a TSV is refused in which one holds what look like whole rows",
+    )
     on_changed: Literal["refuse", "accept"] = Field(
         default="refuse", description="going on: what if a file's time or tag is another than planned, but not its size"
     )
@@ -69,6 +79,10 @@ class ReadSettings(Settings):
     num_frames: int = Field(default=NUM_FRAMES, ge=1, le=256, description="video: frames taken, evenly over its time")
     frame_size: int = Field(default=FRAME_SIZE, ge=1, le=1120, description="video: the longer side of a frame, at most")
     storage: StorageSettings = StorageSettings()
+
+    def dialect(self, format: Format) -> Dialect:
+        """Return how the cells of a CSV or TSV shard stand in their lines."""
+        return dialect_of(format, self.delimiter, self.quotes)
 
     @property
     def elsewhere(self) -> dict[str, str]:

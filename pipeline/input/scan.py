@@ -29,14 +29,14 @@ MOST_UNPACKED, UNPACKED_BYTES = 8, 2**30
 Scan = Sequence[tuple[Entry, Index]]
 
 
-def scan_shards(shards: Shards, unit_rows: int, limit: int | None) -> Scan:
+def scan_shards(shards: Shards, unit_rows: int, limit: int | None, dialect: manifest.Dialect) -> Scan:
     """Scan the shards in order; with a limit, only until so many rows are found.
 
     Raises:
         ReadError: A shard is not what its format says.
         StorageError: The store refuses or does not answer.
     """
-    scan = functools.partial(_scan, shards, unit_rows)
+    scan = functools.partial(_scan, shards, unit_rows, dialect)
     # The first shard may be enough.
     waves = [shards.entries] if limit is None else [shards.entries[:1], shards.entries[1:]]
     scanned: list[tuple[Entry, Index]] = []
@@ -74,7 +74,7 @@ def warnings_of(shards: Shards, scanned: Scan, layout: Layout) -> list[str]:
     return warnings + _columns_missing(shards, scanned, layout) + _unpacked_often(scanned)
 
 
-def _scan(shards: Shards, unit_rows: int, entry: Entry) -> Index:
+def _scan(shards: Shards, unit_rows: int, dialect: manifest.Dialect, entry: Entry) -> Index:
     def scan(file: BinaryIO) -> Index:
         match shards.format:
             case "webdataset":
@@ -84,7 +84,7 @@ def _scan(shards: Shards, unit_rows: int, entry: Entry) -> Index:
             case "jsonl":
                 return manifest.index_jsonl(file, entry.size, unit_rows)
             case "csv" | "tsv":
-                return manifest.index_csv(file, entry.size, unit_rows, manifest.DELIMITERS[shards.format])
+                return manifest.index_csv(file, entry.size, unit_rows, dialect)
             case "text":
                 return manifest.index_text(file, entry.size, unit_rows)
             case "images" | "video":

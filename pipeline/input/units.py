@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.input.columns import OF_VIDEOS, Layout, Names, Word, input_schema
+from pipeline.input.formats.manifest import DELIMITERS
 from pipeline.input.formats.rows import Cutter, Index, ReadError
 from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.joins import check_join
@@ -138,7 +139,7 @@ def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, 
     _refuse_idle_settings(shards, settings)
     if FORMATS[shards.format].is_file:
         return InputPlan(_file_units(shards, settings, unit_rows, layout), [*shards.warnings])
-    scanned = scan_shards(shards, unit_rows, settings.limit)
+    scanned = scan_shards(shards, unit_rows, settings.limit, settings.dialect(shards.format))
     warnings = [*shards.warnings, *warnings_of(shards, scanned, layout)]
     where = next((shards.store.name(entry.path) for entry, index in scanned if index.slices), None)
     if where is None:
@@ -236,11 +237,13 @@ def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: b
 
 
 def _refuse_idle_settings(shards: Shards, settings: ReadSettings) -> None:
-    """Look whether videos can be decoded, where there are any.
+    """Refuse settings of videos and of cells where there are none; look whether videos can be decoded.
 
     Raises:
-        ReadError: Nothing here decodes them, or there are none and frames were asked for.
+        ReadError: A setting has nothing to apply to, or nothing here decodes videos.
     """
+    if shards.format not in DELIMITERS and (settings.delimiter, settings.quotes) != (None, None):
+        raise ReadError(f"read.delimiter and read.quotes are for CSV and TSV; found {shards.format} at {settings.uri}")
     if shards.format == "video" or "video" in settings.columns:
         importlib.import_module("pipeline.input.formats.video")
     elif (settings.num_frames, settings.frame_size) != (NUM_FRAMES, FRAME_SIZE):

@@ -5,6 +5,9 @@ A unit's rows lie in one stretch of bytes, found when the run is planned. Blank 
 
 import csv
 import io
+import itertools
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
@@ -29,14 +32,37 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 4 * 2**20
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+# What Excel writes as the first line of a CSV, to say which letter stands between cells.
+SEPARATOR = re.compile(rb"(?:\xef\xbb\xbf)?sep=(.)\r?\n?", re.IGNORECASE)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read(data: bytes, format: Literal["jsonl", "csv", "tsv", "text"], header: Sequence[str]) -> list[RawRow]:
+@dataclass(frozen=True)
+class Dialect:
+    """How the cells of a line stand in a CSV or TSV file.
+
+    Attributes:
+        delimiter: The letter between them.
+        quotes: Whether a cell in quotes may hold delimiters and newlines. None: it may, but a file in which one such
+            cell holds what look like whole rows is refused, since there quotes may be letters of the text.
+    """
+
+    delimiter: str
+    quotes: bool | None
+
+
+def dialect_of(format: str, delimiter: str | None = None, quotes: bool | None = None) -> Dialect:
+    """Return the dialect of a format; in CSV quotes are quotes unless settings say otherwise."""
+    return Dialect(delimiter or DELIMITERS.get(format, ","), True if quotes is None and format == "csv" else quotes)
+
+
+def read(
+    data: bytes, format: Literal["jsonl", "csv", "tsv", "text"], header: Sequence[str], dialect: Dialect
+) -> list[RawRow]:
     """Read the rows of a stretch of lines; `header` names the cells of a CSV or TSV shard."""
     if format == "csv" or format == "tsv":
-        return read_csv(data, header, DELIMITERS[format])
+        return read_csv(data, header, dialect)
     return read_text(data) if format == "text" else read_jsonl(data)
 
 
@@ -56,12 +82,12 @@ def index_jsonl(file: BinaryIO, size: int, unit_rows: int) -> Index:
 
 def read_jsonl(data: bytes) -> list[RawRow]:
     """Read the rows of a stretch of lines; a line that is no JSON object is a row with a fault."""
-    return [_parse(line) for line in data.split(b"\n") if line.strip()]
+    return [_parse(line) for line in data.splitlines() if line.strip()]
 
 
-def index_csv(file: BinaryIO, size: int, unit_rows: int, delimiter: str = ",") -> Index:
+def index_csv(file: BinaryIO, size: int, unit_rows: int, dialect: Dialect) -> Index:
     """Go through a CSV or TSV shard once and find its rows; every column is text."""
-    rows = cells_of(file, delimiter)
+    rows = cells_of(file, dialect)
     header = _header(next(rows, Cells([], 0, 0)).values)
     cutter = Cutter(unit_rows)
     for row in rows:
@@ -69,15 +95,15 @@ def index_csv(file: BinaryIO, size: int, unit_rows: int, delimiter: str = ",") -
     return Index(cutter.close(), dict.fromkeys(header, pa.string()), _warnings(size), header=header)
 
 
-def read_csv(data: bytes, header: Sequence[str], delimiter: str = ",") -> list[RawRow]:
+def read_csv(data: bytes, header: Sequence[str], dialect: Dialect) -> list[RawRow]:
     """Read the rows of a stretch of lines; a row with too few or too many cells has a fault."""
-    return [_named(values, header) for values in cells(data, delimiter)]
+    return [_named(values, header) for values in cells(data, dialect)]
 
 
-def cells(data: bytes, delimiter: str) -> list[list[str]]:
+def cells(data: bytes, dialect: Dialect) -> list[list[str]]:
     """Return the cells of each row in a stretch of lines."""
     text = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
-    return [values for values in _reader(text, delimiter) if values]
+    return [values for values in _reader(text, dialect) if not _is_no_row(values)]
 
 
 class Cells(NamedTuple):
@@ -88,30 +114,53 @@ class Cells(NamedTuple):
     end_byte: int
 
 
-def cells_of(file: BinaryIO, delimiter: str) -> Iterator[Cells]:
-    """Go through a CSV or TSV file from its header on; lines without anything are no rows.
+def cells_of(file: BinaryIO, dialect: Dialect) -> Iterator[Cells]:
+    """Go through a CSV or TSV file from its header on; blank lines are no rows.
 
     Raises:
         ReadError: It cannot be taken apart into rows.
     """
     source = _CountedLines(_lines(file))
-    reader = _reader(source, delimiter)
-    first_byte = 0
+    source.pass_over(dialect)
+    reader = _reader(source, dialect)
+    first_byte, num_columns = source.num_bytes, 0
     try:
         for values in reader:
-            if source.has_ended:
-                raise ReadError(f"a quote that opens in the row from byte {first_byte} on is never closed")
-            if values:
+            if not _is_no_row(values):
+                num_columns = num_columns or len(values)
+                if dialect.quotes is None and any(_holds_rows(value, dialect, num_columns) for value in values):
+                    raise ReadError(
+                        f"a cell in quotes in the row from byte {first_byte} on holds what look like whole rows; set "
+                        "read.quotes=false if quotes are letters of the text, or read.quotes=true if it is one cell"
+                    )
                 yield Cells(values, first_byte, source.num_bytes)
             first_byte = source.num_bytes
     except csv.Error as error:
-        raise ReadError(f"not readable near line {reader.line_num}: {error}") from error
+        where = f"the row from byte {first_byte} on"
+        if source.has_ended:
+            raise ReadError(f"a quote that opens in {where} is never closed; {_QUOTES_ARE_LETTERS}") from error
+        raise ReadError(f"cannot take {where} apart: {error}; {_QUOTES_ARE_LETTERS}") from error
 
 
-def _reader(lines: Iterable[str], delimiter: str) -> "CellsReader":
+_QUOTES_ARE_LETTERS = "if quotes are letters of the text, set read.quotes=false"
+
+
+def _reader(lines: Iterable[str], dialect: Dialect) -> "CellsReader":
     # The module's own limit of 131,072 letters is less than an image in base64 has.
     csv.field_size_limit(max(csv.field_size_limit(), LIMIT_BYTES))
-    return csv.reader(lines, delimiter=delimiter)
+    if dialect.quotes is False:
+        return csv.reader(lines, delimiter=dialect.delimiter, quoting=csv.QUOTE_NONE, strict=True)
+    return csv.reader(lines, delimiter=dialect.delimiter, strict=True)
+
+
+def _is_no_row(values: Sequence[str]) -> bool:
+    return not values or (len(values) == 1 and values[0].isspace())
+
+
+def _holds_rows(cell: str, dialect: Dialect, num_columns: int) -> bool:
+    """Say whether a cell of several lines has one with as many delimiters as a row has: then quotes may be letters."""
+    _, *further = cell.split("\n")
+    return num_columns > 1 and any(line.count(dialect.delimiter) >= num_columns - 1 for line in further)
 
 
 def index_text(file: BinaryIO, size: int, unit_rows: int) -> Index:
@@ -127,7 +176,7 @@ def index_text(file: BinaryIO, size: int, unit_rows: int) -> Index:
 
 def read_text(data: bytes) -> list[RawRow]:
     """Read the rows of a stretch of lines as they are; a line that is not UTF-8 is a row with a fault."""
-    return [_text(line.removesuffix(b"\r")) for line in data.split(b"\n") if not _is_blank(line)]
+    return [_text(line) for line in data.splitlines() if not _is_blank(line)]
 
 
 @dataclass
@@ -138,6 +187,23 @@ class _CountedLines:
     num_bytes: int = 0
     has_ended: bool = False
 
+    def pass_over(self, dialect: Dialect) -> None:
+        """Pass over the line with which Excel says what stands between cells.
+
+        Raises:
+            ReadError: It says something else than the settings.
+        """
+        first = next(self.lines, b"")
+        match = SEPARATOR.fullmatch(first)
+        if match is None:
+            self.lines = itertools.chain([first], self.lines) if first else self.lines
+            return
+        separator = match[1].decode("latin-1")
+        if separator != dialect.delimiter:
+            found = f"its first line says that {separator!r} stands between cells"
+            raise ReadError(f"{found}, expected {dialect.delimiter!r}; set read.delimiter={separator!r}")
+        self.num_bytes = len(first)
+
     def __iter__(self) -> Iterator[str]:
         for line in self.lines:
             is_first, self.num_bytes = self.num_bytes == 0, self.num_bytes + len(line)
@@ -146,7 +212,7 @@ class _CountedLines:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Give lines with their ends.
+    """Give lines with their ends: a newline, a carriage return, or both.
 
     Raises:
         ReadError: It is UTF-16, whose lines may pass for UTF-8 full of zeros, or a line is larger than any row is.
@@ -157,8 +223,9 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         if is_first and chunk.startswith(UTF_16_MARKS):
             raise ReadError(f"found UTF-16 (it begins with {chunk[:2]!r}), expected UTF-8")
         is_first = False
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line + b"\n" for line in whole)
+        lines = (rest + chunk).splitlines(keepends=True)
+        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()  # what ends with a carriage return may go on
+        yield from lines
         if len(rest) > LIMIT_BYTES:
             raise ReadError(f"found a line of more than {LIMIT_BYTES} bytes, expected one row a line")
     if rest:
@@ -184,7 +251,7 @@ def _text(line: bytes) -> RawRow:
 
 
 def _header(names: Sequence[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ReadError(f"the header names {', '.join(map(repr, twice))} more than once")
     if any("\udc80" <= character <= "\udcff" for name in names for character in name):

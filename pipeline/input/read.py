@@ -4,10 +4,11 @@ First step of the way. A row that cannot be read becomes an error row of stage `
 read raises. It decodes no image (of a video, the frames that are taken) and knows neither models nor Ray.
 """
 
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, assert_never
+from typing import Any, BinaryIO, assert_never
 
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ from pipeline.input.formats.fields import fit_column, fit_values
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
 from pipeline.input.formats.table import FORMATS
-from pipeline.input.formats.tar import ReadAt
+from pipeline.input.formats.tar import Member, ReadAt
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.units import ReadSettings, Unit, layout_of
@@ -77,7 +78,9 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
             return _parquet_block(unit, layout, store, with_images=with_images)
         case "webdataset":
             image = layout.wanted_image
-            rows = samples.read(_reader(unit, store), unit.first_byte, unit.end_byte, image, with_images=with_images)
+            first, end = unit.first_byte, unit.end_byte
+            find = functools.partial(_members, unit, store)
+            rows = samples.read(_reader(unit, store), first, end, image, find, with_images=with_images)
         case "jsonl" | "csv" | "tsv" | "text":
             data = store.read(unit.shard, unit.first_byte, unit.end_byte)
             rows = manifest.read(data, unit.format, unit.header, settings.dialect(unit.format))
@@ -145,11 +148,26 @@ def check_unchanged(unit: Unit, store: Store, on_changed: str) -> None:
 
 def _reader(unit: Unit, store: Store) -> ReadAt:
     """Return a way to read at places of a tar: from one request, or, around a member too large, from many."""
-    first = unit.first_byte
-    if unit.end_byte - first > LIMIT_BYTES:
-        return lambda position, count: _bytes(unit, store, position, position + count)
-    data = _bytes(unit, store, first, unit.end_byte)
-    return lambda position, count: data[position - first : position - first + count]
+    first, end = unit.first_byte, unit.end_byte
+    data = _bytes(unit, store, first, end) if end - first <= LIMIT_BYTES else None
+
+    def read_at(position: int, count: int) -> bytes:
+        if data is None or not first <= position <= position + count <= end:  # a link may lead out of the unit
+            return _bytes(unit, store, position, position + count)
+        return data[position - first : position - first + count]
+
+    return read_at
+
+
+def _members(unit: Unit, store: Store, names: Collection[str]) -> dict[str, Member]:
+    """Find members of some names anywhere in a unit's tar, by its headers."""
+
+    def find(file: BinaryIO) -> dict[str, Member]:
+        if unit.is_packed:
+            return samples.find_members(Unpacked(file).read_at, None, names)
+        return samples.find_members(samples.reader_of(file, unit.size), unit.size, names)
+
+    return store.use(unit.shard, find)
 
 
 def _bytes(unit: Unit, store: Store, start: int, stop: int) -> bytes:

@@ -4,7 +4,9 @@ import bz2
 import gzip
 import io
 import os
+import subprocess
 import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -229,18 +231,81 @@ def test_other_compressions_are_named(tmp_path: Path) -> None:
         plan_input(ReadSettings(uri=str(tmp_path)), 3)
 
 
-def test_links_and_devices_are_counted_and_folders_are_not(tmp_path: Path) -> None:
+def with_entries(*entries: tuple[str, bytes, str], members: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    """Write a tar of plain members and then links, folders and devices: name, kind, and what a link names."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, kind in (("d", tarfile.DIRTYPE), ("a.jpg", tarfile.SYMTYPE), ("b.jpg", tarfile.FIFOTYPE)):
+        for name, data in members:
             info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "x"
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for name, kind, target in entries:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
             archive.addfile(info)
-        info = tarfile.TarInfo("c.jpg")
-        info.size = 1
-        archive.addfile(info, io.BytesIO(b"1"))
-    path = write(tmp_path / "a.tar", buffer.getvalue())
-    assert warnings_of(path) == ["passed over 2 links and devices in 1 of 1 shards"]
+    return buffer.getvalue()
+
+
+def test_devices_are_counted_and_folders_are_not(tmp_path: Path) -> None:
+    data = with_entries(("d", tarfile.DIRTYPE, ""), ("b.jpg", tarfile.FIFOTYPE, ""), members=[("c.jpg", b"1")])
+    path = write(tmp_path / "a.tar", data)
+    assert warnings_of(path) == ["passed over 1 devices in 1 of 1 shards"]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("unit_rows", [1, 2, 8])
+def test_a_link_is_what_it_names_wherever_that_stands_in_the_tar(
+    tmp_path: Path, unit_rows: int, pack: Callable[[bytes], bytes]
+) -> None:
+    long = "deep/" + "n" * 150 + ".jpg"
+    members = [("./a.jpg", b"first"), ("cats/b.jpg", b"second"), ("words.txt", b"x"), (long, b"third")]
+    links = [
+        ("c.jpg", tarfile.LNKTYPE, "./a.jpg"),
+        ("cats/d.jpg", tarfile.SYMTYPE, "b.jpg"),
+        ("dogs/e.jpg", tarfile.SYMTYPE, "../cats/./b.jpg"),
+        ("f.jpg", tarfile.LNKTYPE, long),
+        ("words.jpg", tarfile.SYMTYPE, "a.jpg"),
+    ]
+    path = write(tmp_path / ("a.tar" if pack is bytes else "a.tar.gz"), pack(with_entries(*links, members=members)))
+    rows = {row["key"]: row for row in rows_of(path, unit_rows)}
+    images = {key: row["images"] for key, row in rows.items() if row["images"]}
+    third = {long.removesuffix(".jpg"): [b"third"], "f": [b"third"]}
+    second = {"cats/b": [b"second"], "cats/d": [b"second"], "dogs/e": [b"second"]}
+    assert images == {"a": [b"first"], "c": [b"first"], "words": [b"first"]} | second | third
+    assert not any(row["error"] for row in rows.values())
+
+
+def test_a_link_out_of_the_tar_is_its_rows_error(tmp_path: Path) -> None:
+    links = [("a.jpg", tarfile.SYMTYPE, "/etc/passwd"), ("b.jpg", tarfile.LNKTYPE, "gone.jpg")]
+    path = write(tmp_path / "a.tar", with_entries(*links, members=[("c.jpg", b"1")]))
+    errors = {row["key"]: row["error"] and row["error"]["type"] for row in rows_of(path)}
+    assert errors == {"a": "NoTarget", "b": "NoTarget", "c": None}
+
+
+@pytest.mark.parametrize("format", ["gnu", "posix"])
+def test_sparse_members_are_read_whole_as_gnu_tar_writes_them(tmp_path: Path, format: str) -> None:
+    content = b"".join(bytes([n]) * 4096 + bytes(8192) for n in range(1, 31)) + bytes(100_000)  # a map of two blocks
+    with (tmp_path / "b.bin").open("wb") as file:
+        for start in range(0, len(content), 4096):
+            piece = content[start : start + 4096]
+            file.seek(len(piece), os.SEEK_CUR) if not any(piece) else file.write(piece)
+        file.truncate(len(content))
+    (tmp_path / "b.bin").rename(tmp_path / "b.jpg")
+    for name in ("a.jpg", "c.jpg"):
+        write(tmp_path / name, name.encode())
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    subprocess.run(["tar", "-S", f"--format={format}", "-cf", tmp_path / "x.tar", "-C", tmp_path, *names], check=True)
+    assert (tmp_path / "x.tar").stat().st_size < len(content)
+    rows = rows_of(tmp_path / "x.tar", 1)
+    assert [row["key"] for row in rows] == ["a", "b", "c"]
+    assert [row["images"] for row in rows] == [[b"a.jpg"], [content], [b"c.jpg"]]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_member(tmp_path: Path) -> None:
+    mark = "\ufeff".encode()
+    members = [("a.txt", mark + b"hello"), ("a.json", mark + b'{"x": 1}'), ("a.name.json", mark + b'"y"')]
+    (row,) = rows_of(write(tmp_path / "a.tar", tar_bytes(members)))
+    assert (row["text"], row["x"], row["name"], row["error"]) == ("hello", 1, "y", None)
 
 
 def test_a_unit_of_a_compressed_tar_is_read_without_what_lies_behind_it(tmp_path: Path) -> None:

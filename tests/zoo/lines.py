@@ -1,5 +1,6 @@
 """JSONL, CSV and text as people and programs write them."""
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -68,8 +69,20 @@ def _images() -> Iterator[Animal]:
     yield _animal("nothing.jsonl", "null, empty and no image: questions alone", nothing, "3 answers", images=0)
     missing = _jsonl(WELL, {"image": "gone.png", "question": "?"}, {"image": "sub/../a.png", "question": "?"})
     yield _animal("missing.jsonl", "a path to nothing", missing, "2 answers, 1 fetch/NotFound")
-    numbers = _jsonl(WELL, {"image": 5, "question": "?"}, {"image": {"url": "a.png"}, "question": "?"})
-    yield _animal("numbers.jsonl", "images that are numbers", numbers, "2 answers, 1 fetch/WrongType")
+    numbers = _jsonl(WELL, {"image": 5, "question": "?"})
+    yield _animal("numbers.jsonl", "images that are numbers", numbers, "1 answer, 1 fetch/WrongType")
+    chat = {"type": "image_url", "image_url": {"url": "a.png"}}
+    urls = _jsonl(*({"image": image, "question": "?"} for image in ({"url": "a.png"}, chat, [chat])))
+    yield _animal("urls.jsonl", "images as chat messages name them", urls, "3 answers", images=1, corner=RED)
+    forms = ({"src": "a.png"}, {"type": "image", "image": "a.png"}, {"bytes": "", "path": "", "uri": "a.png"})
+    others = _jsonl(WELL, *({"image": image, "question": "?"} for image in forms))
+    yield _animal("dicts.jsonl", "images in dicts that nobody knows", others, "1 answer, 3 fetch/WrongType")
+    letters = base64.b64encode(encoded(quarters(), compress_level=0)).decode()
+    body = "\n".join(letters[start : start + 76] for start in range(0, len(letters), 76)).rstrip("=")
+    escaped = letters.replace("+", "%2B").replace("/", "%2F")
+    texts = (f"data:image/png;base64,{body}", f"DATA:image/png;base64,{escaped}", body)
+    data = _jsonl(*({"image": text, "question": "?"} for text in texts))
+    yield _animal("data.jsonl", "base64 in lines, without padding, escaped", data, "3 answers", images=1, corner=RED)
     unknown = {"columns": {"image": "photo"}}
     message = "names 'photo', but the columns are: image, question"
     yield _animal("renamed.jsonl", "a column that is not there", _jsonl(WELL), "no plan", trouble=message, read=unknown)
@@ -91,6 +104,20 @@ def _cells() -> Iterator[Animal]:
     yield _animal("semicolons.csv", "semicolons", semicolons, "no plan", trouble=message, read=read)
     endless = head + b'a.png,"never closed\n' + b"a.png,one\n" * 20_000
     yield _animal("endless.csv", "a quote that is never closed", endless, "no plan", trouble="is never closed")
+    closed = head + b'a.png,"two" words\n'
+    yield _animal("closed.csv", "a quote that closes amid a cell", closed, "no plan", trouble="read.quotes=false")
+    told = {"quotes": False}
+    yield _animal("letters.csv", "the same, told", closed, read=told, text='"two" words')
+    excel = b"sep=;\r\nimage;question\r\na.png;one\r\n"
+    message = "read.delimiter=';'"
+    yield _animal("excel.csv", "Excel's line about its separator", excel, "no plan", trouble=message)
+    yield _animal("excel_told.csv", "the same, told", excel, read={"delimiter": ";"}, corner=RED, text="one")
+    blanks = head + b"a.png,one\n   \na.png,two\n"
+    yield _animal("blanks.csv", "a line of blanks", blanks, "2 answers")
+    glued = b'image\tquestion\na.png\t"two starts\na.png\tthree\na.png\tfour ends"\n'
+    message = "what look like whole rows"
+    yield _animal("glued.tsv", "captions that begin and end with a quote", glued, "no plan", trouble=message)
+    yield _animal("glued_told.tsv", "the same, told", glued, "3 answers", read=told, text='"two starts')
     yield _animal("header.csv", "only a header", head, "no plan", trouble="found no rows")
 
 
@@ -98,6 +125,7 @@ def _texts() -> Iterator[Animal]:
     read = {"columns": {"question": "text"}}
     lines = "\ufeffa red circle\r\n\r\n  two  spaces \r\n".encode()
     yield Animal("prompts.txt", "BOM, CRLF, blank lines", lines, "2 answers", read=read, text="a red circle")
+    yield Animal("mac.txt", "lines that end with CR", b"one\rtwo\r", "2 answers", read=read, text="one")
     yield Animal("latin.txt", "a line in Latin-1", b"caf\xe9\nwell", "1 answer, 1 fetch/NotUtf8", read=read)
     wide = "a\nb".encode("utf-16")
     yield Animal("wide.txt", "UTF-16", wide, "no plan", trouble="found UTF-16", read=read)

@@ -114,7 +114,8 @@ def _members() -> Iterator[Animal]:
     hidden = _tar("a.png", "._a.png", "README", ".DS_Store")
     warning = "passed over 3 hidden members and members without an extension"
     yield Animal("hidden.tar", "what a Mac adds", hidden, trouble=warning)
-    yield Animal("links.tar", "a link to /etc/passwd", _links(), trouble="passed over 1 links and devices")
+    out = _links(tarfile.SYMTYPE, "/etc/passwd")
+    yield Animal("links.tar", "a link to /etc/passwd", out, "1 answer, 1 fetch/NoTarget")
     well = ("well.png", PICTURE)
     empty = tar_bytes([("a.png", b""), well])
     yield Animal("empty_image.tar", "an image without bytes", empty, "1 answer, 1 fetch/NoBytes")
@@ -124,18 +125,30 @@ def _members() -> Iterator[Animal]:
     yield Animal("latin.tar", "a text in Latin-1", latin, "1 answer, 1 fetch/NotUtf8")
     name = tar_bytes([("caf\udce9.png", PICTURE)], tarfile.GNU_FORMAT)
     yield Animal("latin_name.tar", "a name in Latin-1", name)
-    sparse = tarfile.TarInfo("a.png")
-    sparse.type = b"S"
-    yield Animal("sparse.tar", "a sparse member", sparse.tobuf() + bytes(1024), "no plan", trouble="sparse member")
+    yield Animal("sparse.tar", "a sparse member", _sparse(), corner=RED)
+    marked = tar_bytes([("a.png", PICTURE), ("a.question.txt", "\ufeffWhat colour?".encode())])
+    yield Animal("marked.tar", "a byte order mark in a text", marked, text="What colour?")
+    yield Animal("hard_link.tar", "a hard link to a member before", _links(tarfile.LNKTYPE, "real.png"), "2 answers")
 
 
-def _links() -> bytes:
+def _links(kind: bytes, target: str) -> bytes:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
-        link = tarfile.TarInfo("link.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
         real = tarfile.TarInfo("real.png")
         real.size = len(PICTURE)
         archive.addfile(real, io.BytesIO(PICTURE))
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = kind, target
+        archive.addfile(link)
     return sink.getvalue()
+
+
+def _sparse() -> bytes:
+    """Return a picture behind which GNU tar left out 4,096 zeros: its header maps one piece of data."""
+    info = tarfile.TarInfo("a.png")
+    info.type, info.size = b"S", len(PICTURE)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, len(PICTURE))
+    header[483:495] = b"%011o\0" % (len(PICTURE) + 4096)
+    header[148:156] = b"%06o\0 " % sum(header[:148] + b" " * 8 + header[156:])
+    return bytes(header) + PICTURE + bytes(-len(PICTURE) % 512) + bytes(1024)

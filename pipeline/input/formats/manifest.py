@@ -234,7 +234,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 def _parse(line: bytes) -> RawRow:
     try:
-        return RawRow(values=parse_object(line.strip().removeprefix(BYTE_ORDER_MARK), "the line"))
+        return RawRow(values=parse_object(line.strip(), "the line"))
     except RowError as error:
         return RawRow(fault=error.fault)
 

@@ -142,13 +142,13 @@ def is_sampled(place: int) -> bool:
 
 
 def parse_json(text: bytes, what: str) -> Any:
-    """Parse a JSON value.
+    """Parse a JSON value; a byte order mark before it is no part of it.
 
     Raises:
         RowError: It is not UTF-8 or not JSON.
     """
     try:
-        return json.loads(text.decode("utf-8"))
+        return json.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RowError("NotUtf8", f"{what} is not UTF-8: {error.reason} at byte {error.start}") from error
     except (ValueError, RecursionError) as error:

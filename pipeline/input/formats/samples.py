@@ -6,7 +6,8 @@ tar knows, and whether a shard is compressed makes no difference here but to how
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
@@ -26,10 +27,11 @@ from pipeline.input.formats.rows import (
     parse_json,
     parse_object,
 )
-from pipeline.input.formats.tar import Member, ReadAt, Walk
+from pipeline.input.formats.tar import Member, ReadAt, Walk, content_of
 
 # The folder stays in the key: `cats/0001.jpg` and `dogs/0001.jpg` are different rows.
 MEMBER_NAME = re.compile(r"(?:\./)*((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+MEMBER_PREFIX = re.compile(r"^(?:\./)+")
 # What nested extensions of pictures begin with that need not be named: `0001.image.0.jpg`.
 PLAIN_PREFIXES = ("", "image")
 
@@ -51,7 +53,7 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
         ReadError: It is no tar from its first byte on, or unpacks to more than it should.
     """
     packed = Unpacked(file) if is_gzip(file) else None
-    walk = Walk(packed.read_at, 0, None) if packed else Walk(_read_at(file, size), 0, size)
+    walk = Walk(packed.read_at, 0, None) if packed else Walk(reader_of(file, size), 0, size)
     cutter = Cutter(unit_rows)
     fields: dict[str, pa.DataType] = {}
     found: Counter[str] = Counter()
@@ -62,8 +64,8 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
             note_types(fields, _sampled(texts, members))
         _count(found, members)
         cutter.add(members[0].first_byte, members[-1].end_byte)
-    if walk.num_links:
-        passed_over["links and devices"] = walk.num_links
+    if walk.num_devices:
+        passed_over["devices"] = walk.num_devices
     trouble = (packed and packed.trouble) or walk.trouble or ("" if size else "has no bytes")
     if walk.is_broken and not cutter.num_rows:
         raise ReadError(trouble)
@@ -73,13 +75,40 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     )
 
 
-def read(read_at: ReadAt, start: int, end: int, image: str | None, *, with_images: bool = True) -> list[RawRow]:
-    """Read the rows between two places; `image` names the extension that holds the image if there may be several."""
+def read(
+    read_at: ReadAt,
+    start: int,
+    end: int,
+    image: str | None,
+    find: Callable[[Collection[str]], Mapping[str, Member]],
+    *,
+    with_images: bool = True,
+) -> list[RawRow]:
+    """Read the rows between two places.
+
+    Args:
+        read_at: Gives the bytes at a place of the shard, also of one before `start` or behind `end`.
+        start: Where the first row's first header stands.
+        end: Where the last row's data end.
+        image: The extension that holds the image if there may be several.
+        find: Gives the members of some names wherever they stand in the shard; it is asked only where rows hold links.
+        with_images: Whether images are read.
+    """
+    rows = list(rows_of(Walk(read_at, start, end)))
+    targets = {member.target for members in rows for member in members if member.target is not None}
+    found = find(targets) if targets else {}
 
     def data(member: Member) -> bytes:
-        return read_at(member.data, member.size)
+        return content_of(member, read_at)
 
-    return [_row(data, members, image, with_images) for members in rows_of(Walk(read_at, start, end))]
+    return [_row(data, members, found, image, with_images) for members in rows]
+
+
+def find_members(read_at: ReadAt, size: int | None, names: Collection[str]) -> dict[str, Member]:
+    """Return the members of some names that have data themselves; of several of one name the last."""
+    walk = Walk(read_at, 0, size)
+    plain = ((MEMBER_PREFIX.sub("", member.name), member) for member in walk if member.target is None)
+    return {name: member for name, member in plain if name in names}
 
 
 def keys(read_at: ReadAt, start: int, end: int) -> list[str]:
@@ -128,7 +157,9 @@ def rows_of(members: Iterable[Member], passed_over: Counter[str] | None = None) 
         yield row
 
 
-def _read_at(file: BinaryIO, size: int) -> ReadAt:
+def reader_of(file: BinaryIO, size: int) -> ReadAt:
+    """Return a way to read at places of an open file, up to its size."""
+
     def read_at(position: int, count: int) -> bytes:
         file.seek(position)
         return file.read(min(count, size - position))
@@ -139,10 +170,10 @@ def _read_at(file: BinaryIO, size: int) -> ReadAt:
 def _noting_texts(walk: Walk, cutter: Cutter, texts: dict[Member, bytes]) -> Iterator[Member]:
     """Pass members on and keep the fields of some rows: of a compressed tar nothing can be read a second time."""
     for member in walk:
-        is_noted = is_sampled(cutter.num_rows) and member.size <= WINDOW_BYTES
+        is_noted = is_sampled(cutter.num_rows) and member.size <= WINDOW_BYTES and member.target is None
         name = MEMBER_NAME.fullmatch(member.name)
         if is_noted and name and is_field(name[2].lower()):
-            texts[member] = walk.read_at(member.data, member.size)
+            texts[member] = content_of(member, walk.read_at)
         yield member
 
 
@@ -163,16 +194,27 @@ def _count(found: Counter[str], members: Sequence[Member]) -> None:
         found[extension if extension in found or len(found) < MAX_FIELDS else "others"] += 1
 
 
-def _row(data: Data, members: Sequence[Member], image: str | None, with_images: bool) -> RawRow:
+def _row(
+    data: Data, members: Sequence[Member], targets: Mapping[str, Member], image: str | None, with_images: bool
+) -> RawRow:
     row = RawRow(key=_split(members[0].name)[0])
-    found = _by_extension(members)
     try:
+        found = _by_extension([_linked(member, targets) for member in members])
         row.values = _fields(data, found)
         if with_images:
             row.image = _images(data, found, image)
     except RowError as error:
         row.fault = error.fault
     return row
+
+
+def _linked(member: Member, targets: Mapping[str, Member]) -> Member:
+    """Return what a link stands for, under the link's name."""
+    if member.target is None:
+        return member
+    if member.target not in targets:
+        raise RowError("NoTarget", f"{member.name} is a link to {member.target!r}, which is no file in the tar")
+    return replace(targets[member.target], name=member.name)
 
 
 def _fields(data: Data, found: Mapping[str, Sequence[Member]]) -> dict[str, object]:
@@ -193,7 +235,7 @@ def _fields(data: Data, found: Mapping[str, Sequence[Member]]) -> dict[str, obje
 
 def _text(data: bytes, name: str) -> str:
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RowError("NotUtf8", f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
 

@@ -7,12 +7,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.prompt import GREEDY, Prompt, ask, columns_of
+from jobs.plain_job import PlainJob
+from jobs.prompt import Prompt, ask, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring.rules.text_match import EXACT, exact_match
 from jobs.scoring.summary import score_table, summarize_scores
 from models.types import Answer, Request, Sampling
-from pipeline import ReadSettings, Settings, Source, kept_name
+from pipeline import Settings, kept_name
 
 
 class CaptionSettings(Settings):
@@ -31,26 +32,15 @@ class CaptionSettings(Settings):
 
     def build(self) -> "CaptionJob":
         """Return the job that does this."""
-        return CaptionJob(self)
+        return CaptionJob(settings=self, template=self.template)
 
 
-@dataclass(frozen=True)
-class CaptionJob:
-    """See pipeline.job.Job."""
+@dataclass(frozen=True, kw_only=True)
+class CaptionJob(PlainJob):
+    """One prompt about the images of every row, and one column."""
 
     settings: CaptionSettings
     kind: str = "caption"
-    has_text_only_rows: bool = False
-    needs_unique_keys: bool = False
-    sampling: Sampling = GREEDY
-    optional: Sequence[str] = ()
-    picture: None = None
-    check: None = None
-
-    @property
-    def template(self) -> str | None:
-        """What takes the chat template's place."""
-        return self.settings.template
 
     @property
     def schema(self) -> pa.Schema:
@@ -61,14 +51,6 @@ class CaptionJob:
     def required(self) -> Sequence[str]:
         """The columns named in the prompt, and the reference."""
         return [*columns_of(self.settings.prompt), *([self.settings.reference] if self.settings.reference else [])]
-
-    def sources(self, read: ReadSettings) -> Sequence[Source]:
-        """Read the one input that the run names."""
-        return [Source("", read)]
-
-    def adapt(self, source: str, rows: pa.Table) -> pa.Table:
-        """Take rows as they are."""
-        return rows
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask the prompt of this row's images."""

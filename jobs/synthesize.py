@@ -15,12 +15,13 @@ from pydantic import Field, model_validator
 
 from jobs import pictures
 from jobs.check import NAME, PictureCheck, PictureCheckSettings
+from jobs.plain_job import PlainJob
 from jobs.report.shown import Lines
 from jobs.scoring.summary import score_table, summarize_scores
 from models.emu3.grid import grid_for
 from models.images import FORMATS, LIMIT_PIXELS
 from models.types import Answer, BadRequest, PictureFormat, Request, Sampling
-from pipeline import ReadSettings, Settings, Source
+from pipeline import Settings
 
 SCHEMA = pa.schema(
     [
@@ -89,19 +90,24 @@ class SynthesizeSettings(Settings):
 
     def build(self) -> "SynthesizeJob":
         """Return the job that does this."""
-        return SynthesizeJob(self)
+        return SynthesizeJob(
+            settings=self,
+            # As the authors draw.
+            sampling=Sampling(temperature=1.0, top_k=2048, guidance_scale=self.guidance_scale),
+            picture=PictureFormat(self.image_format, self.image_quality),
+            check=None if self.check is None else PictureCheck(self.check),
+        )
 
 
-@dataclass(frozen=True)
-class SynthesizeJob:
-    """See pipeline.job.Job."""
+@dataclass(frozen=True, kw_only=True)
+class SynthesizeJob(PlainJob):
+    """Pictures drawn from the text of every row, looked at by another model where a check is wanted."""
 
     settings: SynthesizeSettings
     kind: str = "synthesize"
     optional: Sequence[str] = pictures.COLUMNS
     has_text_only_rows: bool = True
-    template: None = None
-    needs_unique_keys: bool = False
+    check: PictureCheck | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -113,29 +119,6 @@ class SynthesizeJob:
         """The text, and the columns named in the check's questions that are not the job's own."""
         own = {"text", *SCHEMA.names}
         return ["text", *(name for name in (self.check.columns if self.check else ()) if name not in own)]
-
-    @property
-    def sampling(self) -> Sampling:
-        """As the authors draw."""
-        return Sampling(temperature=1.0, top_k=2048, guidance_scale=self.settings.guidance_scale)
-
-    @property
-    def picture(self) -> PictureFormat:
-        """How pictures are encoded."""
-        return PictureFormat(self.settings.image_format, self.settings.image_quality)
-
-    @property
-    def check(self) -> PictureCheck | None:
-        """What another model is asked about each picture."""
-        return None if self.settings.check is None else PictureCheck(self.settings.check)
-
-    def sources(self, read: ReadSettings) -> Sequence[Source]:
-        """Read the one input that the run names."""
-        return [Source("", read)]
-
-    def adapt(self, source: str, rows: pa.Table) -> pa.Table:
-        """Take rows as they are."""
-        return rows
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask for each of the row's pictures; they differ in their seeds, which count up from the first one's.

@@ -23,7 +23,8 @@ from jobs.benchmarks.settings import (
 )
 from jobs.benchmarks.task import Task, benchmark_task
 from jobs.benchmarks.totals import COUNTED, DETAILS, Metric, narrowed, summarize
-from jobs.prompt import GREEDY, Prompt, columns_of
+from jobs.plain_job import PlainJob
+from jobs.prompt import Prompt, columns_of
 from jobs.report.shown import Lines
 from jobs.scoring.response import REASONING, Reading
 from jobs.scoring.rules import LIKELIHOOD, suits
@@ -115,27 +116,18 @@ class VqaSettings(Settings):
 
     def build(self) -> "VqaJob":
         """Return the job that does this."""
-        return VqaJob(self)
+        return VqaJob(settings=self, template=self.template)
 
 
-@dataclass(frozen=True)
-class VqaJob:
-    """See pipeline.job.Job."""
+@dataclass(frozen=True, kw_only=True)
+class VqaJob(PlainJob):
+    """Questions about the images of every row, and scores of the answers."""
 
     settings: VqaSettings
     kind: str = "vqa"
     has_text_only_rows: bool = True
     # A score over keys that stand for two questions would count one of them twice and the other never.
     needs_unique_keys: bool = True
-    sampling: Sampling = GREEDY
-    optional: Sequence[str] = ()
-    picture: None = None
-    check: None = None
-
-    @property
-    def template(self) -> str | None:
-        """What takes the chat template's place."""
-        return self.settings.template
 
     @property
     def schema(self) -> pa.Schema:
@@ -165,7 +157,7 @@ class VqaJob:
     def sources(self, read: ReadSettings) -> Sequence[Source]:
         """Read the one input that the run names, or each of its data sets below there."""
         if not self.settings.benchmarks:
-            return [Source("", read)]
+            return super().sources(read)
         return [source_of(name, entry, read) for name, entry in self.settings.benchmarks.items()]
 
     def adapt(self, source: str, rows: pa.Table) -> pa.Table:

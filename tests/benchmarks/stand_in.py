@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from jobs.plain_job import PlainJob
 from models.types import Answer, ModelInput, Request, Sampling
 from pipeline.execution.guard import Step
 from pipeline.execution.work import Work
 from pipeline.rows import ANSWER, IDENTITY, MODEL_INPUT, UNIT, UNIT_ROWS, kept_columns, part_schema
 from pipeline.steps.answerer import Answered, Answerer
 from pipeline.steps.generate import Generate
-from tests.plain_job import PlainJob
 
 WORDS = "a picture of something"
 TOKENS = (5, 9, 2, 6, 5, 3, 5, 8)

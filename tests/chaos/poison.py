@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from jobs.caption import CaptionSettings
 from jobs.config import RunSettings
+from jobs.plain_job import PlainJob
 from models.types import Answer, Request, Sampling
 from pipeline.run import run
 from pipeline.settings import check_settings
-from tests.plain_job import PlainJob
 
 HUNGER_BYTES = 6 * 2**30
 BITE_BYTES = 64 * 2**20

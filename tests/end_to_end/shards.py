@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from jobs.caption import CaptionSettings
+from jobs.plain_job import PlainJob
 from models.types import Answer, Request, Sampling
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.run import RunResult, run
 from pipeline.settings import check_settings
 from pipeline.storage.store import Store
-from tests.plain_job import PlainJob
 
 
 def png(number: int) -> bytes:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs.vqa import VqaJob, VqaSettings
+from jobs.vqa import VqaSettings
 from models import ImageSettings, Request, Sampling, ask, load_model, load_processor
 from models.engine import Engine
 from models.engine.scheduler import Sequence as EngineSequence
@@ -23,7 +23,7 @@ from pipeline.steps.preprocess import Preprocess
 from tests.pipeline.toys import READ_SCHEMA, read_rows
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
-JOB = VqaJob(VqaSettings(kind="vqa"))
+JOB = VqaSettings(kind="vqa").build()
 SAMPLING = Sampling(max_new_tokens=5, temperature=1.0, seed=4)
 SCHEMA = READ_SCHEMA.append(pa.field("question", pa.string())).append(pa.field("answers", pa.list_(pa.string())))
 

@@ -1,4 +1,4 @@
-"""What jobs of tests have in common that ask for text and want nothing special; each says what it asks and keeps."""
+"""What the jobs have in common; each says for itself what it asks, keeps and counts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,24 +7,27 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.prompt import GREEDY
-from models.types import Sampling
-from pipeline.input.sources import Source
-from pipeline.input.units import ReadSettings
+from models.types import PictureFormat, Sampling
+from pipeline import Check, ReadSettings, Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlainJob:
-    """The part of a job that says nothing of its rows."""
+    """The part of a job that says nothing of its rows: it reads one input and asks for text. See pipeline.job.Job."""
 
     kind: str
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
+    optional: Sequence[str] = ()
     has_text_only_rows: bool = False
     needs_unique_keys: bool = False
     template: str | None = None
     sampling: Sampling = GREEDY
-    picture: None = None
-    check: None = None
+    picture: PictureFormat | None = None
+    check: Check | None = None
+
+    @property
+    def required(self) -> Sequence[str]:
+        """Need no column."""
+        return ()
 
     def sources(self, read: ReadSettings) -> Sequence[Source]:
         """Read the one input that the run names."""
@@ -35,5 +38,5 @@ class PlainJob:
         return rows
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
-        """Say nothing."""
+        """Add nothing to the report."""
         return {}

@@ -3,7 +3,7 @@
 To add a data set, write one entry, a `Benchmark`, into DATA_SETS of a file in jobs/benchmarks/datasets:
 1. `key` names it; `needed`, `used`, `key_column` and `images` name the columns of its copy on the hub.
 2. `to_item` turns a row into an `Item`: the question, the gold answers, the breakdowns to count it under, and the facts
-   that the rule looks at. jobs/benchmarks/columns.py reads columns; `question_from` is enough where they are plain.
+   that the rule looks at. jobs.benchmarks.row.py reads columns; `question_from` is enough where they are plain.
 3. `rule` is how answers are scored, one of jobs/scoring/rules.py.
 4. `prompts` holds a prompt template for each preset: at least `lmms`, which takes the place of those that are missing.
 5. `aggregation` says what the first number is, where that is no mean over rows.

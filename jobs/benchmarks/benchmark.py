@@ -4,21 +4,17 @@ The data sets themselves stand in jobs/benchmarks/datasets. Here rows are plain 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from jobs.benchmarks.row import BadRow, Row, groups_of
 from models.types import ImageSettings
 
-Row = Mapping[str, Any]
 _FIELD = re.compile(r"\{([^{}]*)\}")
-
-
-class BadRow(ValueError):
-    """A row of a data set is not as expected: the message has the column, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,38 @@ class Item:
         """Return the question, or another text in its place, with the options under it."""
         text = self.question if question is None else question
         return f"{text}\n{self.options}" if self.options else text
+
+
+def question_from(
+    *,
+    answers: Callable[[Row, str], tuple[str, ...] | None] = Row.gold_answers,
+    groups: Sequence[str] = (),
+    group_lists: Sequence[str] = (),
+    cluster: str | None = None,
+    facts: Mapping[str, Callable[[Row, str], Any]] = {},
+) -> Callable[[Row], Item]:
+    """Return what reads a question with gold answers from the columns `question` and `answers`.
+
+    Args:
+        answers: Reads the gold answers.
+        groups: Columns of text, each of which is a breakdown.
+        group_lists: Columns with lists of texts, each of which is a breakdown.
+        cluster: The column that names what rows share.
+        facts: The columns to keep, and what reads each.
+    """
+
+    def to_item(row: Row) -> Item:
+        kept = {column: read(row, column) for column, read in facts.items()}
+        listed = [group for column in group_lists for group in groups_of(column, row.texts_or_none(column))]
+        return Item(
+            question=row.text("question"),
+            answers=answers(row, "answers"),
+            groups=(*row.groups(*groups), *listed),
+            cluster=None if cluster is None else str(kept[cluster] if cluster in kept else row.text(cluster)),
+            facts=kept,
+        )
+
+    return to_item
 
 
 def fill(template: str, item: Item, **more: str) -> str:
@@ -157,6 +185,12 @@ class Benchmark:
     aggregation: Aggregation | None = None
     has_continuations: bool = False
     may_lack_images: bool = False
+
+    @property
+    def columns(self) -> set[str]:
+        """All columns of the data set that are read."""
+        others = (self.key_column, self.video, self.subtitles, *self.images, *(self.join or ()))
+        return {*self.needed, *self.used, *(column for column in others if column is not None)}
 
     @property
     def has_image_marks(self) -> bool:

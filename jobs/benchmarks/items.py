@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.benchmarks.benchmark import BadRow, Benchmark, Item, Row
-from jobs.benchmarks.columns import bad_column, decoded
+from jobs.benchmarks.benchmark import Benchmark, Item
+from jobs.benchmarks.row import BadRow, Row, bad_column, decoded
 from pipeline import ERROR, FOR_THE_JOB, OUR_COLUMNS, READ, TAKEN, MissingColumns, row_error
 
 STAGE = "adapt"
@@ -61,7 +61,7 @@ def published_items(name: str, benchmark: Benchmark, renames: Mapping[str, str],
     values = {column: rows.column(called).to_pylist() for column, called in found.items() if called is not None}
     if benchmark.key_column is not None:
         values[benchmark.key_column] = rows.column("key").to_pylist()
-    given = ({column: listed[place] for column, listed in values.items()} for place in range(rows.num_rows))
+    given = (Row((column, listed[place]) for column, listed in values.items()) for place in range(rows.num_rows))
     return _with_items(name, rows.select(list(READ)), given, benchmark.to_item)
 
 
@@ -99,7 +99,7 @@ def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.
         )
 
     named = [column for column in (*wanted.values(), CHOICES) if column is not None and column in found]
-    return _with_items(name, rows, rows.select(named).to_pylist(), to_item)
+    return _with_items(name, rows, map(Row, rows.select(named).to_pylist()), to_item)
 
 
 def gold_answers(value: Any) -> tuple[str, ...] | None:

@@ -111,17 +111,29 @@ def dataset_of(name: str, settings: BenchmarkSettings) -> Benchmark:
 def source_of(name: str, settings: BenchmarkSettings, read: ReadSettings) -> Source:
     """Return where an entry's rows are read, and how."""
     benchmark = dataset_of(name, settings)
-    words = {"key": benchmark.key_column, "video": benchmark.video, "subtitles": benchmark.subtitles}
-    columns: dict[str, Any] = {word: _called(settings, column) for word, column in words.items() if column is not None}
+
+    def called(column: str) -> str:
+        return settings.columns.get(column, column)
+
+    def below(paths: dict[str, str | None]) -> dict[str, str]:
+        return {setting: posixpath.join(read.uri, path) for setting, path in paths.items() if path is not None}
+
+    ours = {"key": benchmark.key_column, "video": benchmark.video, "subtitles": benchmark.subtitles}
+    columns: dict[str, Any] = {our: called(column) for our, column in ours.items() if column is not None}
     if benchmark.images:
-        columns["image"] = [_called(settings, column) for column in benchmark.images]
+        columns["image"] = [called(column) for column in benchmark.images]
+    join = None
+    if benchmark.join is not None:
+        key, image = map(called, benchmark.join)
+        join = {"uri": None, "key": key, "image": image, **below({"uri": settings.images})}
+    folders = below({"video": settings.videos, "subtitles": settings.subtitles})
     given = read.model_dump() | {
         "uri": posixpath.join(read.uri, settings.path),
         "format": settings.format,
         "columns": columns,
         "limit": settings.limit or read.limit,
-        "join": _join(benchmark, settings, read),
-        "folders": _folders(settings, read),
+        "join": join,
+        "folders": read.folders.model_dump(exclude_none=True) | folders,
     }
     if benchmark.video is not None:
         given |= {"num_frames": settings.num_frames, "frame_size": settings.frame_size}
@@ -134,55 +146,27 @@ def entry_faults(name: str, settings: BenchmarkSettings) -> list[str]:
         benchmark = dataset_of(name, settings)
     except ValueError as error:
         return [str(error)]
-    where, faults = f"job.benchmarks.{name}", []
-    if settings.rule in LIKELIHOOD and not benchmark.has_continuations:
-        faults.append(
-            f"{where}.rule: found {settings.rule}, expected a rule that reads answers: questions of {benchmark.key} do "
-            "not say what may follow them"
-        )
-    elif settings.rule is not None and not suits(settings.rule, benchmark.rule):
-        faults.append(
-            f"{where}.rule: found {settings.rule}, which cannot score rows of {benchmark.key}, expected one such as "
-            f"{benchmark.rule}"
-        )
+    key, rule, faults = benchmark.key, settings.rule, []
+    if rule in LIKELIHOOD and not benchmark.has_continuations:
+        fault = f"expected a rule that reads answers: questions of {key} do not say what may follow them"
+        faults.append(f"rule: found {rule}, {fault}")
+    elif rule is not None and not suits(rule, benchmark.rule):
+        faults.append(f"rule: found {rule}, which cannot score rows of {key}, expected one such as {benchmark.rule}")
     if benchmark.has_image_table and settings.images is None:
-        faults.append(f"{where}.images: found none, expected the table of the images that rows of {benchmark.key} name")
+        faults.append(f"images: found none, expected the table of the images that rows of {key} name")
     if settings.images is not None and not benchmark.has_image_table:
-        faults.append(f"{where}.images: found {settings.images!r}, but rows of {benchmark.key} hold their images")
-    faults += [
-        f"{where}.{setting}: found {getattr(settings, setting)!r}, but rows of {benchmark.key} name no videos"
-        for setting in ("videos", "subtitles", "num_frames", "frame_size")
-        if benchmark.video is None and getattr(settings, setting) != BenchmarkSettings.model_fields[setting].default
-    ]
+        faults.append(f"images: found {settings.images!r}, but rows of {key} hold their images")
+    if benchmark.video is None:
+        faults += [
+            f"{setting}: found {value!r}, but rows of {key} name no videos"
+            for setting in ("videos", "subtitles", "num_frames", "frame_size")
+            if (value := getattr(settings, setting)) != BenchmarkSettings.model_fields[setting].default
+        ]
     if settings.meteor and not (benchmark.aggregation and benchmark.aggregation.has_meteor):
-        faults.append(f"{where}.meteor: found true, but answers to {benchmark.key} are no captions")
-    known = {*benchmark.needed, *benchmark.used, *_named(benchmark)}
+        faults.append(f"meteor: found true, but answers to {key} are no captions")
     faults += [
-        f"{where}.columns: found {column!r}, expected columns of {benchmark.key}: {', '.join(sorted(known))}"
+        f"columns: found {column!r}, expected columns of {key}: {', '.join(sorted(benchmark.columns))}"
         for column in settings.columns
-        if column not in known
+        if column not in benchmark.columns
     ]
-    return faults
-
-
-def _named(benchmark: Benchmark) -> list[str]:
-    named = (benchmark.key_column, benchmark.video, benchmark.subtitles, *benchmark.images, *(benchmark.join or ()))
-    return [column for column in named if column is not None]
-
-
-def _called(settings: BenchmarkSettings, column: str) -> str:
-    return settings.columns.get(column, column)
-
-
-def _join(benchmark: Benchmark, settings: BenchmarkSettings, read: ReadSettings) -> dict[str, str | None] | None:
-    if benchmark.join is None:
-        return None
-    key, image = (_called(settings, column) for column in benchmark.join)
-    uri = None if settings.images is None else posixpath.join(read.uri, settings.images)
-    return {"uri": uri, "key": key, "image": image}
-
-
-def _folders(settings: BenchmarkSettings, read: ReadSettings) -> dict[str, str]:
-    folders = {"video": settings.videos, "subtitles": settings.subtitles}
-    given = {word: posixpath.join(read.uri, path) for word, path in folders.items() if path is not None}
-    return read.folders.model_dump(exclude_none=True) | given
+    return [f"job.benchmarks.{name}.{fault}" for fault in faults]

@@ -57,7 +57,7 @@ class Task:
         text = self.prompt.render(item)
         # Where a wording begins on a new line, it is the line after the images.
         text = text if images else text.lstrip("\n")
-        content, shown = interleaved(text, images) if self.benchmark.has_image_marks else after_images(text, images)
+        content, shown = _content(text, images, has_marks=self.benchmark.has_image_marks)
         return Request(
             messages=[{"role": "user", "content": content}],
             images=shown,
@@ -119,32 +119,26 @@ def _check_has_images(benchmark: Benchmark, images: Sequence[bytes]) -> None:
         raise BadRequest(f"found no image, expected one: {benchmark.key} asks about images")
 
 
-Content = list[Mapping[str, Any]]
-
-
-def after_images(text: str, images: Sequence[bytes]) -> tuple[Content, tuple[bytes, ...]]:
-    """Return a message's content, all images before the text, and the images."""
-    return [*({"type": "image"} for _ in images), {"type": "text", "text": text}], tuple(images)
-
-
-def interleaved(text: str, images: Sequence[bytes]) -> tuple[Content, tuple[bytes, ...]]:
+def _content(
+    text: str, images: Sequence[bytes], *, has_marks: bool
+) -> tuple[list[Mapping[str, Any]], tuple[bytes, ...]]:
     """Return a message's content and the images in the order in which it shows them.
 
-    `<image k>` stands for the k-th; those that no mark names come first.
+    With marks, `<image k>` stands for the k-th image; images that no mark names come first.
 
     Raises:
         BadRequest: A mark names an image that the row does not have.
     """
-    pieces = _MARK.split(text)
+    pieces = _MARK.split(text) if has_marks else [text]
     places = [int(number) - 1 for number in pieces[1::2]]
     beyond = [place + 1 for place in places if not 0 <= place < len(images)]
     if beyond:
         raise BadRequest(f"found <image {beyond[0]}> in the question, expected one of the row's {len(images)} images")
     unmarked = [place for place in range(len(images)) if place not in places]
-    content: Content = [{"type": "image"} for _ in unmarked]
+    content: list[Mapping[str, Any]] = [{"type": "image"} for _ in unmarked]
     for number, piece in enumerate(pieces):
         if number % 2:
             content.append({"type": "image"})
-        elif piece:
+        elif piece or not has_marks:
             content.append({"type": "text", "text": piece})
     return content, tuple(images[place] for place in (*unmarked, *places))

@@ -6,18 +6,18 @@ import math
 import pyarrow as pa
 import pytest
 
-from jobs.benchmarks.benchmark import BadRow
 from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.benchmarks.datasets.multiple_choice import stem
 from jobs.benchmarks.datasets.text_only import examples_by_subject
 from jobs.benchmarks.items import as_column
+from jobs.benchmarks.row import BadRow, Row
 from jobs.scoring.rules import NAMES
 from jobs.vqa import VqaSettings
 from tests.jobs.benchmark_rows import ROWS
 
 
 def item(key, **changes):
-    return BENCHMARKS[key].to_item({**ROWS[key], **changes})
+    return BENCHMARKS[key].to_item(Row({**ROWS[key], **changes}))
 
 
 def test_every_data_set_on_arias_card_is_known():
@@ -41,7 +41,8 @@ def test_a_data_set_is_called_by_its_key_and_has_rules_that_exist(key):
 def test_nothing_is_read_of_a_row_but_the_columns_that_the_table_names(key):
     benchmark = BENCHMARKS[key]
     named = {*benchmark.needed, *benchmark.used, benchmark.key_column}
-    assert item(key) == benchmark.to_item({column: value for column, value in ROWS[key].items() if column in named})
+    row = Row((column, value) for column, value in ROWS[key].items() if column in named)
+    assert item(key) == benchmark.to_item(row)
 
 
 @pytest.mark.parametrize("key", BENCHMARKS)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import pytest
 
-from jobs.benchmarks.benchmark import BadRow, fill
+from jobs.benchmarks.benchmark import fill
 from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.benchmarks.presets import PRESET_OF_FAMILY, PRESETS, preset_used, presets_for, template_for
+from jobs.benchmarks.row import BadRow, Row
 from jobs.benchmarks.settings import BenchmarkSettings, dataset_of
 from jobs.benchmarks.task import benchmark_task
 from jobs.scoring.response import Reading
@@ -29,7 +30,7 @@ class Asked(NamedTuple):
 
 def asked(preset, key, **changes):
     template = template_for(preset, BENCHMARKS[key])
-    text = template.render(BENCHMARKS[key].to_item({**ROWS[key], **changes}))
+    text = template.render(BENCHMARKS[key].to_item(Row({**ROWS[key], **changes})))
     return Asked(text, template.max_new_tokens, template.marker, template.images)
 
 
@@ -139,7 +140,7 @@ def test_marks_are_marks_only_where_a_row_may_have_several_images():
     assert BENCHMARKS["mmmu_val"].has_image_marks
     assert BENCHMARKS["longvideobench_val"].has_image_marks
     assert not BENCHMARKS["mmstar"].has_image_marks
-    item = BENCHMARKS["mmstar"].to_item({**ROWS["mmstar"], "question": "What is <image 2>?"})
+    item = BENCHMARKS["mmstar"].to_item(Row({**ROWS["mmstar"], "question": "What is <image 2>?"}))
     entry = BenchmarkSettings(path="mmstar", prompt="{question}")
     task = benchmark_task(BENCHMARKS["mmstar"], entry, "lmms", Reading("mmstar/official"), can_guess=False)
     [image, words] = task.request({"images": (b"1",)}, item, Sampling()).messages[0]["content"]
@@ -161,21 +162,21 @@ def test_mathvista_tells_the_form_of_the_answer(answer_type, precision, told):
 
 
 def test_a_template_of_ones_own_is_filled_with_the_question_its_options_and_its_facts():
-    item = BENCHMARKS["mmbench_dev_en_v11"].to_item(ROWS["mmbench_dev_en_v11"])
+    item = BENCHMARKS["mmbench_dev_en_v11"].to_item(Row(ROWS["mmbench_dev_en_v11"]))
     filled = fill("{context} {question}\n{options}\n({split})", item)
     assert filled == (
         "A street. Which is the main topic of the image?\nA. Drinking coffee\nB. Driving buses\nC. A man surfing\n(dev)"
     )
-    words = BENCHMARKS["textvqa_val"].to_item(ROWS["textvqa_val"])
+    words = BENCHMARKS["textvqa_val"].to_item(Row(ROWS["textvqa_val"]))
     assert fill("{ocr_tokens}", words) == "DIGITAL, dakota"
 
 
 def test_a_template_that_names_what_a_question_does_not_have_is_refused():
-    item = BENCHMARKS["chartqa"].to_item(ROWS["chartqa"])
+    item = BENCHMARKS["chartqa"].to_item(Row(ROWS["chartqa"]))
     with pytest.raises(BadRow, match=r"found \{ocr\} in the template, expected one of question, context, options"):
         fill("{ocr} {question}", item)
 
 
 def test_braces_in_a_question_are_not_filled_in():
-    item = BENCHMARKS["chartqa"].to_item({**ROWS["chartqa"], "question": "What is {context}?"})
+    item = BENCHMARKS["chartqa"].to_item(Row({**ROWS["chartqa"], "question": "What is {context}?"}))
     assert fill("{question}", item) == "What is {context}?"

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.benchmarks.benchmark import Aggregation, Benchmark, PromptTemplate
-from jobs.benchmarks.columns import gold_answer, integer, question_from
+from jobs.benchmarks.benchmark import Aggregation, Benchmark, PromptTemplate, question_from
 from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.benchmarks.presets import PRESETS, preset_used, template_for
+from jobs.benchmarks.row import Row
 from jobs.benchmarks.templates import QUESTION_SHORT, aria
 from jobs.config import RunSettings
 from models.types import Answer, Sampling
@@ -37,7 +37,9 @@ ANIMALS = Benchmark(
     needed=("question", "animal"),
     used=("answers", "habitat"),
     key_column="number",
-    to_item=question_from(answers=gold_answer, groups=("habitat",), cluster="animal", facts={"number": integer}),
+    to_item=question_from(
+        answers=Row.gold_answer, groups=("habitat",), cluster="animal", facts={"number": Row.integer}
+    ),
     rule="exact/nocase_nopunct",
     other_rules=("relaxed/pix2struct",),
     prompts={
@@ -107,7 +109,7 @@ def test_its_rows_become_questions(tmp_path):
 )
 def test_it_is_put_in_each_presets_words_or_in_those_that_take_their_place(preset, used, prompt):
     assert preset_used(preset, ANIMALS) == used
-    assert template_for(preset, ANIMALS).render(ANIMALS.to_item(ROWS[0])) == prompt
+    assert template_for(preset, ANIMALS).render(ANIMALS.to_item(Row(ROWS[0]))) == prompt
 
 
 def test_every_preset_is_tried_above():

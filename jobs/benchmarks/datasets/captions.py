@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate, Row
-from jobs.benchmarks.columns import bad_column, gold_answers, groups_by, integer, text
+from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate
+from jobs.benchmarks.row import Row, bad_column
 from jobs.benchmarks.templates import ARIA_WHOLE, SHORT, VLMEVALKIT_OTHERS
 from jobs.scoring.captions.java import CaptionError
 from jobs.scoring.captions.metrics import caption_metrics
@@ -46,15 +46,15 @@ def _caption(
     """
     return lambda row: Item(
         question=question,
-        answers=gold_answers(row, references),
-        groups=groups_by(row, *groups),
+        answers=row.gold_answers(references),
+        groups=row.groups(*groups),
         facts={"image_id": image_id(row, image)},
     )
 
 
 def _number_in_name(row: Row, column: str) -> int:
     """Read 42 from `COCO_val2014_000000000042.jpg`: as lmms-eval, what stands between the last `_` and the `.`."""
-    name = text(row, column)
+    name = row.text(column)
     digits = name.rpartition("_")[2].partition(".")[0]
     if not digits.isdecimal():
         raise bad_column(column, name, "a file name that ends in the picture's number")
@@ -127,21 +127,21 @@ DATA_SETS: tuple[Benchmark, ...] = (
         _OTHER,
         key="nocaps",
         # Groups: pictures with objects that COCO's captions name, hardly name, or never name.
-        to_item=_caption("annotations_captions", "image_id", integer, groups=("image_domain",)),
+        to_item=_caption("annotations_captions", "image_id", Row.integer, groups=("image_domain",)),
         used=("annotations_captions", "image_domain"),
         key_column="image_id",
     ),
     replace(
         _OTHER,
         key="flickr30k",
-        to_item=_caption("caption", "img_id", integer),
+        to_item=_caption("caption", "img_id", Row.integer),
         used=("caption",),
         key_column="img_id",
     ),
     replace(
         _OTHER,
         key="textcaps",
-        to_item=_caption("caption_str", "image_id", text),
+        to_item=_caption("caption_str", "image_id", Row.text),
         used=("caption_str",),
         key_column="image_id",
     ),

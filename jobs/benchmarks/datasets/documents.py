@@ -5,35 +5,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate, Row
-from jobs.benchmarks.columns import (
-    bad_column,
-    gold_answer,
-    gold_answer_or_list,
-    groups_of,
-    integer,
-    question_from,
-    text,
-    texts_or_none,
-)
-from jobs.benchmarks.templates import (
-    ARIA_IN_CROPS,
-    FINAL_ANSWER,
-    LLAMA_AS_SEEN,
-    LMMS_UNLIMITED,
-    QUESTION_SHORT,
-    SHORT,
-    VLMEVALKIT_OTHERS,
-    VLMEVALKIT_SHORT,
-    aria,
-    of_changed,
-    stripped,
-)
+from jobs.benchmarks import templates
+from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate, question_from
+from jobs.benchmarks.row import Row, bad_column, groups_of
 from jobs.scoring.rules.text_match import OCRBENCH_GROUPS
 
 
 def _ocr_tokens(row: Row, column: str) -> list[str]:
-    return list(texts_or_none(row, column) or ())
+    return list(row.texts_or_none(column) or ())
 
 
 def _capitalized(item: Item) -> Item:
@@ -44,22 +23,22 @@ def _capitalized(item: Item) -> Item:
 def _chartqa(row: Row) -> Item:
     """Read a question about a chart, by a person or made from its data."""
     return Item(
-        question=text(row, "question"),
-        answers=gold_answer(row, "answer"),
-        groups=groups_of("type", [text(row, "type").removesuffix("_test")]),
+        question=row.text("question"),
+        answers=row.gold_answer("answer"),
+        groups=groups_of("type", [row.text("type").removesuffix("_test")]),
     )
 
 
 def _ocrbench(row: Row) -> Item:
     """Read a question about text in a picture; which data set it is from decides how its answer is compared."""
-    kind = text(row, "question_type")
+    kind = row.text("question_type")
     if kind not in OCRBENCH_GROUPS:
         raise bad_column("question_type", kind, f"one of {', '.join(OCRBENCH_GROUPS)}")
     return Item(
-        question=text(row, "question"),
-        answers=gold_answer_or_list(row, "answer"),
+        question=row.text("question"),
+        answers=row.gold_answer_or_list("answer"),
         groups=(("group", OCRBENCH_GROUPS[kind]), ("question_type", kind)),
-        facts={"dataset": text(row, "dataset"), "question_type": kind},
+        facts={"dataset": row.text("dataset"), "question_type": kind},
     )
 
 
@@ -71,16 +50,16 @@ def _points(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
 
 _TEXTVQA = Benchmark(
     key="textvqa_val",
-    to_item=question_from(facts={"question_id": integer, "image_id": text, "ocr_tokens": _ocr_tokens}),
+    to_item=question_from(facts={"question_id": Row.integer, "image_id": Row.text, "ocr_tokens": _ocr_tokens}),
     needed=("image_id", "question"),
     used=("answers", "ocr_tokens"),
     key_column="question_id",
     rule="vqa/m4c",
     other_rules=("vqa/always_norm", "vqa/vlmevalkit"),
     prompts={
-        "lmms": of_changed(_capitalized, PromptTemplate(QUESTION_SHORT, LMMS_UNLIMITED)),
-        "vlmevalkit": VLMEVALKIT_SHORT,
-        "aria": aria(32, images=ARIA_IN_CROPS),
+        "lmms": templates.of_changed(_capitalized, PromptTemplate(templates.QUESTION_SHORT, templates.LMMS_UNLIMITED)),
+        "vlmevalkit": templates.VLMEVALKIT_SHORT,
+        "aria": templates.aria(32, images=templates.ARIA_IN_CROPS),
     },
 )
 _TEXTVQA_OCR = replace(
@@ -89,27 +68,29 @@ _TEXTVQA_OCR = replace(
     needed=("image_id", "question", "ocr_tokens"),
     used=("answers",),
     prompts={
-        "lmms": of_changed(
+        "lmms": templates.of_changed(
             _capitalized,
-            PromptTemplate(f"{{question}}\nReference OCR token: {{ocr_tokens}}\n{SHORT}", LMMS_UNLIMITED),
+            PromptTemplate(
+                f"{{question}}\nReference OCR token: {{ocr_tokens}}\n{templates.SHORT}", templates.LMMS_UNLIMITED
+            ),
         )
     },
 )
 _DOCVQA = Benchmark(
     key="docvqa_val",
     # The server wants the question's number as a number, which the copy on the hub holds as text.
-    to_item=question_from(group_lists=("question_types",), cluster="docId", facts={"questionId": integer}),
+    to_item=question_from(group_lists=("question_types",), cluster="docId", facts={"questionId": Row.integer}),
     needed=("question", "docId"),
     used=("question_types", "answers"),
     key_column="questionId",
     rule="anls/rrc",
     prompts={
-        "lmms": PromptTemplate(QUESTION_SHORT, 32),
-        "vlmevalkit": VLMEVALKIT_SHORT,
-        "aria": aria(128, "Answer briefly and directly.", ARIA_IN_CROPS),
+        "lmms": PromptTemplate(templates.QUESTION_SHORT, 32),
+        "vlmevalkit": templates.VLMEVALKIT_SHORT,
+        "aria": templates.aria(128, "Answer briefly and directly.", templates.ARIA_IN_CROPS),
         "llama": PromptTemplate(
             " Read the text in the image carefully and answer the question with the text as seen exactly in the image. "
-            f"{LLAMA_AS_SEEN}Question: {{question}}",
+            f"{templates.LLAMA_AS_SEEN}Question: {{question}}",
             512,
         ),
     },
@@ -117,16 +98,16 @@ _DOCVQA = Benchmark(
 _INFOVQA = Benchmark(
     key="infovqa_val",
     to_item=question_from(
-        group_lists=("answer_type", "evidence", "operation/reasoning"), facts={"questionId": integer}
+        group_lists=("answer_type", "evidence", "operation/reasoning"), facts={"questionId": Row.integer}
     ),
     needed=("question",),
     used=("answer_type", "evidence", "operation/reasoning", "answers"),
     key_column="questionId",
     rule="anls/rrc",
     prompts={
-        "lmms": PromptTemplate(QUESTION_SHORT, 32),
-        "vlmevalkit": VLMEVALKIT_SHORT,
-        "aria": aria(512, images=ARIA_IN_CROPS),
+        "lmms": PromptTemplate(templates.QUESTION_SHORT, 32),
+        "vlmevalkit": templates.VLMEVALKIT_SHORT,
+        "aria": templates.aria(512, images=templates.ARIA_IN_CROPS),
     },
 )
 DATA_SETS: tuple[Benchmark, ...] = (
@@ -145,15 +126,15 @@ DATA_SETS: tuple[Benchmark, ...] = (
         other_rules=("relaxed/mistral",),
         prompts={
             "lmms": PromptTemplate("{question}\nAnswer the question with a single word.", 16),
-            "vlmevalkit": VLMEVALKIT_SHORT,
-            "aria": aria(128, images=ARIA_IN_CROPS),
+            "vlmevalkit": templates.VLMEVALKIT_SHORT,
+            "aria": templates.aria(128, images=templates.ARIA_IN_CROPS),
             "llama": PromptTemplate(
                 "You are provided a chart image and will be asked a question. You have to think through your answer "
                 "and provide a step-by-step solution. Once you have the solution, write the final answer in at most a "
                 'few words at the end with the phrase "FINAL ANSWER:". The question is: {question} Let\'s think step '
                 "by step.",
                 512,
-                marker=FINAL_ANSWER,
+                marker=templates.FINAL_ANSWER,
             ),
         },
     ),
@@ -164,9 +145,9 @@ DATA_SETS: tuple[Benchmark, ...] = (
         rule="ocrbench/official",
         other_rules=("ocrbench/lmms",),
         prompts={
-            "lmms": of_changed(stripped, PromptTemplate("{question}", 128)),
-            "vlmevalkit": PromptTemplate("{question}", VLMEVALKIT_OTHERS),
-            "aria": aria(512, images=ARIA_IN_CROPS),
+            "lmms": templates.of_changed(templates.stripped, PromptTemplate("{question}", 128)),
+            "vlmevalkit": PromptTemplate("{question}", templates.VLMEVALKIT_OTHERS),
+            "aria": templates.aria(512, images=templates.ARIA_IN_CROPS),
         },
         aggregation=Aggregation(_points),
     ),

@@ -7,17 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate, Row
-from jobs.benchmarks.columns import (
-    bad_column,
-    gold_letter,
-    groups_by,
-    is_absent,
-    list_of,
-    number,
-    text,
-    text_or_none,
-)
+from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate
+from jobs.benchmarks.row import Row, bad_column
 from jobs.benchmarks.templates import ARIA_FRAMES, LETTER, VLMEVALKIT_OTHERS
 
 _OPTIONS = 5
@@ -41,29 +32,29 @@ def _longvideobench(row: Row) -> Item:
     The reader says when the frames are shown (`frame_times`) and brings the subtitles' file as text; without frames,
     as where stored predictions are scored, there is no context.
     """
-    options = [text_or_none(row, f"option{place}") for place in range(_OPTIONS)]
+    options = [row.text_or_none(f"option{place}") for place in range(_OPTIONS)]
     choices = tuple(option for option in options if option is not None and option != _NO_OPTION)
     return Item(
-        question=text(row, "question"),
+        question=row.text("question"),
         # The test split hides the answer: null, or -1.
-        answers=gold_letter(row, "correct_choice", choices, hidden=(-1, "-1", "")),
+        answers=row.gold_letter("correct_choice", choices, hidden=(-1, "-1", "")),
         choices=choices,
         context=_context(row),
-        groups=groups_by(row, "duration_group", "question_category"),
-        cluster=text_or_none(row, "video_id") or text_or_none(row, "video_path"),
-        facts={"id": text(row, "id")},
+        groups=row.groups("duration_group", "question_category"),
+        cluster=row.text_or_none("video_id") or row.text_or_none("video_path"),
+        facts={"id": row.text("id")},
     )
 
 
 def _context(row: Row) -> str:
-    shown = [] if is_absent(row.get("frame_times")) else list_of(row, "frame_times", "a list of seconds")
-    times = [number({"frame_times": time}, "frame_times") for time in shown]
+    shown = [] if row.is_empty("frame_times") else row.list_of("frame_times", "a list of seconds")
+    times = [Row({"frame_times": time}).number("frame_times") for time in shown]
     subtitles = row.get("subtitles")
-    if not times or is_absent(subtitles) or subtitles == "":
+    if not times or row.is_empty("subtitles") or subtitles == "":
         return _interleaved(times, [])
-    start = row.get("starting_timestamp_for_subtitles")
-    begin = 0.0 if is_absent(start) else number(row, "starting_timestamp_for_subtitles")
-    return _interleaved(times, _lines(subtitles, begin, number(row, "duration")))
+    start = "starting_timestamp_for_subtitles"
+    begin = 0.0 if row.is_empty(start) else row.number(start)
+    return _interleaved(times, _lines(subtitles, begin, row.number("duration")))
 
 
 def _interleaved(times: Sequence[float], lines: Sequence[_Line]) -> str:

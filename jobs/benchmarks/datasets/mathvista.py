@@ -3,18 +3,8 @@
 from dataclasses import replace
 from string import ascii_uppercase
 
-from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate, Row
-from jobs.benchmarks.columns import (
-    gold_answer,
-    groups_by,
-    groups_of,
-    is_absent,
-    number,
-    struct,
-    text,
-    text_or_none,
-    texts_or_none,
-)
+from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate
+from jobs.benchmarks.row import Row, groups_of
 from jobs.benchmarks.templates import ARIA_WHOLE, LETTER, VLMEVALKIT_OTHERS
 
 _BREAKDOWNS = ("language", "source", "category", "task", "context", "grade")
@@ -29,21 +19,25 @@ def _mathvista(row: Row) -> Item:
 
     The column `query` holds the official prompt.
     """
-    described = struct(row, "metadata")
-    question_type, answer_type = text(row, "question_type"), text(row, "answer_type")
-    groups = [("question_type", question_type), ("answer_type", answer_type), *groups_by(described, *_BREAKDOWNS)]
+    described = row.struct("metadata")
+    question_type, answer_type = row.text("question_type"), row.text("answer_type")
+    groups = [
+        ("question_type", question_type),
+        ("answer_type", answer_type),
+        *described.groups(*_BREAKDOWNS),
+    ]
     return Item(
-        question=text(row, "question"),
-        answers=gold_answer(row, "answer"),
-        choices=texts_or_none(row, "choices") or (),
-        groups=(*groups, *groups_of("skills", texts_or_none(described, "skills"))),
+        question=row.text("question"),
+        answers=row.gold_answer("answer"),
+        choices=row.texts_or_none("choices") or (),
+        groups=(*groups, *groups_of("skills", described.texts_or_none("skills"))),
         facts={
-            "pid": text(row, "pid"),
-            "query": text(row, "query"),
-            "unit": text_or_none(row, "unit") or "",
+            "pid": row.text("pid"),
+            "query": row.text("query"),
+            "unit": row.text_or_none("unit") or "",
             "question_type": question_type,
             "answer_type": answer_type,
-            "precision": None if is_absent(row.get("precision")) else int(number(row, "precision")),
+            "precision": None if row.is_empty("precision") else int(row.number("precision")),
         },
     )
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate, Row
-from jobs.benchmarks.columns import bad_column, groups_of, integer, text, text_or_none
+from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate
+from jobs.benchmarks.row import Row, bad_column, groups_of
 from jobs.benchmarks.templates import LETTER, VLMEVALKIT_CHOOSE, aria
 from jobs.scoring.rules.mmbench import ROTATION, circular, question_of
 
@@ -21,7 +21,7 @@ def _mmbench(row: Row) -> Item:
 
     An option that is missing between others keeps its letter: its text is empty.
     """
-    index = integer(row, "index")
+    index = row.integer("index")
     options = [_text(row, option) for option in _LETTERS]
     last = max((place for place, option in enumerate(options) if option is not None), default=-1)
     if last < 0:
@@ -30,7 +30,7 @@ def _mmbench(row: Row) -> Item:
     l2 = "L2-category" if _text(row, "L2-category") is not None else "l2-category"
     named = {"category": _text(row, "category"), "l2-category": _text(row, l2)}
     return Item(
-        question=text(row, "question"),
+        question=row.text("question"),
         answers=None if answer is None else (answer,),
         choices=tuple(option or "" for option in options[: last + 1]),
         context=_text(row, "hint") or "",
@@ -41,7 +41,7 @@ def _mmbench(row: Row) -> Item:
 
 
 def _text(row: Row, column: str) -> str | None:
-    found = text_or_none(row, column)
+    found = row.text_or_none(column)
     return None if found is None or found.strip() in ("", "nan") else found
 
 

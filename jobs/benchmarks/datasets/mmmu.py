@@ -3,8 +3,8 @@
 import re
 from dataclasses import replace
 
-from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate, Row
-from jobs.benchmarks.columns import bad_column, gold_answer_or_list, groups_by, text, texts
+from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate
+from jobs.benchmarks.row import Row, bad_column
 from jobs.benchmarks.templates import IMAGE_MARK, LETTER, SHORT, VLMEVALKIT_CHOOSE, aria
 from jobs.scoring.rules.mmmu import DISCIPLINE_OF, subject_of
 
@@ -13,19 +13,19 @@ _AROUND_MARKS = re.compile(r"\s*(<image \d+>)\s*")
 
 def _mmmu(row: Row) -> Item:
     """Read a question; options and several gold answers are texts that hold lists. The test split's answers are `?`."""
-    name = text(row, "id")
+    name = row.text("id")
     subject = subject_of(name)
     if subject not in DISCIPLINE_OF:
         raise bad_column("id", name, "an id such as `validation_Accounting_1` with one of MMMU's thirty subjects")
-    kind = text(row, "question_type")
+    kind = row.text("question_type")
     if kind not in ("multiple-choice", "open"):
         raise bad_column("question_type", kind, "`multiple-choice` or `open`")
     groups = [("discipline", DISCIPLINE_OF[subject]), ("subject", subject), ("question_type", kind)]
     return Item(
-        question=text(row, "question"),
-        answers=None if row.get("answer") == "?" else gold_answer_or_list(row, "answer"),
-        choices=texts(row, "options") if kind == "multiple-choice" else (),
-        groups=(*groups, *groups_by(row, "topic_difficulty")),
+        question=row.text("question"),
+        answers=None if row.get("answer") == "?" else row.gold_answer_or_list("answer"),
+        choices=row.texts("options") if kind == "multiple-choice" else (),
+        groups=(*groups, *row.groups("topic_difficulty")),
         facts={"id": name, "question_type": kind},
     )
 

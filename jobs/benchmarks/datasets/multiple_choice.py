@@ -5,27 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from string import ascii_uppercase
 
-from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate, Row
-from jobs.benchmarks.columns import (
-    bad_column,
-    gold_answer,
-    gold_letter,
-    groups_by,
-    integer,
-    text,
-    text_or_none,
-    texts,
-)
-from jobs.benchmarks.templates import (
-    FINAL_ANSWER,
-    LETTER,
-    LMMS_UNLIMITED,
-    OPTIONS_LETTER,
-    VLMEVALKIT_CHOOSE,
-    aria,
-    of_changed,
-    stripped,
-)
+from jobs.benchmarks import templates
+from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate
+from jobs.benchmarks.row import Row, bad_column
 
 # How options stand inside a question's text: on lines of their own, or in MMStar's list.
 _OPTION_LINE = re.compile(r"^([A-Z])\. ?(.+)$", re.MULTILINE)
@@ -37,25 +19,25 @@ _YES_OR_NO = " Please answer yes or no."
 
 def _ai2d(row: Row) -> Item:
     """Read a question about a diagram; the answer is an option's place from 0, written as text."""
-    choices = texts(row, "options")
+    choices = row.texts("options")
     return Item(
-        question=text(row, "question"),
-        answers=gold_letter(row, "answer", choices, hidden=("",)),
+        question=row.text("question"),
+        answers=row.gold_letter("answer", choices, hidden=("",)),
         choices=choices,
     )
 
 
 def _scienceqa(row: Row) -> Item:
     """Read a school question, with or without a picture and a hint; the answer is an option's place from 0."""
-    choices = texts(row, "choices")
-    grade = text_or_none(row, "grade")
+    choices = row.texts("choices")
+    grade = row.text_or_none("grade")
     halves = (("grades", _grades(grade)),) if grade else ()
     return Item(
-        question=text(row, "question"),
-        answers=gold_letter(row, "answer", choices),
+        question=row.text("question"),
+        answers=row.gold_letter("answer", choices),
         choices=choices,
-        context=text_or_none(row, "hint") or "",
-        groups=(*groups_by(row, "subject", "topic", "category", "grade"), *halves),
+        context=row.text_or_none("hint") or "",
+        groups=(*row.groups("subject", "topic", "category", "grade"), *halves),
     )
 
 
@@ -69,20 +51,20 @@ def _grades(grade: str) -> str:
 
 def _realworldqa(row: Row) -> Item:
     """Read a question about a scene; options and an instruction stand in its text, and some have no options."""
-    question = text(row, "question")
-    return Item(question, gold_answer(row, "answer"), choices=_lettered(_OPTION_LINE.findall(question)))
+    question = row.text("question")
+    return Item(question, row.gold_answer("answer"), choices=_lettered(_OPTION_LINE.findall(question)))
 
 
 def _mmstar(row: Row) -> Item:
     """Read a question that takes looking at the picture; its options stand in its text."""
-    question = text(row, "question")
+    question = row.text("question")
     listed = _OPTION_LIST.search(question)
     return Item(
         question=question,
-        answers=gold_answer(row, "answer"),
+        answers=row.gold_answer("answer"),
         choices=_lettered(_split(listed[1])) if listed else (),
-        groups=groups_by(row, "category", "l2_category"),
-        facts={"index": integer(row, "index")},
+        groups=row.groups("category", "l2_category"),
+        facts={"index": row.integer("index")},
     )
 
 
@@ -115,11 +97,11 @@ def _options_apart(item: Item) -> Item:
 
 def _lmms_scienceqa(item: Item) -> str:
     context = f"Context: {item.context}\n" if item.context else ""
-    return f"{context}{item.with_options()}\n{LETTER}"
+    return f"{context}{item.with_options()}\n{templates.LETTER}"
 
 
 def _lmms_mmstar(item: Item) -> str:
-    return f"{item.question.strip().replace(_YES_OR_NO, '')}\n{LETTER.rstrip('.')}"
+    return f"{item.question.strip().replace(_YES_OR_NO, '')}\n{templates.LETTER.rstrip('.')}"
 
 
 _AI2D = Benchmark(
@@ -129,15 +111,15 @@ _AI2D = Benchmark(
     rule="ai2d/letter",
     other_rules=("mcq/prefetch", "mcq/ranked"),
     prompts={
-        "lmms": PromptTemplate(OPTIONS_LETTER, 16),
-        "vlmevalkit": VLMEVALKIT_CHOOSE,
-        "aria": aria(64),
+        "lmms": PromptTemplate(templates.OPTIONS_LETTER, 16),
+        "vlmevalkit": templates.VLMEVALKIT_CHOOSE,
+        "aria": templates.aria(64),
         "llama": PromptTemplate(
             "Look at the scientific diagram carefully and answer the following question: {question_with_options}\n "
             "Think step by step and finally respond to the question with only the correct option number as "
             '"FINAL ANSWER". Let\'s think step by step.',
             400,
-            marker=FINAL_ANSWER,
+            marker=templates.FINAL_ANSWER,
         ),
     },
 )
@@ -150,8 +132,8 @@ _SCIENCEQA = Benchmark(
     other_rules=("scienceqa/llava", "mcq/prefetch"),
     prompts={
         "lmms": PromptTemplate(_lmms_scienceqa, 16),
-        "vlmevalkit": VLMEVALKIT_CHOOSE,
-        "aria": aria(64),
+        "vlmevalkit": templates.VLMEVALKIT_CHOOSE,
+        "aria": templates.aria(64),
     },
 )
 DATA_SETS: tuple[Benchmark, ...] = (
@@ -165,9 +147,9 @@ DATA_SETS: tuple[Benchmark, ...] = (
         needed=("question", "answer"),
         rule="realworldqa/ranked",
         prompts={
-            "lmms": of_changed(stripped, PromptTemplate("{question}", 16)),
-            "vlmevalkit": of_changed(_options_apart, VLMEVALKIT_CHOOSE),
-            "aria": of_changed(_options_apart, aria(64)),
+            "lmms": templates.of_changed(templates.stripped, PromptTemplate("{question}", 16)),
+            "vlmevalkit": templates.of_changed(_options_apart, templates.VLMEVALKIT_CHOOSE),
+            "aria": templates.of_changed(_options_apart, templates.aria(64)),
         },
     ),
     Benchmark(
@@ -179,9 +161,9 @@ DATA_SETS: tuple[Benchmark, ...] = (
         rule="mmstar/official",
         other_rules=("mcq/prefetch", "mcq/ranked"),
         prompts={
-            "lmms": PromptTemplate(_lmms_mmstar, LMMS_UNLIMITED),
-            "vlmevalkit": of_changed(_options_apart, VLMEVALKIT_CHOOSE),
-            "aria": of_changed(_options_apart, aria(512)),
+            "lmms": PromptTemplate(_lmms_mmstar, templates.LMMS_UNLIMITED),
+            "vlmevalkit": templates.of_changed(_options_apart, templates.VLMEVALKIT_CHOOSE),
+            "aria": templates.of_changed(_options_apart, templates.aria(512)),
         },
     ),
 )

@@ -8,30 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate, Row
-from jobs.benchmarks.columns import (
-    gold_answer,
-    gold_answers,
-    groups_by,
-    integer,
-    is_absent,
-    list_of,
-    question_from,
-    struct,
-    text,
-    text_or_none,
-)
-from jobs.benchmarks.templates import (
-    LLAMA_AS_SEEN,
-    LMMS_UNLIMITED,
-    QUESTION_SHORT,
-    SHORT,
-    VLMEVALKIT_OPTIONS,
-    VLMEVALKIT_SHORT,
-    aria,
-    of_changed,
-    stripped,
-)
+from jobs.benchmarks import templates
+from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate, question_from
+from jobs.benchmarks.row import Row
 from jobs.benchmarks.totals import first_group
 from jobs.scoring.rules.yes_no import YesNo, pope_metrics
 from jobs.scoring.statistics import bootstrap
@@ -43,36 +22,40 @@ _SEED = 0
 
 def _ten_answers(row: Row, column: str) -> tuple[str, ...] | None:
     """Read answers that may be structs."""
-    if is_absent(row.get(column)) or row[column] == "":
+    if row.is_empty(column) or row[column] == "":
         return None
-    answers = [one.get("answer") if isinstance(one, dict) else one for one in list_of(row, column, "a list of answers")]
-    return gold_answers({column: answers}, column)
+    answers = [one.get("answer") if isinstance(one, dict) else one for one in row.list_of(column, "a list of answers")]
+    return Row({column: answers}).gold_answers(column)
 
 
 def _gqa(row: Row) -> Item:
     """Read a question about a scene graph; the types of its question are structs."""
-    types = struct(row, "types")
-    structural = text_or_none(types, "structural")
+    types = row.struct("types")
+    structural = types.text_or_none("structural")
     # As the authors' evaluation divides them.
     form = [] if structural is None else [("form", "open" if structural == "query" else "binary")]
     return Item(
-        question=text(row, "question"),
-        answers=gold_answer(row, "answer"),
-        groups=(*groups_by(types, "structural", "semantic", "detailed"), *form),
-        cluster=text(row, "imageId"),
-        facts={"id": text(row, "id"), "imageId": text(row, "imageId"), "isBalanced": row.get("isBalanced")},
+        question=row.text("question"),
+        answers=row.gold_answer("answer"),
+        groups=(*types.groups("structural", "semantic", "detailed"), *form),
+        cluster=row.text("imageId"),
+        facts={
+            "id": row.text("id"),
+            "imageId": row.text("imageId"),
+            "isBalanced": row.get("isBalanced"),
+        },
     )
 
 
 def _pope(row: Row) -> Item:
     """Read whether an object is in a picture; objects are random, popular or likely, in a third of the rows each."""
-    category = text(row, "category")
+    category = row.text("category")
     return Item(
-        question=text(row, "question"),
-        answers=gold_answer(row, "answer"),
+        question=row.text("question"),
+        answers=row.gold_answer("answer"),
         groups=(("category", category),),
-        cluster=text_or_none(row, "image_source"),
-        facts={"id": text(row, "id"), "category": category},
+        cluster=row.text_or_none("image_source"),
+        facts={"id": row.text("id"), "category": category},
     )
 
 
@@ -123,7 +106,7 @@ _VQAV2 = Benchmark(
         answers=_ten_answers,
         groups=("answer_type", "question_type"),
         cluster="image_id",
-        facts={"question_id": integer, "image_id": integer},
+        facts={"question_id": Row.integer, "image_id": Row.integer},
     ),
     needed=("image_id", "question"),
     used=("question_type", "answer_type", "answers"),
@@ -131,12 +114,12 @@ _VQAV2 = Benchmark(
     rule="vqa/always_norm",
     other_rules=("vqa/official_2021", "vqa/m4c"),
     prompts={
-        "lmms": PromptTemplate(QUESTION_SHORT, 16),
-        "vlmevalkit": VLMEVALKIT_SHORT,
-        "aria": aria(512),
+        "lmms": PromptTemplate(templates.QUESTION_SHORT, 16),
+        "vlmevalkit": templates.VLMEVALKIT_SHORT,
+        "aria": templates.aria(512),
         "llama": PromptTemplate(
             " Look at the image carefully and answer this visual question. "
-            f"{LLAMA_AS_SEEN}Respond with as few words as possible.\n Question: {{question}}",
+            f"{templates.LLAMA_AS_SEEN}Respond with as few words as possible.\n Question: {{question}}",
             25,
         ),
     },
@@ -156,23 +139,23 @@ DATA_SETS: tuple[Benchmark, ...] = (
         rule="exact/nocase_nopunct",
         other_rules=("exact/official", "exact/llava_submission"),
         prompts={
-            "lmms": PromptTemplate(QUESTION_SHORT, 16),
-            "vlmevalkit": VLMEVALKIT_SHORT,
-            "aria": aria(512),
+            "lmms": PromptTemplate(templates.QUESTION_SHORT, 16),
+            "vlmevalkit": templates.VLMEVALKIT_SHORT,
+            "aria": templates.aria(512),
         },
     ),
     Benchmark(
         key="ok_vqa",
-        to_item=question_from(groups=("question_type", "answer_type"), facts={"question_id": integer}),
+        to_item=question_from(groups=("question_type", "answer_type"), facts={"question_id": Row.integer}),
         needed=("question",),
         used=("answers", "question_type", "answer_type"),
         key_column="question_id",
         rule="vqa/m4c",
         other_rules=("vqa/always_norm",),
         prompts={
-            "lmms": PromptTemplate(f"{{question}}\n{_UNANSWERABLE}\n{SHORT}", LMMS_UNLIMITED),
-            "vlmevalkit": VLMEVALKIT_SHORT,
-            "aria": aria(512),
+            "lmms": PromptTemplate(f"{{question}}\n{_UNANSWERABLE}\n{templates.SHORT}", templates.LMMS_UNLIMITED),
+            "vlmevalkit": templates.VLMEVALKIT_SHORT,
+            "aria": templates.aria(512),
         },
     ),
     Benchmark(
@@ -184,9 +167,9 @@ DATA_SETS: tuple[Benchmark, ...] = (
         rule="pope/official",
         other_rules=("pope/lmms", "pope/vlmevalkit"),
         prompts={
-            "lmms": of_changed(stripped, PromptTemplate(QUESTION_SHORT, 128)),
-            "vlmevalkit": PromptTemplate("{question}", VLMEVALKIT_OPTIONS),
-            "aria": aria(64),
+            "lmms": templates.of_changed(templates.stripped, PromptTemplate(templates.QUESTION_SHORT, 128)),
+            "vlmevalkit": PromptTemplate("{question}", templates.VLMEVALKIT_OPTIONS),
+            "aria": templates.aria(64),
         },
         aggregation=Aggregation(_pope_headline),
     ),

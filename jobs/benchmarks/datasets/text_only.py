@@ -4,26 +4,15 @@ The fact `continuations` is what may follow the question, for rules that ask whi
 blank joins it, as in lm-evaluation-harness under a chat template.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from string import ascii_uppercase
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate, Row
-from jobs.benchmarks.columns import (
-    bad_column,
-    groups_by,
-    integer,
-    is_absent,
-    letter,
-    list_of,
-    struct,
-    text,
-    text_or_none,
-    texts,
-)
+from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate
+from jobs.benchmarks.row import Row, bad_column, letter
 from jobs.benchmarks.templates import of_changed, stripped
 from jobs.benchmarks.totals import first_group
 from jobs.scoring.rules.math import extract_boxed
@@ -35,7 +24,7 @@ MMLU_EXAMPLES = 5
 def _mmlu(row: Row) -> Item:
     """Read a question of a subject's examination after the five of its `dev` split, from the column `examples`."""
     expected = f"a list of {MMLU_EXAMPLES} questions of the same subject"
-    examples = list_of(row, "examples", expected)
+    examples = row.list_of("examples", expected)
     if len(examples) != MMLU_EXAMPLES:
         raise bad_column("examples", row.get("examples"), expected)
     return _mmlu_after(row, [_solved(example) for example in examples])
@@ -47,12 +36,12 @@ def _mmlu_alone(row: Row) -> Item:
 
 
 def _mmlu_after(row: Row, examples: Sequence[str]) -> Item:
-    choices = texts(row, "choices")
-    subject = text(row, "subject")
+    choices = row.texts("choices")
+    subject = row.text("subject")
     about = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}."
     return Item(
-        question=text(row, "question").strip(),
-        answers=(letter(integer(row, "answer"), choices, "answer"),),
+        question=row.text("question").strip(),
+        answers=(letter(row.integer("answer"), choices, "answer"),),
         choices=choices,
         context="\n\n".join([about, *examples]),
         groups=(("subject", subject),),
@@ -62,9 +51,9 @@ def _mmlu_after(row: Row, examples: Sequence[str]) -> Item:
 
 def _solved(example: Any) -> str:
     """Return a question of the same subject with its answer, as it stands before the one that is asked."""
-    given = struct({"examples": example}, "examples")
-    solved = Item(text(given, "question").strip(), None, choices=texts(given, "choices"))
-    return f"{solved.with_options()}\nAnswer: {letter(integer(given, 'answer'), solved.choices, 'examples')}"
+    given = Row({"examples": example}).struct("examples")
+    solved = Item(given.text("question").strip(), None, choices=given.texts("choices"))
+    return f"{solved.with_options()}\nAnswer: {letter(given.integer('answer'), solved.choices, 'examples')}"
 
 
 def _subjects(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
@@ -78,28 +67,32 @@ def _subjects(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
     return {"metric": "mean over rows (micro)", "metrics": {"mean over subjects (macro)": macro}}
 
 
-def examples_by_subject(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
+def examples_by_subject(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Gather the first five rows of each subject of MMLU's `dev` split: what the column `examples` of a row holds."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        these = found.setdefault(text(row, "subject"), [])
+    for row in map(Row, rows):
+        these = found.setdefault(row.text("subject"), [])
         if len(these) < MMLU_EXAMPLES:
-            choices, answer = list(texts(row, "choices")), integer(row, "answer")
-            these.append({"question": text(row, "question"), "choices": choices, "answer": answer})
+            choices, answer = list(row.texts("choices")), row.integer("answer")
+            these.append({"question": row.text("question"), "choices": choices, "answer": answer})
     return found
 
 
 def _arc(row: Row) -> Item:
     """Read a school question whose answer is a letter; some rows number their options instead."""
-    options = struct(row, "choices")
-    labels, choices, key = texts(options, "label"), texts(options, "text"), text_or_none(row, "answerKey")
+    options = row.struct("choices")
+    labels, choices, key = (
+        options.texts("label"),
+        options.texts("text"),
+        row.text_or_none("answerKey"),
+    )
     if key and key not in labels:
         raise bad_column("answerKey", key, f"one of {', '.join(labels)}")
     return Item(
-        question=text(row, "question"),
+        question=row.text("question"),
         answers=(letter(labels.index(key), choices, "answerKey"),) if key else None,
         choices=choices,
-        facts={"id": text(row, "id"), "continuations": list(ascii_uppercase[: len(choices)])},
+        facts={"id": row.text("id"), "continuations": list(ascii_uppercase[: len(choices)])},
     )
 
 
@@ -111,22 +104,22 @@ def _arc_continued(row: Row) -> Item:
 
 def _math(row: Row) -> Item:
     """Read a problem of a competition; the gold answer is what the worked solution boxes, or a column of its own."""
-    answer = text_or_none(row, "answer")
+    answer = row.text_or_none("answer")
     if answer is None:
-        answer = extract_boxed(text(row, "solution"))
+        answer = extract_boxed(row.text("solution"))
     if answer is None:
         raise bad_column("solution", row.get("solution"), "a solution with its answer in \\boxed{}")
     return Item(
-        question=text(row, "problem"),
+        question=row.text("problem"),
         answers=(answer,),
-        groups=groups_by(row, "type", "subject", "level"),
+        groups=row.groups("type", "subject", "level"),
     )
 
 
 def _humaneval(row: Row) -> Item:
     """Read the head of a function to complete. Whether what comes back is right, only running its tests could say."""
-    facts = {column: row.get(column) for column in ("task_id", "entry_point") if not is_absent(row.get(column))}
-    return Item(question=text(row, "prompt"), answers=None, facts=facts)
+    facts = {column: row.get(column) for column in ("task_id", "entry_point") if not row.is_empty(column)}
+    return Item(question=row.text("prompt"), answers=None, facts=facts)
 
 
 _MMLU = Benchmark(

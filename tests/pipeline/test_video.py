@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -84,6 +85,22 @@ def test_a_video_recorded_live_does_not_say_how_long_it_is() -> None:
     found = taken(video(50, "webm", "libvpx-vp9", index="between"), 5)
     assert numbers(found.images) == [5, 15, 25, 35, 45]
     assert found.duration == pytest.approx(5, abs=0.2)
+
+
+@pytest.mark.parametrize("index", ["front", "between"])
+@pytest.mark.parametrize(
+    ("format", "codec"), [("matroska", "libx264"), ("webm", "libvpx-vp9"), ("mp4", "libx264"), ("mov", "libx264")]
+)
+def test_the_time_of_a_cut_need_not_begin_at_0(format: str, codec: str, index: Literal["front", "between"]) -> None:
+    found = taken(video(50, format, codec, start_s=20, index=index), 5)
+    assert numbers(found.images) == [5, 15, 25, 35, 45]
+    assert found.duration == pytest.approx(5, abs=0.2)
+    assert found.times == pytest.approx([0.5, 1.5, 2.5, 3.5, 4.5], abs=0.02)
+
+
+def test_a_cover_that_is_the_first_track_is_not_the_video() -> None:
+    found = taken(video(50, "mov", has_cover_track=True), 5)
+    assert numbers(found.images) == [5, 15, 25, 35, 45]
 
 
 def test_frames_are_shrunk_to_the_longer_side_and_never_enlarged() -> None:

@@ -42,11 +42,14 @@ def video(
     aspect: Fraction = Fraction(1),
     index: Literal["front", "back", "between"] = "front",
     has_sound: bool = False,
+    start_s: int = 0,
+    has_cover_track: bool = False,
 ) -> bytes:
     """Frame `n` is grey of level `n * LEVEL`; of its left half the upper quarter is white, the lower noise.
 
     It is to be shown turned counterclockwise by `degrees`. Players can begin while they still load where the index
-    stands at the front; what is recorded live has it between the frames and does not say how long it is.
+    stands at the front; what is recorded live has it between the frames and does not say how long it is. Cuts begin at
+    `start_s`; some files have a cover as their first track, without saying so.
     """
     flags = {"front": "faststart", "back": "", "between": "frag_keyframe+empty_moov"}[index]
     options = {"movflags": flags} if format in ("mp4", "mov") and flags else {}
@@ -55,6 +58,7 @@ def video(
         path = Path(folder, "video")  # what has its index at the front is written twice, which takes a real file
         sink = live if index == "between" else str(path)
         with av.open(sink, "w", format=format, container_options=options) as container:
+            cover = container.add_stream("mjpeg", rate=rate) if has_cover_track else None
             stream = container.add_stream(codec, rate=rate)
             stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, _pixels_of(codec), group
             stream.codec_context.sample_aspect_ratio = aspect
@@ -62,8 +66,13 @@ def video(
             if degrees:
                 stream.set_display_rotation(degrees)
             spoken = container.add_stream("aac", rate=8000, layout="mono") if has_sound else None
+            if cover is not None:
+                cover.width, cover.height, cover.pix_fmt = width, height, "yuvj420p"
+                container.mux([*cover.encode(_frame(60, width, height)), *cover.encode()])
             for number in range(num_frames):
-                for packet in stream.encode(_frame(number, width, height)):
+                frame = _frame(number, width, height)
+                frame.pts, frame.time_base = number + start_s * rate, Fraction(1, rate)
+                for packet in stream.encode(frame):
                     container.mux(packet)
             container.mux(stream.encode())
             if spoken is not None:

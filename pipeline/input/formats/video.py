@@ -4,6 +4,7 @@ It knows containers and codecs; where the file lies and what a model makes of th
 takes PyAV, so only those import it who have a video in hand.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,6 +29,7 @@ from av.video.stream import VideoStream
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 # Jumping decodes half a group of pictures for nothing, and encoders make groups of up to ten seconds.
 JUMP_S = 10
+STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 # The same pixels on every kind of processor.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 
@@ -116,8 +118,9 @@ def _sample(source: _Source, num_frames: int, size: int, length: int | None) -> 
 
 
 def _stream(container: InputContainer) -> VideoStream:
-    # A cover picture counts as a stream too.
-    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    # Covers, thumbnails and stills count as streams too; some of them say what they are, others have a single frame.
+    moving = [stream for stream in container.streams.video if not stream.disposition & STILL]
+    moving.sort(key=lambda stream: (stream.codec_context is None, stream.frames == 1))
     if not moving:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise BadVideo(f"found {kinds} in {container.format.name}, expected a video stream")
@@ -130,17 +133,23 @@ def _stream(container: InputContainer) -> VideoStream:
 
 
 def _length(container: InputContainer, stream: VideoStream) -> int | None:
-    """Return how long a stream is, in units of its time base; None where neither it nor its container says."""
+    """Return how long a stream is, in units of its time base; None where neither it nor its container says.
+
+    A container whose time does not begin at 0, as cuts and recordings have it, may say when it ends.
+    """
     if stream.duration:
         return stream.duration
-    if container.duration and stream.time_base:
+    if container.duration and stream.time_base and not stream.start_time:
         return int(Fraction(container.duration, av.time_base) / stream.time_base)
     return None
 
 
 def _measured(container: InputContainer, stream: VideoStream) -> int:
-    """Find the length in the packets, without decoding them; what was recorded live does not say it."""
+    """Find the length in the last packets, without decoding them; without an index all are gone through."""
     start = stream.start_time or 0
+    if container.duration:
+        with contextlib.suppress(av.FFmpegError):
+            container.seek(container.duration)  # at the latest: the time that the container says, or before it
     ends = [packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
     return max([1, *(end - start for end in ends)])
 

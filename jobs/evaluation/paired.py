@@ -127,7 +127,7 @@ def _by_image(rows: Aligned) -> Paired:
     return Paired("image", keys, scores, others, None, rows.a.num_rows - len(keys), one.tokenizer)
 
 
-def _captions(rows: pa.Table) -> CaptionScores[str]:
+def _captions(rows: pa.Table) -> CaptionScores:
     keys = rows["key"].to_pylist()
     captions = pc.fill_null(rows["response_clean"], "").to_pylist()
     references = rows["answers"].to_pylist()

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from jobs.scoring.response import clean
 from jobs.scoring.rule import Gold
 from jobs.scoring.rules.letters import options_of, prefetch
-from jobs.scoring.rules.mathvista import kind_of, score_extraction
+from jobs.scoring.rules.mathvista import is_multi_choice, score_extraction
 
 # The idea is VLMEvalKit's (e8e78f0, multiple_choice.py): match an answer with the options, Z for none of them.
 OPTIONS = """\
@@ -97,8 +97,7 @@ def matter_of(rule: str, question: str, response: str, gold: Gold) -> Matter | N
 
 
 def _extraction(question: str, response: str, gold: Gold) -> Matter:
-    kind = kind_of(gold)
-    wanted = "the option's text" if kind.question_type == "multi_choice" else KINDS.get(kind.answer_type, "the answer")
+    wanted = "the option's text" if is_multi_choice(gold) else KINDS.get(gold.facts["answer_type"], "the answer")
     options = f"Options:\n{_lines(gold)}\n" if gold.choices else ""
     prompt = EXTRACTION.format_map({"kind": wanted, "question": question, "options": options, "response": response})
 

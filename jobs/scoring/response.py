@@ -78,7 +78,7 @@ def read_choice(
 
 
 def no_response(gold: Gold | None, reading: Reading) -> dict[str, Any]:
-    """Return the same columns for a row that has no answer: 0 where there is something to be right about."""
+    """Return the same columns for a row that has no answer: 0 where there is a gold answer."""
     is_wrong = gold is not None and bool(gold.answers) and has_row_scores(reading.rule)
     nothing = RuleResult(None, "failed", 0.0 if is_wrong else None)
     return _columns(None, None, nothing, reading.rule) | {"parse_status": None}
@@ -122,15 +122,15 @@ def after_marker(text: str, marker: str | None) -> str:
     """
     if marker is None:
         return text
-    place = text.casefold().rfind(marker.casefold()) if text.isascii() else _last(text, marker)
-    if place < 0:
+    start = text.casefold().rfind(marker.casefold()) if text.isascii() else _last(text, marker)
+    if start < 0:
         return text
-    answer = text[place + len(marker) :].strip()
-    return answer.strip("*").strip() if text[:place].endswith("*") else answer
+    answer = text[start + len(marker) :].strip()
+    return answer.strip("*").strip() if text[:start].endswith("*") else answer
 
 
 def likeliest(logprobs: Sequence[float], continuations: Sequence[str], *, per_character: bool) -> int:
-    """Return the place of the likeliest continuation, the first one of those that are equally likely.
+    """Return the index of the likeliest continuation, the first one of those that are equally likely.
 
     Source: lm-evaluation-harness 4e7e0d4, `acc` and `acc_norm`.
 
@@ -183,5 +183,5 @@ def _without_reasoning(text: str, opening: str, closing: str) -> str:
 def _last(text: str, marker: str) -> int:
     """Find the last marker where changing the case of other letters may change the text's length."""
     wanted, length = marker.casefold(), len(marker)
-    places = range(len(text) - length, -1, -1)
-    return next((place for place in places if text[place : place + length].casefold() == wanted), -1)
+    starts = range(len(text) - length, -1, -1)
+    return next((start for start in starts if text[start : start + length].casefold() == wanted), -1)

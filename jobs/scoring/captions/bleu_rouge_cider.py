@@ -23,7 +23,7 @@ NGrams: TypeAlias = Counter[tuple[str, ...]]
 
 
 class Matches(NamedTuple):
-    """What one caption, or all of them added up, adds to BLEU.
+    """The counts for BLEU of one caption, or of many added up.
 
     Attributes:
         length: Words of the candidate.
@@ -97,12 +97,12 @@ def rouge_l(candidate: str, references: Sequence[str]) -> float:
 
 
 def _longest_common(words: Sequence[str], others: Sequence[str]) -> int:
-    """Return the length of the longest sequence of words that stand in both, in this order."""
+    """Return the length of the longest sequence of words that both have in this order."""
     above = [0] * (len(others) + 1)
     for word in words:
         row = [0]
-        for place, other in enumerate(others):
-            row.append(above[place] + 1 if word == other else max(above[place + 1], row[place]))
+        for index, other in enumerate(others):
+            row.append(above[index] + 1 if word == other else max(above[index + 1], row[index]))
         above = row
     return above[-1]
 
@@ -154,7 +154,7 @@ def _similarity(candidate: _Vector, reference: _Vector) -> float:
     for ngram, weight in candidate.weights.items():
         other = reference.weights.get(ngram, 0.0)
         products[len(ngram) - 1] += min(weight, other) * other
-    norms = [one * other for one, other in zip(candidate.norms, reference.norms, strict=True)]
+    norms = [a * b for a, b in zip(candidate.norms, reference.norms, strict=True)]
     cosines = [product / norm if norm else 0.0 for product, norm in zip(products, norms, strict=True)]
-    apart = candidate.bigrams - reference.bigrams
-    return sum(cosines) / ORDERS * math.exp(-(apart**2) / (2 * _CIDER_SIGMA**2))
+    difference = candidate.bigrams - reference.bigrams
+    return sum(cosines) / ORDERS * math.exp(-(difference**2) / (2 * _CIDER_SIGMA**2))

@@ -4,15 +4,13 @@ It knows captions by their images' ids; where the captions came from is the call
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 from jobs.scoring.captions.bleu_rouge_cider import add_matches, bleu, cider_d, matches, rouge_l
 from jobs.scoring.captions.java import CaptionError, running_meteor
 from jobs.scoring.captions.tokens import tokenize
-
-Id = TypeVar("Id", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class ImageScores:
 
 
 @dataclass(frozen=True)
-class CaptionScores(Generic[Id]):
+class CaptionScores:
     """Scores of a whole set; only CIDEr-D goes past 1, to 10.
 
     Attributes:
@@ -42,13 +40,13 @@ class CaptionScores(Generic[Id]):
     rouge_l: float
     cider_d: float
     meteor: float | None
-    images: Mapping[Id, ImageScores]
+    images: Mapping[str, ImageScores]
     tokenizer: Literal["ptb", "fallback"]
 
 
 def caption_metrics(
-    candidates: Mapping[Id, str], references: Mapping[Id, Sequence[str]], *, meteor: bool
-) -> CaptionScores[Id]:
+    candidates: Mapping[str, str], references: Mapping[str, Sequence[str]], *, meteor: bool
+) -> CaptionScores:
     """Tokenise and score a set of captions as pycocoevalcap 1.2 does.
 
     Args:
@@ -80,7 +78,7 @@ def caption_metrics(
     return CaptionScores(bleu(add_matches(counts)), mean_rouge, mean_cider, whole, by_image, tokens.tokenizer)
 
 
-def _check(candidates: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> None:
+def _check(candidates: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:
     if not candidates:
         raise CaptionError("found no captions, expected at least one")
     if candidates.keys() != references.keys():

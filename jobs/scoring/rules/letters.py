@@ -11,7 +11,7 @@ from string import ascii_uppercase
 from jobs.scoring.rule import Gold, RuleResult, rule_result
 from jobs.scoring.rules.text_match import NO_PUNCTUATION
 
-# What VLMEvalKit writes where an option's letter would stand if the model refuses, or says that no option fits.
+# What VLMEvalKit writes in place of an option's letter if the model refuses, or says that no option fits.
 NONE_OF_THEM = "Z"
 
 _REFUSALS = (
@@ -49,7 +49,7 @@ _MMSTAR_LEADS = ("(", "option ", "the answer is ")
 
 
 def letters_of(choices: Sequence[str]) -> str:
-    """Return the letters of some options; A to D if they are not known, since they stand in the question's text."""
+    """Return the letters of some options; A to D if they are not known, as they are part of the question's text."""
     return ascii_uppercase[: len(choices)] if choices else "ABCD"
 
 
@@ -64,7 +64,7 @@ def prefetch(response: str, options: Mapping[str, str]) -> str | None:
     Source: VLMEvalKit e8e78f0, matching_util.py, can_infer.
 
     Args:
-        response: What the model said.
+        response: The model's response.
         options: Letter: text.
     """
     return _prefetch_letter(response, options) or _prefetch_text(response, options)
@@ -76,11 +76,11 @@ def _prefetch_letter(response: str, options: Mapping[str, str]) -> str | None:
     if any(refusal in response for refusal in _REFUSALS):
         return NONE_OF_THEM
     words = response.translate(_PREFETCH_BLANKS).split()
-    found = [letter for letter in options if letter in words]
+    letters = [letter for letter in options if letter in words]
     # A lone letter far from the end is rather a word, as in "A person is ...".
-    if len(found) == 1 and words.index(found[0]) > len(words) - 5:
-        return found[0]
-    if not found and NONE_OF_THEM in words:
+    if len(letters) == 1 and words.index(letters[0]) > len(words) - 5:
+        return letters[0]
+    if not letters and NONE_OF_THEM in words:
         return NONE_OF_THEM
     phrase = _PREFETCH_PHRASE.search(response)
     return phrase[1].upper() if phrase and phrase[1].upper() in options else None
@@ -90,12 +90,12 @@ def _prefetch_text(response: str, options: Mapping[str, str]) -> str | None:
     lowered = response.lower()
     if len(lowered) > 2 * sum(map(len, options.values())):
         return None
-    found = [letter for letter, text in options.items() if text.lower() in lowered]
-    return found[0] if len(found) == 1 else None
+    letters = [letter for letter, text in options.items() if text.lower() in lowered]
+    return letters[0] if len(letters) == 1 else None
 
 
 def ranked(response: str, letters: str) -> str | None:
-    """Return the letter that stands in the most telling place, the last one of those that stand equally well.
+    """Return the letter in the position that ranks highest; of several in equal positions the last one.
 
     Source: lmms-eval 75571cf, mcq_extract.py.
     """
@@ -105,10 +105,10 @@ def ranked(response: str, letters: str) -> str | None:
     for edge in _RANKED_EDGES:
         text = text.strip(edge)
     text = f" {text} "
-    places = [*_forms(text, letters), *_after_phrases(text, letters), *_ends(text, letters)]
-    if not places:
-        places = [(0, text.rfind(letter), letter) for letter in letters if letter in text]
-    return max(places)[2] if places else None
+    positions = [*_forms(text, letters), *_after_phrases(text, letters), *_ends(text, letters)]
+    if not positions:
+        positions = [(0, text.rfind(letter), letter) for letter in letters if letter in text]
+    return max(positions)[2] if positions else None
 
 
 def _forms(text: str, letters: str) -> list[tuple[int, int, str]]:
@@ -123,29 +123,29 @@ def _forms(text: str, letters: str) -> list[tuple[int, int, str]]:
 def _after_phrases(text: str, letters: str) -> list[tuple[int, int, str]]:
     lowered = text.lower()
     starts = [lowered.find(phrase) + len(phrase) for phrase in _RANKED_PHRASES if phrase in lowered]
-    places = [(7, text.find(letter, start), letter) for start in starts for letter in letters]
-    return [place for place in places if place[1] >= 0]
+    positions = [(7, text.find(letter, start), letter) for start in starts for letter in letters]
+    return [position for position in positions if position[1] >= 0]
 
 
 def _ends(text: str, letters: str) -> list[tuple[int, int, str]]:
     inner = text.strip()
-    places = []
+    positions = []
     if inner[:1] and inner[0] in letters and not inner[1:2].isalpha():
-        places.append((10, 0, inner[0]))
+        positions.append((10, 0, inner[0]))
     if inner[:1] and inner[-1] in letters and not inner[-2:-1].isalpha():
-        places.append((9, len(text), inner[-1]))
-    return places
+        positions.append((9, len(text), inner[-1]))
+    return positions
 
 
 def first_letter(response: str) -> str | None:
-    """Return the first capital A to E, wherever it stands, after some lead phrases are deleted.
+    """Return the first capital A to E, wherever it is, after some lead phrases are deleted.
 
     Source: lmms-eval 75571cf, longvideobench/utils.py, which picks at random where this returns None.
     """
     for prefix in _FIRST_LETTER_PREFIXES:
         response = response.replace(prefix, "")
-    found = _FIRST_LETTER.search(response)
-    return found[0] if found else None
+    letter = _FIRST_LETTER.search(response)
+    return letter[0] if letter else None
 
 
 def letter_result(letter: str | None, response: str, gold: Gold) -> RuleResult:
@@ -178,8 +178,8 @@ def score_ai2d(response: str, gold: Gold) -> RuleResult:
 
     Source: lmms-eval 75571cf, ai2d/utils.py and the exact match of its metrics.
     """
-    found = _LETTER_AND_STOP.match(response)
-    read = (found[1] if found else response).lower().translate(NO_PUNCTUATION)
+    lettered = _LETTER_AND_STOP.match(response)
+    read = (lettered[1] if lettered else response).lower().translate(NO_PUNCTUATION)
     right = read in {answer.lower().translate(NO_PUNCTUATION) for answer in gold.answers}
     letter = read.upper() if right or _is_option(read.upper(), gold) else None
     return rule_result(response, letter, gold, float(right))
@@ -210,8 +210,8 @@ def score_scienceqa_llava(response: str, gold: Gold) -> RuleResult:
 def _llava_letter(response: str) -> str | None:
     if response[:1] in tuple(_LLAVA_LETTERS) and (len(response) == 1 or response[1:3] == ". "):
         return response[0]
-    found = _LLAVA_PHRASE.findall(response)
-    return found[0] if len(found) == 1 else None
+    letters: list[str] = _LLAVA_PHRASE.findall(response)
+    return letters[0] if len(letters) == 1 else None
 
 
 def score_realworldqa(response: str, gold: Gold) -> RuleResult:
@@ -237,7 +237,7 @@ def score_mmstar(response: str, gold: Gold) -> RuleResult:
     characters = [text[:1], *(text[len(lead) : len(lead) + 1] for lead in _MMSTAR_LEADS if text.startswith(lead))]
     golds = {answer.lower().strip().replace("\n", " ") for answer in gold.answers}
     right = [character for character in characters if character and character in golds]
-    letter = next((found.upper() for found in (*right, *characters) if found and found.upper() in "ABCD"), None)
+    letter = next((letter.upper() for letter in (*right, *characters) if letter and letter.upper() in "ABCD"), None)
     return rule_result(response, letter, gold, float(bool(right)))
 
 

@@ -34,7 +34,7 @@ class MathVerifyMissing(ImportError):
 
 
 class NotComparable(ValueError):
-    """A piece of LaTeX that the published rule does not get through, so that it compares it as it is."""
+    """LaTeX on which the published rule fails, so that it is compared as it is."""
 
 
 def last_boxed(text: str) -> str | None:
@@ -45,18 +45,18 @@ def last_boxed(text: str) -> str | None:
     if start < 0:
         return None
     depth = 0
-    for place in range(start, len(text)):
-        if text[place] == "{":
+    for index in range(start, len(text)):
+        if text[index] == "{":
             depth += 1
-        elif text[place] == "}":
+        elif text[index] == "}":
             depth -= 1
             if depth == 0:
-                return text[start : place + 1]
+                return text[start : index + 1]
     return None
 
 
 def boxed_content(boxed: str) -> str | None:
-    r"""Return what stands in a box that `last_boxed` found; None for `\fbox`, whose content is not published as one."""
+    r"""Return the content of a box that `last_boxed` found; None for `\fbox`, whose content is not published as one."""
     if boxed.startswith(_BOX_AND_BLANK):
         return boxed.removeprefix(_BOX_AND_BLANK)
     if boxed.startswith(_BOX + "{") and boxed.endswith("}"):
@@ -90,7 +90,7 @@ def _without_unit(latex: str) -> str:
 
 
 def _without_name(latex: str) -> str:
-    """Drop what stands before a single `=`, if it is two characters at most."""
+    """Drop what comes before a single `=`, if it is two characters at most."""
     name, *rest = latex.split("=")
     return rest[0] if len(rest) == 1 and len(name) <= 2 else latex
 
@@ -106,26 +106,26 @@ def _roots(latex: str) -> str:
 
 def _fractions(latex: str) -> str:
     first, *rest = latex.split("\\frac")
-    written = first
+    result = first
     for piece in rest:
         if not piece:
             raise NotComparable(f"found nothing after \\frac in {latex!r}, expected a numerator")
         if piece.startswith("{"):
-            written += f"\\frac{piece}"
+            result += f"\\frac{piece}"
         elif len(piece) < 2:
             return latex
         else:
             below = piece[1:] if piece[1] == "{" else f"{{{piece[1]}}}{piece[2:]}"
-            written += f"\\frac{{{piece[0]}}}{below}"
-    return written
+            result += f"\\frac{{{piece[0]}}}{below}"
+    return result
 
 
 def _slash(latex: str) -> str:
     r"""Write `a/b` of two whole numbers as `\frac{a}{b}`."""
-    found = _WHOLE_FRACTION.fullmatch(latex)
-    if found is None or "-0" in (found[1], found[2]):
+    fraction = _WHOLE_FRACTION.fullmatch(latex)
+    if fraction is None or "-0" in (fraction[1], fraction[2]):
         return latex
-    return f"\\frac{{{found[1]}}}{{{found[2]}}}"
+    return f"\\frac{{{fraction[1]}}}{{{fraction[2]}}}"
 
 
 def is_equal_latex(prediction: str, gold: str) -> bool:

@@ -1,6 +1,6 @@
 """MMMU's rules for its two kinds of questions: an option's letter, or numbers and words in a free answer.
 
-They know strings only. Where the official rule picks an option at random, nothing was found.
+They know strings only. Where the official rule picks an option at random, ours reads nothing.
 Source: MMMU bb0b95a, mmmu/utils/eval_utils.py; the variant of lmms-eval 75571cf, mmmu_mcq_utils.py.
 """
 
@@ -15,14 +15,13 @@ from jobs.scoring.rules.letters import letter_result, letters_of
 # What a free answer may mean: a number, or words in lower case.
 Candidate: TypeAlias = str | float
 
-_EDGES = (",", ".", "!", "?", ";", ":", "'")
+_PUNCTUATION = (",", ".", "!", "?", ";", ":", "'")
 _NUMBERS = (
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
     re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),
     re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
 _LEADS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
-_TRIVIAL = (":", ",", ".", "!", "?", ";", "'")
 
 # The thirty subjects in six disciplines: mmmu/utils/data_utils.py.
 DISCIPLINES: Mapping[str, tuple[str, ...]] = {
@@ -62,22 +61,22 @@ def parse_letter_lmms(response: str, choices: Sequence[str]) -> str | None:
     found = _last([(text.rfind(f"({letter})"), letter) for letter in letters])
     for form in ("{} ", "{}."):
         if found is None:
-            # Several are told apart by where ` X ` stands last, in either form; none may, then the first one counts.
-            there = [letter for letter in letters if form.format(letter) in text]
-            found = max(there, key=lambda letter: text.rfind(f" {letter} "), default=None)
+            # Of several the one counts for which ` X ` comes last, in either form; the first one if none has it.
+            present = [letter for letter in letters if form.format(letter) in text]
+            found = max(present, key=lambda letter: text.rfind(f" {letter} "), default=None)
     return found or _by_text(text, choices)
 
 
 def _padded(response: str) -> str:
-    for edge in _EDGES:
-        response = response.strip(edge)
+    for mark in _PUNCTUATION:
+        response = response.strip(mark)
     return f" {response} "
 
 
-def _last(places: Iterable[tuple[int, str]]) -> str | None:
-    """Return the letter that stands last, the first one given if several stand there; None if all places are -1."""
-    place, letter = max(places, key=lambda one: one[0], default=(-1, ""))
-    return letter if place >= 0 else None
+def _last(positions: Iterable[tuple[int, str]]) -> str | None:
+    """Return the letter with the last position, the first such letter if several have it; None if all are -1."""
+    position, letter = max(positions, key=lambda pair: pair[0], default=(-1, ""))
+    return letter if position >= 0 else None
 
 
 def _by_text(text: str, choices: Sequence[str]) -> str | None:
@@ -105,18 +104,18 @@ def normalize(text: str) -> list[Candidate]:
 def parse_open(response: str) -> list[Candidate]:
     """Return what a free answer may mean: the ends of its sentences, and every number in them, without repetitions."""
     ends = _ends(response)
-    said = [*ends, *(number for end in ends for number in numbers_in(end))]
-    return list(dict.fromkeys(candidate for one in said for candidate in normalize(one)))
+    texts = [*ends, *(number for end in ends for number in numbers_in(end))]
+    return list(dict.fromkeys(candidate for text in texts for candidate in normalize(text)))
 
 
 def _ends(response: str) -> list[str]:
     """Return of each line the shortest end that follows a lead phrase; the whole response if no line has one."""
-    said = response.strip().strip(".").lower()
-    lines = said.split("\n")
+    text = response.strip().strip(".").lower()
+    lines = text.split("\n")
     ends = [_end(line, _LEADS) for line in lines[:-1]]
     # The last line may be an equation.
     ends.append(_end(lines[-1], (*_LEADS, "=")))
-    return [end for end in ends if end and end not in _TRIVIAL] or [said]
+    return [end for end in ends if end and end not in _PUNCTUATION] or [text]
 
 
 def _end(line: str, leads: Sequence[str]) -> str:

@@ -17,11 +17,11 @@ _MARKDOWN = re.compile(r"[*_\[\]()]")
 
 
 def is_near(prediction: str, target: str) -> bool:
-    """Say whether a prediction is right: within 5 % where both are numbers and the target is not 0, else the same text.
+    """Return whether a prediction is right: within 5 % if both are numbers and the target is not 0, else the same text.
 
     Case does not count. There are no thousands' separators, currencies or units: what Python's `float` does not read
     is text, except that a percentage is a hundredth.
-    Source: google-research/pix2struct 945f27e, metrics.py; the arguments stand in another order in some copies.
+    Source: google-research/pix2struct 945f27e, metrics.py; some copies have the arguments in another order.
     """
     ours, theirs = _to_float(prediction), _to_float(target)
     if ours is not None and theirs:
@@ -37,7 +37,7 @@ def score_pix2struct(response: str, gold: Gold) -> RuleResult:
 def score_mistral(response: str, gold: Gold) -> RuleResult:
     """Compare what follows the last `answer:` more leniently (mistral-evals d61811f, its explicit-prompt metric).
 
-    A response without that mark is wrong there, whatever it says; here it is `failed` as well.
+    A response without that mark is wrong there, whatever it is; here it is `failed` as well.
     """
     answer = _after_last_mark(response)
     if answer is None:
@@ -46,9 +46,9 @@ def score_mistral(response: str, gold: Gold) -> RuleResult:
 
 
 def is_near_lenient(prediction: str, targets: Sequence[str]) -> bool:
-    """Say whether a prediction is near any target by mistral-evals d61811f, `RelaxedCorrectness`.
+    """Return whether a prediction is near any target by mistral-evals d61811f, `RelaxedCorrectness`.
 
-    Commas, `$` and end punctuation are dropped where there is a digit. A percentage may be meant as the number or as
+    Commas, `$` and end punctuation are dropped where there is a digit. A percentage may mean the number or
     its hundredth. If the target is one letter, the prediction's first letter decides.
     """
     return any(_is_near_lenient(_prepared(prediction), _prepared(target)) for target in targets)
@@ -66,7 +66,7 @@ def _is_near_lenient(prediction: str, target: str) -> bool:
     if ours and theirs:
         # A hundredth is compared with the other side's number only, not with its hundredth.
         pairs = [(ours[0], theirs[0]), (ours[-1], theirs[0]), (ours[0], theirs[-1])]
-        return any(abs(one - other) / max(abs(other), 1e-10) <= _TOLERANCE for one, other in pairs)
+        return any(abs(first - second) / max(abs(second), 1e-10) <= _TOLERANCE for first, second in pairs)
     if len(target) == 1 and target.isalpha() and prediction:
         return prediction[0].lower() == target.lower()
     return prediction.lower() == target.lower()
@@ -98,7 +98,7 @@ def _strip_end_punctuation(text: str) -> str:
 def _after_last_mark(response: str) -> str | None:
     """Return the first line with something in it after the last `answer:`, without Markdown; None if there is none."""
     response = _BOLD_MARK.sub(r"\1:", response)
-    at = response.lower().rfind(_MARK)
-    lines = response[at + len(_MARK) :].split("\n") if at >= 0 else []
+    start = response.lower().rfind(_MARK)
+    lines = response[start + len(_MARK) :].split("\n") if start >= 0 else []
     first = next((line.strip() for line in lines if line.strip()), "")
     return _MARKDOWN.sub("", first) or None

@@ -38,8 +38,8 @@ def parse_lmms(response: str) -> str | None:
 def parse_vlmevalkit(response: str) -> str | None:
     """Return yes or no if exactly one of them is among the words (VLMEvalKit e8e78f0, `YOrN_Extraction`)."""
     words = without_punctuation(response.lower()).split()
-    found = [word for word in ("yes", "no") if word in words]
-    return found[0] if len(found) == 1 else None
+    answers = [word for word in ("yes", "no") if word in words]
+    return answers[0] if len(answers) == 1 else None
 
 
 def score_yes_no(response: str, gold: Gold, parse: Callable[[str], str | None]) -> RuleResult:

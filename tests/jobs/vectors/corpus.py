@@ -32,8 +32,8 @@ VARIANTS: dict[str, dict[str, str | None]] = {
 
 
 def check_captions(line: Mapping[str, Any]) -> None:
-    candidates = dict(enumerate(line["inputs"]["predictions"]))
-    references = dict(enumerate(line["inputs"]["references"]))
+    candidates = {str(place): text for place, text in enumerate(line["inputs"]["predictions"])}
+    references = {str(place): texts for place, texts in enumerate(line["inputs"]["references"])}
     scores = caption_metrics(candidates, references, meteor=False)
     assert scores.tokenizer == "ptb"
     found = named(scores)
@@ -46,7 +46,7 @@ def check_captions(line: Mapping[str, Any]) -> None:
     close(found, line["expected"], 1e-6)
 
 
-def named(scores: CaptionScores[int]) -> dict[str, Any]:
+def named(scores: CaptionScores) -> dict[str, Any]:
     """Give scores the names that the vectors use."""
     images = list(scores.images.values())
     each = {

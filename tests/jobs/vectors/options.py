@@ -166,26 +166,24 @@ def _mmmu_score(item: Case) -> float:
     return float(mmmu.is_right(mmmu.parse_open(item["parsed_pred"]), answers))
 
 
-def _kind(inputs: Case) -> mathvista.Kind:
-    choices = tuple(inputs["choices"] or ())
-    return mathvista.Kind(inputs["question_type"], inputs["answer_type"], choices, inputs.get("precision"))
+def _question(inputs: Case) -> Gold:
+    facts = {name: inputs.get(name) for name in ("question_type", "answer_type", "precision")}
+    return Gold((), tuple(inputs["choices"] or ()), facts)
 
 
 def _check_quick_extract(case: Case) -> None:
     inputs = case["inputs"]
-    found = mathvista.extract(inputs["response"], _kind(inputs), quick_extract=inputs["quick_extract"])
+    found = mathvista.extract(inputs["response"], _question(inputs), quick_extract=inputs["quick_extract"])
     assert found == (None if case["expected"] == "<<LLM>>" else case["expected"])
     if found is None and not inputs["quick_extract"]:
-        facts = {"question_type": inputs["question_type"], "answer_type": inputs["answer_type"]}
-        gold = Gold((), tuple(inputs["choices"] or ()), facts)
-        assert RULES["mathvista/official"](inputs["response"], gold).status == "failed"
+        assert RULES["mathvista/official"](inputs["response"], _question(inputs)).status == "failed"
 
 
 def _check_mathvista(case: Case) -> None:
     inputs, variants = case["inputs"], case.get("expected_by_rule", {})
     kept = {name: value for name, value in variants.items() if VARIANTS["mathvista_score"][name]}
     for name, expected in [("official", case["expected"]), *kept.items()]:
-        found = mathvista.normalize(str(inputs["extraction"]), _kind(inputs))
+        found = mathvista.normalize(str(inputs["extraction"]), _question(inputs))
         assert {"normalized": found, "correct": found == inputs["answer"]} == expected, name
 
 

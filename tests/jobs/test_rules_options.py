@@ -191,7 +191,7 @@ def test_mathvista_says_which_facts_are_missing():
     with pytest.raises(ValueError, match="found a multi_choice question without choices"):
         judge("mathvista/official", "B", replace(SHAPES, choices=()))
     with pytest.raises(ValueError, match="found answer_type 'text' of a free_form question"):
-        mathvista.normalize("x", mathvista.Kind("free_form", "text"))
+        mathvista.normalize("x", Gold((), facts={"question_type": "free_form", "answer_type": "text"}))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_our_own_extractor_finds_the_last_answer_of_the_right_kind(response, gol
 
 def test_our_own_extractor_does_not_guess():
     assert judge("mathvista/rule_extract", "A circle or a square", SHAPES) == RuleResult(None, "failed", 0.0)
-    assert mathvista.extract_by_rule("no idea", mathvista.kind_of(WHOLE)) is None
+    assert mathvista.extract_by_rule("no idea", WHOLE) is None
 
 
 ROTATIONS = [(1, 1.0), (1_000_001, 1.0), (2, 1.0), (1_000_002, 0.0), (3, 0.0)]

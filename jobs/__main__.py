@@ -17,12 +17,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from jobs.console_text import demo_lines, retry_lines, run_lines, too_many_failed_message
-from jobs.evaluation import options
+from jobs.evaluation.arguments import add_compare, add_score, add_submit
 
 if TYPE_CHECKING:
-    from jobs.report.write import Report
+    from jobs.report.writer import Report
     from pipeline.run import RunResult
 
+# What `compare` and `submit` may override: how outputs are reached.
+STORAGE = ("write.storage",)
 FAILED, WRONG_SETTINGS, TOO_MANY_FAILED, INTERRUPTED = 1, 2, 3, 130
 
 
@@ -84,9 +86,9 @@ def _exit_code(result: "RunResult", report: "Report", limit: float) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from jobs.report.again import report_again
+    from jobs.report.writer import rewrite_report
 
-    _print_lines([report_again(arguments.output, arguments.overrides).page])
+    _print_lines([rewrite_report(arguments.output, arguments.overrides).page])
     return 0
 
 
@@ -98,34 +100,34 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from jobs.evaluation import words
-    from jobs.evaluation.score_command import score_as_asked
+    from jobs.evaluation.console import describe_scored
+    from jobs.evaluation.score import run_command
 
-    _print_lines(words.say_scored(score_as_asked(arguments)))
+    _print_lines(describe_scored(run_command(arguments)))
     return 0
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from jobs.evaluation import compare, words
-    from jobs.evaluation.files import output_reached, write_file
-    from jobs.evaluation.table import markdown
+    from jobs.config import output_at
+    from jobs.evaluation import compare, console
+    from jobs.evaluation.outputs import write_file
 
-    a, b = (output_reached(uri, arguments.overrides) for uri in (arguments.a, arguments.b))
+    a, b = (output_at(uri, arguments.overrides, allowed=STORAGE) for uri in (arguments.a, arguments.b))
     comparisons = compare.compare(a, b, arguments.benchmark)
     if arguments.json:
         compare.write_json(arguments.json, a, b, comparisons)
     if arguments.markdown:
-        write_file(arguments.markdown, markdown(a.name(""), b.name(""), comparisons).encode(), a.settings)
-    _print_lines(words.say_comparisons(comparisons))
+        write_file(arguments.markdown, console.markdown(a.name(""), b.name(""), comparisons).encode(), a.settings)
+    _print_lines(console.describe_comparisons(comparisons))
     if arguments.threshold is None:
         return 0
-    fallen = compare.fallen_below(comparisons, arguments.threshold, only_sure=arguments.significant)
-    return _print_error(words.say_fallen(fallen, arguments.threshold), FAILED) if fallen else 0
+    below = compare.below_threshold(comparisons, arguments.threshold, only_sure=arguments.significant)
+    return _print_error(console.describe_below(below, arguments.threshold), FAILED) if below else 0
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    from jobs.evaluation import submit, words
-    from jobs.evaluation.files import output_reached
+    from jobs.config import output_at
+    from jobs.evaluation import console, submit
     from pipeline import ConfigError
 
     overrides = [word for word in arguments.overrides if word.startswith("write.storage.")]
@@ -135,19 +137,19 @@ def _submit(arguments: argparse.Namespace) -> int:
             fault = "submit --check FILE: expected --benchmark NAME and --ids FILE with it, and no OUTPUT"
             raise ConfigError("the command line", [fault])
         rows = submit.check_file(arguments.check, arguments.benchmark, arguments.ids)
-        _print_lines(words.say_checked(arguments.check, arguments.benchmark, rows))
+        _print_lines(console.describe_checked(arguments.check, arguments.benchmark, rows))
         return 0
     if len(paths) != 2:
         found = ", ".join(paths) or "nothing"
         raise ConfigError("the command line", [f"submit: found {found}, expected OUTPUT and FILE, or --check FILE"])
     written = submit.submit(
-        output_reached(paths[0], overrides),
+        output_at(paths[0], overrides),
         paths[1],
         benchmark=arguments.benchmark,
         ids=arguments.ids,
         allow_missing=arguments.allow_missing,
     )
-    _print_lines(words.say_submission(written))
+    _print_lines(console.describe_submission(written))
     return 0
 
 
@@ -163,9 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _add_run, _run, "run a job, or continue it where it stopped"),
         ("retry", _add_retry, _retry, "run the failed rows of a finished run again"),
         ("report", _add_report, _report, "write the report of a run again"),
-        ("score", options.add_score, _score, "score stored answers, from a run or from another tool"),
-        ("compare", options.add_compare, _compare, "compare two scored outputs row by row"),
-        ("submit", options.add_submit, _submit, "write or check a file for a benchmark's server"),
+        ("score", add_score, _score, "score stored answers, from a run or from another tool"),
+        ("compare", add_compare, _compare, "compare two scored outputs row by row"),
+        ("submit", add_submit, _submit, "write or check a file for a benchmark's server"),
         ("demo", _add_demo, _demo, "run every job on data and toy checkpoints of the package"),
     ):
         subparser = commands.add_parser(name, parents=[common], help=summary, description=f"{summary.capitalize()}.")

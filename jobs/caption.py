@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from jobs.plain_job import PlainJob
 from jobs.prompt import Prompt, ask, columns_of
-from jobs.report.shown import Lines
+from jobs.report.job import Lines
 from jobs.scoring.rules.text_match import EXACT, exact_match
 from jobs.scoring.summary import score_table, summarize_scores
 from models.types import Answer, Request, Sampling

@@ -67,12 +67,23 @@ class RunSettings(PipelineSettings):
         return self
 
 
-def output_at(uri: str, overrides: Sequence[str]) -> Store:
+def output_at(uri: str, overrides: Sequence[str], allowed: Sequence[str] = ()) -> Store:
     """Open the output of a run, with the overrides of `write.storage`.
 
+    Args:
+        uri: Where it is.
+        overrides: `dotted.key=value` each.
+        allowed: The sections whose settings may be overridden, e.g. `write.storage`; empty for all.
+
     Raises:
-        ConfigError: An override is not `key=value`.
+        ConfigError: An override is not `key=value`, or of a setting that may not be overridden.
     """
+    sections = tuple(f"{section}." for section in allowed)
+    others = [text for text in overrides if sections and not f"{text.partition('=')[0]}.".startswith(sections)]
+    if others:
+        expected = " and ".join(f"{section}*" for section in sections)
+        faults = [f"override {text!r}: found another setting, expected only {expected}" for text in others]
+        raise ConfigError("the command line", faults)
     values: dict[str, Any] = {}
     if faults := lay_over(values, overrides):
         raise ConfigError("the command line", faults)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jobs.report.amounts import points, scored
+from jobs.report.formatting import points, scored
 
 if TYPE_CHECKING:
     from jobs.demo.drawn_pictures import DrawnPictures
     from jobs.demo.run import Demo
-    from jobs.report.write import Report
+    from jobs.report.writer import Report
     from jobs.start import Outcome, RetryOutcome
     from pipeline.run import RunResult
 
@@ -96,7 +96,7 @@ def _benchmark_score(score: Mapping[str, Any]) -> str:
         metric = "" if score["metric"] == "mean" else f" {score['metric']}"
         low, high = points(score["low"]), points(score["high"])
         interval = "" if score["low"] is None else f"95 % interval {low}–{high}, "
-        text = f"{scored(score, score['score'], ' ')}{metric} ({interval}{_row_count(score)})"
+        text = f"{scored(score['score'], score, ' ')}{metric} ({interval}{_row_count(score)})"
     counts = {
         "missing": score["missing"],
         "failed": score["failed"],

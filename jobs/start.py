@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jobs.config import RunSettings, frozen_settings, output_at
 from jobs.preset import settle_preset
 from jobs.progress import shown_progress
-from jobs.report.write import Report, write_report
+from jobs.report.writer import Report, write_report
 from jobs.scoring.rules import MAIN_THREAD_ONLY
 from jobs.vqa import VqaSettings
 from pipeline import ConfigError, Store, dump_settings, ledger

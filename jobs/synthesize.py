@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from jobs import pictures
 from jobs.check import NAME, PictureCheck, PictureCheckSettings
 from jobs.plain_job import PlainJob
-from jobs.report.shown import Lines
+from jobs.report.job import Lines
 from jobs.scoring.summary import score_table, summarize_scores
 from models.emu3.grid import grid_for
 from models.images import FORMATS, LIMIT_PIXELS

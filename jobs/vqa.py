@@ -25,7 +25,7 @@ from jobs.benchmarks.task import Task, benchmark_task
 from jobs.benchmarks.totals import COUNTED, DETAILS, Metric, narrowed, summarize
 from jobs.plain_job import PlainJob
 from jobs.prompt import Prompt, columns_of
-from jobs.report.shown import Lines
+from jobs.report.job import Lines
 from jobs.scoring.response import REASONING, Reading
 from jobs.scoring.rules import LIKELIHOOD, suits
 from jobs.scoring.rules.text_match import EXACT

@@ -150,7 +150,7 @@ class Job(Protocol):
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
         """Return what this job adds to report.json, `scores` among it.
 
-        `results` holds what the job has kept of each row of all finished parts (jobs/report/shown.py): columns of its
+        `results` holds what the job has kept of each row of all finished parts (jobs/report/job.py): columns of its
         own, narrow enough for a whole run.
         """
         ...

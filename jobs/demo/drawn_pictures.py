@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from jobs.demo.picture_rule import PictureVerdict, check_picture, find_shapes, read_caption
 from jobs.report.gallery import thumbnail
-from jobs.report.parts import open_parts
+from jobs.report.part_files import open_parts
 from jobs.report.results import look_for_parts
 from jobs.scoring.summary import score_table, summarize_scores
 from models.images import decode_image

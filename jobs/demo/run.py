@@ -12,8 +12,8 @@ from jobs.demo.data import NUM_CAPTIONS, NUM_QUESTIONS, write_caption_shards, wr
 from jobs.demo.drawn_pictures import DrawnPictures, read_drawn_pictures
 from jobs.demo.pieces import BENCHMARK, FAMILIES, PIECES, TOYS, settings_of
 from jobs.demo.prompts import NUM_PROMPTS, write_prompts
+from jobs.report.job import PICTURE_LABELS, TEXT_LABELS
 from jobs.report.page import render
-from jobs.report.shown import PICTURES, TEXTS
 from jobs.start import Outcome, run_and_report
 
 DRAWN = "synthesize"
@@ -74,7 +74,7 @@ def _card(name: str, outcome: Outcome) -> dict[str, Any]:
         "about": piece.about,
         "numbers": numbers,
         "score": scores[0] if scores else None,
-        "good": (TEXTS if "pictures" not in numbers else PICTURES).good,
+        "good": (TEXT_LABELS if "pictures" not in numbers else PICTURE_LABELS).good,
     }
 
 

@@ -1,7 +1,7 @@
-"""Stored answers on their way to new scores: which rows they belong to, and whose settings they are scored by.
+"""Stored answers before they are scored: their rows, and the settings by which they are read and scored.
 
-They come from a run's output (stored.py) or are joined with a data set's rows (joined.py). How a response is read and
-scored is the vqa job's own affair; nothing here knows rules.
+They are those of a run (run_answers.py), or of another tool and joined with a data set (file_answers.py). The vqa job
+reads and scores each response.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,16 +15,13 @@ from jobs.config import RunSettings
 from jobs.report.results import ReportError
 from jobs.scoring.rules import LIKELIHOOD
 from jobs.scoring.rules.math import MathVerifyMissing
-from jobs.vqa import SCHEMA, VqaJob, VqaSettings
+from jobs.vqa import VqaJob, VqaSettings
 from models.types import Answer
 from pipeline import Unit
 
-# What reading a response gives; everything else of a row stays as it is.
-READ = ("response", "response_clean", "parsed", "parse_status", "score", "rule", "other_scores", "choice_logprobs")
-
 
 class Piece(NamedTuple):
-    """Some rows, and the name of the part that they make."""
+    """The rows of one part, and its name."""
 
     path: str
     rows: pa.Table
@@ -35,13 +32,13 @@ class Answers:
     """Answers that are about to be scored.
 
     Attributes:
-        settings: As the scored output will hold them.
-        frozen: What else stands beside them there: weights, device, versions, where the answers come from.
-        units: All rows that there are, answered or not.
+        settings: The settings of the scored output.
+        frozen: What the scored output has frozen beside them: weights, device, versions.
+        units: All rows of the input, answered or not.
         warnings: What is wrong with the data although its rows could be read.
         attempts: What starts of the run have written down, by path.
         is_whole: Whether each row has its answer or its error.
-        pieces: Gives the rows, scored, as often as it is called.
+        pieces: Gives the rows, scored; it may be called several times.
     """
 
     settings: RunSettings
@@ -53,11 +50,6 @@ class Answers:
     pieces: Callable[[], Iterator[Piece]]
 
     @property
-    def job(self) -> VqaJob:
-        """What reads and scores the answers."""
-        return vqa_job(self.settings)
-
-    @property
     def planned_rows(self) -> int:
         """How many rows there are, answered or not."""
         return sum(unit.num_rows for unit in self.units)
@@ -67,37 +59,36 @@ class Reader:
     """Reads stored answers as the vqa job reads fresh ones."""
 
     def __init__(self, job: VqaJob, end_tokens: Sequence[str]) -> None:
-        self._job = job
-        self._tasks = {
-            name: replace(task, reading=replace(task.reading, end_tokens=tuple(end_tokens)))
-            for name, task in ((name, job.task(name)) for name in job.metrics)
-        }
+        self._tasks = {}
+        for name in job.metrics:
+            task = job.task(name)
+            self._tasks[name] = replace(task, reading=replace(task.reading, end_tokens=tuple(end_tokens)))
 
     def read(self, row: Mapping[str, Any], answer: Answer | None) -> dict[str, Any]:
-        """Return the columns READ of one row.
+        """Return the columns of one row that come from its answer: `response` to `choice_logprobs`.
 
         Args:
-            row: With `benchmark, key, seed` and a question in our words.
-            answer: None for a row that has none.
+            row: With `benchmark, key, seed` and a question as in the results.
+            answer: The answer; None for a row that has none.
 
         Raises:
-            ReportError: The rule cannot look at such a row.
+            ReportError: The rule cannot score such a row.
         """
-        task = self._tasks.get(row["benchmark"])
+        benchmark = row["benchmark"]
+        task = self._tasks.get(benchmark)
         if task is None:
-            raise ReportError(f"found a row of {row['benchmark']}, expected one of {', '.join(self._tasks)}")
-        item = None if row["row_hash"] is None else from_column(row)
-        if answer is not None and task.reading.rule in LIKELIHOOD and not answer.choice_logprobs:
+            raise ReportError(f"found a row of {benchmark}, expected one of {', '.join(self._tasks)}")
+        rule = task.reading.rule
+        if answer is not None and rule in LIKELIHOOD and not answer.choice_logprobs:
             raise ReportError(
-                f"{row['benchmark']}: {task.reading.rule} looks at choice_logprobs, and row {row['key']} has none; "
+                f"{benchmark}: {rule} needs choice_logprobs, and row {row['key']} has none; "
                 "expected the output of a run by it, or `--rule` with one that reads texts"
             )
+        item = None if row["row_hash"] is None else from_column(row)
         try:
             return task.read(item, answer, row["key"], row["seed"] or 0)
         except (ValueError, MathVerifyMissing) as error:
-            raise ReportError(
-                f"{row['benchmark']}: {task.reading.rule} cannot score row {row['key']}: {error}"
-            ) from error
+            raise ReportError(f"{benchmark}: {rule} cannot score row {row['key']}: {error}") from error
 
 
 def vqa_job(settings: RunSettings) -> VqaJob:
@@ -111,11 +102,15 @@ def vqa_job(settings: RunSettings) -> VqaJob:
     return settings.job.build()
 
 
-def with_columns(rows: pa.Table, read: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Put the columns READ in their places."""
-    for name in READ:
-        field = SCHEMA.field(name)
-        column = pa.array([one[name] for one in read], field.type)
-        place = rows.column_names.index(name) if name in rows.column_names else rows.num_columns
-        rows = rows.set_column(place, field, column) if place < rows.num_columns else rows.append_column(field, column)
-    return rows
+def stored_answer(text: str, *, is_truncated: bool, choice_logprobs: Sequence[float] = ()) -> Answer:
+    """Return an answer of which only the text, how it ended, and perhaps the choices' scores are known."""
+    return Answer(
+        text=text,
+        image=None,
+        token_ids=(),
+        logprobs=(),
+        finish="length" if is_truncated else "stop",
+        prompt_tokens=0,
+        image_tokens=0,
+        choice_logprobs=tuple(choice_logprobs),
+    )

@@ -1,7 +1,4 @@
-"""Compare two scored outputs: paired differences with what can be said of them, and whether the second passes a gate.
-
-Statistics stand in jobs/scoring/statistics.py, what one score belongs to in paired.py; it prints nothing.
-"""
+"""Compare two scored outputs: paired differences, how sure they are, and whether the second output passes a gate."""
 
 import json
 import logging
@@ -14,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jobs.evaluation.align import Aligned, align
-from jobs.evaluation.files import write_file
-from jobs.evaluation.paired import Paired, pair
+from jobs.evaluation.outputs import write_file
+from jobs.evaluation.paired_scores import Paired, pair
 from jobs.report.results import ReportError
 from jobs.scoring.statistics import (
     bootstrap_p_value,
@@ -31,7 +28,7 @@ from pipeline import Store
 log = logging.getLogger(__name__)
 
 MCNEMAR, BOOTSTRAP = "mcnemar/exact", "bootstrap/paired"
-# Of the draws: comparing the same two outputs again gives the same p-value.
+# Comparing the same two outputs again gives the same p-value.
 SEED = 0
 LOSSES_NAMED = 10
 
@@ -41,12 +38,12 @@ class Side:
     """One output's share in a comparison.
 
     Attributes:
-        score: The mean of what is compared, 0 to 1 (CIDEr-D: 0 to 10).
-        error: Its standard error, clustered as the comparison is; null where too few rows tell nothing.
-        models: The models that answered; one as a rule.
-        presets: How the questions were worded.
+        score: The mean score, 0 to 1 (CIDEr-D: 0 to 10).
+        error: Its standard error, clustered as the comparison is; null for too few rows.
+        models: The models that answered, usually one.
+        presets: The presets that worded the questions.
         failed: Rows with an error.
-        truncated: Answers that ran into their limit of tokens.
+        truncated: Answers cut off at the token limit.
     """
 
     score: float
@@ -63,25 +60,25 @@ class Comparison:
 
     Attributes:
         benchmark: Its name.
-        rule: What both were scored by.
-        counted: What one score belongs to: `row`, `question` (all its rotations together) or `image`.
+        rule: The rule that scored both.
+        counted: What has one score: a `row`, a `question` (all its rotations together) or an `image`.
         n: How many of them there are.
-        unscored: Rows without a score on both sides, e.g. because the gold answers are hidden.
+        unscored: Rows without a score on either side, e.g. because the gold answers are hidden.
         a: The first output.
         b: The second.
         difference: B's score minus A's.
-        error: Its paired standard error, clustered where `clusters` is not null; null where too few rows tell nothing.
+        error: Its paired standard error, clustered where `clusters` is not null; null for too few rows.
         low: Lower end of the 95 % t interval.
         high: Its upper end.
-        clusters: How many groups of rows that hang together there are; null where each stands for itself.
-        test: Which test the p-value is of.
+        clusters: The number of groups of dependent rows; null where all rows are independent.
+        test: The test that the p-value is from.
         p: The two-sided p-value of this benchmark alone.
-        p_holm: Adjusted by Holm for all benchmarks compared.
-        wins: Where B scores higher.
-        losses: Where B scores lower.
-        ties: Where both score the same.
+        p_holm: The p-value adjusted by Holm for all benchmarks compared.
+        wins: How often B scores higher.
+        losses: How often B scores lower.
+        ties: How often both score the same.
         lost: The keys of the first losses.
-        tokenizer: What parted the words of captions; null elsewhere.
+        tokenizer: The tokeniser that split captions into words; null elsewhere.
         detectable: The smallest true difference that so many rows would show in 8 of 10 cases; null without an error.
     """
 
@@ -112,25 +109,25 @@ def compare(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Comparis
     """Compare the scores of two outputs, benchmark by benchmark.
 
     Args:
-        a: What is measured against.
-        b: What is measured.
-        benchmarks: Those to look at; none means all that have gold answers.
+        a: The output that is measured against.
+        b: The output that is measured.
+        benchmarks: The benchmarks to compare; empty for all that have gold answers.
 
     Raises:
         ReportError: They are not of the same rows, not scored alike, or there is nothing to compare.
         StorageError: An output cannot be read.
     """
     aligned = align(a, b, benchmarks) if benchmarks else _with_gold(align(a, b))
-    pairs = [pair(one) for one in aligned]
-    p_values = [_p_value(one) for one in pairs]
-    adjusted = holm([p for _, p in p_values])
+    pairs = [pair(rows) for rows in aligned]
+    tests = [_test(paired) for paired in pairs]
+    adjusted = holm([p for _, p in tests])
     return [
         _comparison(rows, paired, test, p, p_holm)
-        for rows, paired, (test, p), p_holm in zip(aligned, pairs, p_values, adjusted, strict=True)
+        for rows, paired, (test, p), p_holm in zip(aligned, pairs, tests, adjusted, strict=True)
     ]
 
 
-def fallen_below(comparisons: Sequence[Comparison], threshold: float, *, only_sure: bool) -> list[Comparison]:
+def below_threshold(comparisons: Sequence[Comparison], threshold: float, *, only_sure: bool) -> list[Comparison]:
     """Return the benchmarks whose difference is below a threshold, e.g. -0.01.
 
     Args:
@@ -139,7 +136,7 @@ def fallen_below(comparisons: Sequence[Comparison], threshold: float, *, only_su
         only_sure: Leave out those whose 95 % interval reaches up to the threshold: chance may have put them below.
 
     Raises:
-        ReportError: The threshold is not met and an interval that could excuse it cannot be had.
+        ReportError: A difference is below the threshold, and there are too few rows for its interval.
     """
     below = [one for one in comparisons if one.difference < threshold]
     if not only_sure:
@@ -155,20 +152,20 @@ def write_json(uri: str, a: Store, b: Store, comparisons: Sequence[Comparison]) 
     Raises:
         StorageError: It cannot be written.
     """
-    found = {"a": a.name(""), "b": b.name(""), "comparisons": [asdict(one) for one in comparisons]}
-    write_file(uri, json.dumps(found, indent=2, ensure_ascii=False).encode(), a.settings)
+    content = {"a": a.name(""), "b": b.name(""), "comparisons": [asdict(one) for one in comparisons]}
+    write_file(uri, json.dumps(content, indent=2, ensure_ascii=False).encode(), a.settings)
 
 
 def _with_gold(aligned: Sequence[Aligned]) -> Sequence[Aligned]:
     """Leave out what only a server can score, unless there is nothing else."""
     kept = [rows for rows in aligned if rows.has_gold]
     if kept and (hidden := [rows.benchmark for rows in aligned if not rows.has_gold]):
-        log.warning("not compared, for their gold answers are hidden: %s", ", ".join(hidden))
+        log.warning("not compared, because their gold answers are hidden: %s", ", ".join(hidden))
     return kept or aligned
 
 
-def _p_value(paired: Paired) -> tuple[str, float]:
-    """Test whether chance alone makes such a difference: exactly for right and wrong, else by drawing again."""
+def _test(paired: Paired) -> tuple[str, float]:
+    """Return a test and its p-value: an exact one where all scores are right or wrong, else a bootstrap."""
     if np.isin([paired.a, paired.b], (0.0, 1.0)).all():
         return MCNEMAR, mcnemar(paired.b, paired.a).p_value
     differences = paired.b - paired.a
@@ -180,21 +177,20 @@ def _p_value(paired: Paired) -> tuple[str, float]:
 
 
 def _comparison(rows: Aligned, paired: Paired, test: str, p: float, p_holm: float) -> Comparison:
-    found = paired_difference(paired.b, paired.a, paired.clusters)
+    difference = paired_difference(paired.b, paired.a, paired.clusters)
     wins, losses, ties = tally(paired.b, paired.a)
-    lost = [paired.keys[place] for place in np.flatnonzero(paired.b < paired.a)[:LOSSES_NAMED]]
     return Comparison(
         benchmark=rows.benchmark,
         rule=rows.rule,
         counted=paired.counted,
-        n=found.n,
+        n=difference.n,
         unscored=paired.unscored,
         a=_side(rows.a, paired.a, paired.clusters),
         b=_side(rows.b, paired.b, paired.clusters),
-        difference=found.mean,
-        error=found.error,
-        low=found.low,
-        high=found.high,
+        difference=difference.mean,
+        error=difference.error,
+        low=difference.low,
+        high=difference.high,
         clusters=None if paired.clusters is None else len(set(paired.clusters)),
         test=test,
         p=p,
@@ -202,23 +198,23 @@ def _comparison(rows: Aligned, paired: Paired, test: str, p: float, p_holm: floa
         wins=wins,
         losses=losses,
         ties=ties,
-        lost=tuple(lost),
+        lost=tuple(paired.keys[index] for index in np.flatnonzero(paired.b < paired.a)[:LOSSES_NAMED]),
         tokenizer=paired.tokenizer,
-        detectable=None if found.error is None else detectable_difference(found.error),
+        detectable=None if difference.error is None else detectable_difference(difference.error),
     )
 
 
 def _side(rows: pa.Table, scores: NDArray[np.float64], clusters: Sequence[str] | None) -> Side:
-    found = estimate(scores, clusters)
+    mean = estimate(scores, clusters)
+    models, presets = (
+        tuple(sorted(str(value) for value in pc.unique(rows[name]).to_pylist() if value is not None))
+        for name in ("model", "preset")
+    )
     return Side(
-        score=found.mean,
-        error=found.error,
-        models=_words(rows["model"]),
-        presets=_words(rows["preset"]),
+        score=mean.mean,
+        error=mean.error,
+        models=models,
+        presets=presets,
         failed=rows.num_rows - rows["error"].null_count,
         truncated=int(pc.sum(pc.equal(rows["parse_status"], "truncated")).as_py() or 0),
     )
-
-
-def _words(column: pa.ChunkedArray) -> tuple[str, ...]:
-    return tuple(sorted(str(word) for word in pc.unique(column).to_pylist() if word is not None))

@@ -1,31 +1,39 @@
-"""Score stored answers without a model: theirs or ours, by any rule, with a judge if one is given, and report on it.
+"""Score stored answers without a model: a run's or another tool's, by any rule, perhaps with a judge, and report on it.
 
-What it writes is an output like a run's: `triptych report`, `compare` and `submit` take it. It holds the order of
-things; where answers come from, stored.py and joined.py know.
+It writes an output like a run's, which `triptych report`, `compare` and `submit` take.
 """
 
+import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.evaluation.answers import Answers
-from jobs.evaluation.judge import Judge
-from jobs.evaluation.judged import judged
+from jobs.benchmarks.settings import AUTO
+from jobs.config import output_at
+from jobs.evaluation.answers import Answers, vqa_job
+from jobs.evaluation.file_answers import PredictionFile, answers_from_file
+from jobs.evaluation.judge import Judge, add_verdicts, model_judge
+from jobs.evaluation.predictions import EXTENSIONS
+from jobs.evaluation.run_answers import answers_from_run
 from jobs.report.results import ReportError
-from jobs.report.write import Report, write_report
-from pipeline import Store, dump_settings, freeze_plan, ledger, parquet_bytes
+from jobs.report.writer import Report, write_report
+from jobs.scoring.rules import NAMES
+from pipeline import ConfigError, Store, dump_settings, freeze_plan, ledger, parquet_bytes
 
-# Stands among the frozen settings of an output that was scored from stored answers: from which.
+# In the frozen settings of an output that was scored from stored answers: where these are from.
 SCORED_FROM = "scored_from"
+# Arguments about answers of another tool; a run's output needs none of them.
+FILE_ARGUMENTS = ("benchmark", "id", "response", "model", "preset")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What has come of scoring stored answers.
+    """The outcome of scoring stored answers.
 
     Attributes:
         report: The report on them.
         rows: How many rows have an answer or an error.
-        planned_rows: How many there are.
-        uri: Where the scored rows stand.
+        planned_rows: How many rows there are.
+        uri: The output with the scored rows.
     """
 
     report: Report
@@ -34,26 +42,42 @@ class Scored:
     uri: str
 
 
+def run_command(arguments: argparse.Namespace) -> Scored:
+    """Score stored answers as the arguments of `triptych score` say.
+
+    Raises:
+        ConfigError: An argument is wrong.
+        ReportError: Answers are missing, fit no row, or cannot be scored so.
+        StorageError: Something cannot be read or written.
+    """
+    rules = _rules(arguments.rule)
+    predictions = output_at(arguments.predictions, arguments.overrides)
+    answers = _from_run(arguments, predictions, rules) if arguments.data is None else _from_file(arguments, rules)
+    to = Store(arguments.to, answers.settings.write.storage)
+    judge = None if arguments.judge is None else model_judge(arguments.judge)
+    return score(answers, to, predictions.uri, judge)
+
+
 def score(answers: Answers, to: Store, origin: str, judge: Judge | None = None) -> Scored:
     """Score answers, write the rows and the report on them.
 
     Args:
-        answers: What is scored.
-        to: Where the rows are to stand: a folder that is empty, or holds what an earlier call has written.
-        origin: Where the answers come from.
-        judge: Who is asked about answers that no rule can read; the rules' own scores stay beside.
+        answers: The answers.
+        to: Where to write the rows: a folder that is empty, or holds what an earlier call has written.
+        origin: Where the answers are from.
+        judge: Asked about answers that no rule can read; the rules' own scores stay beside its verdicts.
 
     Raises:
-        ReportError: Something else stands there, a rule cannot look at a row, or there is nothing to score.
-        JudgeError: The judge has failed. Nothing is written but what it has said.
+        ReportError: The folder holds something else, a rule cannot score a row, or there is nothing to score.
+        JudgeError: The judge has failed. Nothing is written but its replies.
         StorageError: Something cannot be read or written.
     """
-    standing = _refuse_strangers(to, answers)
-    pieces = answers.pieces() if judge is None else judged(answers.pieces, judge, to)
-    first = next(pieces, None)  # what is wrong with rules and judges is known now, before anything is removed
+    before = _refuse_other_files(to, answers)
+    pieces = answers.pieces() if judge is None else add_verdicts(answers.pieces, judge, to)
+    first = next(pieces, None)  # a rule or a judge that fails does so now, before anything is removed
     if first is None:
         raise ReportError(f"found no answer in {origin}, expected some to score")
-    ledger.clear(to, standing)
+    ledger.clear(to, before)
     settings = dump_settings(answers.settings)
     settings["write"]["uri"] = to.name("")
     ledger.freeze_settings(to, {**answers.frozen, "settings": settings, SCORED_FROM: origin})
@@ -66,20 +90,76 @@ def score(answers: Answers, to: Store, origin: str, judge: Judge | None = None) 
         rows += piece.rows.num_rows
     if answers.is_whole:
         to.publish(ledger.SUCCESS, b"")
-    return Scored(write_report(to, answers.job, answers.settings.read), rows, answers.planned_rows, to.uri)
+    report = write_report(to, vqa_job(answers.settings), answers.settings.read)
+    return Scored(report, rows, answers.planned_rows, to.uri)
 
 
-def _refuse_strangers(to: Store, answers: Answers) -> ledger.Output:
-    """Return what stands where scored rows are to stand, if that is of no run and of nobody else."""
-    standing = ledger.read_output(to)
-    if standing.strangers:
-        raise ReportError(
-            f"{to.uri} holds files of another origin ({', '.join(standing.strangers[:3])}), expected none"
-        )
-    if not standing.paths:
-        return standing
-    frozen = ledger.read_settings(to) if standing.is_started else {}
-    # Where the answers come from is frozen alike only there, by whatever path it is reached.
+def _refuse_other_files(to: Store, answers: Answers) -> ledger.Output:
+    """Return what is in the folder for the scored rows; refuse files of a run or of anybody else."""
+    before = ledger.read_output(to)
+    if before.strangers:
+        raise ReportError(f"{to.uri} holds files of another origin ({', '.join(before.strangers[:3])}), expected none")
+    if not before.paths:
+        return before
+    frozen = ledger.read_settings(to) if before.is_started else {}
+    # The settings are equal only where the answers are from, by whatever path that is reached.
     if SCORED_FROM not in frozen or frozen == answers.frozen:
         raise ReportError(f"{to.uri} holds the results of a run, expected a folder of its own for the scored rows")
-    return standing
+    return before
+
+
+def _from_run(arguments: argparse.Namespace, output: Store, rules: Mapping[str, str]) -> Answers:
+    if given := [f"--{name}" for name in FILE_ARGUMENTS if getattr(arguments, name) is not None]:
+        fault = f"found {', '.join(given)} without --data, expected the data set's rows for answers of another tool"
+        raise ConfigError("the command line", [fault])
+    if arguments.predictions.endswith(EXTENSIONS):
+        fault = (
+            f"found {arguments.predictions} without --data, expected the data set's rows beside answers of another "
+            "tool: --data URI --benchmark NAME"
+        )
+        raise ConfigError("the command line", [fault])
+    return answers_from_run(
+        output,
+        rules,
+        overrides=arguments.overrides,
+        end_tokens=arguments.end_token,
+        allow_missing=arguments.allow_missing,
+    )
+
+
+def _from_file(arguments: argparse.Namespace, rules: Mapping[str, str]) -> Answers:
+    benchmark = arguments.benchmark
+    if arguments.preset == AUTO:
+        raise ConfigError("the command line", ["--preset auto: found no model to go by, expected a preset's name"])
+    if others := [name for name in rules if name not in ("", benchmark)]:
+        raise ConfigError("the command line", [f"--rule {others[0]}=...: expected {benchmark or 'a rule alone'}"])
+    file = PredictionFile(
+        uri=arguments.predictions,
+        data=arguments.data,
+        benchmark=benchmark,
+        rule=next(iter(rules.values()), None),
+        preset=arguments.preset,
+        id_name=arguments.id,
+        response_name=arguments.response,
+        model=arguments.model,
+        overrides=arguments.overrides,
+        end_tokens=arguments.end_token,
+        allow_missing=arguments.allow_missing,
+    )
+    return answers_from_file(file, arguments.to)
+
+
+def _rules(texts: Sequence[str]) -> dict[str, str]:
+    """Read `ID` and `NAME=ID`."""
+    rules: dict[str, str] = {}
+    faults = []
+    for text in texts:
+        name, _, rule = text.rpartition("=")
+        if rule not in NAMES:
+            faults.append(f"--rule {text}: found {rule!r}, expected a rule: {', '.join(NAMES)}")
+        if name in rules:
+            faults.append(f"--rule {text}: found two rules for {name or 'all benchmarks'}, expected one")
+        rules[name] = rule
+    if faults:
+        raise ConfigError("the command line", faults)
+    return rules

@@ -1,7 +1,4 @@
-"""The rows that a gallery may show, found part by part: a few of each verdict, however many rows there are.
-
-It knows rows and where units lie, not pictures.
-"""
+"""The rows that a gallery may show, found part by part: a few of each verdict, however many rows there are."""
 
 import hashlib
 from collections import Counter
@@ -12,20 +9,18 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.report.parts import OpenPart
+from jobs.report.part_files import OpenPart
 from pipeline import CHECK_STAGE, Unit
 
 T = TypeVar("T")
-# A benchmark, where the run asks several and each is shown by itself, and a verdict.
-Kind = tuple[str, bool | None]
 
 MOST_CARDS = 24
-# Whole units are read again for their images, so few of them: the gallery of a large run must not cost a large read.
+# Whole units are read again for their images: the gallery of a large run must not cost a large read.
 MOST_UNITS = 8
-# Of each benchmark, by verdict: errors say more than what went well. They lie in as many units at most.
-OF_BENCHMARK: Mapping[bool | None, int] = {False: 10, True: 3, None: 6}
-# The columns by which rows are found.
-FOUND_BY = ("key", "shard", "index", "image_index", "error", "benchmark")
+# Of each benchmark, by verdict: wrong answers tell more than right ones.
+CARDS_OF_BENCHMARK: Mapping[bool | None, int] = {False: 10, True: 3, None: 6}
+# The columns by which candidates are found.
+CANDIDATE_COLUMNS = ("key", "shard", "index", "image_index", "error", "benchmark")
 
 
 @dataclass(frozen=True)
@@ -33,9 +28,9 @@ class Candidate:
     """A row that may be shown.
 
     Attributes:
-        hash: Of its name: the order in which rows are shown.
-        number: Its place in the results.
-        benchmark: What it belongs to, where the run asks several; else empty.
+        hash: The hash of its name, by which rows are ordered.
+        number: The row's number in the results.
+        benchmark: Its benchmark, where the run asks several; else empty.
         verdict: Whether it is right; None where nothing is known.
         row: Its columns but tokens and pictures.
     """
@@ -46,82 +41,77 @@ class Candidate:
     verdict: bool | None
     row: Mapping[str, Any]
 
-    @property
-    def kind(self) -> Kind:
-        """Of which kind it is one of a few."""
-        return self.benchmark, self.verdict
-
 
 class Candidates:
     """The first few rows of each kind: of each benchmark, or else in units spread evenly over the run.
 
     Attributes:
-        units: The units in which they lie.
-        are_by_benchmark: Whether the run has several sources, or one with a name: benchmarks, each shown by itself.
+        units: The units that they are from.
+        are_by_benchmark: Whether the run has several sources, or one with a name: each benchmark has its own cards.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self.are_by_benchmark = any(unit.source for unit in units)
         self.units = list(units) if self.are_by_benchmark else _spread(units, MOST_UNITS)
-        self._found: list[Candidate] = []
+        self._candidates: list[Candidate] = []
         self._num_seen = 0
 
     def add(self, part: OpenPart, rows: pa.Table, verdicts: Sequence[bool | None]) -> None:
         """Look through the next part.
 
         Args:
-            part: What it has of a row that may be shown is read from it.
-            rows: FOUND_BY of all its rows.
-            verdicts: Of each of them.
+            part: The part; all columns of the rows that may be shown are read from it.
+            rows: The columns CANDIDATE_COLUMNS of all its rows.
+            verdicts: The verdict on each of them.
         """
-        places = self._places(rows)
-        named = _take(rows, places)
-        benchmarks = named["benchmark"].to_pylist() if self.are_by_benchmark else [""] * len(places)
+        indices = self._indices(rows)
+        few = _take(rows, indices)
+        benchmarks = few["benchmark"].to_pylist() if self.are_by_benchmark else [""] * len(indices)
         new = [
-            Candidate(_hash(name), self._num_seen + place, benchmark, verdicts[place], {})
-            for name, place, benchmark in zip(_names(named), places, benchmarks, strict=True)
+            Candidate(_hash(name), self._num_seen + index, benchmark, verdicts[index], {})
+            for name, index, benchmark in zip(_names(few), indices, benchmarks, strict=True)
         ]
-        self._found = self._few([*self._found, *new])
-        self._read(part)
+        self._candidates = self._first([*self._candidates, *new])
+        self._fill_in(part)
         self._num_seen += rows.num_rows
 
     def choose(self) -> list[Candidate]:
         """Return the rows to be shown.
 
-        Of each benchmark OF_BENCHMARK, the wrong ones first; of a run of other rows half of them wrong and half right
-        where that is known, as far as there are.
+        Of each benchmark CARDS_OF_BENCHMARK, the wrong ones first; of a run of other rows half of them wrong and half
+        right where that is known, as far as there are.
         """
-        wrong = [one for one in self._found if one.verdict is False]
-        right = [one for one in self._found if one.verdict]
-        unknown = [one for one in self._found if one.verdict is None]
+        wrong, right, unknown = (
+            [one for one in self._candidates if one.verdict is verdict] for verdict in (False, True, None)
+        )
         if not self.are_by_benchmark:
             return [*_halves(wrong, right, MOST_CARDS), *unknown][:MOST_CARDS]
         judged = {one.benchmark for one in (*wrong, *right)}
         return [*wrong, *right, *(one for one in unknown if one.benchmark not in judged)]
 
-    def _places(self, rows: pa.Table) -> list[int]:
+    def _indices(self, rows: pa.Table) -> list[int]:
         if self.are_by_benchmark:
-            places: list[int] = pc.indices_nonzero(rows["error"].is_null().combine_chunks()).to_pylist()
-            return places
-        return [place for unit in self.units for place in _rows_of(rows, unit)]
+            return _where(rows["error"].is_null())
+        return [index for unit in self.units for index in _rows_of(rows, unit)]
 
-    def _few(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+    def _first(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Keep the first of each kind, no more than are shown."""
-        counts: Counter[Kind] = Counter()
-        few = []
+        counts: Counter[tuple[str, bool | None]] = Counter()
+        first = []
         for one in sorted(candidates, key=lambda one: (one.hash, one.number)):
-            counts[one.kind] += 1
-            if counts[one.kind] <= (OF_BENCHMARK[one.verdict] if self.are_by_benchmark else MOST_CARDS):
-                few.append(one)
-        return few
+            kind = one.benchmark, one.verdict
+            counts[kind] += 1
+            if counts[kind] <= (CARDS_OF_BENCHMARK[one.verdict] if self.are_by_benchmark else MOST_CARDS):
+                first.append(one)
+        return first
 
-    def _read(self, part: OpenPart) -> None:
-        """Fill in the columns of those that lie in the part that was looked through last."""
-        places = [one.number - self._num_seen for one in self._found if one.number >= self._num_seen]
-        if not places:
-            return
-        shown = iter(_take(part.read_shown(), places).to_pylist())
-        self._found = [replace(one, row=next(shown)) if one.number >= self._num_seen else one for one in self._found]
+    def _fill_in(self, part: OpenPart) -> None:
+        """Read all columns of the candidates that are in this part."""
+        new = [one for one in self._candidates if one.number >= self._num_seen]
+        if new:
+            rows = _take(part.read_without_tokens(), [one.number - self._num_seen for one in new]).to_pylist()
+            filled = {one.number: replace(one, row=row) for one, row in zip(new, rows, strict=True)}
+            self._candidates = [filled.get(one.number, one) for one in self._candidates]
 
 
 def _spread(units: Sequence[Unit], most: int) -> list[Unit]:
@@ -139,9 +129,13 @@ def _rows_of(rows: pa.Table, unit: Unit) -> list[int]:
     else:  # an image folder: every file is a shard
         inside = pc.is_in(rows["shard"], pa.array(unit.paths))
     is_unchecked = pc.equal(pc.struct_field(rows["error"], "stage"), CHECK_STAGE)
-    found = pc.and_(inside, pc.or_kleene(rows["error"].is_null(), is_unchecked))  # without an error, null is no stage
-    places: list[int] = pc.indices_nonzero(found.combine_chunks()).to_pylist()
-    return places
+    # Without an error there is no stage: null.
+    return _where(pc.and_(inside, pc.or_kleene(rows["error"].is_null(), is_unchecked)))
+
+
+def _where(is_wanted: pa.ChunkedArray) -> list[int]:
+    indices: list[int] = pc.indices_nonzero(is_wanted.combine_chunks()).to_pylist()
+    return indices
 
 
 def _names(rows: pa.Table) -> list[str]:
@@ -156,8 +150,8 @@ def _hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def _take(rows: pa.Table, places: Sequence[int]) -> pa.Table:
-    return rows.take(pa.array(places, pa.int64()))  # an empty list has no type of its own
+def _take(rows: pa.Table, indices: Sequence[int]) -> pa.Table:
+    return rows.take(pa.array(indices, pa.int64()))  # an empty list has no type of its own
 
 
 def _halves(one: Sequence[T], other: Sequence[T], total: int) -> list[T]:

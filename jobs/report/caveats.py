@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jobs.benchmarks.datasets import BENCHMARKS
-from jobs.report.amounts import count, percent
+from jobs.report.formatting import count, percent
 
 # From these shares on it is said how many answers were cut off or unreadable, and how many rows failed.
 MANY_UNREAD = 0.05

@@ -1,4 +1,4 @@
-"""The numbers of a run, as report.json has them. It knows columns and counts, not how they are shown."""
+"""The numbers of a run, as report.json has them. How they are shown, page.py decides."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,16 +14,16 @@ MEANS = ("mean", "mean over rows (micro)", "share of points")
 def numbers_of(results: Results, job: Job) -> dict[str, Any]:
     """Return everything that report.json holds.
 
-    `rows` are the input's, `answers` the results': a row that asked for several pictures has several. `failed` counts
-    answers.
+    `rows` counts rows of the input, `answers` those of the results: a row that asked for several pictures has several.
+    `failed` counts answers.
 
     Rates are over the time in which a start of the run worked, all starts together; waiting between them and
     the loading of the model before the first unit are in `seconds` as the starts measured it.
     """
-    counts = results.gathered.counts
-    seconds = sum(attempt["seconds"] for attempt in results.attempts)
-    answered = sum(attempt["answered"] for attempt in results.attempts)
-    written = sum(attempt["output_tokens"] for attempt in results.attempts)
+    counts = results.counts
+    seconds, answered, written = (
+        sum(attempt[name] for attempt in results.attempts) for name in ("seconds", "answered", "output_tokens")
+    )
     summary = _summary(results, job)
     numbers = {
         "job": job.kind,
@@ -42,7 +42,7 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "device_seconds_per_1000_rows": _device_seconds(results.attempts),
         "finish_reasons": dict(counts.finish_reasons),
         "failures": counts.failures,
-        "oddities": dict(sorted(results.gathered.oddities.items(), key=lambda item: (-item[1], item[0]))),
+        "oddities": dict(sorted(results.oddities.items(), key=lambda item: (-item[1], item[0]))),
         "warnings": list(results.warnings),
         **summary,
         **_picture_rate(summary, counts.rows, answered, seconds),
@@ -54,37 +54,31 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
     }
     if scored_from := results.frozen.get("scored_from"):
         numbers["scored_from"] = scored_from
-    # What asks for no answers has no published scores to be compared with.
-    return numbers if results.gathered.told is None else {**numbers, "caveats": caveats_of(numbers)}
+    # Only jobs that ask questions have published scores to be compared with.
+    return numbers if results.benchmarks is None else {**numbers, "caveats": caveats_of(numbers)}
 
 
 def _summary(results: Results, job: Job) -> dict[str, Any]:
-    """Return the job's own numbers; a score also says how many rows it still misses, and what else is told of it."""
-    summary = dict(job.summarize(results.gathered.narrow))
-    scores: Mapping[str, Mapping[str, Any]] = summary.get("scores", {})
-    gathered = results.gathered
-    judged = {} if gathered.judged is None else job.summarize(gathered.judged).get("scores", {})
-    completed = {name: _completed(results, name, score, judged.get(name, {})) for name, score in scores.items()}
-    return {**summary, "scores": completed}
-
-
-def _completed(results: Results, name: str, score: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
-    told, unread = results.gathered.told, results.gathered.unread
-    planned = sum(unit.num_rows for unit in results.units if unit.source in (name, ""))
-    if told is None or unread is None:
-        return {**score, "missing": planned - results.gathered.counts.rows}
-    missing = planned - told.rows_of(name)
-    return {
-        **score,
-        "missing": missing,
-        "score_over_all": _over_all(score, missing),
-        **told.summed(name, judged),
-        "unread": unread.summed(name),
+    """Return the job's own numbers, and beside each score the missing rows and the counts of its benchmark."""
+    summary = dict(job.summarize(results.narrow))
+    judged = {} if results.judged is None else job.summarize(results.judged).get("scores", {})
+    scores = {
+        name: _score(results, name, score, judged.get(name, {})) for name, score in summary.get("scores", {}).items()
     }
+    return {**summary, "scores": scores}
+
+
+def _score(results: Results, name: str, score: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
+    planned = sum(unit.num_rows for unit in results.units if unit.source in (name, ""))
+    if results.benchmarks is None:
+        return {**score, "missing": planned - results.counts.rows}
+    missing = planned - results.benchmarks.rows_of(name)
+    over_all = {"missing": missing, "score_over_all": _over_all(score, missing)}
+    return {**score, **over_all, **results.benchmarks.summary(name, judged)}
 
 
 def _over_all(score: Mapping[str, Any], missing: int) -> float | None:
-    """Return a mean with the rows that are missing counted as wrong; what other headlines would be, nobody can say."""
+    """Return a mean with the missing rows counted as wrong; None for headlines that are no means over rows."""
     if not missing or score["score"] is None or score.get("metric") not in MEANS:
         return None
     return float(score["score"] * score["n"] / (score["n"] + missing))
@@ -96,14 +90,12 @@ def _device_seconds(attempts: Sequence[Mapping[str, Any]]) -> float | None:
     # Starts of older versions have not written down what they held.
     if not worked or not all("placement" in attempt for attempt in worked):
         return None
-    held = sum(float(attempt["seconds"]) * _devices(attempt["placement"]) for attempt in worked)
+    held = 0.0
+    for attempt in worked:
+        placement = attempt["placement"]
+        # GPUs, or on a machine without any the engines.
+        held += float(attempt["seconds"]) * placement["generate_most"] * (placement["generate_gpus"] or 1)
     return round(held / sum(int(attempt["answered"]) for attempt in worked) * 1000, 3)
-
-
-def _devices(placement: Mapping[str, Any]) -> float:
-    """Count GPUs, or on a machine without any the engines."""
-    actors = placement["generate_most"]
-    return float(actors * (placement["generate_gpus"] or 1))
 
 
 def _picture_rate(summary: Mapping[str, Any], rows: int, answered: int, seconds: float) -> dict[str, float | None]:

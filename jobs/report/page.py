@@ -12,9 +12,9 @@ import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from jobs.report import amounts
+from jobs.report.formatting import count, duration, hundredths, measured, percent, points, rate, scored
 from jobs.report.gallery import Gallery
-from jobs.report.shown import ShownJob, words_of
+from jobs.report.job import ReportedJob, labels_of
 
 # What decoding makes of the oddities that models.images.oddities names.
 SETTLED = {
@@ -49,12 +49,12 @@ MOST_NAMED = 3
 MOST_OPEN_CELLS = 12
 
 
-def render_report(numbers: Mapping[str, Any], gallery: Gallery, job: ShownJob) -> str:
+def render_report(numbers: Mapping[str, Any], gallery: Gallery, job: ReportedJob) -> str:
     """Draw a run's report as a page."""
     return render("page.html", gallery=gallery, card_lines=job.shown, **_values(numbers, job))
 
 
-def render_markdown(numbers: Mapping[str, Any], job: ShownJob) -> str:
+def render_markdown(numbers: Mapping[str, Any], job: ReportedJob) -> str:
     """Write a run's numbers as Markdown, to be pasted into an issue or a pull request."""
     return render("report.md", **_values(numbers, job))
 
@@ -65,29 +65,28 @@ def render(template: str, **values: Any) -> str:
     return _environment(template.endswith(".html")).get_template(template).render(style=style, **values)
 
 
-def reproducing(numbers: Mapping[str, Any]) -> str:
-    """Return a run's settings as a file that `triptych run` takes."""
+def settings_yaml(numbers: Mapping[str, Any]) -> str:
+    """Return a run's settings as a YAML file for `triptych run`."""
     return yaml.safe_dump(numbers["settings"], sort_keys=False, allow_unicode=True)
 
 
-def _values(numbers: Mapping[str, Any], job: ShownJob) -> dict[str, Any]:
+def _values(numbers: Mapping[str, Any], job: ReportedJob) -> dict[str, Any]:
     settings = numbers["settings"]
     return {
         "title": job.title if len(numbers["scores"]) <= MOST_NAMED else f"Answers: {len(numbers['scores'])} benchmarks",
         "numbers": numbers,
         "settings": settings,
-        "settings_yaml": reproducing(numbers),
-        "settings_fenced": _fenced(reproducing(numbers)),
+        "settings_yaml": settings_yaml(numbers),
         "group_by": settings["job"].get("group_by"),
         "benchmarks": settings["job"].get("benchmarks"),
         "answers_questions": "caveats" in numbers,
-        "words": words_of(job),
+        "labels": labels_of(job),
         "pictures": numbers.get("pictures"),
         "settled": SETTLED,
         "intervals": INTERVALS,
         "statuses": STATUSES,
-        "percent": amounts.percent,
-        "hundredths": amounts.hundredths,
+        "percent": percent,
+        "hundredths": hundredths,
         "decoding": _decoding(settings.get("generate", {}).get("sampling", {})),
         "few_rows": FEW_ROWS,
         "most_open_cells": MOST_OPEN_CELLS,
@@ -95,7 +94,7 @@ def _values(numbers: Mapping[str, Any], job: ShownJob) -> dict[str, Any]:
 
 
 def _decoding(sampling: Mapping[str, Any]) -> str:
-    """Say how answers were drawn; how long they may be, benchmarks say where the run does not."""
+    """Say how tokens were chosen, and the most of them where the run, not its benchmarks, sets it."""
     names = ("temperature", "top_k", "top_p", "seed") if sampling.get("temperature") else ()
     given = [
         f"{name.replace('_', ' ')} {sampling[name]}"
@@ -110,22 +109,10 @@ def _environment(is_page: bool) -> Environment:
     environment = Environment(
         loader=FunctionLoader(_text), autoescape=is_page, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {
-        "count": amounts.count,
-        "percent": amounts.percent,
-        "points": amounts.points,
-        "scored": _scored,
-        "measured": amounts.measured,
-        "duration": amounts.duration,
-        "rate": amounts.rate,
-        "cell": _cell,
-        "code": _code,
-    }
+    numbers = [count, duration, measured, percent, points, rate, scored]
+    environment.filters |= {write.__name__: write for write in numbers}
+    environment.filters |= {"cell": _cell, "code": _code, "fenced": _fenced}
     return environment
-
-
-def _scored(share: float | None, score: Mapping[str, Any]) -> str:
-    return amounts.scored(score, share)
 
 
 def _cell(text: object) -> str:

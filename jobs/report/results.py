@@ -1,16 +1,23 @@
-"""What a run has left in its output, read back for the report: plan, attempts, what was frozen, and what of its parts.
+"""What a run has left in its output, read back for the report: plan, attempts, frozen settings, and its parts.
 
-It knows where the pipeline writes; it counts nothing and draws nothing.
+The parts are read in one pass with one of them in memory at a time. Of every row a few bytes are kept, and texts only
+of rows that are shown or listed.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.report.gathered import Gathered, gather
-from jobs.report.shown import ShownJob
-from pipeline import Store, Unit, ledger, read_plan, read_warnings
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.report.candidates import CANDIDATE_COLUMNS, Candidates
+from jobs.report.counts import BENCHMARK_COLUMNS, COUNTED, BenchmarkCounts, Counts
+from jobs.report.job import ReportedJob
+from jobs.report.part_files import Pictures, open_parts
+from pipeline import Store, Unit, has_pictures, ledger, oddities_in, read_plan, read_warnings
 
 
 class ReportError(ValueError):
@@ -22,13 +29,20 @@ class Results:
     """One output, finished or not.
 
     Attributes:
-        uri: Where it stands.
+        uri: Where it is.
         frozen: `settings`, `device`, `weights`, `versions`, as the run wrote them down at its start.
-        units: The run, as it was cut at its start.
+        units: The run's plan.
         attempts: What each start of the run wrote down at its end, oldest first.
-        is_finished: Whether the run has said that it is.
+        is_finished: Whether the run is finished.
         warnings: What is wrong with the input although its rows could be read.
-        gathered: What is kept of the finished parts.
+        counts: Of rows, tokens, endings and failures.
+        benchmarks: The counts of each benchmark; None for a job that asks none.
+        verdicts: How many rows are right, wrong, or neither.
+        oddities: What was odd about pictures and was settled while they were decoded, and how often.
+        candidates: The rows that the gallery may show.
+        pictures: Where the drawn pictures are; None for a job that draws none.
+        narrow: What the job's `summarize` needs, a line for each row of the results.
+        judged: The same with a judge's verdicts on the answers that no rule could read; None without a judge.
     """
 
     uri: str
@@ -37,7 +51,14 @@ class Results:
     attempts: Sequence[Mapping[str, Any]]
     is_finished: bool
     warnings: Sequence[str]
-    gathered: Gathered
+    counts: Counts
+    benchmarks: BenchmarkCounts | None
+    verdicts: Mapping[bool | None, int]
+    oddities: Mapping[str, int]
+    candidates: Candidates
+    pictures: Pictures | None
+    narrow: pa.Table
+    judged: pa.Table | None
 
     @property
     def planned_rows(self) -> int:
@@ -45,8 +66,8 @@ class Results:
         return sum(unit.num_rows for unit in self.units)
 
 
-def read_results(store: Store, job: ShownJob) -> Results:
-    """Read an output back, its parts one after the other; the job says what is kept of their rows.
+def read_results(store: Store, job: ReportedJob) -> Results:
+    """Read an output back, its parts one after the other; the job decides what is kept of their rows.
 
     Raises:
         ReportError: No run has started there, or no part of it is finished yet.
@@ -54,20 +75,50 @@ def read_results(store: Store, job: ShownJob) -> Results:
     """
     output = look_for_parts(store)
     units = read_plan(store)
-    paths = sorted(path for path in output.paths if path.startswith(f"{ledger.ATTEMPTS}/"))
+    counts, candidates = Counts(), Candidates(units)
+    benchmarks = BenchmarkCounts() if "benchmark" in job.schema.names else None
+    columns = {*COUNTED, *CANDIDATE_COLUMNS, *(BENCHMARK_COLUMNS if benchmarks else ())}
+    verdict_counts: Counter[bool | None] = Counter()
+    oddities: Counter[str] = Counter()
+    narrow: list[pa.Table] = []
+    judged: list[pa.Table] = []
+    rows_by_part: dict[str, int] = {}
+    are_drawn = False
+    for part in open_parts(store):
+        rows = part.read({*columns, *job.summarized(part.schema.names)})
+        verdicts = job.verdicts(rows)
+        counts.add(rows)
+        candidates.add(part, rows, verdicts)
+        if benchmarks:
+            benchmarks.add(part, rows, verdicts)
+        verdict_counts.update(verdicts)
+        narrow.append(job.narrow(rows))
+        if "judged_score" in rows.column_names:
+            judged.append(job.narrow(_as_judged(rows)))
+        oddities += oddities_in(part.schema)
+        rows_by_part[part.path] = rows.num_rows
+        are_drawn = are_drawn or has_pictures(part.schema)
+    attempts = sorted(path for path in output.paths if path.startswith(f"{ledger.ATTEMPTS}/"))
     return Results(
         uri=store.uri,
         frozen=ledger.read_settings(store),
         units=units,
-        attempts=[json.loads(store.read(path)) for path in paths],
+        attempts=[json.loads(store.read(path)) for path in attempts],
         is_finished=output.is_done,
         warnings=read_warnings(store),
-        gathered=gather(store, units, job),
+        counts=counts,
+        benchmarks=benchmarks,
+        verdicts=verdict_counts,
+        oddities=oddities,
+        candidates=candidates,
+        pictures=Pictures(store, rows_by_part) if are_drawn else None,
+        narrow=_concatenated(narrow),
+        judged=_concatenated(judged) if judged else None,
     )
 
 
 def look_for_parts(store: Store) -> ledger.Output:
-    """Say what stands in an output.
+    """Return what is in an output.
 
     Raises:
         ReportError: No run has started there, or no part of it is finished yet.
@@ -77,5 +128,20 @@ def look_for_parts(store: Store) -> ledger.Output:
     if not output.is_planned:
         raise ReportError(f"found no run in {store.uri} ({ledger.PLAN} is missing), expected the output of one")
     if not output.parts:
-        raise ReportError(f"found no finished part in {store.uri} yet; run it on, then report")
+        raise ReportError(f"found no finished part in {store.uri} yet; let `triptych run` go on, then report")
     return output
+
+
+def _as_judged(rows: pa.Table) -> pa.Table:
+    """Put a judge's verdicts in the place of what no rule could read; other rows stay as they are."""
+    judged = pc.cast(rows["judged_score"], pa.float64())
+    scores = pc.if_else(rows["judge"].is_valid(), judged, pc.cast(rows["score"], pa.float64()))
+    rows = rows.set_column(rows.column_names.index("score"), "score", scores)
+    if "parsed" not in rows.column_names or "judge_verdict" not in rows.column_names:
+        return rows
+    parsed = pc.coalesce(pc.cast(rows["judge_verdict"], pa.string()), rows["parsed"])
+    return rows.set_column(rows.column_names.index("parsed"), "parsed", parsed)
+
+
+def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables).unify_dictionaries()  # each part has a dictionary of its own

@@ -1,7 +1,4 @@
-"""The rows whose answers no rule could read, or that have none: kept for a person to look through.
-
-It knows the columns of answers, not the rules.
-"""
+"""The rows whose answers no rule could read, or that have none: kept for a person to look through."""
 
 import json
 from collections import Counter, defaultdict
@@ -11,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.report.parts import OpenPart
+from jobs.report.part_files import OpenPart
 
 STATUSES = ("failed", "refused", "empty", "truncated")
-# Columns of the parts by which they are found, and what is kept of them.
-FOUND_BY = ("benchmark", "key", "parse_status")
+# The columns by which these rows are found, and what is kept of them.
+UNREAD_COLUMNS = ("benchmark", "key", "parse_status")
 TEXTS = ("prompt", "question", "response", "answers")
 MOST_ROWS = 1000
 MOST_FREQUENT = 10
@@ -32,35 +29,35 @@ class Unread:
         self._rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def add(self, part: OpenPart, rows: pa.Table) -> None:
-        """Look through the next part; texts are read from it only if some of them are kept.
+        """Look through the next part; texts are read from it only if some of its rows are kept.
 
         Args:
-            part: Where the rows stand.
-            rows: Their columns FOUND_BY.
+            part: The part.
+            rows: The columns UNREAD_COLUMNS of its rows.
         """
-        places = pc.indices_nonzero(pc.is_in(rows["parse_status"], pa.array(STATUSES)).combine_chunks())
-        found = rows.select(FOUND_BY).take(places).to_pylist()
-        wanted = [(place, row) for place, row in zip(places.to_pylist(), found, strict=True) if self._has_room(row)]
-        if not wanted:
+        indices = pc.indices_nonzero(pc.is_in(rows["parse_status"], pa.array(STATUSES)).combine_chunks())
+        unread = rows.select(UNREAD_COLUMNS).take(indices).to_pylist()
+        kept = [(index, row) for index, row in zip(indices.to_pylist(), unread, strict=True) if self._has_room(row)]
+        if not kept:
             return
-        texts = part.read(TEXTS).take(pa.array([place for place, _ in wanted], pa.int64())).to_pylist()
-        for (_, row), text in zip(wanted, texts, strict=True):
-            self._rows[row["benchmark"]].append(_kept(row, text))
+        texts = part.read(TEXTS).take(pa.array([index for index, _ in kept], pa.int64())).to_pylist()
+        for (_, row), text in zip(kept, texts, strict=True):
+            self._rows[row["benchmark"]].append(_entry(row, text))
 
     def _has_room(self, row: Mapping[str, Any]) -> bool:
         self._counts[row["benchmark"]] += 1
         return self._counts[row["benchmark"]] <= MOST_ROWS
 
-    def summed(self, name: str) -> dict[str, Any]:
-        """Return `rows`, how many of them are `listed`, and what stands there most often, of one benchmark."""
+    def summary(self, name: str) -> dict[str, Any]:
+        """Return `rows`, how many of them are `listed`, and the `most` frequent answers, of one benchmark."""
         listed = self._rows.get(name, [])
-        frequent: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        by_answer: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for row in listed:
-            frequent[row["status"], _ending(row["response"] or "")].append(row)
-        ordered = sorted(frequent.items(), key=lambda item: -len(item[1]))[:MOST_FREQUENT]
+            by_answer[row["status"], _ending(row["response"] or "")].append(row)
+        frequent = sorted(by_answer.items(), key=lambda item: -len(item[1]))[:MOST_FREQUENT]
         most = [
             {"status": status, "ending": ending, "count": len(rows), "key": rows[0]["key"], "asked": rows[0]["asked"]}
-            for (status, ending), rows in ordered
+            for (status, ending), rows in frequent
         ]
         return {"rows": self._counts[name], "listed": len(listed), "most": most}
 
@@ -70,7 +67,7 @@ class Unread:
         return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
 
 
-def _kept(row: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(row: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "benchmark": row["benchmark"],
         "key": row["key"],

@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.caption import CaptionSettings
-from jobs.report.shown import ShownJob
-from jobs.report.write import write_report
+from jobs.report.job import ReportedJob
+from jobs.report.writer import write_report
 from jobs.vqa import VqaSettings
 from pipeline.input.units import ReadSettings, Unit
 from pipeline.rows import part_schema
@@ -35,7 +35,7 @@ KINDS = ("yes/no", "number", "colour", "other")
 INPUT = pa.schema([("url", pa.string()), ("gold", pa.string()), ("kind", pa.string())])
 
 
-def jobs() -> dict[str, ShownJob]:
+def jobs() -> dict[str, ReportedJob]:
     """Return a job that scores nothing, and two that do."""
     return {
         "caption": CaptionSettings(kind="caption").build(),
@@ -44,7 +44,7 @@ def jobs() -> dict[str, ShownJob]:
     }
 
 
-def write_output(folder: Path, job: ShownJob, rows: int, parts: int) -> None:
+def write_output(folder: Path, job: ReportedJob, rows: int, parts: int) -> None:
     """Leave what a run leaves: settings, plan and parts, one for each shard of an input that is gone."""
     store = Store(str(folder))
     size = rows // parts
@@ -79,7 +79,7 @@ def _units(folder: Path, part: int, size: int) -> list[Unit]:
     ]
 
 
-def _rows(job: ShownJob, size: int) -> pa.Table:
+def _rows(job: ReportedJob, size: int) -> pa.Table:
     """Return a part in which one row of a hundred has failed."""
     schema = part_schema(INPUT, job)
     rows = [_row(place) for place in range(size)]
@@ -106,7 +106,7 @@ def _row(place: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(folder: Path, job: ShownJob) -> dict[str, Any]:
+def measure(folder: Path, job: ReportedJob) -> dict[str, Any]:
     """Make the report in this process."""
     logging.disable()  # that the gallery lacks its images
     before, started = greatest_mib(), time.monotonic()

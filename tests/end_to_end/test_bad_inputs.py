@@ -33,4 +33,4 @@ def test_each_odd_file_is_answered_or_named_and_costs_no_other_row(tmp_path: Pat
     assert result.failed == sum(error is not None for error in expected.values())
     assert all(row["error"]["message"] for row in rows if row["error"])
     odd = Counter(name for animal in zoo for name in animal.noted)
-    assert read_results(Store(str(tmp_path / "out")), caption_job()).gathered.oddities == odd
+    assert read_results(Store(str(tmp_path / "out")), caption_job()).oddities == odd

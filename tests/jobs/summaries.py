@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.report.shown import ShownJob
+from jobs.report.job import ReportedJob
 
 
-def summary_of(job: ShownJob, results: pa.Table) -> Mapping[str, Any]:
+def summary_of(job: ReportedJob, results: pa.Table) -> Mapping[str, Any]:
     """Return a job's own numbers."""
     return job.summarize(job.narrow(results.select(job.summarized(results.column_names))))

@@ -11,7 +11,7 @@ from jobs.__main__ import main
 from jobs.config import RunSettings
 from jobs.console_text import too_many_failed_message
 from jobs.progress import line_of, shown_progress
-from jobs.report.write import Report
+from jobs.report.writer import Report
 from pipeline.execution.attempt import Progress
 from pipeline.run import RunResult
 from pipeline.settings import dump_settings, load_settings

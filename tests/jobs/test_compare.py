@@ -5,9 +5,8 @@ import json
 import pytest
 
 from jobs.__main__ import main
-from jobs.evaluation.compare import compare, fallen_below
-from jobs.evaluation.table import markdown
-from jobs.evaluation.words import say_comparisons
+from jobs.evaluation.compare import below_threshold, compare
+from jobs.evaluation.console import describe_comparisons, markdown
 from jobs.report.results import ReportError
 from pipeline.storage.store import Store
 from tests.jobs.scored import FAILED, rows, write_scored
@@ -187,23 +186,23 @@ def test_a_benchmark_whose_gold_answers_are_hidden_is_left_out_with_a_word_unles
 
 def test_it_is_said_that_pope_is_compared_by_right_answers(outputs):
     found = compare(*outputs(*[rows([1.0, 0.0], benchmark="pope", rule="pope/official")] * 2))
-    assert "  right answers are compared, not the F1 that reports have" in say_comparisons(found)
-    assert "pope: right answers, not the F1" in markdown("a", "b", found)
+    assert "  right answers are compared, not the F1 that reports have" in describe_comparisons(found)
+    assert "pope: right answers are compared, not the F1" in markdown("a", "b", found)
 
 
 def test_a_gate_looks_at_the_difference_and_if_asked_at_its_interval(outputs):
     found = compare(*outputs(rows([1.0] * 20), rows([0.0] + [1.0] * 19)))
-    assert [one.benchmark for one in fallen_below(found, -0.01, only_sure=False)] == ["docvqa_val"]
-    assert fallen_below(found, -0.01, only_sure=True) == []
-    assert fallen_below(found, -0.05, only_sure=False) == []
+    assert [one.benchmark for one in below_threshold(found, -0.01, only_sure=False)] == ["docvqa_val"]
+    assert below_threshold(found, -0.01, only_sure=True) == []
+    assert below_threshold(found, -0.05, only_sure=False) == []
     surely = compare(*outputs(rows([1.0] * 20), rows([0.0] * 19 + [1.0])))
-    assert fallen_below(surely, -0.01, only_sure=True) == surely
+    assert below_threshold(surely, -0.01, only_sure=True) == surely
 
 
 def test_a_gate_on_too_few_rows_for_an_interval_does_not_pass_in_silence(outputs):
     found = compare(*outputs(rows([1.0]), rows([0.0])))
     with pytest.raises(ReportError, match="too few rows of docvqa_val for an interval"):
-        fallen_below(found, -0.01, only_sure=True)
+        below_threshold(found, -0.01, only_sure=True)
 
 
 def test_the_command_says_the_difference_and_fails_below_its_threshold(outputs, tmp_path, capsys):
@@ -233,12 +232,12 @@ def test_a_table_for_people_can_be_had(outputs, tmp_path):
     assert f"A: `{a}`" in text
     assert "| docvqa_val | `anls/rrc` | 3 rows | 100.00 ± 0.00 | 66.67 ± 33.33 | -33.33 |" in text
     assert "| 0 / 1 / 2 |" in text
-    assert "docvqa_val: 1 failed and 0 cut off in B; 1 rows without a score." in text
+    assert "docvqa_val: 1 failed and 0 cut off in B; 1 rows have no score on either side." in text
 
 
 def test_only_settings_that_reach_the_outputs_are_taken(tmp_path, capsys):
     assert main(["compare", str(tmp_path), str(tmp_path), "job.rule=anls/rrc"]) == 2
-    assert "only write.storage.* is looked at here" in capsys.readouterr().err
+    assert "found another setting, expected only write.storage.*" in capsys.readouterr().err
 
 
 def test_a_refusal_is_one_line_and_a_failure(outputs, tmp_path, capsys):

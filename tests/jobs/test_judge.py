@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.evaluation.judge import JudgeError, rule_on
-from jobs.evaluation.judge_model import model_judge
+from jobs.evaluation.judge import JudgeError, ask_judge, model_judge
 from pipeline.storage.store import Store
 from tests.jobs.scored import rows
 
@@ -45,18 +44,18 @@ LETTERS = [("B", "B", 1.0), ("A.", "A", 0.0), ("Z", "Z", 0.0), ("green", "B", 1.
 
 @pytest.mark.parametrize(("reply", "verdict", "score"), LETTERS)
 def test_a_judge_says_which_option_an_answer_means(output, reply, verdict, score):
-    (ruling,) = rule_on([unread()], Replies(reply), output)
+    (ruling,) = ask_judge([unread()], Replies(reply), output)
     assert (ruling.judge, ruling.verdict, ruling.score) == ("somebody@1", verdict, score)
 
 
 def test_a_reply_that_says_nothing_is_no_verdict_and_scores_nothing(output):
-    (ruling,) = rule_on([unread()], Replies("I would rather not say"), output)
+    (ruling,) = ask_judge([unread()], Replies("I would rather not say"), output)
     assert (ruling.verdict, ruling.score) == (None, 0.0)
 
 
 def test_a_judge_sees_question_options_and_answer_as_they_are(output):
     judge = Replies("B")
-    rule_on([unread("the {second} one", question="Which {colour}?")], judge, output)
+    ask_judge([unread("the {second} one", question="Which {colour}?")], judge, output)
     (prompt,) = judge.asked
     assert prompt.endswith("Question: Which {colour}?\nOptions:\nA. red\nB. green\nAnswer: the {second} one\nLetter:")
 
@@ -64,13 +63,13 @@ def test_a_judge_sees_question_options_and_answer_as_they_are(output):
 @pytest.mark.parametrize("status", ["ok", "refused", "empty", "truncated", None])
 def test_only_answers_that_could_not_be_read_are_asked_about(output, status):
     judge = Replies("B")
-    assert rule_on([unread(parse_status=status)], judge, output) == [None]
+    assert ask_judge([unread(parse_status=status)], judge, output) == [None]
     assert judge.asked == []
 
 
 def test_questions_that_a_judge_could_only_guess_at_are_left_out(output):
     judge = Replies("B")
-    assert rule_on([unread(choices=[], rule="math/hendrycks")], judge, output) == [None]
+    assert ask_judge([unread(choices=[], rule="math/hendrycks")], judge, output) == [None]
     assert judge.asked == []
 
 
@@ -84,35 +83,35 @@ def test_an_extracted_answer_goes_through_mathvistas_own_comparison(output, repl
         facts=json.dumps(MATHVISTA),
     )  # fmt: skip
     judge = Replies(reply)
-    (ruling,) = rule_on([row], judge, output)
+    (ruling,) = ask_judge([row], judge, output)
     assert (ruling.verdict, ruling.score) == (reply, score)
     assert "Reply with a number with its decimals and nothing else." in judge.asked[0]
 
 
 def test_a_yes_or_no_is_asked_for_where_the_rule_wants_one(output):
     row = unread("I see several.", rule="pope/vlmevalkit", choices=[], answers=["yes"])
-    assert rule_on([row], Replies("Yes."), output)[0].score == 1.0
-    assert rule_on([row], Replies("unclear", name="another"), output)[0].verdict is None
+    assert ask_judge([row], Replies("Yes."), output)[0].score == 1.0
+    assert ask_judge([row], Replies("unclear", name="another"), output)[0].verdict is None
 
 
 def test_without_gold_answers_there_is_a_verdict_and_no_score(output):
-    (ruling,) = rule_on([unread(answers=None)], Replies("B"), output)
+    (ruling,) = ask_judge([unread(answers=None)], Replies("B"), output)
     assert (ruling.verdict, ruling.score) == ("B", None)
 
 
 def test_nothing_is_asked_twice_neither_of_equal_rows_nor_in_a_later_start(output):
     first = Replies("B")
-    rulings = rule_on([unread(), unread()], first, output)
+    rulings = ask_judge([unread(), unread()], first, output)
     assert len(first.asked) == 1 and rulings[0] == rulings[1]
     again = Replies("A")
-    assert rule_on([unread()], again, output) == rulings[:1]
+    assert ask_judge([unread()], again, output) == rulings[:1]
     assert again.asked == []
 
 
 def test_another_judge_is_asked_for_itself(output):
-    rule_on([unread()], Replies("B"), output)
+    ask_judge([unread()], Replies("B"), output)
     other = Replies("A", name="another@1")
-    assert rule_on([unread()], other, output)[0].verdict == "A"
+    assert ask_judge([unread()], other, output)[0].verdict == "A"
     assert len(other.asked) == 1
 
 
@@ -121,9 +120,9 @@ def test_a_dead_judge_stops_everything_and_what_it_said_before_is_kept(output, m
     asked = [unread(f"answer {number}") for number in range(5)]
     dying = Replies("B", most=4)
     with pytest.raises(JudgeError, match="somebody@1: ConnectionError: gone; 4 of 5 prompts were answered"):
-        rule_on(asked, dying, output)
+        ask_judge(asked, dying, output)
     again = Replies("B")
-    assert all(ruling.score == 1.0 for ruling in rule_on(asked, again, output))
+    assert all(ruling.score == 1.0 for ruling in ask_judge(asked, again, output))
     assert len(again.asked) == 1
 
 
@@ -133,12 +132,12 @@ def test_a_judge_must_reply_to_each_prompt(output):
             return super().__call__(prompts)[1:]
 
     with pytest.raises(JudgeError, match="found 0 replies to 1 prompts"):
-        rule_on([unread()], Short("B"), output)
+        ask_judge([unread()], Short("B"), output)
 
 
 def test_one_of_our_own_models_can_be_a_judge(output):
     judge = model_judge(CHECKPOINT)
     assert judge.name.startswith("aria@")
-    (ruling,) = rule_on([unread()], judge, output)
+    (ruling,) = ask_judge([unread()], judge, output)
     assert ruling.judge == judge.name
     assert judge([""]) == judge([""])

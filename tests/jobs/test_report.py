@@ -14,15 +14,14 @@ from PIL import Image
 from jobs.caption import CaptionSettings
 from jobs.config import RunSettings
 from jobs.console_text import score_lines
-from jobs.report.again import report_again
 from jobs.report.candidates import MOST_CARDS
 from jobs.report.counts import SUMMED, Counts
 from jobs.report.gallery import SIDE_PIXELS, build_gallery, thumbnail
+from jobs.report.job import TEXT_LABELS, labels_of
 from jobs.report.numbers import numbers_of
 from jobs.report.page import SETTLED, render, render_report
 from jobs.report.results import ReportError, read_results
-from jobs.report.shown import TEXTS, words_of
-from jobs.report.write import write_report
+from jobs.report.writer import rewrite_report, write_report
 from jobs.vqa import SCHEMA, VqaSettings
 from models.images import oddities
 from models.types import BadImage
@@ -135,12 +134,12 @@ def results_of(photos, job, *parts, **options):
 
 
 def gallery_of(photos, job, *parts):
-    return build_gallery(results_of(photos, job, *parts), {"": ReadSettings(uri=str(photos))}, TEXTS)
+    return build_gallery(results_of(photos, job, *parts), {"": ReadSettings(uri=str(photos))}, TEXT_LABELS)
 
 
 def page_of(photos, job, *parts, **options):
     results = results_of(photos, job, *parts, **options)
-    gallery = build_gallery(results, {"": ReadSettings(uri=str(photos))}, words_of(job))
+    gallery = build_gallery(results, {"": ReadSettings(uri=str(photos))}, labels_of(job))
     return render_report(numbers_of(results, job), gallery, job)
 
 
@@ -317,7 +316,7 @@ def test_a_report_is_written_again_by_the_address_of_its_output_alone(photos, s3
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
     store = Store(f"{s3.uri}/out")
     finished_at(store, photos)
-    assert report_again(store.uri).numbers["rows"] == 40
+    assert rewrite_report(store.uri).numbers["rows"] == 40
     assert "BadImage" in store.read("_report/report.html").decode()
 
 
@@ -329,12 +328,14 @@ def test_a_report_is_told_where_the_stores_are_that_once_were_elsewhere(photos, 
     read = ReadSettings(uri=f"{s3.uri}/in", storage=s3.settings)
     finished_at(store, photos, read, read={"uri": read.uri, **gone}, write={"uri": "s3://before", **gone})
     overrides = [f"{section}.storage.endpoint_url={s3.endpoint_url}" for section in ("read", "write")]
-    assert report_again(store.uri, overrides).numbers["rows"] == 40
+    assert rewrite_report(store.uri, overrides).numbers["rows"] == 40
     assert "data:image/" in store.read("_report/report.html").decode()
-    with pytest.raises(ConfigError, match=r"'read.limit=3': a report takes only read.storage.\* and write.storage.\*"):
-        report_again(store.uri, [*overrides, "read.limit=3"])
+    with pytest.raises(
+        ConfigError, match=r"'read.limit=3': found another setting, expected only read.storage.\* and write.storage.\*"
+    ):
+        rewrite_report(store.uri, [*overrides, "read.limit=3"])
     with pytest.raises(ConfigError, match=r"read\.storage\.endpoint: unknown setting"):
-        report_again(store.uri, [*overrides, "read.storage.endpoint=3"])
+        rewrite_report(store.uri, [*overrides, "read.storage.endpoint=3"])
 
 
 def test_an_empty_folder_has_no_report(photos, tmp_path):

@@ -18,11 +18,10 @@ from PIL import Image
 from jobs.benchmarks.items import COLUMN
 from jobs.config import RunSettings
 from jobs.console_text import score_lines
-from jobs.report.again import report_again
-from jobs.report.candidates import OF_BENCHMARK
+from jobs.report.candidates import CARDS_OF_BENCHMARK
 from jobs.report.caveats import caveats_of
 from jobs.report.gallery import thumbnail
-from jobs.report.write import Report, write_report
+from jobs.report.writer import Report, rewrite_report, write_report
 from jobs.vqa import VqaJob
 from models.types import Answer, Sampling
 from pipeline.input.sources import join_plans
@@ -245,10 +244,10 @@ def test_ten_wrong_rows_of_each_benchmark_are_shown_with_their_own_images(whole:
     for name, score in report.numbers["scores"].items():
         shown = section(page, name)
         figures = Counter(re.findall(r'<figure(?: class="(\w+)")?>', shown))
-        assert figures["wrong"] == min(OF_BENCHMARK[False], score["wrong"] - score["failed"])
-        assert figures["right"] == min(OF_BENCHMARK[True], score["right"])
+        assert figures["wrong"] == min(CARDS_OF_BENCHMARK[False], score["wrong"] - score["failed"])
+        assert figures["right"] == min(CARDS_OF_BENCHMARK[True], score["right"])
         assert figures[""] == (
-            0 if score["right"] + score["wrong"] else min(OF_BENCHMARK[None], score["unscored"] + score["n"])
+            0 if score["right"] + score["wrong"] else min(CARDS_OF_BENCHMARK[None], score["unscored"] + score["n"])
         )
         assert shown.count("data:image/png") == sum(figures.values())
         for figure in shown.split("<figure")[1:]:
@@ -397,7 +396,7 @@ def test_a_report_written_again_is_the_same(tmp_path: Path) -> None:
     store, _ = reported(tmp_path, entries={name: ENTRIES[name] for name in ("pope", "mmstar")})
     files = ("report.json", "report.md", "report.html", "config.yaml", "unread.jsonl")
     before = [store.read(f"_report/{name}") for name in files]
-    report_again(store.uri)
+    rewrite_report(store.uri)
     assert [store.read(f"_report/{name}") for name in files] == before
 
 

@@ -13,10 +13,10 @@ import pytest
 from jobs.benchmarks.totals import COUNTED
 from jobs.caption import CaptionSettings
 from jobs.report.candidates import MOST_CARDS, MOST_UNITS
-from jobs.report.parts import OpenPart
+from jobs.report.job import ReportedJob
+from jobs.report.part_files import OpenPart
 from jobs.report.results import read_results
-from jobs.report.shown import ShownJob
-from jobs.report.write import write_report
+from jobs.report.writer import write_report
 from jobs.synthesize import SynthesizeSettings
 from jobs.vqa import VqaSettings
 from pipeline.input.units import ReadSettings, Unit
@@ -28,7 +28,7 @@ from pipeline.storage.store import Store
 from tests.pipeline.inputs import plan_units
 
 CHECK = {"model": {"path": "vlm"}, "questions": [{"ask": "Is there {text}?"}]}
-JOBS: dict[str, ShownJob] = {
+JOBS: dict[str, ReportedJob] = {
     "caption": CaptionSettings(kind="caption").build(),
     "caption with reference": CaptionSettings(kind="caption", reference="text").build(),
     "vqa": VqaSettings(kind="vqa", group_by="text").build(),
@@ -40,7 +40,7 @@ ERRORS = [("decode", "BadImage"), ("generate", "PromptTooLong"), ("fetch", "NotF
 LONG = "a small dog " * 500
 
 
-def answers_of(job: ShownJob, index: int, chance: random.Random) -> list[dict[str, Any]]:
+def answers_of(job: ReportedJob, index: int, chance: random.Random) -> list[dict[str, Any]]:
     """What stands in the parts for one row of the input: several answers where pictures are drawn, some of them bad."""
     number = chance.choice((1, 2, 3)) if job.kind == "synthesize" else 1
     return [answer_of(index, image, number, chance) for image in range(number)]
@@ -64,7 +64,7 @@ def answer_of(index: int, image: int, number: int, chance: random.Random) -> dic
     }  # fmt: skip
 
 
-def output_of(folder: Path, job: ShownJob, cuts: Sequence[int]) -> tuple[Store, ReadSettings]:
+def output_of(folder: Path, job: ReportedJob, cuts: Sequence[int]) -> tuple[Store, ReadSettings]:
     """A finished output whose parts end after so many rows of the input; nothing but the parts depends on the cuts."""
     lines = folder / "t.txt"
     if not lines.exists():
@@ -111,10 +111,10 @@ def test_cards_are_the_first_of_all_rows_by_their_hashes_half_of_them_wrong(tmp_
     well = [place for place in places if errors[place] is None or errors[place]["stage"] == "check"]
     ordered = sorted(well, key=lambda place: hashlib.sha256(rows[place]["key"].encode()).hexdigest())
     halves = [[place for place in ordered if rows[place]["score"] == score][: MOST_CARDS // 2] for score in (0.0, 1.0)]
-    chosen = results.gathered.candidates.choose()
+    chosen = results.candidates.choose()
     assert [one.number for one in chosen] == [*halves[0], *halves[1]]
     assert [one.row["key"] for one in chosen] == [rows[one.number]["key"] for one in chosen]
-    assert (results.gathered.num_right, results.gathered.num_wrong) == (
+    assert (results.verdicts[True], results.verdicts[False]) == (
         sum(row["score"] == 1.0 for row in rows),
         sum(row["score"] == 0.0 for row in rows),
     )
@@ -127,7 +127,7 @@ def rows_of(unit: Unit) -> range:
 @pytest.mark.parametrize("name", JOBS)
 def test_of_every_row_a_few_bytes_are_kept(tmp_path: Path, name: str) -> None:
     store, _ = output_of(tmp_path, JOBS[name], range(50, NUM_ROWS, 50))
-    narrow = read_results(store, JOBS[name]).gathered.narrow
+    narrow = read_results(store, JOBS[name]).narrow
     # The answers of published data sets have more numbers each, and lists of other rules' scores.
     assert narrow.nbytes <= (80 if name == "vqa" else 20) * narrow.num_rows
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from jobs.report.candidates import MOST_CARDS
 from jobs.report.gallery import build_gallery, thumbnail
+from jobs.report.job import PICTURE_LABELS
 from jobs.report.results import read_results
-from jobs.report.shown import PICTURES
-from jobs.report.write import write_report
+from jobs.report.writer import write_report
 from jobs.synthesize import SCHEMA, SynthesizeSettings
 from pipeline.input.units import ReadSettings
 from pipeline.rows import ANSWER
@@ -94,7 +94,7 @@ def output(folder: Path, job_settings: dict[str, Any], parts: int = 2) -> tuple[
 
 def test_each_card_shows_the_picture_of_its_own_row(tmp_path: Path) -> None:
     store, job, read = output(tmp_path, {})
-    gallery = build_gallery(read_results(store, job), {"": read}, PICTURES)
+    gallery = build_gallery(read_results(store, job), {"": read}, PICTURE_LABELS)
     assert len(gallery.cards) == MOST_CARDS
     assert not any("image" in card.row for card in gallery.cards)
     for card in gallery.cards:
@@ -107,7 +107,7 @@ def test_each_card_shows_the_picture_of_its_own_row(tmp_path: Path) -> None:
 
 def test_only_the_row_groups_of_the_shown_pictures_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, job, _ = output(tmp_path, {})
-    pictures = read_results(store, job).gathered.pictures
+    pictures = read_results(store, job).pictures
     assert pictures is not None
     read: list[int] = []
     original = pq.ParquetFile.read_row_group
@@ -121,12 +121,12 @@ def test_only_the_row_groups_of_the_shown_pictures_are_read(tmp_path: Path, monk
     # Seven pictures are a row group: rows 0 and 1 with three each, and the first of row 2. The first part has 28.
     found = pictures.read([8, 28, 7, 1])
     assert found == {1: png(color_of(0, 1)), 7: png(color_of(2, 1)), 8: png(color_of(2, 2)), 28: png(color_of(10, 0))}
-    assert read == [1, 0, 0]
+    assert read == [0, 1, 0]
 
 
 def test_the_picture_of_a_failed_row_is_nothing(tmp_path: Path) -> None:
     store, job, _ = output(tmp_path, {})
-    pictures = read_results(store, job).gathered.pictures
+    pictures = read_results(store, job).pictures
     assert pictures is not None and pictures.read([3 * FAILED]) == {3 * FAILED: None}
 
 
@@ -202,4 +202,4 @@ def test_a_picture_whose_check_failed_is_shown_without_a_verdict(tmp_path: Path)
 def test_an_input_column_called_image_makes_no_pictures(tmp_path: Path) -> None:
     store, job, _ = output(tmp_path, {}, parts=1)
     rewrite(store, "part-00000.parquet", lambda rows: rows.drop_columns(["image_format", "caption_in"]))
-    assert read_results(store, job).gathered.pictures is None
+    assert read_results(store, job).pictures is None

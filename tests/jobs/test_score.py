@@ -9,10 +9,9 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.config import RunSettings
-from jobs.evaluation import joined
 from jobs.evaluation.answers import Piece
-from jobs.evaluation.joined import Asked
-from jobs.evaluation.judged import JUDGED, judged
+from jobs.evaluation.file_answers import PredictionFile, answers_from_file
+from jobs.evaluation.judge import JUDGE_COLUMNS, add_verdicts
 from jobs.evaluation.predictions import read_predictions
 from jobs.evaluation.score import score
 from jobs.report.results import ReportError
@@ -246,8 +245,10 @@ def joined_with(tmp_path):
 
     def join(answers, **asked):
         (tmp_path / "answers.json").write_text(json.dumps(answers))
-        wanted = Asked(str(tmp_path / "answers.json"), str(BULK / "docvqa_val" / "*.parquet"), "docvqa_val", **asked)
-        score(joined.answers_of(wanted, str(tmp_path / "out")), Store(str(tmp_path / "out")), "answers.json")
+        wanted = PredictionFile(
+            str(tmp_path / "answers.json"), str(BULK / "docvqa_val" / "*.parquet"), "docvqa_val", **asked
+        )
+        score(answers_from_file(wanted, str(tmp_path / "out")), Store(str(tmp_path / "out")), "answers.json")
         return report_of(tmp_path / "out")["scores"]["docvqa_val"], rows_of(tmp_path / "out")
 
     return join
@@ -312,20 +313,24 @@ def test_ids_of_several_rows_are_refused(tmp_path):
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
     with pytest.raises(ReportError, match="expected `image_id` to tell rows apart"):
-        joined.answers_of(Asked(str(tmp_path / "a.jsonl"), str(tmp_path / "data.parquet"), "vqav2_val"), "out")
+        answers_from_file(PredictionFile(str(tmp_path / "a.jsonl"), str(tmp_path / "data.parquet"), "vqav2_val"), "out")
 
 
 def test_a_column_that_the_data_lack_is_named_and_can_be_renamed(tmp_path, joined_with):
     table = pq.read_table(BULK / "docvqa_val" / "data.parquet").rename_columns({"answers": "gold"})
     pq.write_table(table, tmp_path / "renamed.parquet")
     (tmp_path / "a.json").write_text(json.dumps(submission()))
-    asked = {"predictions": str(tmp_path / "a.json"), "data": str(tmp_path / "renamed.parquet")}
+    asked = {"uri": str(tmp_path / "a.json"), "data": str(tmp_path / "renamed.parquet")}
     with pytest.raises(ConfigError, match="unknown setting"):
-        joined.answers_of(Asked(**asked, benchmark="docvqa_val", overrides=["job.benchmark.x=1", "read.x=1"]), "out")
-    without = joined.answers_of(Asked(**asked, benchmark="docvqa_test"), "out")
+        answers_from_file(
+            PredictionFile(**asked, benchmark="docvqa_val", overrides=["job.benchmark.x=1", "read.x=1"]), "out"
+        )
+    without = answers_from_file(PredictionFile(**asked, benchmark="docvqa_test"), "out")
     assert all(row["score"] is None for piece in without.pieces() for row in piece.rows.to_pylist())
-    renamed = Asked(**asked, benchmark="docvqa_val", overrides=["job.benchmarks.docvqa_val.columns.answers=gold"])
-    (piece,) = joined.answers_of(renamed, "out").pieces()
+    renamed = PredictionFile(
+        **asked, benchmark="docvqa_val", overrides=["job.benchmarks.docvqa_val.columns.answers=gold"]
+    )
+    (piece,) = answers_from_file(renamed, "out").pieces()
     assert sum(piece.rows["score"].to_pylist()) == pytest.approx(24 * 0.725027, abs=1e-4)
 
 
@@ -346,7 +351,7 @@ def test_ends_that_a_model_has_left_on_its_answers_are_named_unless_they_are_kno
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in ended))
     asked = asked_of("pope", tmp_path / "out", rows=tmp_path / "a.jsonl")
     assert main(asked) == 0
-    assert "36 of 36 answers end in '<|eot_id|>'; `--end-token '<|eot_id|>'` takes it off" in caplog.text
+    assert "36 of 36 answers end in '<|eot_id|>'; `--end-token '<|eot_id|>'` cuts it off" in caplog.text
     caplog.clear()
     assert main([*asked, "--end-token", "<|eot_id|>"]) == 0
     assert "end in" not in caplog.text
@@ -411,7 +416,7 @@ def test_a_judges_verdicts_make_questions_of_several_rows_right_too(tmp_path):
     gold = pq.read_table(BULK / "mmbench_en_dev" / "data.parquet")["answer"][0].as_py()
     answers[0]["prediction"] = "I cannot decide between these."
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
-    wanted = Asked(
+    wanted = PredictionFile(
         str(tmp_path / "a.jsonl"), str(BULK / "mmbench_en_dev" / "*.parquet"), "mmbench_en_dev", id_name="row"
     )
 
@@ -422,7 +427,7 @@ def test_a_judges_verdicts_make_questions_of_several_rows_right_too(tmp_path):
             return [gold] * len(prompts)
 
     to = str(tmp_path / "out")
-    found = score(joined.answers_of(wanted, to), Store(to), "a", Knowing()).report.numbers["scores"]["mmbench_en_dev"]
+    found = score(answers_from_file(wanted, to), Store(to), "a", Knowing()).report.numbers["scores"]["mmbench_en_dev"]
     assert (found["metric"], found["judge"]["rows"]) == ("every rotation right", 1)
     assert (found["score"], found["judge"]["score"]) == (pytest.approx(0.7), pytest.approx(0.8))
 
@@ -443,8 +448,8 @@ def test_a_verdict_replaces_the_score_only_in_a_column_of_its_own(docvqa, tmp_pa
         def __call__(self, prompts):
             return ["A"] * len(prompts)
 
-    (piece,) = judged(lambda: iter([Piece("part", table)]), AlwaysA(), Store(str(tmp_path / "kept")))
-    found = piece.rows.select(["score", *JUDGED.names]).to_pylist()
+    (piece,) = add_verdicts(lambda: iter([Piece("part", table)]), AlwaysA(), Store(str(tmp_path / "kept")))
+    found = piece.rows.select(["score", *JUDGE_COLUMNS.names]).to_pylist()
     assert [(row["score"], row["judged_score"], row["judge_verdict"]) for row in found] == [
         (0.0, 1.0, "A"), (0.5, 0.5, None), (0.0, 0.0, "A"),
     ]  # fmt: skip
@@ -500,7 +505,7 @@ def mmlu(tmp_path):
 
 def test_likelihoods_cannot_be_had_from_texts(mmlu, tmp_path, capsys):
     assert main([*mmlu, "--rule", "likelihood/sum"]) == 1
-    assert "mmlu_without_examples: likelihood/sum looks at choice_logprobs" in capsys.readouterr().err
+    assert "mmlu_without_examples: likelihood/sum needs choice_logprobs" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

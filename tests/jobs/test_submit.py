@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.__main__ import main
-from jobs.evaluation import workbook
-from jobs.evaluation.formats import SubmissionError, format_of
+from jobs.evaluation.submission_files import decode
+from jobs.evaluation.submission_formats import SubmissionError, format_of
 from jobs.evaluation.submit import check, submit
 from jobs.scoring.response import clean
 from pipeline.storage.store import Store
@@ -35,7 +35,7 @@ def written(tmp_path):
 
     def write(made, name="out", **asked):
         output = Store(write_scored(tmp_path / name, made))
-        return json.loads(Path(submit(output, str(tmp_path / "file.json"), **asked).place).read_bytes())
+        return json.loads(Path(submit(output, str(tmp_path / "file.json"), **asked).uri).read_bytes())
 
     return write
 
@@ -100,7 +100,7 @@ def test_mmbench_gets_an_excel_table_of_all_rotations_equal_every_time(tmp_path)
     import pandas as pd
 
     outputs = [Store(write_scored(tmp_path / name, mmbench([5, 1_000_005]))) for name in "ab"]
-    files = [Path(submit(output, str(tmp_path / f"{output.uri}.xlsx")).place) for output in outputs]
+    files = [Path(submit(output, str(tmp_path / f"{output.uri}.xlsx")).uri) for output in outputs]
     table = pd.read_excel(files[0])
     assert list(table.columns) == [
         "index", "question", "hint", "A", "B", "C", "D", "category", "L2-category", "prediction",
@@ -181,7 +181,7 @@ def test_missing_and_unknown_ids_are_refused_and_missing_ones_may_be_handed_in_e
     (tmp_path / "ids.txt").write_text("1\n3\n4\n")
     with pytest.raises(SubmissionError, match=r"2 ids are missing, expected all 3 \(3, 4\)[^u]+unknown") as refused:
         written(made, ids=str(tmp_path / "ids.txt"))
-    assert "1 ids are unknown, expected none but the data set's (2)" in str(refused.value)
+    assert "1 ids are unknown, expected only the data set's (2)" in str(refused.value)
     (tmp_path / "ids.txt").write_text("1\n2\n3\n")
     assert written(made, "again", ids=str(tmp_path / "ids.txt"), allow_missing=True)[2] == {
         "questionId": 3, "answer": "",
@@ -256,7 +256,7 @@ def test_an_excel_table_of_questions_in_place_of_rotations_is_refused():
     book.active.append(["index", "question", "hit"])
     book.save(data)
     with pytest.raises(SubmissionError, match="question, hit, expected also A, B, C, D, prediction"):
-        workbook.decode(data.getvalue(), format_of("mmbench_en_test"))
+        decode(data.getvalue(), format_of("mmbench_en_test"))
 
 
 LISTS = ["1\n2\n", "[1, 2]", '["1", "2"]', '{"1": "A", "2": "B"}', '{"questions": [{"question_id": 1}, {"id": 2}]}']
@@ -276,7 +276,7 @@ def test_a_list_of_ids_that_is_none_is_refused(ids, tmp_path, capsys):
     (tmp_path / "ids").write_bytes(ids)
     asked = ["submit", "--check", str(tmp_path / "ids"), "--benchmark", "vqav2_test", "--ids", str(tmp_path / "ids")]
     assert main(asked) == 1
-    assert "found no list of ids, expected JSON, or an id a line" in capsys.readouterr().err
+    assert "found no list of ids, expected JSON, or one id on each line" in capsys.readouterr().err
 
 
 def test_the_command_writes_and_checks_and_says_what_it_lacks(tmp_path, capsys):

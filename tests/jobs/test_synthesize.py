@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jobs.console_text import run_lines, score_lines
-from jobs.report.write import Report
+from jobs.report.writer import Report
 from jobs.start import Outcome
 from jobs.synthesize import NEGATIVE_PROMPT, QUALITY, SCHEMA, SynthesizeSettings
 from models.images import encode_image

@@ -1,7 +1,4 @@
-"""How each benchmark's server wants its answers: under which ids, in which words, in which kind of file.
-
-It knows ids and texts; rows of a run, and where files stand, are not known here.
-"""
+"""How each benchmark's server wants its answers: under which ids, in which words, in which kind of file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,23 +11,23 @@ Id: TypeAlias = int | str
 
 
 class SubmissionError(ReportError):
-    """A file is not what its server takes, or the answers for it are not there."""
+    """A server would not take a file, or answers for it are missing."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """What a server takes.
+    """The file that a server takes.
 
     Attributes:
-        datasets: How the names of the data sets begin whose answers it takes.
-        id_name: What it calls a row's id; also the name under which the data set has it.
+        datasets: The beginnings of its data sets' names.
+        id_name: The name of a row's id, in the file and in the data set.
         id_type: Whole numbers or texts.
-        answer_name: What it calls an answer.
+        answer_name: The name of an answer.
         shape: `list`: a JSON list of objects with id and answer, nothing else. `mapping`: a JSON object, answers by id.
             `problems`: a JSON object, by id the whole problem with its answer. `workbook`: an Excel table.
-        beside: What an entry of a `problems` or a `workbook` file must have beside id and answer.
+        other_names: What an entry of a `problems` or a `workbook` file must have beside id and answer.
         normalisation: What is done to answers before they are written, for people; empty for nothing.
-        normalise: That.
+        normalise: The function that does it.
     """
 
     datasets: tuple[str, ...]
@@ -38,7 +35,7 @@ class Format:
     id_type: type[int] | type[str]
     answer_name: str
     shape: Literal["list", "mapping", "problems", "workbook"]
-    beside: tuple[str, ...] = ()
+    other_names: tuple[str, ...] = ()
     normalisation: str = ""
     normalise: Callable[[str], str] = str
 
@@ -48,14 +45,14 @@ class Entry:
     """One answer to hand in.
 
     Attributes:
-        id: As the server knows the row.
-        answer: In the server's words.
-        beside: What else stands in the file for this row, by name.
+        id: The row's id, as the server knows it.
+        answer: The answer, as the server wants it.
+        others: What else the file has for this row, by name.
     """
 
     id: Id
     answer: str
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _as_llava(text: str) -> str:
@@ -64,11 +61,11 @@ def _as_llava(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a caption without line breaks: the official tokeniser would take each for the start of another caption."""
+    """Return a caption without line breaks: the official tokeniser would start another caption at each."""
     return " ".join(text.splitlines())
 
 
-# What MathVista 53d5258 leaves behind after evaluation/extract_answer.py, and calculate_score.py looks at.
+# What MathVista 53d5258 writes in evaluation/extract_answer.py, and reads in calculate_score.py.
 _PROBLEM = ("question_type", "answer_type", "choices", "precision", "metadata", "extraction")
 
 FORMATS = (
@@ -90,18 +87,17 @@ def format_of(dataset: str) -> Format:
     Raises:
         SubmissionError: No server is known for it.
     """
-    for one in FORMATS:
-        if dataset.startswith(one.datasets):
-            return one
-    known = ", ".join(name for one in FORMATS for name in one.datasets)
+    for file_format in FORMATS:
+        if dataset.startswith(file_format.datasets):
+            return file_format
+    known = ", ".join(name for file_format in FORMATS for name in file_format.datasets)
     raise SubmissionError(f"found data set {dataset!r}, expected one with a known submission file: {known}")
 
 
-def as_id(value: object, expected: Format) -> Id:
-    """Turn an id, as a data set or somebody's list has it, into the server's type.
+def as_id(value: object, file_format: Format) -> Id:
+    """Convert an id from a data set or a list of ids to the server's type.
 
     Raises:
-        ValueError: It cannot be turned.
+        ValueError: It is no whole number where the server wants one.
     """
-    text = str(value)
-    return int(text) if expected.id_type is int else text
+    return file_format.id_type(str(value))

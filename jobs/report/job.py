@@ -12,31 +12,31 @@ Lines = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Words:
+class Labels:
     """What a page calls things.
 
     Attributes:
         good: A row whose verdict is True.
         bad: A row whose verdict is False.
-        reasons: What stands in the column `finish_reason`, after a number of answers.
+        finish_reasons: What follows a number of answers, by their `finish_reason`.
     """
 
     good: str
     bad: str
-    reasons: Mapping[str, str]
+    finish_reasons: Mapping[str, str]
 
 
-TEXTS = Words(
+TEXT_LABELS = Labels(
     good="right",
     bad="wrong",
-    reasons={"stop": "ended by themselves", "length": "were cut off at the token limit", "error": "failed"},
+    finish_reasons={"stop": "ended by themselves", "length": "were cut off at the token limit", "error": "failed"},
 )
-PICTURES = Words(
-    good="kept", bad="dropped", reasons={"stop": "are whole", "length": "are incomplete", "error": "failed"}
+PICTURE_LABELS = Labels(
+    good="kept", bad="dropped", finish_reasons={"stop": "are whole", "length": "are incomplete", "error": "failed"}
 )
 
 
-class ShownJob(Job, Protocol):
+class ReportedJob(Job, Protocol):
     """A job whose results can be looked at."""
 
     @property
@@ -49,21 +49,21 @@ class ShownJob(Job, Protocol):
         ...
 
     def summarized(self, columns: Sequence[str]) -> Sequence[str]:
-        """Say which of a part's columns `verdicts` and `narrow` look at."""
+        """Return which of a part's columns `verdicts` and `narrow` need."""
         ...
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
-        """Say of each row of a part whether it is right; None where that is not known."""
+        """Return for each row of a part whether it is right; None where that is not known."""
         ...
 
     def narrow(self, results: pa.Table) -> pa.Table:
         """Return what `summarize` needs of a part, a line for each of its rows.
 
-        Those of all parts are held together, ten million rows or more: numbers and words that come again, no texts.
+        The lines of all parts are in memory together, ten million or more: numbers and repeated words, no texts.
         """
         ...
 
 
-def words_of(job: Job) -> Words:
-    """Return what fits a job: it answers in words, right or wrong, or draws pictures, of which a check keeps some."""
-    return TEXTS if job.picture is None else PICTURES
+def labels_of(job: Job) -> Labels:
+    """Return the labels of a job: it answers in text, right or wrong, or draws pictures that a check keeps or drops."""
+    return TEXT_LABELS if job.picture is None else PICTURE_LABELS

@@ -1,7 +1,6 @@
-"""What a judge is asked about an answer that no rule could read, and what its reply says.
+"""What a judge is asked about an answer that no rule could read, and how its reply is read.
 
-It knows questions, options and texts, not which judge is asked. The judge only says what was answered; whether that is
-right, the rules' own comparison decides.
+The judge only says what was answered; the rules' own comparison decides whether that is right.
 """
 
 from collections.abc import Callable
@@ -59,70 +58,68 @@ KINDS = {
     "list": "a Python list",
 }
 
-# What was read from a reply, and its score; None if nothing could be read.
-Finding: TypeAlias = tuple[str, float | None] | None
+# The answer that a reply gives, and its score; None if it gives none.
+Verdict: TypeAlias = tuple[str, float | None] | None
 
 
 @dataclass(frozen=True)
-class Matter:
-    """What is put to a judge about one answer.
+class JudgePrompt:
+    """What a judge is asked about one answer.
 
     Attributes:
-        prompt: The question to the judge.
-        read: Turns its reply into what was answered, and the score of that.
+        text: The prompt.
+        read: Reads the verdict out of the reply.
     """
 
-    prompt: str
-    read: Callable[[str], Finding]
+    text: str
+    read: Callable[[str], Verdict]
 
 
-def matter_of(rule: str, question: str, response: str, gold: Gold) -> Matter | None:
+def judge_prompt(rule: str, question: str, response: str, gold: Gold) -> JudgePrompt | None:
     """Return what to ask about an answer; None where a judge could only guess.
 
     Args:
-        rule: What could not read it.
-        question: As the data set has it.
+        rule: The rule that could not read it.
+        question: The question, as the data set has it.
         response: The answer, cleaned.
-        gold: The options, what is right, and what else the rule looks at.
+        gold: The options, the gold answers, and what else the rule needs.
     """
     if rule.startswith("mathvista/"):
         return _extraction(question, response, gold)
     if rule.startswith("pope/"):
-        prompt = YES_NO.format_map({"question": question, "response": response})
-        return Matter(prompt, lambda reply: _yes_or_no(reply, gold))
+        text = YES_NO.format(question=question, response=response)
+        return JudgePrompt(text, lambda reply: _yes_or_no(reply, gold))
     if gold.choices:
-        prompt = OPTIONS.format_map({"question": question, "options": _lines(gold), "response": response})
-        return Matter(prompt, lambda reply: _letter(reply, gold))
+        text = OPTIONS.format(question=question, options=_option_lines(gold), response=response)
+        return JudgePrompt(text, lambda reply: _letter(reply, gold))
     return None
 
 
-def _extraction(question: str, response: str, gold: Gold) -> Matter:
-    wanted = "the option's text" if is_multi_choice(gold) else KINDS.get(gold.facts["answer_type"], "the answer")
-    options = f"Options:\n{_lines(gold)}\n" if gold.choices else ""
-    prompt = EXTRACTION.format_map({"kind": wanted, "question": question, "options": options, "response": response})
+def _extraction(question: str, response: str, gold: Gold) -> JudgePrompt:
+    expected = "the option's text" if is_multi_choice(gold) else KINDS.get(gold.facts["answer_type"], "the answer")
+    options = f"Options:\n{_option_lines(gold)}\n" if gold.choices else ""
+    text = EXTRACTION.format(kind=expected, question=question, options=options, response=response)
 
-    def read(reply: str) -> Finding:
+    def read(reply: str) -> Verdict:
         extracted = clean(reply)
-        if not extracted:
-            return None
-        return extracted, score_extraction(extracted, gold).score
+        return (extracted, score_extraction(extracted, gold).score) if extracted else None
 
-    return Matter(prompt, read)
+    return JudgePrompt(text, read)
 
 
-def _letter(reply: str, gold: Gold) -> Finding:
+def _letter(reply: str, gold: Gold) -> Verdict:
     letter = prefetch(clean(reply), options_of(gold))
     if letter is None:
         return None
     return letter, float(letter in gold.answers) if gold.answers else None
 
 
-def _yes_or_no(reply: str, gold: Gold) -> Finding:
+def _yes_or_no(reply: str, gold: Gold) -> Verdict:
     word = clean(reply).rstrip(".").lower()
     if word not in ("yes", "no"):
         return None
     return word, float(word in (answer.lower() for answer in gold.answers)) if gold.answers else None
 
 
-def _lines(gold: Gold) -> str:
+def _option_lines(gold: Gold) -> str:
     return "\n".join(f"{letter}. {text}" for letter, text in options_of(gold).items())

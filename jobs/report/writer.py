@@ -1,15 +1,16 @@
-"""Make a run's report from its output and put it there. It holds the order of things; each file here has its part."""
+"""Write the report of an output: after a run, or again later from the output alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.config import frozen_settings, output_at
 from jobs.report.gallery import build_gallery
+from jobs.report.job import ReportedJob, labels_of
 from jobs.report.numbers import numbers_of
-from jobs.report.page import render_markdown, render_report, reproducing
+from jobs.report.page import render_markdown, render_report, settings_yaml
 from jobs.report.results import read_results
-from jobs.report.shown import ShownJob, words_of
 from pipeline import ReadSettings, Store, settings_by_source
 
 NUMBERS = "_report/report.json"
@@ -25,14 +26,14 @@ class Report:
 
     Attributes:
         numbers: The content of report.json.
-        page: Where report.html stands.
+        page: The uri of report.html.
     """
 
     numbers: Mapping[str, Any]
     page: str
 
 
-def write_report(store: Store, job: ShownJob, read: ReadSettings) -> Report:
+def write_report(store: Store, job: ReportedJob, read: ReadSettings) -> Report:
     """Write report.json, report.md, report.html and config.yaml of an output, over earlier ones.
 
     For a job that asks questions unread.jsonl lists the answers that could not be read. The gallery shows drawn
@@ -45,11 +46,28 @@ def write_report(store: Store, job: ShownJob, read: ReadSettings) -> Report:
     """
     results = read_results(store, job)
     numbers = numbers_of(results, job)
-    gallery = build_gallery(results, settings_by_source(job, read), words_of(job))
-    if results.gathered.unread is not None:
-        store.replace(UNREAD, results.gathered.unread.lines())
-    store.replace(CONFIG, reproducing(numbers).encode())
+    gallery = build_gallery(results, settings_by_source(job, read), labels_of(job))
+    if results.benchmarks is not None:
+        store.replace(UNREAD, results.benchmarks.unread.lines())
+    store.replace(CONFIG, settings_yaml(numbers).encode())
     store.replace(NUMBERS, json.dumps(numbers, indent=2, ensure_ascii=False).encode())
     store.replace(SUMMARY, render_markdown(numbers, job).encode())
     store.replace(PAGE, render_report(numbers, gallery, job).encode())
     return Report(numbers, store.name(PAGE))
+
+
+def rewrite_report(uri: str, overrides: Sequence[str] = ()) -> Report:
+    """Write the report of an output again, with the settings that its run has frozen there.
+
+    Args:
+        uri: The output, wherever it is now.
+        overrides: `dotted.key=value` each, of settings that say how to reach the output, or the input for its images.
+
+    Raises:
+        ReportError: There is no run, or it has no results yet.
+        ConfigError: An override is wrong, or of another setting.
+        StorageError: The output cannot be read or written.
+    """
+    output = output_at(uri, overrides, allowed=("read.storage", "write.storage"))
+    settings = frozen_settings(output, overrides)
+    return write_report(output, settings.job.build(), settings.read)

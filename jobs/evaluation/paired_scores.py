@@ -1,7 +1,4 @@
-"""What is compared of two outputs: a score a row, a question with all its rotations, or an image with its caption.
-
-It knows scored rows side by side; which test their difference is put to, and what it means, is not known here.
-"""
+"""The scores of two outputs, paired: of each row, each question with all its rotations, or each image's captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,13 +25,13 @@ class Paired:
     """Scores side by side.
 
     Attributes:
-        counted: What one score belongs to.
-        keys: Its names: a row's key, or a question's.
+        counted: What has one score.
+        keys: The key of each score's row, or the name of its question.
         a: The first output's scores.
-        b: The second's.
-        clusters: By what they hang together; None where each stands for itself.
-        unscored: Rows without a score on both sides.
-        tokenizer: What parted the words of captions; only with `ptb` are they those of published numbers.
+        b: The second output's scores.
+        clusters: The cluster of each score; None where all are independent.
+        unscored: Rows without a score on either side.
+        tokenizer: The tokeniser that split captions into words; published numbers use `ptb`.
     """
 
     counted: Counted
@@ -47,10 +44,10 @@ class Paired:
 
 
 def pair(rows: Aligned) -> Paired:
-    """Put the scores of one benchmark side by side.
+    """Pair the scores of one benchmark.
 
-    POPE is compared by right and wrong answers, not by F1; captions by each image's CIDEr-D, with words as rare as they
-    are in the references of the whole set, which are the same on both sides.
+    POPE is compared by right and wrong answers, not by F1; captions by each image's CIDEr-D, with the word frequencies
+    of the whole set's references, which are the same on both sides.
 
     Raises:
         ReportError: No row has a score, or one has it on one side only.
@@ -65,13 +62,13 @@ def pair(rows: Aligned) -> Paired:
     aggregation = BENCHMARKS[rows.dataset].aggregation if rows.dataset in BENCHMARKS else None
     if aggregation is not None and aggregation.merge is not None:
         return _by_question(keys, clusters, a[is_scored], b[is_scored], unscored)
-    return Paired("row", keys, a[is_scored], b[is_scored], _named(clusters, keys), unscored)
+    return Paired("row", keys, a[is_scored], b[is_scored], _cluster_names(clusters, keys), unscored)
 
 
 def _scores(rows: pa.Table) -> Numbers:
-    """Return each row's score; not a number where there is nothing to be right about.
+    """Return each row's score; NaN where there are no gold answers.
 
-    A row that could not even be read is wrong where others have gold answers, as it is in reports.
+    A row that could not even be read is wrong where other rows have gold answers, as it is in reports.
     """
     scores = np.array(pc.fill_null(rows["score"], float("nan")), np.float64)
     if np.isnan(scores).all():
@@ -81,7 +78,7 @@ def _scores(rows: pa.Table) -> Numbers:
 
 
 def _scored(rows: Aligned, a: Numbers, b: Numbers) -> NDArray[np.bool_]:
-    """Say which rows have a score; hidden gold answers leave none on either side."""
+    """Return which rows have a score; hidden gold answers leave none on either side."""
     is_scored: NDArray[np.bool_] = ~np.isnan(a)
     differ = np.flatnonzero(is_scored != ~np.isnan(b))
     if len(differ):
@@ -95,25 +92,24 @@ def _scored(rows: Aligned, a: Numbers, b: Numbers) -> NDArray[np.bool_]:
     return is_scored
 
 
-def _named(clusters: Sequence[str | None], keys: Sequence[str]) -> list[str] | None:
-    """Name the cluster of each row; one that has none stands for itself."""
-    if not any(name is not None for name in clusters):
+def _cluster_names(clusters: Sequence[str | None], keys: Sequence[str]) -> list[str] | None:
+    """Name the cluster of each row; a row without one is a cluster of its own."""
+    if all(name is None for name in clusters):
         return None
     pairs = zip(clusters, keys, strict=True)
     return [f"row {key}" if name is None else f"cluster {name}" for name, key in pairs]
 
 
 def _by_question(keys: Sequence[str], clusters: Sequence[str | None], a: Numbers, b: Numbers, unscored: int) -> Paired:
-    """Bring rotations together: a question is right only if each of them is."""
-    pairs = zip(clusters, keys, strict=True)
-    # A row that could not be read names no question; its key does, if that is an index.
-    questions = [name or (str(question_of(int(key))) if key.isdecimal() else key) for name, key in pairs]
-    right: dict[str, tuple[float, float]] = {}
-    for question, one, other in zip(questions, a.tolist(), b.tolist(), strict=True):
-        before = right.get(question, (one, other))
-        right[question] = min(one, before[0]), min(other, before[1])
-    together = np.array([*right.values()])
-    return Paired("question", [*right], together[:, 0], together[:, 1], None, unscored)
+    """Join the rotations of each question: it is right only if each of them is."""
+    scores: dict[str, tuple[float, float]] = {}
+    for key, cluster, *pair in zip(keys, clusters, a.tolist(), b.tolist(), strict=True):
+        # A row that could not be read names no question; its key does, if that is an index.
+        question = cluster or (str(question_of(int(key))) if key.isdecimal() else key)
+        before = scores.get(question, pair)
+        scores[question] = min(pair[0], before[0]), min(pair[1], before[1])
+    joined = np.array([*scores.values()])
+    return Paired("question", [*scores], joined[:, 0], joined[:, 1], None, unscored)
 
 
 def _by_image(rows: Aligned) -> Paired:
@@ -122,12 +118,12 @@ def _by_image(rows: Aligned) -> Paired:
     if not a.num_rows:
         raise ReportError(f"{rows.benchmark}: found no image with reference captions, expected some to compare with")
     keys: list[str] = a["key"].to_pylist()
-    one, other = _captions(a), _captions(b)
-    scores, others = (np.array([found.images[key].cider_d for key in keys]) for found in (one, other))
-    return Paired("image", keys, scores, others, None, rows.a.num_rows - len(keys), one.tokenizer)
+    metrics = [_caption_scores(side) for side in (a, b)]
+    ciders = [np.array([scores.images[key].cider_d for key in keys]) for scores in metrics]
+    return Paired("image", keys, ciders[0], ciders[1], None, rows.a.num_rows - len(keys), metrics[0].tokenizer)
 
 
-def _captions(rows: pa.Table) -> CaptionScores:
+def _caption_scores(rows: pa.Table) -> CaptionScores:
     keys = rows["key"].to_pylist()
     captions = pc.fill_null(rows["response_clean"], "").to_pylist()
     references = rows["answers"].to_pylist()

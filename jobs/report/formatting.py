@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 NOTHING = "–"
-# Narrow, so that what belongs together stays together at the end of a line.
+# Narrow and unbreakable, so that a number and its unit stay on one line.
 SPACE = "\u202f"
 # Published times a hundred, and not as a share of anything.
 TIMES_HUNDRED = ("CIDEr-D",)
 
 
 def count(number: int) -> str:
-    """Write a count: its digits in threes."""
+    """Write a count, its digits in groups of three."""
     return f"{number:,}".replace(",", SPACE)
 
 
@@ -30,19 +30,19 @@ def hundredths(share: float) -> str:
     return f"{points(share)}{SPACE}%"
 
 
-def scored(score: Mapping[str, Any], share: float | None, space: str = SPACE) -> str:
+def scored(share: float | None, score: Mapping[str, Any], space: str = SPACE) -> str:
     """Write a score, or an end of its interval, in the unit of its metric: percent, but CIDEr-D times a hundred."""
     written = points(share)
     return written if share is None or score["metric"] in TIMES_HUNDRED else f"{written}{space}%"
 
 
-def measured(score: Mapping[str, Any], name: str, number: float | None) -> str:
+def measured(number: float | None, score: Mapping[str, Any], name: str) -> str:
     """Write one of a score's further metrics in its own unit: points are counted, captions' are times a hundred."""
     if number is None:
         return NOTHING
     if name == "points":
         return count(round(number))
-    return points(number) if "tokenizer" in score else f"{points(number)}{SPACE}%"
+    return points(number) if "tokenizer" in score else hundredths(number)
 
 
 def duration(seconds: float) -> str:

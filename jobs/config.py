@@ -103,7 +103,7 @@ def frozen_settings(output: Store, overrides: Sequence[str]) -> RunSettings:
     try:
         frozen = ledger.read_settings(output)["settings"]
     except NotFound as error:
-        missing = f"found no run in {output.uri} ({ledger.SETTINGS} is missing), expected its output"
+        missing = f"found no run in {output.uri} ({ledger.SETTINGS} is missing), expected the folder of its results"
         raise ReportError(missing) from error
     values = copy.deepcopy(frozen)
     lay_over(values, overrides)

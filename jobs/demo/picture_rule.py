@@ -5,14 +5,14 @@ Where a shape's edge is soft, its pixels may come nearest to a third colour; suc
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from jobs.demo.shapes import COLORS, KINDS, Box, Shape, relation
+from jobs.demo.shapes import COLORS, KINDS, Shape, relation
 
 CAPTION = re.compile(r"a (\w+) (\w+)(?: (left of|right of|above|below) a (\w+) (\w+))?")
 # Pixels of a shape that have only their like around them; a rim has none, the smallest shapes of the demo 13 or more.
@@ -86,21 +86,23 @@ def read_caption(caption: str) -> tuple[list[tuple[str, str]], str | None]:
 def find_shapes(pixels: NDArray[np.uint8]) -> list[Shape]:
     """Return the shapes of a picture; the kind of one that looks like none of them is empty."""
     nearest = _nearest(pixels)
-    shapes: list[Shape] = []
+    shapes = []
     for number, color in enumerate(COLORS):
-        pieces = (mask for mask in _pieces(nearest == number) if _inside(mask).sum() >= MIN_INSIDE)
-        shapes += [Shape(kind_of(mask), color, _box(mask)) for mask in pieces]
+        pieces, _ = ndimage.label(nearest == number)  # pixels of one piece touch along their sides
+        for piece, (rows, columns) in enumerate(ndimage.find_objects(pieces), start=1):
+            mask = pieces[rows, columns] == piece
+            if ndimage.binary_erosion(mask, np.ones((3, 3))).sum() >= MIN_INSIDE:
+                box = (float(columns.start), float(rows.start), float(columns.stop), float(rows.stop))
+                shapes.append(Shape(kind_of(mask), color, box))
     return shapes
 
 
 def kind_of(mask: Mask) -> str:
-    """Return the kind that a shape's outline looks like; empty if it looks like none."""
-    left, top, right, bottom = map(int, _box(mask))
-    piece = mask[top:bottom, left:right]
-    rows = piece.sum(1)
+    """Return the kind that a shape's outline looks like; empty if it looks like none. The mask is cut to the shape."""
+    rows = mask.sum(1)
     half, middle = divmod(len(rows), 2)
     upper = (rows[:half].sum() + middle * rows[half] / 2) / rows.sum()
-    fill, longer = float(piece.mean()), max(piece.shape) / min(piece.shape)
+    fill, longer = float(mask.mean()), max(mask.shape) / min(mask.shape)
     if fill >= MIN_OF_RECTANGLE:
         return "rectangle"
     if _within(fill, OF_CIRCLE) and _within(upper, EVEN) and longer <= ROUND:
@@ -114,39 +116,6 @@ def _nearest(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     colors = np.vstack([*COLORS.values(), np.median(rim, axis=0)])
     nearest: NDArray[np.int64] = np.square(pixels[:, :, None].astype(float) - colors).sum(-1).argmin(-1)
     return nearest
-
-
-def _pieces(mask: Mask) -> Iterator[Mask]:
-    """Yield the parts of a mask whose pixels touch along their sides."""
-    left = mask.copy()
-    while left.any():
-        piece = np.zeros_like(mask)
-        piece.flat[left.argmax()] = True
-        size = 0
-        while size < (size := int(piece.sum())):
-            grown = piece.copy()
-            grown[1:] |= piece[:-1]
-            grown[:-1] |= piece[1:]
-            grown[:, 1:] |= piece[:, :-1]
-            grown[:, :-1] |= piece[:, 1:]
-            piece = grown & mask
-        left &= ~piece
-        yield piece
-
-
-def _inside(mask: Mask) -> Mask:
-    """Return the pixels of a mask whose eight neighbours all belong to it."""
-    padded, inside = np.pad(mask, 1), mask.copy()
-    height, width = mask.shape
-    for y in range(3):
-        for x in range(3):
-            inside &= padded[y : y + height, x : x + width]
-    return inside
-
-
-def _box(mask: Mask) -> Box:
-    rows, columns = mask.nonzero()
-    return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
 
 
 def _has_colors(shapes: tuple[Shape, ...], names: list[tuple[str, str]]) -> bool:

@@ -1,4 +1,4 @@
-"""How sure a score is: intervals around shares and means. It knows numbers only, not where they come from."""
+"""95 % intervals around shares and means. They know numbers only, not where these come from."""
 
 import math
 from typing import NamedTuple

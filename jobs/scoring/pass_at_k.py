@@ -1,8 +1,8 @@
-"""The chance that one of k programs passes its tests, from counts; no program is run here, and no command counts them.
+"""The chance that one of k programs passes its tests, from counts. No program is run here, and no command uses it.
 
-from jobs.scoring.pass_at_k import mean_pass_at_k
-
-mean_pass_at_k([(20, 3), (20, 0)], k=1)  # of each problem the programs written, and how many of them passed
+>>> from jobs.scoring.pass_at_k import mean_pass_at_k
+>>> mean_pass_at_k([(20, 5), (20, 0)], k=1)  # for each problem the programs written, and how many of them passed
+0.125
 """
 
 import math

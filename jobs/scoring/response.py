@@ -1,6 +1,6 @@
-"""From a raw response to the columns that are stored of its score: clean it, find the answer in it, apply the rule.
+"""Score a raw response: clean it, find the answer in it, apply the rule, and return the columns that are stored.
 
-It knows strings, not rows. Whether an answer was cut off is its caller's to say.
+It knows strings, not rows. The caller says whether an answer was cut off.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What a scoring rule is: a pure function of a response and of what is known to be right. It knows strings only."""
+"""The interface of scoring rules: pure functions of a response and its gold answers. It knows strings only."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ Status = Literal["ok", "failed", "refused", "empty"]
 
 @dataclass(frozen=True)
 class Gold:
-    """What a rule may know of a row beside the response.
+    """What a rule may know of a row besides the response.
 
     Attributes:
         answers: The gold answers as the data set stores them, in order; an option's gold answer is its letter.

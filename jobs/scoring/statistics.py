@@ -1,4 +1,4 @@
-"""What can be said of a score and of the difference of two: errors, tests, and how small a difference would show.
+"""Errors and intervals of a score, tests of the difference of two, and the smallest difference that would show.
 
 It knows columns of numbers and which rows belong together, not what they measure. Sources: E. Miller, "Adding Error
 Bars to Evals" (arXiv 2411.00640), which lmms-eval 75571cf follows, for errors and paired differences; S. Holm, "A
@@ -91,7 +91,7 @@ def clustered_error(scores: ArrayLike, clusters: Sequence[Hashable]) -> float | 
     deviations = values - values.mean()
     squares = float((deviations**2).sum())
     within = float((np.bincount(cluster_of_row, weights=deviations) ** 2).sum()) - squares
-    # It is never below 0 but for rounding.
+    # Only rounding brings it below 0.
     return math.sqrt(max(squares / (n - 1) / n + within / n**2, 0.0))
 
 
@@ -132,7 +132,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, clusters: Sequence[Ha
     if error is None or degrees < 1:
         return Difference(mean, None, None, None, None, None, n)
     interval = student(mean, error, degrees)
-    # Differences that are all alike leave nothing to chance.
+    # Equal differences have no error: t is infinite, or 0 if they are 0.
     t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
     return Difference(mean, error, *interval, t, 2 * float(stdtr(degrees, -abs(t))), n)
 
@@ -247,7 +247,7 @@ def _error(values: Floats, clusters: Sequence[Hashable] | None) -> tuple[float |
 
 
 def _cluster_numbers(clusters: Sequence[Hashable], rows: int) -> NDArray[np.intp]:
-    """Return the number of each row's cluster, counted in the order in which they appear."""
+    """Return the number of each row's cluster, counted in the order of first appearance."""
     if len(clusters) != rows:
         raise ValueError(f"found {len(clusters)} clusters for {rows} rows, expected one a row")
     numbers: dict[Hashable, int] = {}

@@ -1,4 +1,4 @@
-"""Scores of rows brought together: a mean with its interval, what counts beside it, and the same by group.
+"""The score of many rows: their mean with its interval and counts, also by group.
 
 It knows scores and groups, as columns of a few bytes a row; which rule gave the scores is a name to it.
 """
@@ -43,7 +43,7 @@ def summarize_scores(rule: str, rows: pa.Table) -> dict[str, Any]:
     """Return `rule, score, low, high, n, unscored, failed, truncated, by` for report.json.
 
     `n` counts the rows that have a gold answer; failed ones among them score 0. Rows without a gold answer
-    are `unscored`: nothing can be said about them, so they stand beside the score and not in it.
+    are `unscored`: they are counted beside the score, not in it.
 
     Args:
         rule: What gave the scores.
@@ -58,7 +58,7 @@ def summarize_scores(rule: str, rows: pa.Table) -> dict[str, Any]:
 
 
 def _sums(rows: pa.Table, keys: list[str]) -> list[dict[str, Any]]:
-    # On one thread, so that sums of fractions come out alike every time.
+    # On one thread, so that sums of fractions are the same every time.
     sums: list[dict[str, Any]] = rows.group_by(keys, use_threads=False).aggregate(_SUMS).to_pylist()
     return sums
 

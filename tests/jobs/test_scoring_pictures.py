@@ -1,5 +1,6 @@
 """CLIPScore, FID, KID and the decisions of GenEval and DPG-bench, on cases small enough to check by hand."""
 
+import doctest
 import io
 import pickle
 import re
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jobs.scoring.pass_at_k
+import jobs.scoring.pictures
 from jobs.scoring.pictures import clipscore, dpg, fid_kid, geneval
 from jobs.scoring.pictures.clipscore import clip_pixels
 from jobs.scoring.pictures.fid_kid import (
@@ -69,6 +72,12 @@ def test_fid_of_two_normal_distributions_is_the_closed_form():
     one = Gaussian(np.array([0.0, 1.0]), np.diag([4.0, 9.0]))
     other = Gaussian(np.array([3.0, 1.0]), np.diag([1.0, 25.0]))
     assert frechet_distance(one, other) == pytest.approx(9 + (2 - 1) ** 2 + (3 - 5) ** 2)
+
+
+@pytest.mark.parametrize("module", [jobs.scoring.pictures, jobs.scoring.pass_at_k])
+def test_the_examples_of_the_library_give_what_they_say(module):
+    failed, attempted = doctest.testmod(module)
+    assert failed == 0 < attempted
 
 
 def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):

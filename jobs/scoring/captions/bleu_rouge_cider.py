@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 ORDERS = 4
-# BLEU's own constants: nothing over nothing becomes next to nothing, never an error.
+# BLEU's own constants: they turn 0 / 0 into nearly 0 instead of an error.
 _TINY, _SMALL = 1e-15, 1e-9
 # How much more recall weighs than precision in ROUGE-L.
 _ROUGE_BETA = 1.2
@@ -61,7 +61,7 @@ def matches(candidate: str, references: Sequence[str]) -> Matches:
 
 
 def add_matches(captions: Sequence[Matches]) -> Matches:
-    """Add up what captions bring, for BLEU of the whole set."""
+    """Add up the counts of captions, for BLEU of the whole set."""
     return Matches(
         sum(caption.length for caption in captions),
         sum(caption.reference_length for caption in captions),
@@ -140,7 +140,7 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> l
 def _vector(caption: str, images: NGrams, log_images: float) -> _Vector:
     weights, squares, bigrams = {}, [0.0] * ORDERS, 0
     for ngram, count in ngrams(caption.split()).items():
-        # What no reference holds weighs as if one image had it.
+        # An n-gram in no reference weighs as if one image had it.
         weight = count * (log_images - math.log(max(1, images[ngram])))
         weights[ngram] = weight
         squares[len(ngram) - 1] += weight**2

@@ -34,7 +34,7 @@ def find_file(package: str, path: str) -> Path | None:
 
 
 def last_line(errors: str) -> str:
-    """Return what a program complained of last."""
+    """Return the last line of a program's error messages."""
     return (errors.strip().splitlines() or ["it printed nothing"])[-1]
 
 

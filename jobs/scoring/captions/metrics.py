@@ -1,6 +1,6 @@
 """All caption metrics of one set of images at once: what COCO, NoCaps, Flickr30k and TextCaps report.
 
-It knows captions by their images' ids; where the captions came from is the caller's affair.
+It knows captions by their images' ids; not where the captions came from.
 """
 
 import math
@@ -72,7 +72,7 @@ def caption_metrics(
         with running_meteor() as running:
             whole, meteors = running.scores(captions, others)
     scores = map(ImageScores, map(bleu, counts), rouges, ciders, meteors)
-    # Exact sums, so that the images' order leaves no trace.
+    # Exact sums, so that the order of images does not matter.
     mean_rouge, mean_cider = math.fsum(rouges) / len(images), math.fsum(ciders) / len(images)
     by_image = dict(zip(images, scores, strict=True))
     return CaptionScores(bleu(add_matches(counts)), mean_rouge, mean_cider, whole, by_image, tokens.tokenizer)

@@ -14,12 +14,11 @@ from typing import Literal, NamedTuple
 from jobs.scoring.captions.fallback_tokens import fallback_tokens
 from jobs.scoring.captions.java import EXTRA, CaptionError, find_file, java, last_line
 
-# Text is lower-cased before brackets are named, so that `-lrb-` is never one of these and stays; published numbers
-# hold these brackets.
+# Text is lower-cased before brackets are named, so `-lrb-` is not among these and stays, as in published numbers.
 PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"])
 PUNCTUATION |= frozenset([".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
-# The tokeniser keeps lines apart: one break inside a caption would hand all later captions each other's words.
+# The tokeniser keeps lines apart: a line break inside a caption would shift all later captions.
 _BREAKS = re.compile("[\n\r\v\f\x85\u2028\u2029]")
 _log = logging.getLogger(__name__)
 

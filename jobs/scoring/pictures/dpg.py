@@ -20,7 +20,7 @@ class Question:
 
     @property
     def category(self) -> str:
-        """Return the fine category, e.g. `entity - whole`; the broad one stands before its hyphen."""
+        """Return the fine category, e.g. `entity - whole`; the broad one is the part before its hyphen."""
         return self.tuple_text.split("(")[0].strip()
 
 
@@ -91,7 +91,7 @@ def score_picture(questions: Mapping[int, Question], crops: Sequence[Mapping[int
 
 
 def summarize(pictures: Iterable[PictureScore]) -> Summary:
-    """Bring pictures together; categories are means over answers, not over pictures.
+    """Average over pictures; categories are means over answers, not over pictures.
 
     Raises:
         ValueError: There are no pictures.

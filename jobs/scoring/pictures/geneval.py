@@ -91,7 +91,7 @@ def decide(metadata: Mapping[str, Any], found: Mapping[str, Sequence[Box]]) -> D
 
 
 def summarize(rows: Iterable[tuple[str, str, bool]]) -> Summary:
-    """Bring the decisions on many pictures together.
+    """Count the decisions on many pictures.
 
     Args:
         rows: For each picture its tag, what its prompt is told apart by (the metadata's text), and whether it is right.

@@ -8,17 +8,17 @@ from jobs.scoring.rules import letters, math, mathvista, mmmu, relaxed, text_mat
 
 
 def _keep(response: str, gold: Gold) -> RuleResult:
-    """Keep the response as it is: captions have a score only all together, and programs only once they have run."""
+    """Keep the response as it is: captions are scored as a set, and programs only once they have run."""
     return RuleResult(response, "ok" if response else "empty", None)
 
 
 CAPTIONS = "captions/coco"
-# Nothing here scores it: HumanEval's programs would have to be run.
+# It gives no score: HumanEval's programs would have to be run.
 KEPT = "text/kept"
 # The likeliest of given continuations is the answer: nothing is written, and no text is read.
 LIKELIHOOD = ("likelihood/sum", "likelihood/per_character")
-# It stops an expression that takes too long by a signal, which only a process's main thread can have: `triptych score`
-# knows it, but a run, which scores its answers as it writes them, does not.
+# It stops slow expressions by a signal, which works in a process's main thread only: `triptych score` offers this rule,
+# but a run, which scores its answers as it writes them, does not.
 MAIN_THREAD_ONLY = "math/math_verify"
 
 RULES: Mapping[str, Rule] = {
@@ -55,7 +55,7 @@ RULES: Mapping[str, Rule] = {
     KEPT: _keep,
 }
 NAMES = (*RULES, *LIKELIHOOD)
-# Rules that look at what only rows of their own data sets have.
+# Rules that need facts which only rows of their own data sets have.
 _OWN_ROWS_ONLY = ("captions", "mathvista", "mmmu", "ocrbench")
 
 

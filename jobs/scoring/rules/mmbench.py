@@ -14,7 +14,7 @@ ROTATION = 1_000_000
 
 @dataclass(frozen=True)
 class Circular:
-    """What the rows of MMBench come to.
+    """The circular scores of MMBench's rows.
 
     Attributes:
         hits: Question: whether it is right in every rotation, 1 or 0. The share of these is the published score.
@@ -34,7 +34,7 @@ def question_of(index: int) -> int:
 
 
 def circular(rows: Iterable[tuple[int, float]]) -> Circular:
-    """Bring the indices and scores of rows together, in any order.
+    """Return the circular scores of rows, given by index and score in any order.
 
     Raises:
         ValueError: An index occurs twice, or no row is a first rotation.

@@ -123,7 +123,7 @@ def _end(line: str, leads: Sequence[str]) -> str:
     for lead in leads:
         if lead in line:
             end = line.split(lead)[-1].strip()
-            # An empty end gives way to a later one, however long: the published loop takes it for none yet.
+            # Any later end replaces an empty one, however long: the published loop takes it for unset.
             if not shortest or len(end) < len(shortest):
                 shortest = end
     return shortest

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from jobs.scoring.rule import Gold, RuleResult, rule_result
 
-# As many strings as VQAv2's answers mostly are; rarer ones are worked out again.
-_REMEMBERED = 1 << 16
+# Holds most of the answers of VQAv2; rarer ones are normalised again.
+_CACHE_SIZE = 1 << 16
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _HAS_PUNCTUATION = re.compile(f"[{re.escape(_PUNCTUATION)}]")
@@ -18,7 +18,7 @@ _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _COMMAS_IN_NUMBER = re.compile(r"\d,+\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 _LONE_PERIOD = re.compile(r"(?<!\d)\.(?!\d)")
-# The sources hand `re.UNICODE`, which is 32, to `re.sub` where the number of replacements belongs.
+# The sources pass `re.UNICODE`, which is 32, to `re.sub` as the number of replacements.
 _NUM_PERIODS = 32
 
 _ARTICLES = ("a", "an", "the")
@@ -91,13 +91,13 @@ def score_official(response: str, gold: Gold) -> RuleResult:
     return score_vqa(response, gold, one_line if are_equal else normalize_official)
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def normalize_evalai(text: str) -> str:
     """Normalise as lmms-eval 75571cf does for VQAv2, with its copy of EvalAI's answer processor."""
     return _in_words(_without_punctuation(one_line(text), _COMMAS_IN_NUMBER, _PERIOD))
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def normalize_official(text: str) -> str:
     """Normalise as VQAv2's official evaluation does (vqaEval.py, GT-Vision-Lab/VQA a013f00).
 
@@ -106,21 +106,21 @@ def normalize_official(text: str) -> str:
     return _in_words(_without_punctuation(one_line(text), _COMMA_IN_NUMBER, _PERIOD))
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def normalize_m4c(text: str) -> str:
     """Normalise as EvalAI's whole processor does (lmms-eval 75571cf, LLaVA c121f04): `it's` becomes `it 's`."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return _in_words(_without_punctuation(one_line(text), _COMMAS_IN_NUMBER, _PERIOD))
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def normalize_vlmevalkit(text: str) -> str:
     """Normalise as VLMEvalKit e8e78f0 does, which has the look behind repaired: `5.` stays `5.`."""
     return _in_words(_without_punctuation(one_line(text), _COMMA_IN_NUMBER, _LONE_PERIOD))
 
 
 def one_line(text: str) -> str:
-    """Turn line ends and tabs into blanks and strip: all that the official evaluation does in any case."""
+    """Turn line ends and tabs into blanks, and strip: what the official evaluation always does."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
@@ -135,7 +135,7 @@ def _without_punctuation(text: str, commas: re.Pattern[str], periods: re.Pattern
         has_number = commas.search(text) is not None
         for mark in _PUNCTUATION:
             if mark in text:
-                # Whether there is a blank beside it is asked of the text as it came, not of what is left of it.
+                # Blanks beside it are looked for in the original text, not in what is left of it.
                 stands_apart = f"{mark} " in text or f" {mark}" in text
                 kept = kept.replace(mark, "" if has_number or stands_apart else " ")
     return periods.sub("", kept, count=_NUM_PERIODS) if "." in kept else kept

@@ -72,18 +72,10 @@ def metrics_lmms(rows: Sequence[YesNo]) -> Metrics:
 
     0 where 0 is divided by; recall leaves out what is neither yes nor no; the share of yes is that of the labels.
     """
-    read = [row for row in rows if row.parsed is not None]
-    precision = _share_right([row for row in rows if row.parsed == "yes"])
-    recall = _share_right([row for row in read if row.label == "yes"])
-    return _none_as_zero(
-        {
-            "accuracy": _share_right(rows),
-            "precision": precision,
-            "recall": recall,
-            "f1": _f1(precision, recall),
-            "yes_ratio": sum(row.label == "yes" for row in rows) / len(rows) if rows else None,
-        }
-    )
+    numbers = metrics_official(rows)
+    recall = _share_right([row for row in rows if row.parsed is not None and row.label == "yes"])
+    yes_ratio = sum(row.label == "yes" for row in rows) / len(rows) if rows else None
+    return _none_as_zero(numbers | {"recall": recall, "f1": _f1(numbers["precision"], recall), "yes_ratio": yes_ratio})
 
 
 def metrics_vlmevalkit(rows: Sequence[YesNo]) -> Metrics:

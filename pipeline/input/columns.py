@@ -3,13 +3,14 @@
 It knows names and types, not values.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.input.formats.fields import kept_type, raw_type
+from pipeline.input.formats.fields import is_key_type, kept_type, raw_type
 from pipeline.input.formats.parquet import image_type_fault
 from pipeline.input.formats.rows import IMAGE_EXTENSIONS, ReadError
 from pipeline.input.formats.samples import is_image, wanted_image
@@ -35,6 +36,8 @@ OF_VIDEOS: Mapping[str, pa.DataType] = {"duration": pa.float64(), "frame_times":
 OF_SUBTITLES: Mapping[str, pa.DataType] = {"subtitles": pa.string()}
 # Words for what becomes columns of ours; the others are names for the input's.
 OF_OURS: tuple[Word, ...] = ("key", "image", "video", "subtitles")
+# Marks a column that the job does not read: a value that does not fit is null, and does not cost its row.
+UNREAD = {"triptych.unread": "true"}
 # Columns that begin so are ours between two steps (pipeline/rows.py).
 BETWEEN_STEPS = ("input.", "job.")
 
@@ -115,9 +118,20 @@ class Layout:
 
 
 def input_schema(
-    fields: Mapping[str, pa.DataType], layout: Layout, where: str, extensions: frozenset[str] = frozenset()
+    fields: Mapping[str, pa.DataType],
+    layout: Layout,
+    where: str,
+    extensions: frozenset[str] = frozenset(),
+    reads: Collection[str] | None = None,
 ) -> pa.Schema:
-    """Return the columns of every table of a source.
+    """Return the columns of every table of a source; those that the job does not read are marked `UNREAD`.
+
+    Args:
+        fields: The input's columns and their types.
+        layout: What the settings say of them.
+        where: What to call the input in a message.
+        extensions: Of a tar's members.
+        reads: The columns that the job reads, as our tables call them; None: all.
 
     Raises:
         ReadError: A column that was named does not exist, or one of ours cannot be made from what is there.
@@ -126,15 +140,20 @@ def input_schema(
     for image in layout.images if FORMATS[layout.format].is_typed and not layout.join else ():
         if fault := image_type_fault(fields[image]) if image in fields else None:
             raise ReadError(f"{where}: image column {image!r} holds {fields[image]}, expected {fault}")
+    key_type = fields.get(layout.key) if FORMATS[layout.format].is_typed else None
+    if key_type is not None and not is_key_type(key_type):
+        raise ReadError(f"{where}: key column {layout.key!r} holds {key_type}, expected text or whole numbers")
     kept = [(layout.output_name(name), kind) for name, kind in fields.items()]
-    others = [
-        pa.field(name, raw_type(kind) if layout.is_raw else kept_type(name, kind, where))
-        for name, kind in kept
-        if name is not None
-    ]
+    others = []
+    for name, kind in kept:
+        if name is None:
+            continue
+        is_read = layout.is_raw or reads is None or name in reads
+        type_ = raw_type(kind) if layout.is_raw else kept_type(name, kind, where, is_read=is_read)
+        others.append(pa.field(name, type_, metadata=None if is_read else UNREAD))
     others += [pa.field(name, kind) for name, kind in layout.added.items()]
     names = [field.name for field in others]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ReadError(f"{where}: several input columns would be called {', '.join(twice)}")
     return pa.schema([*OUR_COLUMNS, *others, pa.field("error", ERROR)])

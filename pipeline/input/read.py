@@ -225,7 +225,11 @@ def _other_columns(block: RawBlock, unit: Unit, layout: Layout, added: Mapping[s
     else:
         found = {layout.output_name(name): each for name, each in block.columns.items()}
         fitted = [_fit_found(one, found.get(one.name), unit.num_rows) for one in own]
-    for _, faults in fitted:
+    unread = unit.unread
+    for one, (_, faults) in zip(own, fitted, strict=True):
+        if one.name in unread:
+            _tell_lost(unit, faults)
+            continue
         for row, fault in zip(block.rows, faults, strict=True):
             row.fault = row.fault or fault
     brought = [_fit_found(field, added.get(field.name), unit.num_rows) for field in wanted if field not in own]
@@ -242,14 +246,27 @@ def _fit_rows(
     block: RawBlock, wanted: Sequence[pa.Field], unit: Unit, layout: Layout
 ) -> list[tuple[pa.Array, list[Fault | None]]]:
     named = [{layout.output_name(name): value for name, value in row.values.items()} for row in block.rows]
-    known = {field.name for field in wanted}
+    known, unread = {field.name for field in wanted}, unit.unread
     left_out = sorted({name for row in named for name in row if name is not None} - known)
     if left_out:
         log.warning("%s: left out fields that no row looked at by the plan had: %s", unit.shard, ", ".join(left_out))
     return [
-        fit_values(field.name, [row.get(field.name) for row in named], field.type, is_raw=unit.is_raw)
+        fit_values(
+            field.name,
+            [row.get(field.name) for row in named],
+            field.type,
+            is_plain=unit.is_raw or field.name in unread,
+        )
         for field in wanted
     ]
+
+
+def _tell_lost(unit: Unit, faults: Sequence[Fault | None]) -> None:
+    lost = [fault for fault in faults if fault]
+    if lost:
+        log.warning(
+            "%s: %d values do not fit and are null; no job reads them: %s", unit.shard, len(lost), lost[0].message
+        )
 
 
 def _error(fault: Fault | None) -> dict[str, Any] | None:

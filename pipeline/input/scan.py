@@ -52,14 +52,13 @@ def scan_shards(shards: Shards, unit_rows: int, limit: int | None, dialect: mani
 
 
 def merged(format: Format, indexes: Sequence[Index]) -> tuple[dict[str, pa.DataType], frozenset[str]]:
-    """Merge what the shards hold; Parquet says its types itself, so there the first shard that has a column decides."""
+    """Merge what the shards hold: the columns of all, each of a type that holds the values of every shard."""
     fields: dict[str, pa.DataType] = {}
     extensions: frozenset[str] = frozenset()
     for index in indexes:
         extensions |= index.extensions.keys()
         for name, kind in index.fields.items():
-            is_settled = FORMATS[format].is_typed and not pa.types.is_null(fields.get(name, pa.null()))
-            fields[name] = fields[name] if is_settled else wider(fields.get(name, pa.null()), kind)
+            fields[name] = wider(fields[name], kind) if name in fields else kind
     return fields, extensions
 
 

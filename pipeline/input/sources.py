@@ -22,11 +22,14 @@ class Source:
         is_raw: Whether its columns keep the names and types that they have there, all but its key and its images: a job
             that knows the data set makes columns of its own of them (`Job.adapt`). Without it, `question`, `answers`
             and `text` are made what they are called, and `read.columns` renames them.
+        reads: The columns that the job reads, as our tables call them; None: all. In the others a value that does not
+            fit its column does not cost the row.
     """
 
     name: str
     read: ReadSettings
     is_raw: bool = False
+    reads: tuple[str, ...] | None = None
 
 
 def join_plans(sources: Sequence[Source], plans: Sequence[InputPlan], root: str) -> InputPlan:

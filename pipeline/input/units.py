@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,6 +87,15 @@ class Unit:
     @property
     def table_schema(self) -> pa.Schema:
         """The columns that reading the unit gives."""
+        return pa.schema([field.remove_metadata() for field in self._marked_schema])
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """The columns that the job does not read; older plans name none."""
+        return frozenset(field.name for field in self._marked_schema if field.metadata)
+
+    @property
+    def _marked_schema(self) -> pa.Schema:
         return pa.ipc.read_schema(pa.py_buffer(self.schema))
 
 
@@ -124,13 +133,21 @@ class InputPlan:
     warnings: list[str]
 
 
-def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, with_images: bool = True) -> InputPlan:
+def plan_input(
+    settings: ReadSettings,
+    unit_rows: int,
+    *,
+    is_raw: bool = False,
+    reads: Collection[str] | None = None,
+    with_images: bool = True,
+) -> InputPlan:
     """List the shards, scan each, and cut its rows into units of at most `unit_rows` rows.
 
     Args:
         settings: The input.
         unit_rows: The most rows of a unit.
         is_raw: Whether columns keep their own names and types (see `pipeline.input.sources.Source`).
+        reads: The columns that the job reads, as our tables call them; None: all.
         with_images: Whether images will be read; without, neither their columns nor the table that they may lie in need
             be there.
     """
@@ -148,7 +165,7 @@ def plan_input(settings: ReadSettings, unit_rows: int, *, is_raw: bool = False, 
     if not with_images and not any(image in fields for image in layout.images):
         others: dict[Word, Names] = {word: names for word, names in layout.columns.items() if word != "image"}
         layout = replace(layout, columns=others, join="")
-    schema = input_schema(fields, layout, where, extensions).serialize().to_pybytes()
+    schema = input_schema(fields, layout, where, extensions, reads).serialize().to_pybytes()
     units = _row_units(shards, scanned, schema, settings.limit)
     if settings.join and with_images:
         other = check_join(settings.join, shards, settings.storage)

@@ -46,6 +46,11 @@ class Plan:
     warnings: Sequence[str] = ()
 
 
+def _reading(source: Source, job: Job) -> Source:
+    """Return a source that knows which of its columns the job reads; of a raw one it makes columns of its own."""
+    return source if source.is_raw else replace(source, reads=(*job.required, *job.optional))
+
+
 def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor: Processor | None) -> Plan | None:
     """Cut all sources into units, by their first rows where these can be made ready.
 
@@ -57,7 +62,7 @@ def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor
     """
     tries = [
         check_setting(faults, _where(source.name), functools.partial(_cut, source, settings, job, processor))
-        for source in job.sources(settings.read)
+        for source in (_reading(source, job) for source in job.sources(settings.read))
     ]
     cuts = [cut for cut in tries if cut]
     joined = check_setting(

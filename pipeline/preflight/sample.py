@@ -154,7 +154,8 @@ def _blank(block: pa.Table, job: Job, processor: Processor) -> dict[str, Any] | 
 
 def _first(source: Source, num_rows: int, unit_rows: int) -> list[Unit]:
     limit = min(num_rows, source.read.limit or num_rows)
-    planned = plan_input(source.read.model_copy(update={"limit": limit}), unit_rows, is_raw=source.is_raw)
+    read = source.read.model_copy(update={"limit": limit})
+    planned = plan_input(read, unit_rows, is_raw=source.is_raw, reads=source.reads)
     return [replace(unit, source=source.name, is_raw=source.is_raw) for unit in planned.units]
 
 

@@ -52,7 +52,7 @@ def make_plan(
     Raises:
         ReadError: The input cannot be read, or holds nothing.
     """
-    cut = functools.partial(plan_input, source.read, is_raw=source.is_raw)
+    cut = functools.partial(plan_input, source.read, is_raw=source.is_raw, reads=source.reads)
     if isinstance(unit_rows, int):
         return cut(unit_rows)
     if job.picture is not None:

@@ -223,15 +223,6 @@ def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
     assert schema.field("label").type == schema.field("caption").type == pa.string()
 
 
-def test_a_value_that_does_not_fit_the_first_shards_type_costs_its_row(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"n": pa.array([1, 2], pa.int32())}), tmp_path / "a.parquet")
-    pq.write_table(pa.table({"n": pa.array([3, 2**40], pa.int64())}), tmp_path / "b.parquet")
-    rows = rows_of(tmp_path)
-    assert [row["n"] for row in rows] == [1, 2, 3, None]
-    assert faults(rows) == [None, None, None, "WrongType"]
-    assert str(2**40) in rows[3]["error"]["message"]
-
-
 def test_a_table_that_lacks_a_column_gives_nulls_and_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

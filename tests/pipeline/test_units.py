@@ -22,7 +22,7 @@ from pipeline.input.units import (
     warnings_from_parquet,
 )
 from pipeline.storage.store import StorageError, Store
-from tests.pipeline.inputs import plan_units, rows_as_members, rows_of, tar_bytes, write
+from tests.pipeline.inputs import faults, plan_units, rows_as_members, rows_of, tar_bytes, write
 
 
 def plan(uri: Path | str, unit_rows: int = 3, **settings: object) -> list[Unit]:
@@ -276,7 +276,7 @@ def test_tars_glued_together_are_reported(tmp_path: Path) -> None:
     assert "more bytes after the end-of-archive mark" in planned.warnings[0]
 
 
-def test_links_folders_and_devices_are_never_rows(tmp_path: Path) -> None:
+def test_folders_and_devices_are_never_rows_and_links_lead_nowhere_else(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name, kind in (("dir.jpg", tarfile.DIRTYPE), ("a.jpg", tarfile.SYMTYPE), ("b.jpg", tarfile.LNKTYPE)):
             info = tarfile.TarInfo(name)
@@ -286,7 +286,9 @@ def test_links_folders_and_devices_are_never_rows(tmp_path: Path) -> None:
         device.type = tarfile.CHRTYPE
         archive.addfile(device)
         archive.add(write(tmp_path / "real", b"image"), "real.jpg")
-    assert [row["key"] for row in rows_of(tmp_path / "a.tar")] == ["real"]
+    rows = rows_of(tmp_path / "a.tar")
+    assert [row["key"] for row in rows] == ["a", "b", "real"]
+    assert faults(rows) == ["NoTarget", "NoTarget", None] and rows[0]["images"] == rows[1]["images"] == []
 
 
 def test_a_header_that_claims_too_much_is_refused(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def fate_of(animal: Animal, processor: Processor) -> Fate:
             path.write_bytes(data)
         read = ReadSettings.model_validate({"uri": f"{folder}/{animal.name}", **animal.read})
         try:
-            planned = plan_input(read, 4)
+            planned = plan_input(read, 4, reads=("question", "answers"))
         except StorageError as error:
             return Fate("no plan", trouble=str(error).replace(f"{folder}/", ""))
         blocks = [read_unit(unit, read) for unit in planned.units]

@@ -30,24 +30,40 @@ def note_types(fields: dict[str, pa.DataType], values: Mapping[str, Any]) -> Non
 
 
 def wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """Return a type that holds values of both."""
+    """Return a type that holds values of both: Arrow's own, where that loses nothing, else text."""
+    one, other = _plain(one), _plain(other)
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):
         return other
-    if {one, other} == {pa.int64(), pa.float64()}:
-        return pa.float64()
-    return pa.string()
+    both = (one, other)
+    if pa.types.is_uint64(one) or pa.types.is_uint64(other):  # Arrow would take int64, in which half of them do not fit
+        return pa.uint64() if all(map(pa.types.is_integer, both)) else pa.string()
+    if any(map(pa.types.is_decimal, both)) and any(map(pa.types.is_floating, both)):
+        return pa.string()
+    schemas = [pa.schema([("both", kind)]) for kind in both]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field("both").type
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return pa.string()
 
 
-def kept_type(name: str, found: pa.DataType, where: str) -> pa.DataType:
+def kept_type(name: str, found: pa.DataType, where: str, *, is_read: bool) -> pa.DataType:
     """Return the type in which a column of ours or of the input is kept.
+
+    Args:
+        name: What the column is called in our tables.
+        found: The type that all shards together have.
+        where: What to call the input in a message.
+        is_read: Whether the job reads the column: then `text`, `question` and `answers` must be what they are called.
 
     Raises:
         ReadError: `text`, `question` or `answers` cannot be made from what was found.
     """
     plain = _plain(found)
     is_text = pa.types.is_string(plain) or pa.types.is_null(plain)
+    if not is_read:
+        return pa.string() if is_text else plain
     if name in TEXTS:
         if not is_text:
             raise ReadError(f"{where}: column {name!r} holds {found}, expected string; read.columns can name another")
@@ -60,6 +76,12 @@ def kept_type(name: str, found: pa.DataType, where: str) -> pa.DataType:
     return pa.string() if is_text else plain
 
 
+def is_key_type(found: pa.DataType) -> bool:
+    """Say whether a column of a type can hold keys: text or whole numbers."""
+    plain = _plain(found)
+    return any(is_kind(plain) for is_kind in (pa.types.is_string, pa.types.is_integer, pa.types.is_null))
+
+
 def raw_type(found: pa.DataType) -> pa.DataType:
     """Return the type in which a column of a raw source is kept: its own, but for how a writer has stored it."""
     plain = _plain(found)
@@ -67,10 +89,17 @@ def raw_type(found: pa.DataType) -> pa.DataType:
 
 
 def fit_values(
-    name: str, values: Sequence[Any], kind: pa.DataType, *, is_raw: bool = False
+    name: str, values: Sequence[Any], kind: pa.DataType, *, is_plain: bool = False
 ) -> tuple[pa.Array, list[Fault | None]]:
-    """Make a column of plain values; what does not fit is null and has a fault."""
-    fit = _fitter("" if is_raw else name, kind)
+    """Make a column of plain values; what does not fit is null and has a fault.
+
+    Args:
+        name: The column.
+        values: One for each row.
+        kind: The column's type.
+        is_plain: Whether the column is like any other, even where its name is `text`, `question` or `answers`.
+    """
+    fit = _fitter("" if is_plain else name, kind)
     fitted: list[Any] = []
     faults: list[Fault | None] = []
     for value in values:
@@ -112,7 +141,13 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         texts = array.cast(pa.string())
         wrapped = [None if text is None else [text] for text in texts.to_pylist()]
         return pa.array(wrapped, type=ANSWERS)
+    if pa.types.is_string(kind) and pa.types.is_nested(array.type):
+        return pa.array([None if value is None else _as_json(value) for value in array.to_pylist()], kind)
     return array.cast(kind)
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -133,6 +168,8 @@ def _type_of(value: Any) -> pa.DataType:
         return pa.null()
     if isinstance(value, list):
         return ANSWERS if all(isinstance(item, str) for item in value) else pa.string()
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return pa.uint64() if 0 <= value < 2**64 else pa.string()
     kinds = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
     return kinds.get(type(value), pa.string())
 
@@ -143,7 +180,7 @@ def _fitter(name: str, kind: pa.DataType) -> Callable[[Any], Any]:
     if pa.types.is_boolean(kind):
         return _exactly(bool)
     if pa.types.is_integer(kind):
-        return _whole
+        return _whole(0, 2**64) if pa.types.is_uint64(kind) else _whole(-(2**63), 2**63)
     if pa.types.is_floating(kind):
         return _number
     return _text if name in TEXTS else _text_or_json
@@ -166,7 +203,7 @@ def _text(value: Any) -> str:
 
 
 def _text_or_json(value: Any) -> str:
-    return _text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return _text(value if isinstance(value, str) else _as_json(value))
 
 
 def _texts(value: Any) -> list[str]:
@@ -180,14 +217,17 @@ def _answers(value: Any) -> list[str]:
     return [str(item) if type(item) in (int, float) else _text(item) for item in items]
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise ValueError
-    return value
+def _whole(first: int, end: int) -> Callable[[Any], int]:
+    def fit(value: Any) -> int:
+        if type(value) is not int or not first <= value < end:
+            raise ValueError
+        return value
+
+    return fit
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float):
+    if type(value) not in (int, float) or (type(value) is int and int(float(value)) != value):  # digits would be lost
         raise ValueError
     return float(value)
 

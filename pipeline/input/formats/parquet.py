@@ -3,13 +3,14 @@
 The columns stay Arrow columns. Of a row group only what lies before the last row asked for is decoded.
 """
 
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.input.formats.rows import LIMIT_BYTES, Index, Slice
+from pipeline.input.formats.rows import LIMIT_BYTES, Index, ReadError, Slice
 
 BUFFER_BYTES = 4 * 2**20
 PICKED_ROWS = 16
@@ -27,6 +28,9 @@ OF_VALUES = (
 def index(file: BinaryIO, unit_rows: int) -> Index:
     """Read a shard's footer and cut its rows."""
     parquet = pq.ParquetFile(file)
+    twice = [name for name, count in Counter(parquet.schema_arrow.names).items() if count > 1]
+    if twice:
+        raise ReadError(f"several columns are called {', '.join(map(repr, twice))}; expected one of each name")
     rows = parquet.metadata.num_rows
     groups = [parquet.metadata.row_group(place) for place in range(parquet.metadata.num_row_groups)]
     row_bytes = max((-(-group.total_byte_size // group.num_rows) for group in groups if group.num_rows), default=1)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.benchmarks import templates
 from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate
 from jobs.benchmarks.row import Row, bad_column
-from jobs.benchmarks.templates import ARIA_WHOLE, SHORT, VLMEVALKIT_OTHERS
 from jobs.scoring.captions.java import CaptionError
 from jobs.scoring.captions.metrics import caption_metrics
 from jobs.scoring.intervals import student
@@ -26,30 +26,6 @@ _VLMEVALKIT = (
     "Please describe this image in general. Directly provide the description, "
     'do not include prefix like "This image depicts". '
 )
-
-
-def _caption(
-    references: str,
-    image: str,
-    image_id: Callable[[Row, str], Any],
-    groups: tuple[str, ...] = (),
-    question: str = _QUESTION,
-) -> Callable[[Row], Item]:
-    """Return what reads the request for a caption.
-
-    Args:
-        references: The column with the reference captions.
-        image: The column that names the picture.
-        image_id: Reads the picture's id from there.
-        groups: Columns of text, each of which is a breakdown.
-        question: What is asked.
-    """
-    return lambda row: Item(
-        question=question,
-        answers=row.gold_answers(references),
-        groups=row.groups(*groups),
-        facts={"image_id": image_id(row, image)},
-    )
 
 
 def _number_in_name(row: Row, column: str) -> int:
@@ -96,53 +72,60 @@ def _headline(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
     }
 
 
-_COCO = Benchmark(
-    key="coco_caption",
-    # lmms-eval's copy: `question_id` is the picture's file name.
-    to_item=_caption("answer", "question_id", _number_in_name),
-    needed=(),
-    used=("answer",),
-    key_column="question_id",
-    rule="captions/coco",
-    prompts={
-        "lmms": PromptTemplate("{question}", 64),
-        "vlmevalkit": PromptTemplate(_VLMEVALKIT, VLMEVALKIT_OTHERS),
-        "aria": PromptTemplate(f"\n{_VLMEVALKIT}\n{SHORT}", 64, images=ARIA_WHOLE),
-    },
-    aggregation=Aggregation(_headline, has_meteor=True),
-)
-_OTHER = replace(_COCO, prompts={"lmms": _COCO.prompts["lmms"]})
+_AGGREGATION = Aggregation(_headline, has_meteor=True)
+
+
+def _captions(
+    key: str,
+    references: str,
+    image: str,
+    image_id: Callable[[Row, str], Any],
+    groups: tuple[str, ...] = (),
+    question: str = _QUESTION,
+) -> Benchmark:
+    """Return a data set of captions.
+
+    Args:
+        key: Its name.
+        references: The column with the reference captions.
+        image: The column that names the picture.
+        image_id: Reads the picture's id from there.
+        groups: Columns of text, each of which is a breakdown.
+        question: What is asked.
+    """
+    return Benchmark(
+        key=key,
+        to_item=lambda row: Item(
+            question=question,
+            answers=row.gold_answers(references),
+            groups=row.groups(*groups),
+            facts={"image_id": image_id(row, image)},
+        ),
+        needed=(),
+        used=(references, *groups),
+        key_column=image,
+        rule="captions/coco",
+        prompts={"lmms": PromptTemplate("{question}", 64)},
+        aggregation=_AGGREGATION,
+    )
+
+
+# lmms-eval's copy: `question_id` is the picture's file name.
+_COCO = _captions("coco_caption", "answer", "question_id", _number_in_name)
+_KARPATHY = _captions("coco_karpathy", "sentences", "filename", _number_in_name, question="Describe the image briefly.")
 DATA_SETS: tuple[Benchmark, ...] = (
-    _COCO,
     replace(
-        _OTHER,
-        key="coco_karpathy",
-        # Its rows hold the pictures' addresses.
-        to_item=_caption("sentences", "filename", _number_in_name, question="Describe the image briefly."),
-        used=("sentences",),
-        key_column="filename",
-        images=("url",),
+        _COCO,
+        prompts={
+            **_COCO.prompts,
+            "vlmevalkit": PromptTemplate(_VLMEVALKIT, templates.VLMEVALKIT_OTHERS),
+            "aria": PromptTemplate(f"\n{_VLMEVALKIT}\n{templates.SHORT}", 64, images=templates.ARIA_WHOLE),
+        },
     ),
-    replace(
-        _OTHER,
-        key="nocaps",
-        # Groups: pictures with objects that COCO's captions name, hardly name, or never name.
-        to_item=_caption("annotations_captions", "image_id", Row.integer, groups=("image_domain",)),
-        used=("annotations_captions", "image_domain"),
-        key_column="image_id",
-    ),
-    replace(
-        _OTHER,
-        key="flickr30k",
-        to_item=_caption("caption", "img_id", Row.integer),
-        used=("caption",),
-        key_column="img_id",
-    ),
-    replace(
-        _OTHER,
-        key="textcaps",
-        to_item=_caption("caption_str", "image_id", Row.text),
-        used=("caption_str",),
-        key_column="image_id",
-    ),
+    # Its rows hold the pictures' addresses.
+    replace(_KARPATHY, images=("url",)),
+    # In groups: pictures with objects that COCO's captions name, hardly name, or never name.
+    _captions("nocaps", "annotations_captions", "image_id", Row.integer, groups=("image_domain",)),
+    _captions("flickr30k", "caption", "img_id", Row.integer),
+    _captions("textcaps", "caption_str", "image_id", Row.text),
 )

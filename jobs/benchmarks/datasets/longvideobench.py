@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from jobs.benchmarks import templates
 from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate
 from jobs.benchmarks.row import Row, bad_column
-from jobs.benchmarks.templates import ARIA_FRAMES, LETTER, VLMEVALKIT_OTHERS
 
 _OPTIONS = 5
 # So the data set writes an option that a question does not have.
@@ -119,13 +119,13 @@ def _seconds(clock: str) -> float:
 
 def _lmms(item: Item) -> str:
     frames = f"{item.context}\n" if item.context else ""
-    return f"{frames}{item.with_options()}\n{LETTER}\n"
+    return f"{frames}{item.with_options()}\n{templates.LETTER}\n"
 
 
 def _vlmevalkit(item: Item) -> str:
     """Put nothing between two frames and a line end after each subtitle only."""
     frames = _AFTER_FRAME.sub(r"\1", f"{item.context}\n") if item.context else ""
-    return f"{frames}{item.with_options()}\n{LETTER}"
+    return f"{frames}{item.with_options()}\n{templates.LETTER}"
 
 
 def _aria(item: Item) -> str:
@@ -148,8 +148,8 @@ _LONGVIDEOBENCH = Benchmark(
     other_rules=("mcq/prefetch", "mcq/ranked"),
     prompts={
         "lmms": PromptTemplate(_lmms, 32),
-        "vlmevalkit": PromptTemplate(_vlmevalkit, VLMEVALKIT_OTHERS),
-        "aria": PromptTemplate(_aria, 512, images=ARIA_FRAMES),
+        "vlmevalkit": PromptTemplate(_vlmevalkit, templates.VLMEVALKIT_OTHERS),
+        "aria": PromptTemplate(_aria, 512, images=templates.ARIA_FRAMES),
     },
 )
 DATA_SETS: tuple[Benchmark, ...] = (_LONGVIDEOBENCH, replace(_LONGVIDEOBENCH, key="longvideobench_test"))

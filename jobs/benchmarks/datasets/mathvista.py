@@ -3,9 +3,9 @@
 from dataclasses import replace
 from string import ascii_uppercase
 
+from jobs.benchmarks import templates
 from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate
 from jobs.benchmarks.row import Row, groups_of
-from jobs.benchmarks.templates import ARIA_WHOLE, LETTER, VLMEVALKIT_OTHERS
 
 _BREAKDOWNS = ("language", "source", "category", "task", "context", "grade")
 # By the number of decimals.
@@ -50,7 +50,7 @@ def _lmms(item: Item) -> str:
 def _form(item: Item) -> str:
     match item.facts["answer_type"]:
         case _ if item.facts["question_type"] == "multi_choice":
-            return LETTER
+            return templates.LETTER
         case "integer":
             return "Answer the question using a single integer number."
         case "float":
@@ -117,8 +117,8 @@ _MATHVISTA = Benchmark(
         "lmms": PromptTemplate(_lmms, _LMMS_TOKENS),
         "lmms_solution": PromptTemplate(_lmms_solution, _LMMS_TOKENS),
         "lmms_reason_first": PromptTemplate(_lmms_reason_first, _LMMS_TOKENS),
-        "vlmevalkit": PromptTemplate("{query}", VLMEVALKIT_OTHERS),
-        "aria": PromptTemplate("\n{query}", 512, images=ARIA_WHOLE),
+        "vlmevalkit": PromptTemplate("{query}", templates.VLMEVALKIT_OTHERS),
+        "aria": PromptTemplate("\n{query}", 512, images=templates.ARIA_WHOLE),
         "llama": PromptTemplate("{query}", 2048),
     },
 )

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.benchmarks import templates
 from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate
 from jobs.benchmarks.row import Row, bad_column, groups_of
-from jobs.benchmarks.templates import LETTER, VLMEVALKIT_CHOOSE, aria
 from jobs.scoring.rules.mmbench import ROTATION, circular, question_of
 
 _LETTERS = "ABCDE"
@@ -116,9 +116,9 @@ _EN_DEV = Benchmark(
     rule="mcq/prefetch",
     other_rules=("mcq/ranked",),
     prompts={
-        "lmms": _lmms(1024, LETTER),
-        "vlmevalkit": VLMEVALKIT_CHOOSE,
-        "aria": aria(64),
+        "lmms": _lmms(1024, templates.LETTER),
+        "vlmevalkit": templates.VLMEVALKIT_CHOOSE,
+        "aria": templates.aria(64),
     },
     aggregation=Aggregation(_headline, _merge_rotations),
 )

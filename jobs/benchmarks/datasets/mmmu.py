@@ -3,9 +3,9 @@
 import re
 from dataclasses import replace
 
+from jobs.benchmarks import templates
 from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate
 from jobs.benchmarks.row import Row, bad_column
-from jobs.benchmarks.templates import IMAGE_MARK, LETTER, SHORT, VLMEVALKIT_CHOOSE, aria
 from jobs.scoring.rules.mmmu import DISCIPLINE_OF, subject_of
 
 _AROUND_MARKS = re.compile(r"\s*(<image \d+>)\s*")
@@ -32,7 +32,9 @@ def _mmmu(row: Row) -> Item:
 
 def _lmms(item: Item) -> str:
     """Put the pictures where they are mentioned, without white space around, as its messages do."""
-    return _AROUND_MARKS.sub(r"\1", f"{item.with_options()}\n\n{LETTER if item.choices else SHORT}".strip())
+    return _AROUND_MARKS.sub(
+        r"\1", f"{item.with_options()}\n\n{templates.LETTER if item.choices else templates.SHORT}".strip()
+    )
 
 
 def _llama(item: Item) -> str:
@@ -40,7 +42,7 @@ def _llama(item: Item) -> str:
     asked = f"{item.question} Options: {options}" if options else item.question
     return (
         "Look at the image carefully and solve the following question step-by-step. "
-        f"{IMAGE_MARK.sub('', asked)} Indicate the correct answer at the end."
+        f"{templates.IMAGE_MARK.sub('', asked)} Indicate the correct answer at the end."
     )
 
 
@@ -55,8 +57,8 @@ _MMMU = Benchmark(
     other_rules=("mmmu/lmms",),
     prompts={
         "lmms": PromptTemplate(_lmms, 128),
-        "vlmevalkit": VLMEVALKIT_CHOOSE,
-        "aria": aria(512),
+        "vlmevalkit": templates.VLMEVALKIT_CHOOSE,
+        "aria": templates.aria(512),
         "llama": PromptTemplate(_llama, 2048),
     },
 )

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.benchmarks import templates
 from jobs.benchmarks.benchmark import Aggregation, Benchmark, Item, PromptTemplate
 from jobs.benchmarks.row import Row, bad_column, letter
-from jobs.benchmarks.templates import of_changed, stripped
 from jobs.benchmarks.totals import first_group
 from jobs.scoring.rules.math import extract_boxed
 
@@ -143,8 +143,8 @@ _ARC = Benchmark(
     rule="mcq/prefetch",
     prompts={
         "lmms": PromptTemplate("Question: {question_with_options}\nAnswer:", 16),
-        "llama": of_changed(
-            stripped,
+        "llama": templates.of_changed(
+            templates.stripped,
             PromptTemplate(
                 "Given the following question and four candidate answers (A, B, C and D), choose the best answer.\n"
                 "Question: {question_with_options}\nYour response should end with "

@@ -21,15 +21,15 @@ from jobs.benchmarks.benchmark import Aggregation
 from jobs.scoring.statistics import estimate
 
 Mask: TypeAlias = NDArray[np.bool_]
+# A breakdown and one of its groups.
+Group: TypeAlias = tuple[str, str]
 # Of one breakdown; the rarest of more have no line of their own.
-MOST_CELLS = 1000
+MOST_GROUPS = 1000
 # Texts that totals other than means look at.
 DETAILS = ("key", "parsed", "answers", "response_clean", "facts")
 COUNTED = (
     "benchmark", "score", "error", "row_hash", "finish_reason", "parse_status", "groups", "cluster", "other_scores",
 )  # fmt: skip
-TEXTS = pa.list_(pa.string())
-NO_GROUPS = "[]"
 STATUSES = ("ok", "failed", "refused", "empty", "truncated")
 
 
@@ -56,16 +56,16 @@ class Rows:
         scores: 0 to 1; not a number for a row without a gold answer.
         is_failed: The row has an error in place of an answer.
         is_truncated: Its answer ran into the token limit.
-        cells: The cells of each row: places in `combinations`.
-        combinations: The (breakdown, cell) pairs that rows have together.
+        groups: The groups of each row: an index into `combinations`.
+        combinations: The (breakdown, group) pairs that rows have together.
         clusters: What rows share; None where each stands for itself.
     """
 
     scores: NDArray[np.float64]
     is_failed: Mask
     is_truncated: Mask
-    cells: NDArray[np.int64]
-    combinations: Sequence[Sequence[tuple[str, str]]]
+    groups: NDArray[np.int64]
+    combinations: Sequence[Sequence[Group]]
     clusters: NDArray[np.int64] | None
 
 
@@ -91,30 +91,29 @@ def narrowed(results: pa.Table, detailed: Collection[str]) -> pa.Table:
     }
     is_detailed = pc.is_in(names, pa.array(list(detailed), pa.string()))
     for name in DETAILS:
-        kind = TEXTS if name == "answers" else pa.string()
-        nothing = pa.nulls(results.num_rows, kind)
-        columns[name] = pc.if_else(is_detailed, results[name], nothing) if detailed else nothing
+        nulls = pa.nulls(results.num_rows, pa.list_(pa.string()) if name == "answers" else pa.string())
+        columns[name] = pc.if_else(is_detailed, results[name], nulls) if detailed else nulls
     return pa.table(columns)
 
 
 def _groups(groups: pa.ChunkedArray) -> pa.Array:
-    """Write the cells of each row as one word, which many rows share."""
+    """Write the groups of each row as one JSON text, which many rows share."""
     if not pc.sum(pc.list_value_length(groups)).as_py():
-        return pa.array([NO_GROUPS] * len(groups), pa.string())
-    cells = [[[one["name"], one["value"]] for one in row or ()] for row in groups.to_pylist()]
-    return pa.array([json.dumps(row) for row in cells], pa.string())
+        return pa.array(["[]"] * len(groups), pa.string())
+    pairs = [[[group["name"], group["value"]] for group in row or ()] for row in groups.to_pylist()]
+    return pa.array([json.dumps(row) for row in pairs], pa.string())
 
 
 def _clusters(clusters: pa.ChunkedArray) -> pa.Array:
     """Give clusters numbers; two that meet in 64 bits are out of the question."""
     if clusters.null_count == len(clusters):
         return pa.nulls(len(clusters), pa.int64())
-    return pa.array([None if one is None else _number(one) for one in clusters.to_pylist()], pa.int64())
+    return pa.array([None if name is None else _hash(name) for name in clusters.to_pylist()], pa.int64())
 
 
 @lru_cache(maxsize=1 << 16)
-def _number(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), signed=True)
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), signed=True)
 
 
 def summarize(rows: pa.Table, metrics: Mapping[str, Metric]) -> dict[str, Any]:
@@ -124,53 +123,51 @@ def summarize(rows: pa.Table, metrics: Mapping[str, Metric]) -> dict[str, Any]:
         rows: What is kept of a whole run.
         metrics: What the first number of each benchmark is.
     """
-    return {name: _benchmark(rows.filter(pc.equal(rows["benchmark"], name)), one) for name, one in metrics.items()}
+    return {name: _score(rows.filter(pc.equal(rows["benchmark"], name)), metric) for name, metric in metrics.items()}
 
 
-def _benchmark(rows: pa.Table, metric: Metric) -> dict[str, Any]:
+def _score(rows: pa.Table, metric: Metric) -> dict[str, Any]:
     aggregation = metric.aggregation if rows.num_rows else None
     merge = aggregation.merge if aggregation else None
-    counted = rows_of(rows if merge is None else merge(rows))
-    whole = np.ones(len(counted.scores), np.bool_)
-    cells = _cells(counted)
-    kept = _most_frequent(cells)
+    counted = _columns_of(rows if merge is None else merge(rows))
+    sizes = _group_sizes(counted)
+    shown = _most_frequent(sizes)
     breakdowns: dict[str, dict[str, Any]] = {name: {} for name in _in_order(counted.combinations)}
-    for name, value in sorted(kept):
-        has_cell = np.array([(name, value) in combination for combination in counted.combinations], np.bool_)
-        breakdowns[name][value] = _total(counted, has_cell[counted.cells])
-    first = next(iter(breakdowns.values()), {})
+    for name, value in sorted(shown):
+        has_group = np.array([(name, value) in combination for combination in counted.combinations], np.bool_)
+        breakdowns[name][value] = _total(counted, has_group[counted.groups])
     return {
         "rule": metric.rule,
         "metric": "mean",
-        **_total(counted, whole),
+        **_total(counted, np.ones(len(counted.scores), np.bool_)),
         "statuses": _statuses(rows),
         "others": _others(rows),
         **(aggregation.headline(rows, metric.rule, metric.with_meteor) if aggregation else {}),
-        "by": first,
+        "by": next(iter(breakdowns.values()), {}),
         "breakdowns": breakdowns,
-        "cells_left_out": len(cells) - len(kept),
+        "cells_left_out": len(sizes) - len(shown),
     }
 
 
-def _cells(rows: Rows) -> Counter[tuple[str, str]]:
-    """Count the rows of each cell of each breakdown."""
-    sizes = np.bincount(rows.cells, minlength=len(rows.combinations)).tolist()
-    counts: Counter[tuple[str, str]] = Counter()
-    for combination, size in zip(rows.combinations, sizes, strict=True):
-        counts.update(dict.fromkeys(combination, size))
-    return counts
+def _group_sizes(rows: Rows) -> Counter[Group]:
+    """Count the rows of each group of each breakdown."""
+    counts = np.bincount(rows.groups, minlength=len(rows.combinations)).tolist()
+    sizes: Counter[Group] = Counter()
+    for combination, count in zip(rows.combinations, counts, strict=True):
+        sizes.update(dict.fromkeys(combination, count))
+    return sizes
 
 
-def _most_frequent(cells: Counter[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Choose the cells of each breakdown that have a line of their own; a column of ids must not take hours."""
-    kept = set()
-    for name in {name for name, _ in cells}:
-        ordered = sorted((-count, cell) for cell, count in cells.items() if cell[0] == name)
-        kept |= {cell for _, cell in ordered[:MOST_CELLS]}
-    return kept
+def _most_frequent(sizes: Counter[Group]) -> set[Group]:
+    """Choose the groups of each breakdown that have a line of their own; a column of ids must not take hours."""
+    chosen = set()
+    for name in {name for name, _ in sizes}:
+        ordered = sorted((-size, group) for group, size in sizes.items() if group[0] == name)
+        chosen |= {group for _, group in ordered[:MOST_GROUPS]}
+    return chosen
 
 
-def rows_of(rows: pa.Table) -> Rows:
+def _columns_of(rows: pa.Table) -> Rows:
     """Return kept rows as columns; a row that could not be read counts as wrong where others have gold answers."""
     scores = np.array(pc.fill_null(rows["score"], float("nan")), np.float64)
     is_lost = np.array(pc.fill_null(rows["is_lost"], False), np.bool_)
@@ -178,22 +175,20 @@ def rows_of(rows: pa.Table) -> Rows:
         scores = np.where(is_lost & np.isnan(scores), 0.0, scores)
     groups = rows["groups"].combine_chunks()
     indices = np.array(groups.indices, np.int64)
-    # The words are those of all benchmarks of the run.
+    # The dictionary is that of all benchmarks of the run.
     used = set(np.unique(indices).tolist())
     combinations = [
-        tuple((cell[0], cell[1]) for cell in json.loads(word)) if place in used else ()
-        for place, word in enumerate(groups.dictionary.to_pylist())
+        tuple((name, value) for name, value in json.loads(pairs)) if index in used else ()
+        for index, pairs in enumerate(groups.dictionary.to_pylist())
     ]
     clusters = rows["cluster"]
-    has_clusters = clusters.null_count < len(clusters)
     return Rows(
         scores=scores,
         is_failed=np.array(rows["is_failed"], np.bool_),
         is_truncated=np.array(pc.fill_null(rows["is_truncated"], False), np.bool_),
-        cells=indices,
+        groups=indices,
         combinations=combinations,
-        # Rows that name no cluster stand for themselves.
-        clusters=_filled(clusters) if has_clusters else None,
+        clusters=_filled(clusters) if clusters.null_count < len(clusters) else None,
     )
 
 
@@ -211,26 +206,25 @@ def _total(rows: Rows, mask: Mask) -> dict[str, Any]:
     if not n:
         return {"score": None, "se": None, "low": None, "high": None, "interval": None, **counts}
     clusters = None if rows.clusters is None else rows.clusters[mask][has_gold].tolist()
-    found = estimate(scores[has_gold], clusters)
-    if clusters is not None and found.mean in (0.0, 1.0):
+    mean = estimate(scores[has_gold], clusters)
+    if clusters is not None and mean.mean in (0.0, 1.0):
         # All right, or all wrong: there is no spread to go by. As many trials as clusters are sure to be none too many.
-        found, clusters = estimate(np.full(len(set(clusters)), found.mean)), None
+        mean, clusters = estimate(np.full(len(set(clusters)), mean.mean)), None
     is_wilson = clusters is None and bool(np.isin(scores[has_gold], (0.0, 1.0)).all())
     interval = "wilson" if is_wilson else "t" if clusters is None else "clustered t"
     # Student's interval does not know that a mean of shares cannot leave 0 to 1.
-    low, high = (None if end is None else min(max(end, 0.0), 1.0) for end in (found.low, found.high))
-    sure = {"se": found.error, "low": low, "high": high, "interval": interval}
-    return {"score": found.mean, **sure, **counts}
+    low, high = (None if end is None else min(max(end, 0.0), 1.0) for end in (mean.low, mean.high))
+    return {"score": mean.mean, "se": mean.error, "low": low, "high": high, "interval": interval, **counts}
 
 
-def _in_order(combinations: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
-    """Return the breakdowns in the order in which the data set's adapter names them."""
+def _in_order(combinations: Sequence[Sequence[Group]]) -> list[str]:
+    """Return the breakdowns in the order in which the data set's items name them."""
     longest = sorted(combinations, key=len, reverse=True)
     return list(dict.fromkeys(name for combination in longest for name, _ in combination))
 
 
 def _statuses(rows: pa.Table) -> dict[str, int]:
-    counts = {one["values"]: one["counts"] for one in pc.value_counts(rows["parse_status"]).to_pylist()}
+    counts = {count["values"]: count["counts"] for count in pc.value_counts(rows["parse_status"]).to_pylist()}
     return {status: int(counts.get(status, 0)) for status in STATUSES}
 
 
@@ -243,19 +237,16 @@ def _others(rows: pa.Table) -> dict[str, float | None]:
     sums = table.group_by("rule", use_threads=False).aggregate([("score", "sum"), ("score", "count")]).to_pylist()
     is_wrong = pc.or_(pc.and_(rows["is_failed"], rows["score"].is_valid()), rows["is_lost"])
     failed = int(pc.sum(is_wrong).as_py() or 0)
-    return {one["rule"]: _share(one["score_sum"], one["score_count"], failed) for one in sums}
-
-
-def _share(total: float | None, count: int, failed: int) -> float | None:
-    return None if total is None or not count else total / (count + failed)
+    return {
+        row["rule"]: row["score_sum"] / (row["score_count"] + failed) if row["score_count"] else None for row in sums
+    }
 
 
 def _filled(clusters: pa.ChunkedArray) -> NDArray[np.int64]:
-    numbers = np.array(pc.fill_null(clusters, 0), np.int64)
-    is_alone = np.array(clusters.is_null(), np.bool_)
-    # Numbers that no hash is likely to have, and each has one of its own.
-    own = np.iinfo(np.int64).min + np.arange(len(numbers))
-    return np.where(is_alone, own, numbers)
+    """Give rows that name no cluster a number of their own, which no hash is likely to be."""
+    hashes = np.array(pc.fill_null(clusters, 0), np.int64)
+    own = np.iinfo(np.int64).min + np.arange(len(hashes))
+    return np.where(np.array(clusters.is_null(), np.bool_), own, hashes)
 
 
 def first_group(row: Mapping[str, Any]) -> str:

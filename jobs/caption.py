@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.plain_job import PlainJob
-from jobs.prompt import Prompt, ask, columns_of
+from jobs.prompt import Prompt, columns_of, request_for
 from jobs.report.job import Lines
 from jobs.scoring.rules.text_match import EXACT, exact_match
 from jobs.scoring.summary import score_table, summarize_scores
@@ -54,7 +54,7 @@ class CaptionJob(PlainJob):
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask the prompt of this row's images."""
-        return [ask(self.settings.prompt, row, sampling)]
+        return [request_for(self.settings.prompt, row, sampling)]
 
     def record(
         self, row: Mapping[str, Any], answer: Answer | None, index: int, sampling: Sampling

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from jobs.prompt import Prompt, ask, columns_of, fill
+from jobs.prompt import Prompt, columns_of, fill, request_for
 from jobs.scoring.response import clean
 from jobs.scoring.rules.text_match import exact_match, normalize
 from models.types import Answer, Request, Sampling
@@ -18,11 +18,10 @@ from pipeline import ANSWER, CheckSettings, Settings
 
 NAME = "check/all_as_expected"
 
-# Columns of a part that say nothing about the picture to be asked for; a column of the input by such a name stands in
-# the part as `input_<name>`.
-CLASHES = tuple(name for name in ANSWER.names if name != "seed")
-# The picture itself, and what is only known when everything is asked.
-UNASKABLE = ("image", "check_answers", "keep")
+# Columns of a part that are not about the picture; there a column of the input by such a name is `input_<name>`.
+RENAMED = tuple(name for name in ANSWER.names if name != "seed")
+# The picture itself, and what is only known once every question is answered.
+WRITTEN_LATER = ("image", "check_answers", "keep")
 
 _FIRST_WORD = re.compile(r"\W*(\w+)")
 
@@ -39,10 +38,15 @@ class Question(Settings):
     ask: Prompt
     expect: Prompt = "yes"
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it names."""
+        return [*columns_of(self.ask), *columns_of(self.expect)]
+
     @field_validator("ask", "expect")
     @classmethod
     def _about_what_is_known(cls, text: str) -> str:
-        named = [name for name in columns_of(text) if name in UNASKABLE]
+        named = [name for name in columns_of(text) if name in WRITTEN_LATER]
         if named:
             raise ValueError(f"found {{{named[0]}}}, which the job writes itself, expected another column of the input")
         return text
@@ -82,8 +86,7 @@ class PictureCheck:
     @property
     def columns(self) -> list[str]:
         """The columns that the questions name, each once."""
-        named = [name for one in self.settings.questions for text in (one.ask, one.expect) for name in columns_of(text)]
-        return list(dict.fromkeys(named))
+        return list(dict.fromkeys(name for question in self.settings.questions for name in question.columns))
 
     def requests(self, row: Mapping[str, Any], sampling: Sampling) -> Sequence[Request]:
         """Ask of the picture every question whose columns have something in this row; there may be none.
@@ -91,16 +94,17 @@ class PictureCheck:
         Raises:
             BadRequest: A column that a question names holds no text.
         """
-        seen = {**_as_given(row), "images": (row["image"],)}
-        return [ask(one.ask, seen, sampling) for one in self._asked(row)]
+        values = {**_input_columns(row), "images": (row["image"],)}
+        return [request_for(question.ask, values, sampling) for question in self._questions(values)]
 
     def record(self, row: Mapping[str, Any], answers: Sequence[Answer]) -> Mapping[str, Any]:
         """Keep the answers, and the picture if each of them is the expected one; null where nothing was asked."""
-        asked = self._asked(row)
-        if not asked:
+        values = _input_columns(row)
+        questions = self._questions(values)
+        if not questions:
             return {"check_answers": None, "keep": None}
-        given = _as_given(row)
-        agreed = [agrees(answer.text, fill(one.expect, given)) for one, answer in zip(asked, answers, strict=True)]
+        pairs = zip(questions, answers, strict=True)
+        agreed = [agrees(answer.text, fill(question.expect, values)) for question, answer in pairs]
         return {"check_answers": [answer.text.strip() for answer in answers], "keep": all(agreed)}
 
     def shown(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -109,18 +113,16 @@ class PictureCheck:
             return [("not checked", row["error"]["message"])]
         if row["check_answers"] is None:
             return []
-        given = _as_given(row)
-        return [
-            (fill(one.ask, given), answer or "(nothing)")
-            for one, answer in zip(self._asked(row), row["check_answers"], strict=True)
-        ]
+        values = _input_columns(row)
+        pairs = zip(self._questions(values), row["check_answers"], strict=True)
+        return [(fill(question.ask, values), answer or "(nothing)") for question, answer in pairs]
 
-    def _asked(self, row: Mapping[str, Any]) -> list[Question]:
-        given = _as_given(row)
+    def _questions(self, values: Mapping[str, Any]) -> list[Question]:
+        """Return the questions none of whose columns is empty."""
         return [
-            one
-            for one in self.settings.questions
-            if not any(_is_empty(given.get(name)) for text in (one.ask, one.expect) for name in columns_of(text))
+            question
+            for question in self.settings.questions
+            if not any(_is_empty(values.get(name)) for name in question.columns)
         ]
 
 
@@ -129,16 +131,16 @@ def agrees(response: str, expected: str) -> bool:
 
     So `Yes, there is.` agrees with yes, and `not really` does not agree with no.
     """
-    kept = clean(response)
+    cleaned = clean(response)
     if normalize(expected) in ("yes", "no"):
-        first = _FIRST_WORD.match(kept)
+        first = _FIRST_WORD.match(cleaned)
         return first is not None and normalize(first.group(1)) == normalize(expected)
-    return exact_match(kept, [expected]) == 1.0
+    return exact_match(cleaned, [expected]) == 1.0
 
 
-def _as_given(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Call a part's columns as the input does."""
-    renamed = {name: row[f"input_{name}"] for name in CLASHES if f"input_{name}" in row}
+def _input_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part's row under the names that its columns have in the input."""
+    renamed = {name: row[f"input_{name}"] for name in RENAMED if f"input_{name}" in row}
     return {**row, "text": row["caption_in"], **renamed}
 
 

@@ -25,8 +25,8 @@ NUM_SEEDS = 2**63
 MOST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 
 
-def read_column(row: Mapping[str, Any], name: str, usual: Any) -> Any:
-    """Return what a row says in one of COLUMNS; the usual value where it says nothing: null, or a blank text.
+def read_column(row: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Return what a row says in one of COLUMNS; the default where it says nothing: null, or a blank text.
 
     A blank negative prompt says something: that there is nothing to move away from.
 
@@ -35,7 +35,7 @@ def read_column(row: Mapping[str, Any], name: str, usual: Any) -> Any:
     """
     value = row.get(name)
     if value is None or (name != "negative_prompt" and isinstance(value, str) and not value.strip()):
-        return usual
+        return default
     match name:
         case "guidance_scale":
             return _number(value, name, -MOST_GUIDANCE, MOST_GUIDANCE)
@@ -65,14 +65,14 @@ def check_fits(grid: Grid, image_format: str) -> None:
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise _bad(name, value, "text")
+        raise _bad_column(name, value, "text")
     return value
 
 
 def _number(value: Any, name: str, least: int, most: int) -> float:
     number = _decimal(value)
     if number is None or not least <= number <= most:
-        raise _bad(name, value, f"a number from {least} to {most}")
+        raise _bad_column(name, value, f"a number from {least} to {most}")
     return float(number)
 
 
@@ -80,7 +80,7 @@ def _whole(value: Any, name: str, least: int, most: int) -> int:
     number = _decimal(value)
     # The bounds come first: a text of ten characters can stand for a number of a billion digits.
     if number is None or not least <= number <= most or number != int(number):
-        raise _bad(name, value, f"a whole number from {least} to {most}")
+        raise _bad_column(name, value, f"a whole number from {least} to {most}")
     return int(number)
 
 
@@ -95,7 +95,7 @@ def _decimal(value: Any) -> Decimal | None:
     return number if number.is_finite() and "_" not in str(value) else None
 
 
-def _bad(name: str, value: Any, expected: str) -> BadRequest:
+def _bad_column(name: str, value: Any, expected: str) -> BadRequest:
     found = repr(value)
     return BadRequest(
         f"column `{name}`: found {found if len(found) <= 80 else f'{found[:77]}...'}, expected {expected}"

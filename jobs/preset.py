@@ -1,4 +1,4 @@
-"""Settle whose wording published data sets are asked in where the settings leave it to the model.
+"""Choose whose wording published data sets are asked in, where the settings leave it to the model.
 
 It happens before anything else of a run, so that what is frozen names the wording. It knows settings and families, and
 refuses a wording that goes with image settings which the model's family does not have.
@@ -17,10 +17,10 @@ from pipeline import ConfigError, StorageError, local_copy
 log = logging.getLogger(__name__)
 
 # Where the checkpoint cannot be looked at; the run will not start, for that very reason.
-UNKNOWN = "lmms"
+WITHOUT_A_MODEL = "lmms"
 
 
-def settle_preset(settings: RunSettings) -> RunSettings:
+def resolve_presets(settings: RunSettings) -> RunSettings:
     """Return settings in which every preset is a name.
 
     Raises:
@@ -30,17 +30,17 @@ def settle_preset(settings: RunSettings) -> RunSettings:
     if not isinstance(job, VqaSettings) or not job.benchmarks:
         return settings
     if job.preset == AUTO or any(entry.preset == AUTO for entry in job.benchmarks.values()):
-        job = _named(job, settings)
+        job = _resolved(job, settings)
         settings = settings.model_copy(update={"job": job})
     # A model that sees no images is shown none, and no settings with them.
-    faults = [] if settings.model.text_only else _foreign(job, settings)
+    faults = [] if settings.model.text_only else _preset_faults(job, settings)
     if faults:
         raise ConfigError("the run cannot start", faults)
     return settings
 
 
-def _named(job: VqaSettings, settings: RunSettings) -> VqaSettings:
-    preset = job.preset if job.preset != AUTO else PRESET_OF_FAMILY.get(_family(settings), UNKNOWN)
+def _resolved(job: VqaSettings, settings: RunSettings) -> VqaSettings:
+    preset = job.preset if job.preset != AUTO else PRESET_OF_FAMILY.get(_family(settings), WITHOUT_A_MODEL)
     entries = {
         name: entry.model_copy(update={"preset": preset}) if entry.preset == AUTO else entry
         for name, entry in job.benchmarks.items()
@@ -48,22 +48,21 @@ def _named(job: VqaSettings, settings: RunSettings) -> VqaSettings:
     return job.model_copy(update={"preset": preset, "benchmarks": entries})
 
 
-def _foreign(job: VqaSettings, settings: RunSettings) -> list[str]:
+def _preset_faults(job: VqaSettings, settings: RunSettings) -> list[str]:
     """Say which presets want image settings of another family's."""
     wanted: dict[tuple[str, str], dict[str, None]] = {}
     for name, entry in job.benchmarks.items():
-        place = "job.preset" if entry.preset is None else f"job.benchmarks.{name}.preset"
+        setting = "job.preset" if entry.preset is None else f"job.benchmarks.{name}.preset"
         preset = entry.preset or job.preset
-        found = images_wanted(preset, dataset_of(name, entry))
-        if found:
-            wanted.setdefault((place, preset), {}).update(dict.fromkeys(found))
+        if names := images_wanted(preset, dataset_of(name, entry)):
+            wanted.setdefault((setting, preset), {}).update(dict.fromkeys(names))
     # Looked at only if need be: the model may have to be fetched for it.
     model = _family(settings) if wanted else ""
     owners = {preset: owner for owner, preset in PRESET_OF_FAMILY.items()}
     return [
-        f"{place}: found {preset}, whose wording wants {owners[preset].capitalize()}'s image settings "
+        f"{setting}: found {preset}, whose wording wants {owners[preset].capitalize()}'s image settings "
         f"({', '.join(names)}), expected a preset for {model}: {', '.join(presets_for(model))}"
-        for (place, preset), names in wanted.items()
+        for (setting, preset), names in wanted.items()
         if model and owners[preset] != model
     ]
 
@@ -73,5 +72,5 @@ def _family(settings: RunSettings) -> str:
     try:
         return family(local_copy(settings.model.path, settings.read.storage, is_looking=True))
     except (CheckpointError, StorageError, ValueError, OSError) as error:
-        log.debug("the model says no preset: %s", error)
+        log.debug("the model's family is not known: %s", error)
         return ""

@@ -45,8 +45,8 @@ def fill(prompt: str, row: Mapping[str, Any]) -> str:
     return _FIELD.sub(lambda match: _text(row, match.group(1)), prompt)
 
 
-def ask(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Request:
-    """Ask a prompt of one row, its images first.
+def request_for(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Request:
+    """Return the request that asks a prompt of one row, its images first.
 
     Raises:
         BadRequest: A column that the prompt names is empty in this row, or holds no text.

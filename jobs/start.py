@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.config import RunSettings, frozen_settings, output_at
-from jobs.preset import settle_preset
+from jobs.preset import resolve_presets
 from jobs.progress import shown_progress
 from jobs.report.writer import Report, write_report
 from jobs.scoring.rules import MAIN_THREAD_ONLY
@@ -43,7 +43,7 @@ def run_and_report(settings: RunSettings) -> Outcome:
         StorageError: The output cannot be read or written.
     """
     _refuse_rule_for_stored_answers(settings)
-    settings = settle_preset(settings)
+    settings = resolve_presets(settings)
     job = settings.job.build()
     with shown_progress(settings.job.kind) as show:
         result = run(settings, job, progress=show)

@@ -12,7 +12,7 @@ from typing import Any
 from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate, fill
 from jobs.benchmarks.presets import preset_used, template_for
 from jobs.benchmarks.settings import AUTO, BenchmarkSettings
-from jobs.prompt import ask
+from jobs.prompt import request_for
 from jobs.scoring.response import Reading, no_response, read_choice, read_response
 from jobs.scoring.rule import Gold
 from jobs.scoring.rules import LIKELIHOOD
@@ -51,7 +51,7 @@ class Task:
             BadRequest: A column of the prompt is empty, or an image is missing.
         """
         if isinstance(self.prompt, str) or self.benchmark is None:
-            return ask(str(self.prompt), row, sampling)
+            return request_for(str(self.prompt), row, sampling)
         images: Sequence[bytes] = row["images"]
         _check_has_images(self.benchmark, images)
         text = self.prompt.render(item)
@@ -100,7 +100,7 @@ def benchmark_task(
         can_guess: Whether a random option is taken where none could be read.
     """
     preset = entry.preset or preset
-    assert preset != AUTO, "settled before a run starts (jobs/preset.py)"
+    assert preset != AUTO, "a run resolves it before it starts (jobs/preset.py)"
     template = template_for(preset, benchmark)
     if template.images and template.images.max_image_size is not None:  # of frames, whose size the run may set
         template = template._replace(images=replace(template.images, max_image_size=entry.frame_size))

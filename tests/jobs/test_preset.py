@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.config import RunSettings
-from jobs.preset import settle_preset
+from jobs.preset import resolve_presets
 from pipeline.settings import ConfigError, check_settings
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
@@ -31,7 +31,7 @@ def run(model, preset, text_only=False, **benchmarks):
 
 def faults(*args, **benchmarks):
     with pytest.raises(ConfigError) as caught:
-        settle_preset(run(*args, **benchmarks))
+        resolve_presets(run(*args, **benchmarks))
     return caught.value.faults
 
 
@@ -43,7 +43,7 @@ def used(settings):
 @pytest.mark.parametrize(("family", "preset"), [("aria", "aria"), ("mllama", "llama"), ("emu3", "emu3")])
 def test_a_preset_that_is_left_to_the_model_is_its_familys(models, family, preset):
     settings = run(models / family, "auto", chartqa={"path": "a"}, pope={"path": "b", "preset": "auto"})
-    assert used(settle_preset(settings)) == (preset, {"chartqa": None, "pope": preset})
+    assert used(resolve_presets(settings)) == (preset, {"chartqa": None, "pope": preset})
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_a_prompt_of_ones_own_keeps_the_presets_image_settings_and_is_told_too(m
 )
 def test_any_other_preset_may_be_asked_of_any_model(models, preset, family, entry):
     settings = run(models / family, preset, **entry)
-    assert settle_preset(settings) == settings
+    assert resolve_presets(settings) == settings
 
 
 def test_a_model_that_is_shown_no_images_may_be_asked_in_any_words(models):
     settings = run(models / "mllama", "aria", True, chartqa={"path": "a"})
-    assert settle_preset(settings) == settings
+    assert resolve_presets(settings) == settings

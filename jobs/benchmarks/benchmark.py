@@ -73,11 +73,11 @@ def question_from(
 
     def to_item(row: Row) -> Item:
         kept = {column: read(row, column) for column, read in facts.items()}
-        listed = [group for column in group_lists for group in groups_of(column, row.texts_or_none(column))]
+        from_lists = [group for column in group_lists for group in groups_of(column, row.texts_or_none(column))]
         return Item(
             question=row.text("question"),
             answers=answers(row, "answers"),
-            groups=(*row.groups(*groups), *listed),
+            groups=(*row.groups(*groups), *from_lists),
             cluster=None if cluster is None else str(kept[cluster] if cluster in kept else row.text(cluster)),
             facts=kept,
         )
@@ -97,11 +97,11 @@ def fill(template: str, item: Item, **more: str) -> str:
     known = {**item.facts, "question": item.question, "context": item.context, "options": item.options, **more}
 
     def value(match: re.Match[str]) -> str:
-        found = known.get(match[1])
-        if found is None:
+        fact = known.get(match[1])
+        if fact is None:
             names = ", ".join(name for name, value in known.items() if value is not None)
             raise BadRow(f"found {{{match[1]}}} in the template, expected one of {names}")
-        return ", ".join(map(str, found)) if isinstance(found, list | tuple) else str(found)
+        return ", ".join(map(str, fact)) if isinstance(fact, list | tuple) else str(fact)
 
     return _FIELD.sub(value, template)
 

@@ -48,21 +48,21 @@ def published_items(name: str, benchmark: Benchmark, renames: Mapping[str, str],
         MissingColumns: The copy lacks columns that the data set's questions need.
     """
     names = {column: renames.get(column, column) for column in (*benchmark.needed, *benchmark.used)}
-    found = {column: _column(called, rows.column_names) for column, called in names.items()}
-    there = ", ".join(column for column in rows.column_names if column not in (*READ, "shard")) or "no others"
+    sources = {column: _column(name_here, rows.column_names) for column, name_here in names.items()}
+    others = ", ".join(column for column in rows.column_names if column not in (*READ, "shard")) or "no others"
     faults = [
-        f"job.benchmarks.{name}: {benchmark.key} needs a column `{names[column]}`, but the input has {there}; "
+        f"job.benchmarks.{name}: {benchmark.key} needs a column `{names[column]}`, but the input has {others}; "
         f"job.benchmarks.{name}.columns can say what it is called there"
         for column in benchmark.needed
-        if found[column] is None
+        if sources[column] is None
     ]
     if faults:
         raise MissingColumns(faults)
-    values = {column: rows.column(called).to_pylist() for column, called in found.items() if called is not None}
+    values = {column: rows.column(source).to_pylist() for column, source in sources.items() if source is not None}
     if benchmark.key_column is not None:
         values[benchmark.key_column] = rows.column("key").to_pylist()
-    given = (Row((column, listed[place]) for column, listed in values.items()) for place in range(rows.num_rows))
-    return _with_items(name, rows.select(list(READ)), given, benchmark.to_item)
+    read = (Row((column, cells[index]) for column, cells in values.items()) for index in range(rows.num_rows))
+    return _with_items(name, rows.select(list(READ)), read, benchmark.to_item)
 
 
 def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.Table) -> pa.Table:
@@ -77,13 +77,13 @@ def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.
     Raises:
         MissingColumns: A column is not there.
     """
-    wanted = {"question": "question", "answers": "answers", "group_by": group_by, "cluster_by": cluster_by}
+    needed = {"question": "question", "answers": "answers", "group_by": group_by, "cluster_by": cluster_by}
     found = rows.column_names
-    there = ", ".join(column for column in found if column not in ("shard", "index", "images", "error")) or "no others"
+    others = ", ".join(column for column in found if column not in ("shard", "index", "images", "error")) or "no others"
     faults = [
         f"{'read.columns' if setting == column else f'job.{setting}'}: job vqa needs a column `{column}`, but the "
-        f"input has {there}"
-        for setting, column in wanted.items()
+        f"input has {others}"
+        for setting, column in needed.items()
         if column is not None and column not in found
     ]
     if faults:
@@ -98,7 +98,7 @@ def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.
             cluster=_text(row[cluster_by]) if cluster_by else None,
         )
 
-    named = [column for column in (*wanted.values(), CHOICES) if column is not None and column in found]
+    named = [column for column in (*needed.values(), CHOICES) if column is not None and column in found]
     return _with_items(name, rows, map(Row, rows.select(named).to_pylist()), to_item)
 
 
@@ -122,16 +122,16 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _with_items(name: str, rows: pa.Table, given: Iterable[Row], to_item: Callable[[Row], Item]) -> pa.Table:
+def _with_items(name: str, rows: pa.Table, values: Iterable[Row], to_item: Callable[[Row], Item]) -> pa.Table:
     """Put each row's question beside it; a row that is refused has an error, if it has none yet, and no question."""
     errors = rows.column("error").to_pylist()
     items: list[dict[str, Any]] = []
-    for place, row in enumerate(given):
+    for index, row in enumerate(values):
         try:
-            items.append(as_column(name, to_item(row), rows.column("images")[place]))
+            items.append(as_column(name, to_item(row), rows.column("images")[index]))
         except BadRow as refused:
             items.append({"benchmark": name})
-            errors[place] = errors[place] or row_error(STAGE, refused)
+            errors[index] = errors[index] or row_error(STAGE, refused)
     rows = rows.append_column(COLUMN, pa.array(items, ITEM))
     return rows.set_column(rows.column_names.index("error"), pa.field("error", ERROR), pa.array(errors, ERROR))
 
@@ -174,12 +174,12 @@ def from_column(value: Mapping[str, Any]) -> Item:
     )
 
 
-def _column(name: str, found: Sequence[str]) -> str | None:
+def _column(name: str, columns: Sequence[str]) -> str | None:
     """Return where the reader has put a column of the input; columns that are called as ours are, it renames."""
     moved = f"input_{name}"
-    if (name in TAKEN or name in OUR_COLUMNS.names) and moved in found:
+    if (name in TAKEN or name in OUR_COLUMNS.names) and moved in columns:
         return moved
-    return name if name in found and name not in READ else None
+    return name if name in columns and name not in READ else None
 
 
 def _digest(pieces: Iterable[Any]) -> str:

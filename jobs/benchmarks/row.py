@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, TypeGuard
 
 _SHOWN = 80
 Groups = tuple[tuple[str, str], ...]
@@ -53,12 +53,12 @@ class Row(dict[str, Any]):
         """Return a finite number."""
         value = self.get(column)
         try:
-            found = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+            converted = float(value) if _is_word(value) else math.nan
         except ValueError:
-            found = math.nan
-        if not math.isfinite(found):
+            converted = math.nan
+        if not math.isfinite(converted):
             raise bad_column(column, value, "a number")
-        return found
+        return converted
 
     def list_of(self, column: str, expected: str) -> Sequence[Any]:
         """Return a list of anything; `expected` says what it should hold."""
@@ -84,8 +84,8 @@ class Row(dict[str, Any]):
 
     def gold_answers(self, column: str) -> tuple[str, ...] | None:
         """Return a list of gold answers; None where they are hidden: no list, an empty one, or one of empty texts."""
-        found = self.texts_or_none(column)
-        return found if found and any(found) else None
+        answers = self.texts_or_none(column)
+        return answers if answers and any(answers) else None
 
     def gold_answer(self, column: str) -> tuple[str, ...] | None:
         """Return one gold answer as it is stored, brackets included, or those of a list; None where they are hidden."""
@@ -111,10 +111,10 @@ class Row(dict[str, Any]):
         """Return named values, given as a struct or JSON; an empty column gives none."""
         expected = "named values"
         value = self.get(column)
-        found = {} if is_absent(value) else decoded(value, column, expected)
-        if not isinstance(found, Mapping):
+        values = {} if is_absent(value) else decoded(value, column, expected)
+        if not isinstance(values, Mapping):
             raise bad_column(column, value, expected)
-        return Row(found)
+        return Row(values)
 
     def groups(self, *columns: str) -> Groups:
         """Return the groups that a row's columns of text name, each column being a breakdown."""
@@ -162,5 +162,5 @@ def groups_of(breakdown: str, values: Sequence[Any] | None) -> Groups:
     return tuple((breakdown, str(value)) for value in values or () if not is_absent(value) and value != "")
 
 
-def _is_word(value: Any) -> bool:
+def _is_word(value: Any) -> TypeGuard[str | int | float]:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and not is_absent(value)

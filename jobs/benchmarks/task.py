@@ -130,15 +130,15 @@ def _content(
         BadRequest: A mark names an image that the row does not have.
     """
     pieces = _MARK.split(text) if has_marks else [text]
-    places = [int(number) - 1 for number in pieces[1::2]]
-    beyond = [place + 1 for place in places if not 0 <= place < len(images)]
-    if beyond:
-        raise BadRequest(f"found <image {beyond[0]}> in the question, expected one of the row's {len(images)} images")
-    unmarked = [place for place in range(len(images)) if place not in places]
+    indices = [int(number) - 1 for number in pieces[1::2]]
+    missing = [index + 1 for index in indices if not 0 <= index < len(images)]
+    if missing:
+        raise BadRequest(f"found <image {missing[0]}> in the question, expected one of the row's {len(images)} images")
+    unmarked = [index for index in range(len(images)) if index not in indices]
     content: list[Mapping[str, Any]] = [{"type": "image"} for _ in unmarked]
     for number, piece in enumerate(pieces):
         if number % 2:
             content.append({"type": "image"})
         elif piece or not has_marks:
             content.append({"type": "text", "text": piece})
-    return content, tuple(images[place] for place in (*unmarked, *places))
+    return content, tuple(images[index] for index in (*unmarked, *indices))

@@ -50,8 +50,8 @@ def of_changed(change: Callable[[Item], Item], template: PromptTemplate) -> Prom
 
 def _vlmevalkit_choose(item: Item) -> str:
     hint = f"Hint: {item.context}\n" if item.context else ""
-    asked = f"{hint}Question: {item.question}\n"
-    return f"{asked}{item.with_options('Options:')}\n{_SELECT}" if item.choices else asked
+    posed = f"{hint}Question: {item.question}\n"
+    return f"{posed}{item.with_options('Options:')}\n{_SELECT}" if item.choices else posed
 
 
 VLMEVALKIT_SHORT = PromptTemplate(QUESTION_SHORT, VLMEVALKIT_OTHERS)
@@ -64,12 +64,12 @@ def aria(max_new_tokens: int, instruction: str = SHORT, images: ImageSettings = 
     VLMEvalKit's wrapper writes a line end between the last image and the text, which the chat template does not.
     """
 
-    def asked(item: Item) -> str:
+    def render(item: Item) -> str:
         hint = f"{item.context}\n" if item.context else ""
         posed = item.with_options(f"{hint}{item.question}")
         return IMAGE_MARK.sub("", f"\n{posed}\n{LETTER if item.choices else instruction}")
 
-    return PromptTemplate(asked, max_new_tokens, images=images)
+    return PromptTemplate(render, max_new_tokens, images=images)
 
 
 def emu3(template: PromptTemplate) -> PromptTemplate:

@@ -39,14 +39,14 @@ def _number_in_name(row: Row, column: str) -> int:
 
 def _headline(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
     """Return CIDEr-D, and the other metrics of captions beside it."""
-    listed = [row for row in rows.to_pylist() if row["answers"]]
-    if not listed:
+    captioned = [row for row in rows.to_pylist() if row["answers"]]
+    if not captioned:
         return {}
-    candidates = {row["key"]: row["response_clean"] or "" for row in listed}
-    references = {row["key"]: row["answers"] for row in listed}
-    counts = {"n": len(listed), "unscored": rows.num_rows - len(listed)}
+    candidates = {row["key"]: row["response_clean"] or "" for row in captioned}
+    references = {row["key"]: row["answers"] for row in captioned}
+    counts = {"n": len(captioned), "unscored": rows.num_rows - len(captioned)}
     try:
-        found = caption_metrics(candidates, references, meteor=with_meteor)
+        scores = caption_metrics(candidates, references, meteor=with_meteor)
     except CaptionError as error:  # the answers are there, and `triptych report` can score them once Java is well
         if with_meteor:
             log.warning("captions have no METEOR: %s", error)
@@ -54,21 +54,21 @@ def _headline(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
         log.warning("captions have no score: %s", error)
         nothing = dict.fromkeys(("score", "se", "low", "high", "interval"))
         return {"metric": "CIDEr-D", **nothing, **counts, "fault": str(error)}
-    images = [found.images[row["key"]].cider_d for row in listed]
+    images = [scores.images[row["key"]].cider_d for row in captioned]
     # The words' rarity is held fixed while images vary: drawing images anew would change what each is worth.
     spread = standard_error(images)
-    low, high = (None, None) if spread is None else student(found.cider_d, spread, len(images) - 1)
-    bleu = {f"BLEU-{n}": score for n, score in enumerate(found.bleu, start=1)}
+    low, high = (None, None) if spread is None else student(scores.cider_d, spread, len(images) - 1)
+    bleu = {f"BLEU-{n}": score for n, score in enumerate(scores.bleu, start=1)}
     return {
         "metric": "CIDEr-D",
-        "score": found.cider_d,
+        "score": scores.cider_d,
         "se": spread,
         "low": low,
         "high": high,
         "interval": None if spread is None else "t",
         **counts,
-        "tokenizer": found.tokenizer,
-        "metrics": {**bleu, "ROUGE-L": found.rouge_l, "CIDEr-D": found.cider_d, "METEOR": found.meteor},
+        "tokenizer": scores.tokenizer,
+        "metrics": {**bleu, "ROUGE-L": scores.rouge_l, "CIDEr-D": scores.cider_d, "METEOR": scores.meteor},
     }
 
 

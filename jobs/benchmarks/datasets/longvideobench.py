@@ -68,42 +68,42 @@ def _interleaved(times: Sequence[float], lines: Sequence[_Line]) -> str:
         times: When each frame is shown, in seconds.
         lines: The subtitles, in the file's order.
     """
-    found: list[str] = []
+    context: list[str] = []
     shown = 0
     for start, end, words in lines:
         middle = (start + end) / 2
         while shown < len(times) and times[shown] <= middle:
             shown += 1
-            found.append(f"<image {shown}>")
+            context.append(f"<image {shown}>")
         if end - start < 1:
             start, end = middle - 0.5, middle + 0.5
         if any(start < time < end for time in times):
-            found.append(words)
-    return "\n".join([*found, *(f"<image {place + 1}>" for place in range(shown, len(times)))])
+            context.append(words)
+    return "\n".join([*context, *(f"<image {place + 1}>" for place in range(shown, len(times)))])
 
 
 def _lines(subtitles: Any, begin: float, duration: float) -> list[_Line]:
     try:
-        found = json.loads(subtitles) if isinstance(subtitles, str) else subtitles
+        listed = json.loads(subtitles) if isinstance(subtitles, str) else subtitles
     except (ValueError, RecursionError) as error:
         raise bad_column("subtitles", subtitles, "a JSON list of subtitles") from error
-    if not isinstance(found, list):
+    if not isinstance(listed, list):
         raise bad_column("subtitles", subtitles, "a JSON list of subtitles")
-    return [_line(one, begin, duration) for one in found]
+    return [_line(subtitle, begin, duration) for subtitle in listed]
 
 
-def _line(one: Any, begin: float, duration: float) -> _Line:
+def _line(subtitle: Any, begin: float, duration: float) -> _Line:
     """Read a subtitle in either of the data set's two forms: `timestamp` and `text`, or `start`, `end` and `line`."""
     expected = "`timestamp` and `text`, or `start`, `end` and `line`"
     try:
-        if "timestamp" in one:
-            start, end = one["timestamp"]
+        if "timestamp" in subtitle:
+            start, end = subtitle["timestamp"]
             # An end that is missing, or a whole number, is the video's: as the source has it.
             last = end if isinstance(end, float) and math.isfinite(end) else duration
-            return _Line(float(start) - begin, last - begin, _words(one["text"]))
-        return _Line(_seconds(one["start"]) - begin, _seconds(one["end"]) - begin, _words(one["line"]))
+            return _Line(float(start) - begin, last - begin, _words(subtitle["text"]))
+        return _Line(_seconds(subtitle["start"]) - begin, _seconds(subtitle["end"]) - begin, _words(subtitle["line"]))
     except (TypeError, ValueError, KeyError) as error:
-        raise bad_column("subtitles", one, expected) from error
+        raise bad_column("subtitles", subtitle, expected) from error
 
 
 def _words(value: Any) -> str:

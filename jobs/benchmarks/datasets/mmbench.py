@@ -41,16 +41,16 @@ def _mmbench(row: Row) -> Item:
 
 
 def _text(row: Row, column: str) -> str | None:
-    found = row.text_or_none(column)
-    return None if found is None or found.strip() in ("", "nan") else found
+    value = row.text_or_none(column)
+    return None if value is None or value.strip() in ("", "nan") else value
 
 
 def _lmms(max_new_tokens: int, instruction: str) -> PromptTemplate:
-    def asked(item: Item) -> str:
+    def render(item: Item) -> str:
         hint = f"{item.context} " if item.context else ""
         return f"{hint}{item.with_options(f'{item.question} There are several options:')}\n\n{instruction}"
 
-    return PromptTemplate(asked, max_new_tokens)
+    return PromptTemplate(render, max_new_tokens)
 
 
 def _merge_rotations(rows: pa.Table) -> pa.Table:
@@ -102,8 +102,8 @@ def _headline(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
     scored = [(_index(row), row["score"]) for row in rows.to_pylist() if row["score"] is not None]
     if not any(index < ROTATION for index, _ in scored):
         return {}
-    found = circular(scored)
-    metrics = {"vanilla (first rotation)": found.first_rotation, "all rows": found.all_rows}
+    rotations = circular(scored)
+    metrics = {"vanilla (first rotation)": rotations.first_rotation, "all rows": rotations.all_rows}
     return {"metric": "every rotation right", "metrics": metrics}
 
 

@@ -39,10 +39,10 @@ def _lmms(item: Item) -> str:
 
 def _llama(item: Item) -> str:
     options = item.options.strip()
-    asked = f"{item.question} Options: {options}" if options else item.question
+    posed = f"{item.question} Options: {options}" if options else item.question
     return (
         "Look at the image carefully and solve the following question step-by-step. "
-        f"{templates.IMAGE_MARK.sub('', asked)} Indicate the correct answer at the end."
+        f"{templates.IMAGE_MARK.sub('', posed)} Indicate the correct answer at the end."
     )
 
 

@@ -24,7 +24,10 @@ def _ten_answers(row: Row, column: str) -> tuple[str, ...] | None:
     """Read answers that may be structs."""
     if row.is_empty(column) or row[column] == "":
         return None
-    answers = [one.get("answer") if isinstance(one, dict) else one for one in row.list_of(column, "a list of answers")]
+    answers = [
+        answer.get("answer") if isinstance(answer, dict) else answer
+        for answer in row.list_of(column, "a list of answers")
+    ]
     return Row({column: answers}).gold_answers(column)
 
 
@@ -61,25 +64,25 @@ def _pope(row: Row) -> Item:
 
 def _pope_headline(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
     """Return the mean F1 of yes over categories."""
-    listed = [row for row in rows.to_pylist() if row["answers"]]
-    if not listed:
+    labelled = [row for row in rows.to_pylist() if row["answers"]]
+    if not labelled:
         return {}
-    read = [YesNo(row["answers"][0].strip().lower(), row["parsed"], first_group(row)) for row in listed]
+    read = [YesNo(row["answers"][0].strip().lower(), row["parsed"], first_group(row)) for row in labelled]
     numbers = pope_metrics(read, rule)
-    clusters = [row["key"] if row["cluster"] is None else row["cluster"] for row in listed]
+    clusters = [row["key"] if row["cluster"] is None else row["cluster"] for row in labelled]
     spread = bootstrap(_mean_f1(read), clusters, seed=_SEED)
     is_known = numbers["mean_f1_over_categories"] is not None
     parts = {"pooled": numbers["pooled"], **numbers["per_category"]}
     return {
-        "n": len(listed),
-        "lost": rows.num_rows - len(listed),
+        "n": len(labelled),
+        "lost": rows.num_rows - len(labelled),
         "metric": "mean F1 over categories",
         "score": numbers["mean_f1_over_categories"],
         "se": spread.error if is_known else None,
         "low": spread.low if is_known else None,
         "high": spread.high if is_known else None,
         "interval": "bootstrap" if is_known else None,
-        "metrics": {f"{part} {name}": number for part, found in parts.items() for name, number in found.items()},
+        "metrics": {f"{part} {name}": number for part, values in parts.items() for name, number in values.items()},
     }
 
 

@@ -62,20 +62,20 @@ def _subjects(rows: pa.Table, rule: str, with_meteor: bool) -> dict[str, Any]:
     for row in rows.to_pylist():
         if row["score"] is not None:
             scores.setdefault(first_group(row), []).append(row["score"])
-    means = [sum(found) / len(found) for found in scores.values()]
+    means = [sum(of_subject) / len(of_subject) for of_subject in scores.values()]
     macro = sum(means) / len(means) if means else None
     return {"metric": "mean over rows (micro)", "metrics": {"mean over subjects (macro)": macro}}
 
 
 def examples_by_subject(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Gather the first five rows of each subject of MMLU's `dev` split: what the column `examples` of a row holds."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    examples: dict[str, list[dict[str, Any]]] = {}
     for row in map(Row, rows):
-        these = found.setdefault(row.text("subject"), [])
-        if len(these) < MMLU_EXAMPLES:
+        of_subject = examples.setdefault(row.text("subject"), [])
+        if len(of_subject) < MMLU_EXAMPLES:
             choices, answer = list(row.texts("choices")), row.integer("answer")
-            these.append({"question": row.text("question"), "choices": choices, "answer": answer})
-    return found
+            of_subject.append({"question": row.text("question"), "choices": choices, "answer": answer})
+    return examples
 
 
 def _arc(row: Row) -> Item:

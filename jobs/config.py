@@ -31,10 +31,10 @@ BENCHMARK_SETTINGS = {"format": "format", "join": "images", "num_frames": "num_f
 
 
 class RunSettings(PipelineSettings):
-    """One run: how rows travel, and what is asked of the model.
+    """All settings of a run: the pipeline's and the job's.
 
     Attributes:
-        job: What is asked and what is kept, chosen by `job.kind`.
+        job: What is asked of the model and what is kept, chosen by `job.kind`.
         note: A sentence for whoever reads the report; it stands at its top.
     """
 

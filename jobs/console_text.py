@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from pipeline.run import RunResult
 
 
-# Of kinds of errors, in one line.
-MAX_ERROR_KINDS = 3
+MAX_ERROR_KINDS = 3  # in one line
 
 
 def run_lines(outcome: "Outcome") -> list[str]:
@@ -25,7 +24,7 @@ def run_lines(outcome: "Outcome") -> list[str]:
         head = f"{summary}, {result.output_tokens:,} tokens in {result.seconds:.0f} s"
     else:
         head = f"finished before, nothing to do: {summary}"
-    # Keys of different data sets may well be alike; where one of them has a key twice, the run does not start.
+    # Different data sets may share keys; a data set that has a key twice stops the run before it starts.
     duplicates = 0 if _has_data_sets(numbers) else result.duplicate_keys
     return [
         head,
@@ -46,7 +45,7 @@ def retry_lines(outcome: "RetryOutcome") -> list[str]:
     return [
         f"{retried.rows:,} failed rows were run again: {retried.recovered:,} succeeded, "
         f"{retried.rows - retried.recovered:,} failed again",
-        *(f"  {one['stage']} {one['type']}: {one['count']:,}" for one in retried.failures),
+        *(f"  {kind['stage']} {kind['type']}: {kind['count']:,}" for kind in retried.failures),
         *score_lines(outcome.report.numbers),
         *_output_lines(retried.result, outcome.report),
     ]
@@ -55,7 +54,7 @@ def retry_lines(outcome: "RetryOutcome") -> list[str]:
 def too_many_failed_message(result: "RunResult", report: "Report", limit: float) -> str:
     """Say how many rows failed and why, how many may, and what to do about it."""
     failures = report.numbers["failures"]
-    kinds = ", ".join(f"{one['stage']} {one['type']} ({one['count']:,})" for one in failures[:MAX_ERROR_KINDS])
+    kinds = ", ".join(f"{kind['stage']} {kind['type']} ({kind['count']:,})" for kind in failures[:MAX_ERROR_KINDS])
     more = f" and {len(failures) - MAX_ERROR_KINDS} more" if len(failures) > MAX_ERROR_KINDS else ""
     return (
         f"{result.failed_share:.1%} of the rows failed, limits.max_failed_share is {limit:.1%}; {kinds}{more}\n"
@@ -68,7 +67,7 @@ def _output_lines(result: "RunResult", report: "Report") -> list[str]:
 
 
 def score_lines(numbers: Mapping[str, Any]) -> list[str]:
-    """Give each score with its interval: a line for each benchmark, or for own rows and pictures one for each group."""
+    """Give each score with its interval: a line per benchmark, or per group of own rows and pictures."""
     if _has_data_sets(numbers):
         return [f"{name}: {_benchmark_score(score)}" for name, score in numbers["scores"].items()]
     share = _share_kept if "pictures" in numbers else _share_right

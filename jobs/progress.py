@@ -93,7 +93,7 @@ def _plain_lines(job: str, period_s: float) -> Iterator[Show]:
 
 
 def line_of(progress: Progress) -> str:
-    """Say in one line how far a run is, how fast, and how long it may still take."""
+    """Sum up a run's progress in one line: rows, rates, failures and the time left."""
     share = progress.done / progress.rows if progress.rows else 1.0
     parts = [f"{progress.done:,} of {progress.rows:,} rows ({share:.0%})"]
     if progress.answered and progress.seconds:

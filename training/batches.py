@@ -1,7 +1,7 @@
 """Turn questions and answers into batches of tokens, many questions to a picture.
 
 The prompt is the processor's own, so what is learnt is what the jobs will ask. All questions about a picture share
-its tokens: they stand in one row, and a mask keeps each from seeing the others (a test compares with asking alone).
+its tokens: they form one row, and a mask keeps each from attending to the others. A test compares with asking alone.
 
 Shapes: N pictures, T tokens.
 """
@@ -46,7 +46,7 @@ class QuestionBatch:
         ids: int64 (N, T).
         targets: int64 (N, T), the id that should come next where it is an answer's, else below 0.
         question_of: int64 (N, T), 0 for the picture's tokens, n for the n-th question, -1 for padding.
-        positions: int64 (N, T), the place that a token has when its question is asked alone.
+        positions: int64 (N, T), a token's position when its question is asked alone.
     """
 
     ids: Tensor
@@ -56,7 +56,7 @@ class QuestionBatch:
 
     @property
     def is_answer(self) -> Tensor:
-        """Bool (N, T), where an answer's next token is asked for."""
+        """Bool (N, T), where the next token belongs to an answer."""
         return self.targets >= 0
 
     def window(self, view: MemoryView | None = None) -> MaskedWindow:

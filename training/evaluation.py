@@ -22,8 +22,8 @@ Result = tuple[str, bool]  # of one answer or picture: what is counted, and whet
 def score_questions(student: Student, batcher: QuestionBatcher) -> Iterator[Result]:
     """Answer all held-out questions of easy-VQA.
 
-    An answer is right if the likeliest token is the right one at each of its places, its end included, which is
-    when greedy decoding gives it.
+    An answer is right if the likeliest token is the right one at each of its places, its end included: then
+    greedy decoding gives it.
     """
     pictures, questions = dataset.load_held_out()
     pairs_of = defaultdict(list)
@@ -50,8 +50,9 @@ def summarize(results: Iterable[Result]) -> str:
     by_kind = defaultdict(list)
     for kind, is_right in results:
         by_kind[kind].append(is_right)
-    shares = {kind: f"{sum(those)}/{len(those)} = {sum(those) / len(those):.1%}" for kind, those in by_kind.items()}
-    return ", ".join(f"{kind} {shares[kind]}" for kind in sorted(shares))
+    return ", ".join(
+        f"{kind} {sum(right)}/{len(right)} = {sum(right) / len(right):.1%}" for kind, right in sorted(by_kind.items())
+    )
 
 
 def answers_right(

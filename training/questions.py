@@ -71,8 +71,8 @@ def vocabulary() -> list[str]:
     texts += [text.format(word) for text in COLOR for word in (*KINDS, "shape")]
     for shape in shapes:
         texts += [f"what is the {shape.color} shape?", f"a {shape.name}", f"is there a {shape.name}?"]
-        texts += [f"is the {shape.name} {place} the {shape.name}?" for place in OPPOSITE]
-        texts += [f"what is {place} the {shape.name}?" for place in OPPOSITE]
+        texts += [f"is the {shape.name} {position} the {shape.name}?" for position in OPPOSITE]
+        texts += [f"what is {position} the {shape.name}?" for position in OPPOSITE]
     return texts
 
 
@@ -129,10 +129,10 @@ def _how_many(scene: Scene, rng: random.Random) -> Pair:
 
 def _where(scene: Scene, rng: random.Random) -> Pair:
     first, second = rng.sample(scene.shapes, 2)
-    place = relation(first, second)
+    position = relation(first, second)
     if rng.random() < 0.5:
-        return Pair(f"is the {first.name} {place} the {second.name}?", "yes")
-    return Pair(f"is the {first.name} {OPPOSITE[place]} the {second.name}?", "no")
+        return Pair(f"is the {first.name} {position} the {second.name}?", "yes")
+    return Pair(f"is the {first.name} {OPPOSITE[position]} the {second.name}?", "no")
 
 
 def _what_is_there(scene: Scene, rng: random.Random) -> Pair:

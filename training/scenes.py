@@ -27,7 +27,7 @@ class Scene:
 
     Attributes:
         picture: RGB.
-        shapes: One or two, the one named first by the caption in front.
+        shapes: One or two, in the order of the caption.
         owner: uint8 (height, width): 0 for background, n for a pixel of the n-th shape.
     """
 
@@ -61,9 +61,9 @@ def paint(shapes: tuple[Shape, ...], size: tuple[int, int], ground: tuple[int, i
     """Paint shapes, later ones over earlier ones, on a ground of one colour; `size` is width and height."""
     fine = (size[0] * _FINE, size[1] * _FINE)
     picture, owner = Image.new("RGB", fine, ground), Image.new("L", fine)
-    for place, shape in enumerate(shapes, start=1):
+    for number, shape in enumerate(shapes, start=1):
         _paint(ImageDraw.Draw(picture), shape, COLORS[shape.color])
-        _paint(ImageDraw.Draw(owner), shape, place)
+        _paint(ImageDraw.Draw(owner), shape, number)
     return Scene(picture.reduce(_FINE), shapes, np.asarray(owner.resize(size, Image.Resampling.NEAREST)))
 
 

@@ -115,14 +115,8 @@ def build(path: Path) -> None:
     for question, answer, number in zip(*easy_vqa.get_test_questions(), strict=True):
         rows[number]["questions"].append(question)
         rows[number]["answers"].append(answer)
-    schema = pa.schema(
-        [
-            ("image_id", pa.int32()),
-            ("image", pa.binary()),
-            ("questions", pa.list_(pa.string())),
-            ("answers", pa.list_(pa.string())),
-        ]
-    )
+    texts = pa.list_(pa.string())
+    schema = pa.schema({"image_id": pa.int32(), "image": pa.binary(), "questions": texts, "answers": texts})
     pq.write_table(pa.Table.from_pylist(list(rows.values()), schema), path, compression="zstd", compression_level=19)
 
 

@@ -1,6 +1,6 @@
 """Measure the demo's drawn pictures by rule, and say how far the model that checked them agrees.
 
-The rule's verdicts are kept in no part file: those are the pipeline's.
+The rule's verdicts are not added to the part files, which belong to the pipeline.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ class DrawnPicture:
 
     @property
     def shows_named_shapes(self) -> bool:
-        """Whether the rule finds all named shapes, whatever else is there: just what the model was asked."""
+        """Whether the rule finds all named shapes, whatever else is there; the model was asked just that."""
         return {" ".join(name) for name in read_caption(self.text)[0]} <= set(self.shapes)
 
     @property

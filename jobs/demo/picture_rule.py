@@ -1,6 +1,6 @@
 """Say by rule, from the pixels alone, whether a drawn picture shows what its caption says.
 
-Shapes are found by colour: a pixel has the colour it is nearest to, of the demo's eight and the picture's own ground.
+Shapes are found by colour: each pixel counts as the nearest of the demo's eight colours and the picture's background.
 Where a shape's edge is soft, its pixels may come nearest to a third colour; such rims are too thin to count.
 """
 
@@ -34,7 +34,7 @@ class PictureVerdict:
         colors_right: Whether it shows shapes of the named colours, each once, and no others.
         relation_right: Whether they also lie as the caption says, along the axis on which they are further apart; None
             where it says nothing.
-        kinds_right: Whether their outlines are also those of the named kinds; None where an outline is none of them.
+        kinds_right: Whether their outlines are also those of the named kinds; None where an outline has no known kind.
     """
 
     colors_right: bool
@@ -52,19 +52,19 @@ def check_picture(pixels: NDArray[np.uint8], caption: str) -> PictureVerdict:
     Raises:
         ValueError: The caption is worded otherwise.
     """
-    names, place = read_caption(caption)
-    found = find_shapes(pixels)
+    names, position = read_caption(caption)
+    all_shapes = find_shapes(pixels)
     # Of a spoilt picture with a dozen pieces there would be millions of orders.
-    orders = permutations(found) if len(found) == len(names) else ()
+    orders = permutations(all_shapes) if len(all_shapes) == len(names) else ()
     fitting = [order for order in orders if _has_colors(order, names)]
     if not fitting:
-        return PictureVerdict(False, None if place is None else False, False)
+        return PictureVerdict(False, None if position is None else False, False)
     # Of two shapes of one colour, the kinds tell which is meant.
     shapes = max(fitting, key=lambda order: _num_right_kinds(order, names))
     are_kinds_known = all(shape.kind for shape in shapes)
     return PictureVerdict(
         colors_right=True,
-        relation_right=None if place is None else relation(*shapes) == place,
+        relation_right=None if position is None else relation(*shapes) == position,
         kinds_right=_num_right_kinds(shapes, names) == len(names) if are_kinds_known else None,
     )
 
@@ -111,7 +111,7 @@ def kind_of(mask: Mask) -> str:
 
 
 def _nearest(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the index in COLORS of what each pixel is nearest to; the index after the last is the ground."""
+    """Return the index in COLORS of what each pixel is nearest to; the index after the last is the background."""
     rim = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
     colors = np.vstack([*COLORS.values(), np.median(rim, axis=0)])
     nearest: NDArray[np.int64] = np.square(pixels[:, :, None].astype(float) - colors).sum(-1).argmin(-1)

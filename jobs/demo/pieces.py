@@ -80,14 +80,14 @@ PIECES: Mapping[str, Piece] = {
     "synthesize": Piece(
         shards="prompts",
         family="emu3",
-        # Pictures as the toy knows them; it was taught no words of quality, and the empty text to move away from.
+        # The size that the toy was trained on. It knows no words of quality, and as negative prompt the empty text.
         job={"kind": "synthesize", "area": SIDE**2, "guidance_scale": 1.2, "quality": "", "negative_prompt": ""},
-        about="Descriptions of two shapes, drawn with guidance. Another family's toy looks at every picture and says "
-        "whether both shapes are there; what a rule says of them stands below.",
+        about="Descriptions of two shapes, drawn with guidance. Another family's toy checks whether both shapes are "
+        "there; a rule measures the pictures too, as shown below.",
         note=CHECKED,
         generate=DRAWS,
         judge="mllama",
-        # In the words that the toy was taught (training/questions.py).
+        # In the words that the toy was trained on (training/questions.py).
         questions=({"ask": "is there a {first}?"}, {"ask": "is there a {second}?"}),
     ),
     "photographs": Piece(

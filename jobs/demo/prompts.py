@@ -62,7 +62,7 @@ def held_out_captions(rng: random.Random) -> Iterator[str]:
 
 
 def large_shapes(rng: random.Random, num_shapes: int | None = None) -> tuple[Shape, ...]:
-    """Choose one or two shapes and where they lie, more often two; first is the one that lies left or above."""
+    """Choose one or two shapes and where they lie, more often two; the one on the left or above comes first."""
     number = num_shapes or (2 if rng.random() < PAIR_SHARE else 1)
     shapes = [_large_shape(rng) for _ in range(number)]
     while number == 2 and not _lie_plainly(*shapes):
@@ -71,7 +71,7 @@ def large_shapes(rng: random.Random, num_shapes: int | None = None) -> tuple[Sha
 
 
 def in_reading_order(shapes: Sequence[Shape]) -> Sequence[Shape]:
-    """Put first, of two shapes, the one that lies left or above."""
+    """Order two shapes so that the one on the left or above comes first."""
     return shapes[::-1] if len(shapes) == 2 and relation(*shapes) in ("right of", "below") else shapes
 
 
@@ -80,14 +80,14 @@ def describe(shapes: Sequence[Shape], rng: random.Random) -> str:
     names = [shape.name for shape in shapes]
     if len(names) == 1:
         return f"a {names[0]}"
-    place = relation(*shapes)
+    position = relation(*shapes)
     if rng.random() < SWAP_SHARE:
-        names, place = names[::-1], OPPOSITE[place]
-    return f"a {names[0]} {place} a {names[1]}"
+        names, position = names[::-1], OPPOSITE[position]
+    return f"a {names[0]} {position} a {names[1]}"
 
 
 def is_held_out(shapes: Sequence[Shape]) -> bool:
-    """Whether these are two shapes that are kept for measuring, in whatever order and place."""
+    """Whether these are two shapes that are kept for measuring, in whatever order and position."""
     numbers = [KINDS.index(shape.kind) + len(KINDS) * list(COLORS).index(shape.color) for shape in shapes]
     return len(numbers) == 2 and sum(numbers) % HELD_OUT == 0
 
@@ -111,6 +111,6 @@ def _lie_plainly(first: Shape, second: Shape) -> bool:
     if first.name == second.name:
         return False
     gaps = [max(first.box[i] - second.box[i + 2], second.box[i] - first.box[i + 2]) for i in (0, 1)]
-    apart = [abs(one - other) for one, other in zip(first.center, second.center, strict=True)]
+    apart = [abs(a - b) for a, b in zip(first.center, second.center, strict=True)]
     far, near = (0, 1) if apart[0] >= apart[1] else (1, 0)
     return gaps[far] >= CODE_SIDE and apart[far] >= MIN_AXIS_RATIO * apart[near]

@@ -29,7 +29,7 @@ class Demo:
 
 
 def run_demo(folder: Path, *, is_quick: bool) -> Demo:
-    """Write the shards and run every job anew, one subfolder each.
+    """Write the shards and run every piece from the start, each in a subfolder of its own.
 
     Earlier results there are replaced: the package, its checkpoints or the number of rows may have changed.
 

@@ -21,7 +21,7 @@ def write_files(folder: Path, texts: Iterable[str]) -> None:
     """Write everything but the weights, with a tokenizer that is learnt from texts."""
     pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer = checkpoint_files.train_tokenizer(["user\n", "assistant\n", *texts], pre_tokenizer, SPECIAL)
-    content = json.loads(tokenizer.to_str())  # the trainer marks every one of them as special
+    content = json.loads(tokenizer.to_str())  # the trainer marks all of them as special
     for token in content["added_tokens"]:
         token["special"] = token["content"] not in NOT_SPECIAL
     files = checkpoint_files.shipped_files("aria")

@@ -1,4 +1,4 @@
-"""How a toy Aria is trained: labels for its patches, and image rows in the places of their tokens.
+"""How a toy Aria is trained: labels for its patches, and image rows where their tokens are.
 
 Shapes: N pictures, P patches, Q image rows a picture, T tokens, D width, V vocabulary.
 """
@@ -34,7 +34,7 @@ class AriaStudent:
         self._patch_size = config.vision.patch_size
 
     def labels(self, scene: Scene, model_input: ModelInput) -> Labels:
-        """Name every patch of the one tile, which the picture fills."""
+        """Name every patch of the only tile, which the picture fills."""
         (tile,) = model_input.tiles
         return patch_labels(resized(scene.owner, tile.shape[1], tile.shape[0]), scene.shapes, self._patch_size)
 
@@ -48,7 +48,7 @@ class AriaStudent:
         return features
 
     def scores(self, features: Tensor, batch: QuestionBatch) -> Tensor:
-        """Put image rows in the places of their tokens; return scores (answer tokens, V)."""
+        """Put image rows where their tokens are; return scores (answer tokens, V)."""
         is_image = batch.ids == self.model.config.image_token_index
         rows = self.model.multi_modal_projector(features, int(is_image[0].sum()))  # (N, Q, W)
         embeddings = self.model.embed(batch.ids).masked_scatter(is_image[..., None], rows)

@@ -1,7 +1,7 @@
 """What each code of a toy Emu3 stands for, fixed before the training: a colour and a pattern of cover.
 
-On a ground of one colour, 8 x 8 pixels of a picture are how much of each pixel a shape covers, and the shape's colour.
-The patterns are those of many drawn scenes; each goes with each colour. Code 0 is the bare ground. So what the VQ-VAE
+On a plain ground, 8 x 8 pixels are described by how much of each pixel a shape covers, and by the shape's colour. The
+patterns are those of many drawn scenes, each in every colour. Code 0 is the bare ground. So what the VQ-VAE
 encodes and decodes, and what the language model writes, can be trained apart, each on pictures without end.
 
 Shapes: N pictures, H x W codes of a picture, K patterns, Q pixels of a code, E width of a code.
@@ -43,7 +43,7 @@ class Codebook:
         return 1 + (len(self.patterns) - 1) * len(COLORS)
 
     def parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the patterns and the places of the colours in COLORS of codes."""
+        """Return the patterns of codes, and the indices of their colours in COLORS."""
         count = len(self.patterns) - 1
         return np.where(codes == 0, 0, (codes - 1) % count + 1), np.where(codes == 0, 0, (codes - 1) // count)
 
@@ -80,7 +80,7 @@ def build_codebook(rng: random.Random) -> Codebook:
 
 
 def cover_of(scene: Scene) -> tuple[Cover, NDArray[np.int64]]:
-    """Return how much of each pixel a shape covers (H, W, Q), and the place of its colour in COLORS (H, W)."""
+    """Return how much of each pixel a shape covers (H, W, Q), and the index of its colour in COLORS (H, W)."""
     pixels = np.asarray(scene.picture).astype(np.float32) - LARGE_GROUND
     cover, color = np.zeros((SIDE, SIDE), np.float32), np.zeros((CODES_PER_SIDE, CODES_PER_SIDE), np.int64)
     for shape in scene.shapes:

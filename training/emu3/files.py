@@ -37,7 +37,7 @@ def write_files(folder: Path, texts: Iterable[str], num_codes: int) -> None:
     tokenizer = checkpoint_files.train_tokenizer(["USER: ", "ASSISTANT:", *texts], pre_tokenizer)
     tokens = (*SPECIAL, *map(visual_token, range(num_codes)))
     tokenizer.add_special_tokens(checkpoint_files.special_tokens(tokens))
-    # By id: the tokenizer lists them in another order each time, and a checkpoint made again shall be the same.
+    # By id: the tokenizer lists them in another order each time, and a checkpoint made again must be the same.
     ids = dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
     files = checkpoint_files.shipped_files("emu3")
     files["tokenizer.json"] = json.loads(tokenizer.to_str())

@@ -65,10 +65,10 @@ def train_encoder(vqvae: VqVae, codebook: Codebook, rng: random.Random, steps: i
 
     def loss(_: float) -> Tensor:
         pixels, codes = draw_batch(codebook, rng)
-        found = encoded(vqvae, pixels).movedim(1, -1).flatten(0, -2)
-        distances = found.square().sum(1, keepdim=True) + known.square().sum(1) - 2 * found @ known.t()
+        vectors = encoded(vqvae, pixels).movedim(1, -1).flatten(0, -2)
+        distances = vectors.square().sum(1, keepdim=True) + known.square().sum(1) - 2 * vectors @ known.t()
         code_loss = F.cross_entropy(-SHARPNESS * distances, codes.flatten(), weight)
-        return code_loss + F.mse_loss(found, known[codes.flatten()])
+        return code_loss + F.mse_loss(vectors, known[codes.flatten()])
 
     minimize([{"params": [*_trainable(vqvae.encoder), *vqvae.quant_conv.parameters()]}], loss, steps, "encoder")
 

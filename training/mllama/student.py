@@ -27,7 +27,7 @@ from training.weights import Initial, fill_weights, save_weights, usual_initial
 
 
 class OwnPicture(MemoryView):
-    """Each row of a batch sees a picture of its own, all pictures having one number of tiles."""
+    """Each row of a batch attends to its own picture; all pictures have the same number of tiles."""
 
     def __init__(self, memory: Memory, sees: Tensor) -> None:
         """Take the keys and values (N, K, R, C) of every layer, and which tokens see them (N, T, 1)."""
@@ -41,8 +41,8 @@ class OwnPicture(MemoryView):
     def attend(self, layer: int, query: Tensor) -> Tensor:
         """Return what queries (N, H, T, C) find, (N, T, H * C)."""
         keys, values = self._memory.keys[layer], self._memory.values[layer]
-        found = F.scaled_dot_product_attention(query, keys, values, enable_gqa=True)
-        return found.transpose(1, 2).flatten(2) * self.attends
+        attended = F.scaled_dot_product_attention(query, keys, values, enable_gqa=True)
+        return attended.transpose(1, 2).flatten(2) * self.attends
 
 
 class MllamaStudent:
@@ -99,7 +99,7 @@ class MllamaStudent:
 
 def _initial(name: str, parameter: Tensor) -> Initial:
     if "gate" in name.rpartition(".")[2]:
-        return Initial(0.7, 0.0)  # at 0, which the released models were grown from, nothing is seen for a long time
+        return Initial(0.7, 0.0)  # at 0, where the released models started, no picture is attended to for a long time
     if name.endswith("embed_tokens.weight"):
         return Initial(0.0, 0.5)
     if name.startswith("vision_model.") and "embedding" in name and "patch" not in name:

@@ -47,12 +47,7 @@ class Aligned:
 
 
 def align(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Aligned]:
-    """Align two outputs, benchmark by benchmark.
-
-    Args:
-        a: The output that is measured against.
-        b: The output that is measured.
-        benchmarks: The benchmarks to align; empty for all, which must then be the same on both sides.
+    """Align two outputs, benchmark by benchmark; without names, both must have the same benchmarks.
 
     Raises:
         ReportError: The outputs are not of the same rows, or not scored alike.

@@ -49,11 +49,6 @@ class Answers:
     is_whole: bool
     pieces: Callable[[], Iterator[Piece]]
 
-    @property
-    def planned_rows(self) -> int:
-        """How many rows there are, answered or not."""
-        return sum(unit.num_rows for unit in self.units)
-
 
 class Reader:
     """Reads stored answers as the vqa job reads fresh ones."""

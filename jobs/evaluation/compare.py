@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -118,13 +118,9 @@ def compare(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Comparis
         StorageError: An output cannot be read.
     """
     aligned = align(a, b, benchmarks) if benchmarks else _with_gold(align(a, b))
-    pairs = [pair(rows) for rows in aligned]
-    tests = [_test(paired) for paired in pairs]
-    adjusted = holm([p for _, p in tests])
-    return [
-        _comparison(rows, paired, test, p, p_holm)
-        for rows, paired, (test, p), p_holm in zip(aligned, pairs, tests, adjusted, strict=True)
-    ]
+    comparisons = [_compare(rows, pair(rows)) for rows in aligned]
+    adjusted = holm([one.p for one in comparisons])
+    return [replace(one, p_holm=p) for one, p in zip(comparisons, adjusted, strict=True)]
 
 
 def below_threshold(comparisons: Sequence[Comparison], threshold: float, *, only_sure: bool) -> list[Comparison]:
@@ -176,7 +172,8 @@ def _test(paired: Paired) -> tuple[str, float]:
     return BOOTSTRAP, bootstrap_p_value(difference, paired.clusters or paired.keys, seed=SEED)
 
 
-def _comparison(rows: Aligned, paired: Paired, test: str, p: float, p_holm: float) -> Comparison:
+def _compare(rows: Aligned, paired: Paired) -> Comparison:
+    test, p = _test(paired)
     difference = paired_difference(paired.b, paired.a, paired.clusters)
     wins, losses, ties = tally(paired.b, paired.a)
     return Comparison(
@@ -194,7 +191,7 @@ def _comparison(rows: Aligned, paired: Paired, test: str, p: float, p_holm: floa
         clusters=None if paired.clusters is None else len(set(paired.clusters)),
         test=test,
         p=p,
-        p_holm=p_holm,
+        p_holm=p,
         wins=wins,
         losses=losses,
         ties=ties,

@@ -10,8 +10,8 @@ from jobs.console_text import score_lines
 
 if TYPE_CHECKING:
     from jobs.evaluation.compare import Comparison, Side
-    from jobs.evaluation.score import Scored
     from jobs.evaluation.submit import Submission
+    from jobs.report.writer import Report
 
 LOSSES_SHOWN = 5
 HEAD = (
@@ -32,13 +32,7 @@ def describe_below(below: "Sequence[Comparison]", threshold: float) -> str:
 
 
 def markdown(a: str, b: str, comparisons: "Sequence[Comparison]") -> str:
-    """Return a Markdown table for an issue or a pull request, a line for each benchmark, in points of 100.
-
-    Args:
-        a: The output that is measured against.
-        b: The output that is measured.
-        comparisons: Of all benchmarks.
-    """
+    """Return a Markdown table for an issue or a pull request: B compared with A, a line for each benchmark."""
     lines = [HEAD, ("---", "---", *["--:"] * (len(HEAD) - 2)), *map(_cells, comparisons)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     bootstrapped = [one.benchmark for one in comparisons if one.test == "bootstrap/paired"]
@@ -58,17 +52,17 @@ def markdown(a: str, b: str, comparisons: "Sequence[Comparison]") -> str:
     return "\n\n".join([f"A: `{a}`  \nB: `{b}`", table, "  \n".join(notes)]) + "\n"
 
 
-def describe_scored(scored: "Scored") -> list[str]:
+def describe_scored(report: "Report") -> list[str]:
     """Return the scores of stored answers: also with missing rows counted as wrong, and with a judge's verdicts."""
-    numbers = scored.report.numbers
-    lines = [f"scored {scored.rows:,} of {scored.planned_rows:,} rows", *score_lines(numbers)]
+    numbers = report.numbers
+    lines = [f"scored {numbers['answers']:,} of {numbers['planned_rows']:,} rows", *score_lines(numbers)]
     for name, score in numbers["scores"].items():
         if score["missing"] and score.get("score_over_all") is not None:
             lines.append(f"{name}: {score['score_over_all'] * 100:.1f} % right with the missing rows counted as wrong")
         if judge := score.get("judge"):
             right = "" if judge["score"] is None else f"{judge['score'] * 100:.1f} % right with a judge; "
             lines.append(f"{name}: {right}{', '.join(judge['judges'])} was asked about {judge['rows']:,} answers")
-    return [*lines, f"results  {scored.uri}", f"report   {scored.report.page}"]
+    return [*lines, f"results  {numbers['uri']}", f"report   {report.page}"]
 
 
 def describe_submission(submission: "Submission") -> list[str]:

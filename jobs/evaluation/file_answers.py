@@ -16,7 +16,7 @@ from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.benchmarks.items import COLUMN
 from jobs.config import RunSettings
 from jobs.evaluation.answers import Answers, Piece, Reader, stored_answer, vqa_job
-from jobs.evaluation.outputs import first_few
+from jobs.evaluation.outputs import first_few, repeated
 from jobs.evaluation.predictions import INDEX_NAMES, Prediction, Predictions, read_predictions
 from jobs.report.results import ReportError
 from jobs.vqa import VqaJob
@@ -198,14 +198,14 @@ class _JoinedData:
     def check(self, *, allow_missing: bool) -> bool:
         """Refuse answers that do not fit the rows one to one; return whether each row has one."""
         ids = [self._id(row) for row in self._rows(self.units)]
-        counts = Counter(ids)
-        if repeated := [name for name, count in counts.items() if count > 1]:
+        known = set(ids)
+        if twice := repeated(ids):
             raise ReportError(
-                f"found {len(repeated):,} ids of more than one row each in {self.settings.read.uri} "
-                f"({first_few(repeated)}), expected `{self.predictions.id_name}` to tell rows apart; "
+                f"found {len(twice):,} ids of more than one row each in {self.settings.read.uri} "
+                f"({first_few(twice)}), expected `{self.predictions.id_name}` to tell rows apart; "
                 "`--id` can name another column"
             )
-        if unknown := [name for name in self.predictions.answers if name not in counts]:
+        if unknown := [name for name in self.predictions.answers if name not in known]:
             raise ReportError(
                 f"found {len(unknown):,} answers to rows that are not there ({first_few(unknown)}), "
                 f"expected ids such as {first_few(ids)}"

@@ -90,10 +90,7 @@ class ModelJudge:
 
 
 def model_judge(path: str) -> ModelJudge:
-    """Make a judge of a checkpoint.
-
-    Args:
-        path: A local folder, an fsspec URL or a hub name.
+    """Make a judge of a checkpoint: a local folder, an fsspec URL or a hub name.
 
     Raises:
         StorageError: There is no model.

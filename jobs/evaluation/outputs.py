@@ -4,18 +4,36 @@ It reads and selects rows. What is counted or compared, other files decide.
 """
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.report.part_files import open_parts
+from jobs.report.part_files import OpenPart, open_parts
 from jobs.report.results import ReportError
 from pipeline import NotFound, StorageSettings, Store, ledger
 
+T = TypeVar("T", bound=Hashable)
 # Keys, ids, rules and benchmarks named in a message.
 MOST_NAMED = 3
+
+
+def open_scored_parts(output: Store, names: Sequence[str]) -> Iterator[OpenPart]:
+    """Open the parts of an output, one after the other.
+
+    Raises:
+        ReportError: A part lacks one of the named columns.
+        StorageError: A part cannot be read.
+    """
+    for part in open_parts(output):
+        if missing := [name for name in names if name not in part.schema.names]:
+            raise ReportError(
+                f"found no column {', '.join(missing)} in {output.name(part.path)}, "
+                "expected the output of a vqa run or of `triptych score`"
+            )
+        yield part
 
 
 def read_rows(
@@ -32,14 +50,7 @@ def read_rows(
         ReportError: There are no parts, or they lack a column.
         StorageError: The output cannot be read.
     """
-    tables = []
-    for part in open_parts(output):
-        if missing := [name for name in names if name not in part.schema.names]:
-            raise ReportError(
-                f"found no column {', '.join(missing)} in {output.name(part.path)}, "
-                "expected the output of a vqa run or of `triptych score`"
-            )
-        tables.append(reduce(part.read(names)))
+    tables = [reduce(part.read(names)) for part in open_scored_parts(output, names)]
     if not tables:
         raise ReportError(f"found no part-*.parquet in {output.name('')}, expected scored rows")
     # Each part has a dictionary of its own.
@@ -70,12 +81,7 @@ def benchmarks_of(rows: pa.Table) -> list[str]:
 
 
 def rows_of(rows: pa.Table, benchmark: str, uri: str) -> pa.Table:
-    """Return the rows of one benchmark.
-
-    Args:
-        rows: The rows of all benchmarks.
-        benchmark: The benchmark.
-        uri: Where the rows are from, for messages.
+    """Return the rows of one benchmark; messages name the uri that they are from.
 
     Raises:
         ReportError: There are none, or two of them have the same key.
@@ -84,12 +90,16 @@ def rows_of(rows: pa.Table, benchmark: str, uri: str) -> pa.Table:
     if not selected.num_rows:
         raise ReportError(f"found {first_few(benchmarks_of(rows))} in {uri}, expected rows of {benchmark}")
     counts = pc.value_counts(selected["key"])
-    if repeated := counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist():
+    if twice := counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist():
         raise ReportError(
-            f"found {len(repeated):,} keys more than once in {benchmark} in {uri} ({first_few(repeated)}), "
-            "expected each once"
+            f"found {len(twice):,} keys more than once in {benchmark} in {uri} ({first_few(twice)}), expected each once"
         )
     return selected
+
+
+def repeated(values: Iterable[T]) -> list[T]:
+    """Return the values that occur more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def first_few(values: Sequence[object]) -> str:
@@ -110,11 +120,6 @@ def read_file(uri: str, storage: StorageSettings) -> bytes:
 
 def write_file(uri: str, data: bytes, storage: StorageSettings) -> str:
     """Write a single file in one step, over an earlier one; return its full uri.
-
-    Args:
-        uri: Where to write it.
-        data: Its bytes.
-        storage: How to reach that place, if it is not a local one: as the outputs are reached.
 
     Raises:
         StorageError: It cannot be written.

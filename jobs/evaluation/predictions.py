@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import posixpath
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.evaluation import workbook
-from jobs.evaluation.outputs import first_few, read_file
+from jobs.evaluation.outputs import first_few, read_file, repeated
 from jobs.evaluation.submission_files import unique_names
 from jobs.report.results import ReportError
 from pipeline import StorageSettings, Store
@@ -75,10 +74,8 @@ def read_predictions(
     id_name = _column(id_name, ID_NAMES, columns, "id", uri)
     response_name = _column(response_name, _responses(columns), columns, "response", uri)
     ids = [_id(row.get(id_name), f"{uri}, row {number}, column `{id_name}`") for number, row in enumerate(rows)]
-    if repeated := [name for name, count in Counter(ids).items() if count > 1]:
-        raise ReportError(
-            f"found {len(repeated):,} ids more than once in {uri} ({first_few(repeated)}), expected each once"
-        )
+    if twice := repeated(ids):
+        raise ReportError(f"found {len(twice):,} ids more than once in {uri} ({first_few(twice)}), expected each once")
     answers = [_answer(row, response_name, f"{uri}, row {number}") for number, row in enumerate(rows)]
     return Predictions(id_name, dict(zip(ids, answers, strict=True)))
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from jobs.config import RunSettings, frozen_settings
 from jobs.evaluation.answers import Answers, Piece, Reader, stored_answer, vqa_job
 from jobs.evaluation.judge import JUDGE_COLUMNS
+from jobs.evaluation.outputs import open_scored_parts
 from jobs.report.part_files import open_parts
 from jobs.report.results import ReportError, look_for_parts
 from jobs.vqa import SCHEMA
@@ -56,11 +57,7 @@ def answers_from_run(
     attempts = {path: store.read(path) for path in output.paths if path.startswith(f"{ledger.ATTEMPTS}/")}
 
     def pieces() -> Iterator[Piece]:
-        for part in open_parts(store):
-            if missing := [name for name in REQUIRED if name not in part.schema.names]:
-                raise ReportError(
-                    f"found no column {', '.join(missing)} in {store.name(part.path)}; run it again from the start"
-                )
+        for part in open_scored_parts(store, REQUIRED):
             yield Piece(part.path, _scored(part.file.read(), reader))
 
     return Answers(

@@ -5,7 +5,6 @@ It writes an output like a run's, which `triptych report`, `compare` and `submit
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from jobs.benchmarks.settings import AUTO
 from jobs.config import output_at
@@ -25,25 +24,8 @@ SCORED_FROM = "scored_from"
 FILE_ARGUMENTS = ("benchmark", "id", "response", "model", "preset")
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The outcome of scoring stored answers.
-
-    Attributes:
-        report: The report on them.
-        rows: How many rows have an answer or an error.
-        planned_rows: How many rows there are.
-        uri: The output with the scored rows.
-    """
-
-    report: Report
-    rows: int
-    planned_rows: int
-    uri: str
-
-
-def run_command(arguments: argparse.Namespace) -> Scored:
-    """Score stored answers as the arguments of `triptych score` say.
+def run_command(arguments: argparse.Namespace) -> Report:
+    """Score stored answers as the arguments of `triptych score` say; return the report on them.
 
     Raises:
         ConfigError: An argument is wrong.
@@ -58,8 +40,8 @@ def run_command(arguments: argparse.Namespace) -> Scored:
     return score(answers, to, predictions.uri, judge)
 
 
-def score(answers: Answers, to: Store, origin: str, judge: Judge | None = None) -> Scored:
-    """Score answers, write the rows and the report on them.
+def score(answers: Answers, to: Store, origin: str, judge: Judge | None = None) -> Report:
+    """Score answers, write the rows and the report on them; return the report.
 
     Args:
         answers: The answers.
@@ -84,14 +66,11 @@ def score(answers: Answers, to: Store, origin: str, judge: Judge | None = None) 
     freeze_plan(to, answers.units, answers.warnings)
     for path, attempt in answers.attempts.items():
         to.publish(path, attempt)
-    rows = 0
     for piece in (first, *pieces):
         to.replace(piece.path, parquet_bytes(piece.rows))
-        rows += piece.rows.num_rows
     if answers.is_whole:
         to.publish(ledger.SUCCESS, b"")
-    report = write_report(to, vqa_job(answers.settings), answers.settings.read)
-    return Scored(report, rows, answers.planned_rows, to.uri)
+    return write_report(to, vqa_job(answers.settings), answers.settings.read)
 
 
 def _refuse_other_files(to: Store, answers: Answers) -> ledger.Output:

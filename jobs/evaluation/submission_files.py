@@ -1,12 +1,11 @@
 """Submission files: entries written, and files and lists of ids read back with everything that is wrong with them."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs.evaluation import workbook
-from jobs.evaluation.outputs import first_few
+from jobs.evaluation.outputs import first_few, repeated
 from jobs.evaluation.submission_formats import Entry, Format, Id, SubmissionError, as_id
 
 FAULTS_SHOWN = 10
@@ -65,8 +64,8 @@ def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         SubmissionError: A name occurs twice.
     """
-    if repeated := _repeated([name for name, _ in pairs]):
-        raise SubmissionError(f"found {repeated[0]!r} twice in one object, expected each id once")
+    if twice := repeated(name for name, _ in pairs):
+        raise SubmissionError(f"found {twice[0]!r} twice in one object, expected each id once")
     return dict(pairs)
 
 
@@ -140,8 +139,8 @@ def read_ids(data: bytes, file_format: Format) -> list[Id]:
         raise SubmissionError(f"found {error} among the ids, expected whole numbers") from error
     if not ids:
         raise SubmissionError("found no ids in the list of ids, expected at least one")
-    if repeated := _repeated(ids):
-        raise SubmissionError(f"found {first_few(repeated)} more than once in the list of ids, expected each once")
+    if twice := repeated(ids):
+        raise SubmissionError(f"found {first_few(twice)} more than once in the list of ids, expected each once")
     return ids
 
 
@@ -149,23 +148,16 @@ def id_faults(ids: Sequence[Id], expected: Sequence[Id]) -> list[str]:
     """Say which ids occur twice, which are missing and which are unknown."""
     found, known = set(ids), set(expected)
     kinds = {
-        "are there more than once, expected each once": _repeated(ids),
+        "are there more than once, expected each once": repeated(ids),
         f"are missing, expected all {len(known):,}": [one for one in expected if one not in found],
         "are unknown, expected only the data set's": [one for one in dict.fromkeys(ids) if one not in known],
     }
     return [f"{len(wrong):,} ids {what} ({first_few(wrong)})" for what, wrong in kinds.items() if wrong]
 
 
-def _repeated(ids: Sequence[Any]) -> list[Any]:
-    return [value for value, count in Counter(ids).items() if count > 1]
-
-
 def _listed_ids(content: Any, file_format: Format) -> Sequence[Any]:
     if isinstance(content, Mapping):
-        name = next((name for name in ROW_LISTS if isinstance(content.get(name), list)), None)
-        if name is None:
-            return list(content)
-        content = content[name]
+        content = next((content[name] for name in ROW_LISTS if isinstance(content.get(name), list)), list(content))
     return [_id_of(entry, file_format) for entry in content]
 
 

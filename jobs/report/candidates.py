@@ -57,13 +57,7 @@ class Candidates:
         self._num_seen = 0
 
     def add(self, part: OpenPart, rows: pa.Table, verdicts: Sequence[bool | None]) -> None:
-        """Look through the next part.
-
-        Args:
-            part: The part; all columns of the rows that may be shown are read from it.
-            rows: The columns CANDIDATE_COLUMNS of all its rows.
-            verdicts: The verdict on each of them.
-        """
+        """Look through the CANDIDATE_COLUMNS of the next part; of rows that may be shown all columns are read."""
         indices = self._indices(rows)
         few = _take(rows, indices)
         benchmarks = few["benchmark"].to_pylist() if self.are_by_benchmark else [""] * len(indices)

@@ -29,12 +29,7 @@ class Unread:
         self._rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def add(self, part: OpenPart, rows: pa.Table) -> None:
-        """Look through the next part; texts are read from it only if some of its rows are kept.
-
-        Args:
-            part: The part.
-            rows: The columns UNREAD_COLUMNS of its rows.
-        """
+        """Look through the UNREAD_COLUMNS of the next part; texts are read only if some of its rows are kept."""
         indices = pc.indices_nonzero(pc.is_in(rows["parse_status"], pa.array(STATUSES)).combine_chunks())
         unread = rows.select(UNREAD_COLUMNS).take(indices).to_pylist()
         kept = [(index, row) for index, row in zip(indices.to_pylist(), unread, strict=True) if self._has_room(row)]

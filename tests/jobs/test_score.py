@@ -427,7 +427,7 @@ def test_a_judges_verdicts_make_questions_of_several_rows_right_too(tmp_path):
             return [gold] * len(prompts)
 
     to = str(tmp_path / "out")
-    found = score(answers_from_file(wanted, to), Store(to), "a", Knowing()).report.numbers["scores"]["mmbench_en_dev"]
+    found = score(answers_from_file(wanted, to), Store(to), "a", Knowing()).numbers["scores"]["mmbench_en_dev"]
     assert (found["metric"], found["judge"]["rows"]) == ("every rotation right", 1)
     assert (found["score"], found["judge"]["score"]) == (pytest.approx(0.7), pytest.approx(0.8))
 

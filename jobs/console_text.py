@@ -158,7 +158,7 @@ def demo_lines(demo: "Demo") -> list[str]:
 def _drawing_lines(drawings: "DrawnPictures") -> list[str]:
     scores = drawings.scores
     return [
-        "PictureVerdict pictures, measured by rule:",
+        "Drawn pictures, measured by rule:",
         f"  both colours right   {_share_kept(scores['colours'])}",
         f"  place right          {_share_kept(scores['places'])}",
         f"  both outlines right  {_share_kept(scores['outlines'])}",

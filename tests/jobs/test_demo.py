@@ -73,7 +73,7 @@ def test_the_demo_draws_what_its_texts_say(demo):
 def test_the_index_shows_every_drawn_picture_with_both_verdicts(demo):
     folder, (_, out, _) = demo
     drawings = read_drawn_pictures(str(folder / "demo_output/synthesize"))
-    sheet = (folder / "demo_output/index.html").read_text().split("PictureVerdict from text")[1].split("</section>")[0]
+    sheet = (folder / "demo_output/index.html").read_text().split("Drawn from text")[1].split("</section>")[0]
     assert [sheet.count(one.picture) >= 1 and one.text in sheet for one in drawings.pictures] == [True] * 50
     assert sheet.count("rule <span") == sheet.count("toy <span") == 50
     for name, score in drawings.scores.items():

@@ -10,10 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.check import PictureCheck, PictureCheckSettings
+from jobs.console_text import demo_lines
 from jobs.demo.drawn_pictures import DrawnPictures, read_drawn_pictures
 from jobs.demo.picture_rule import read_caption
 from jobs.demo.pieces import ANSWERS, PIECES, settings_of
 from jobs.demo.prompts import NUM_PROMPTS, SIDE, describe, prompts, write_prompts
+from jobs.demo.run import Demo
 from jobs.demo.shapes import COLORS, KINDS, Shape
 from jobs.prompt import fill
 from jobs.synthesize import SCHEMA
@@ -100,6 +102,19 @@ def test_shares_count_every_picture_and_one_that_failed_as_wrong(looked_at: Draw
 def test_the_toy_is_counted_against_just_what_it_was_asked(looked_at: DrawnPictures) -> None:
     assert looked_at.num_kept(shows_named_shapes=True) == (4, 5)
     assert looked_at.num_kept(shows_named_shapes=False) == (1, 3)
+
+
+def test_the_command_line_sums_up_what_the_rule_finds(looked_at: DrawnPictures) -> None:
+    lines = demo_lines(Demo({}, looked_at, Path("out/index.html")))
+    start = lines.index("Drawn pictures, measured by rule:")
+    assert lines[start + 1 : start + 5] == [
+        "  both colours right   55.6 % of 9 pictures (95 % interval 26.7–81.1)",
+        "  place right          44.4 % of 9 pictures (95 % interval 18.9–73.3)",
+        "  both outlines right  44.4 % of 9 pictures (95 % interval 18.9–73.3)",
+        "The toy that checks and the rule agree on whether both shapes are there: "
+        "75.0 % of 8 pictures (95 % interval 40.9–92.9).",
+    ]
+    assert "Open out/index.html" in lines
 
 
 def test_texts_are_many_and_different_and_a_shorter_demo_begins_with_the_same() -> None:

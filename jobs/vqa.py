@@ -49,8 +49,8 @@ SCHEMA = pa.schema(
 
 # An empty one would stand everywhere.
 Tag = Annotated[str, Field(min_length=1)]
-# Settings of questions of the user's own; a published data set brings its own instead.
-OWN = ("prompt", "rule", "benchmark", "group_by", "cluster_by")
+# Settings of rows of the user's own; a published data set brings its own instead.
+OF_OWN_ROWS = ("prompt", "rule", "benchmark", "group_by", "cluster_by")
 
 
 class VqaSettings(Settings):
@@ -92,7 +92,7 @@ class VqaSettings(Settings):
 
     @field_validator("benchmarks")
     @classmethod
-    def _known(cls, benchmarks: Mapping[str, BenchmarkSettings]) -> Mapping[str, BenchmarkSettings]:
+    def _are_data_sets(cls, benchmarks: Mapping[str, BenchmarkSettings]) -> Mapping[str, BenchmarkSettings]:
         faults = [fault for name, entry in benchmarks.items() for fault in entry_faults(name, entry)]
         if faults:
             raise ValueError("; ".join(faults))
@@ -101,7 +101,7 @@ class VqaSettings(Settings):
     @model_validator(mode="after")
     def _one_kind_of_question(self) -> "VqaSettings":
         # Not whether they were given: frozen settings give all of them.
-        defaults = {name: field.default for name, field in type(self).model_fields.items() if name in OWN}
+        defaults = {name: field.default for name, field in type(self).model_fields.items() if name in OF_OWN_ROWS}
         own = sorted(name for name, default in defaults.items() if getattr(self, name) != default)
         if self.benchmarks and own:
             raise ValueError(
@@ -148,11 +148,11 @@ class VqaJob(PlainJob):
         settings = self.settings
         if not settings.benchmarks:
             return {settings.benchmark: Metric(settings.rule)}
-        found = {}
+        metrics = {}
         for name, entry in settings.benchmarks.items():
             benchmark = dataset_of(name, entry)
-            found[name] = Metric(entry.rule or benchmark.rule, benchmark.aggregation, entry.meteor)
-        return found
+            metrics[name] = Metric(entry.rule or benchmark.rule, benchmark.aggregation, entry.meteor)
+        return metrics
 
     def sources(self, read: ReadSettings) -> Sequence[Source]:
         """Read the one input that the run names, or each of its data sets below there."""
@@ -187,8 +187,8 @@ class VqaJob(PlainJob):
         entry = settings.benchmarks[name]
         benchmark = dataset_of(name, entry)
         rule = entry.rule or benchmark.rule
-        read = [other for other in (benchmark.rule, *benchmark.other_rules) if other not in LIKELIHOOD]
-        others = [other for other in read if other != rule]
+        rules = (benchmark.rule, *benchmark.other_rules)
+        others = [other for other in rules if other not in LIKELIHOOD and other != rule]
         reading = Reading(rule, others, reasoning=settings.reasoning)
         return benchmark_task(benchmark, entry, settings.preset, reading, can_guess=can_guess)
 
@@ -199,11 +199,14 @@ class VqaJob(PlainJob):
 
         Without gold answers the score is null.
         """
-        asked = row[COLUMN]
-        task = self.task(asked["benchmark"])
-        kept = {field.name: asked.get(field.name) for field in ITEM} | {"preset": task.preset}
-        item = None if asked.get("row_hash") is None else from_column(asked)
-        return {**kept, **task.read(item, answer, row["key"], sampling.seed)}
+        value = row[COLUMN]
+        task = self.task(value["benchmark"])
+        item = None if value.get("row_hash") is None else from_column(value)
+        return {
+            **{field.name: value.get(field.name) for field in ITEM},
+            "preset": task.preset,
+            **task.read(item, answer, row["key"], sampling.seed),
+        }
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
         """Return each benchmark's score with its interval, and by group."""
@@ -218,7 +221,8 @@ class VqaJob(PlainJob):
         """Show the question, the answer, and the gold answers where they are known."""
         lines = [("question", row["question"]), ("answer", row["response"] or "(nothing)")]
         if row["choices"]:
-            lines.insert(1, ("options", ", ".join(f"{chr(65 + i)}. {one}" for i, one in enumerate(row["choices"]))))
+            options = [f"{chr(ord('A') + index)}. {option}" for index, option in enumerate(row["choices"])]
+            lines.insert(1, ("options", ", ".join(options)))
         if row["parsed"] is not None and row["parsed"] != row["response"]:
             lines.append(("read as", row["parsed"]))
         return [*lines, ("gold", " / ".join(dict.fromkeys(row["answers"])))] if row["answers"] else lines
@@ -233,7 +237,7 @@ class VqaJob(PlainJob):
 
     @property
     def _detailed(self) -> frozenset[str]:
-        """Return the benchmarks whose headline is no mean over rows."""
+        """The benchmarks whose first number is no mean over rows."""
         return frozenset(name for name, metric in self.metrics.items() if metric.aggregation is not None)
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:

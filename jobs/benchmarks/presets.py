@@ -16,8 +16,8 @@ _FALLBACKS = ("vlmevalkit", "lmms")
 PRESET_OF_FAMILY: Mapping[str, str] = {"aria": "aria", "mllama": "llama", "emu3": "emu3"}
 
 
-def preset_used(preset: str, benchmark: Benchmark) -> str:
-    """Return the preset whose template a benchmark really has: the one given, or the one that takes its place.
+def find_template(preset: str, benchmark: Benchmark) -> tuple[str, PromptTemplate]:
+    """Return the preset whose words a benchmark has under a preset, which may be a fallback, and its template there.
 
     Raises:
         ValueError: There is no such preset, or no template.
@@ -27,20 +27,9 @@ def preset_used(preset: str, benchmark: Benchmark) -> str:
     fallbacks = ("lmms",) if preset.startswith("lmms") else _FALLBACKS
     candidates: list[str] = list(dict.fromkeys((preset, *fallbacks)))
     for candidate in candidates:
-        if _own_template(candidate, benchmark) is not None:
-            return candidate
+        if template := _own_template(candidate, benchmark):
+            return candidate, template
     raise ValueError(f"{benchmark.key}: found no prompt template for {' and '.join(candidates)}; add one of them")
-
-
-def template_for(preset: str, benchmark: Benchmark) -> PromptTemplate:
-    """Return the template in which a benchmark's questions are put under a preset.
-
-    Raises:
-        ValueError: There is no such preset, or no template.
-    """
-    template = _own_template(preset_used(preset, benchmark), benchmark)
-    assert template is not None
-    return template
 
 
 def _own_template(preset: str, benchmark: Benchmark) -> PromptTemplate | None:
@@ -60,7 +49,7 @@ def images_wanted(preset: str, benchmark: Benchmark) -> tuple[str, ...]:
     Raises:
         ValueError: There is no such preset, or no template.
     """
-    images = template_for(preset, benchmark).images
+    images = find_template(preset, benchmark)[1].images
     return () if images is None else tuple(name for name, value in asdict(images).items() if value is not None)
 
 

@@ -20,7 +20,7 @@ from pipeline import ReadSettings, Settings, Source, near
 AUTO = "auto"
 
 
-def one_of(names: Collection[str], what: str) -> AfterValidator:
+def choice_from(names: Collection[str], what: str) -> AfterValidator:
     """Return a check that a text is one of some names."""
 
     def check(name: str) -> str:
@@ -31,8 +31,8 @@ def one_of(names: Collection[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Rule = Annotated[str, one_of(NAMES, "a rule")]
-Preset = Annotated[str, one_of((AUTO, *PRESETS), "a preset")]
+Rule = Annotated[str, choice_from(NAMES, "a rule")]
+Preset = Annotated[str, choice_from((AUTO, *PRESETS), "a preset")]
 
 
 def _below(path: str) -> str:
@@ -66,7 +66,7 @@ class BenchmarkSettings(Settings):
     """
 
     path: Below
-    dataset: Annotated[str, one_of(BENCHMARKS, "a data set")] | None = None
+    dataset: Annotated[str, choice_from(BENCHMARKS, "a data set")] | None = None
     format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = "auto"
     columns: dict[str, str] = Field(default={})
     limit: PositiveInt | None = None

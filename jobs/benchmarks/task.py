@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate, fill
-from jobs.benchmarks.presets import preset_used, template_for
+from jobs.benchmarks.presets import find_template
 from jobs.benchmarks.settings import AUTO, BenchmarkSettings
 from jobs.prompt import request_for
 from jobs.scoring.response import Reading, no_response, read_choice, read_response
@@ -101,15 +101,14 @@ def benchmark_task(
     """
     preset = entry.preset or preset
     assert preset != AUTO, "a run resolves it before it starts (jobs/preset.py)"
-    template = template_for(preset, benchmark)
+    used, template = find_template(preset, benchmark)
     if template.images and template.images.max_image_size is not None:  # of frames, whose size the run may set
         template = template._replace(images=replace(template.images, max_image_size=entry.frame_size))
     if entry.prompt is not None:
         template = template._replace(text=partial(fill, entry.prompt), marker=None)
     if entry.max_new_tokens is not None:
         template = template._replace(max_new_tokens=entry.max_new_tokens)
-    used = preset_used(preset, benchmark) if entry.prompt is None else None
-    return Task(template, reading, benchmark, used, can_guess)
+    return Task(template, reading, benchmark, None if entry.prompt else used, can_guess)
 
 
 def _check_has_images(benchmark: Benchmark, images: Sequence[bytes]) -> None:

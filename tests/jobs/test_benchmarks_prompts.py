@@ -9,7 +9,7 @@ import pytest
 
 from jobs.benchmarks.benchmark import fill
 from jobs.benchmarks.datasets import BENCHMARKS
-from jobs.benchmarks.presets import PRESET_OF_FAMILY, PRESETS, preset_used, presets_for, template_for
+from jobs.benchmarks.presets import PRESET_OF_FAMILY, PRESETS, find_template, presets_for
 from jobs.benchmarks.row import BadRow, Row
 from jobs.benchmarks.settings import BenchmarkSettings, dataset_of
 from jobs.benchmarks.task import benchmark_task
@@ -29,7 +29,7 @@ class Asked(NamedTuple):
 
 
 def asked(preset, key, **changes):
-    template = template_for(preset, BENCHMARKS[key])
+    _, template = find_template(preset, BENCHMARKS[key])
     text = template.render(BENCHMARKS[key].to_item(Row({**ROWS[key], **changes})))
     return Asked(text, template.max_new_tokens, template.marker, template.images)
 
@@ -61,13 +61,13 @@ def test_every_preset_has_words_for_every_data_set(preset, key):
     ],
 )
 def test_a_preset_without_words_for_a_data_set_names_the_one_that_stands_in(preset, key, used):
-    assert preset_used(preset, BENCHMARKS[key]) == used
+    assert find_template(preset, BENCHMARKS[key])[0] == used
     assert asked(preset, key) == asked(used, key)
 
 
 def test_a_preset_or_data_set_that_is_unknown_is_refused_with_those_that_are_known():
     with pytest.raises(ValueError, match=r"found preset 'gpt', expected one of lmms, .*emu3"):
-        preset_used("gpt", BENCHMARKS["pope"])
+        find_template("gpt", BENCHMARKS["pope"])
     with pytest.raises(ValueError, match="pop: found no data set of this name; `dataset` can name one of vqav2_val, "):
         dataset_of("pop", BenchmarkSettings(path="pop"))
 
@@ -75,7 +75,7 @@ def test_a_preset_or_data_set_that_is_unknown_is_refused_with_those_that_are_kno
 def test_a_data_set_that_nobody_has_words_for_is_refused_by_name() -> None:
     made_up = replace(BENCHMARKS["docvqa_val"], key="made_up", prompts={})
     with pytest.raises(ValueError, match="made_up: found no prompt template for aria and vlmevalkit and lmms"):
-        preset_used("aria", made_up)
+        find_template("aria", made_up)
 
 
 def test_a_family_without_a_preset_is_offered_those_of_the_harnesses() -> None:
@@ -83,7 +83,9 @@ def test_a_family_without_a_preset_is_offered_those_of_the_harnesses() -> None:
 
 
 def test_every_family_has_a_preset():
-    assert {family: preset_used(preset, BENCHMARKS["docvqa_val"]) for family, preset in PRESET_OF_FAMILY.items()} == {
+    assert {
+        family: find_template(preset, BENCHMARKS["docvqa_val"])[0] for family, preset in PRESET_OF_FAMILY.items()
+    } == {
         "aria": "aria",
         "mllama": "llama",
         "emu3": "emu3",

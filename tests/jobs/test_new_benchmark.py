@@ -10,7 +10,7 @@ import pytest
 
 from jobs.benchmarks.benchmark import Aggregation, Benchmark, PromptTemplate, question_from
 from jobs.benchmarks.datasets import BENCHMARKS
-from jobs.benchmarks.presets import PRESETS, preset_used, template_for
+from jobs.benchmarks.presets import PRESETS, find_template
 from jobs.benchmarks.row import Row
 from jobs.benchmarks.templates import QUESTION_SHORT, aria
 from jobs.config import RunSettings
@@ -108,8 +108,8 @@ def test_its_rows_become_questions(tmp_path):
     ],
 )
 def test_it_is_put_in_each_presets_words_or_in_those_that_take_their_place(preset, used, prompt):
-    assert preset_used(preset, ANIMALS) == used
-    assert template_for(preset, ANIMALS).render(ANIMALS.to_item(Row(ROWS[0]))) == prompt
+    found, template = find_template(preset, ANIMALS)
+    assert (found, template.render(ANIMALS.to_item(Row(ROWS[0])))) == (used, prompt)
 
 
 def test_every_preset_is_tried_above():

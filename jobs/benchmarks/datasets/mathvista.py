@@ -1,7 +1,6 @@
 """MathVista: mathematics about pictures, with options or open; lmms-eval puts its questions in three ways."""
 
 from dataclasses import replace
-from string import ascii_uppercase
 
 from jobs.benchmarks import templates
 from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate
@@ -92,7 +91,7 @@ def _hint(item: Item) -> str:
 
 
 def _with_bracketed_options(item: Item) -> str:
-    options = [f"({letter}) {option}" for letter, option in zip(ascii_uppercase, item.choices, strict=False)]
+    options = [f"({chr(ord('A') + index)}) {option}" for index, option in enumerate(item.choices)]
     return "\n".join([f"Question: {item.question}{_unit(item)}", *(["Choices:", *options] if options else [])])
 
 

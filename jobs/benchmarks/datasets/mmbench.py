@@ -70,10 +70,7 @@ def _merge_rotations(rows: pa.Table) -> pa.Table:
     merged = [_merged(group) for group in rotations if _index(group[0]) < ROTATION]
     merged += [_merged([row]) for row in sorted(unnamed, key=lambda row: str(row["key"]))]
     # Each question stands for itself now.
-    values = [{**row, "cluster": None} for row in merged]
-    table = pa.Table.from_pylist(values, schema=_plain(rows.schema))
-    groups = table["groups"].combine_chunks().dictionary_encode()
-    return table.set_column(table.column_names.index("groups"), "groups", groups)
+    return pa.Table.from_pylist([{**row, "cluster": None} for row in merged], schema=rows.schema)
 
 
 def _merged(rotations: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -86,11 +83,6 @@ def _merged(rotations: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "is_failed": any(row["is_failed"] for row in rotations),
         "is_truncated": any(row["is_truncated"] for row in rotations),
     }
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    types = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in schema]
-    return pa.schema(list(zip(schema.names, types, strict=True)))
 
 
 def _index(row: Mapping[str, Any]) -> int:

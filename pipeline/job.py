@@ -37,12 +37,10 @@ class Check(Protocol):
     @property
     def settings(self) -> CheckSettings:
         """Which model, on what, and how it answers."""
-        ...
 
     @property
     def template(self) -> str | None:
         """See Job.template."""
-        ...
 
     def requests(self, row: Row, sampling: Sampling) -> Sequence[Request]:
         """Say what to ask about one finished row; `row` holds the columns of a part.
@@ -50,11 +48,9 @@ class Check(Protocol):
         Raises:
             BadRequest: It cannot be asked.
         """
-        ...
 
     def record(self, row: Row, answers: Sequence[Answer]) -> Mapping[str, Any]:
         """Return values for columns of the job's schema: what the answers, in the order of the requests, make of it."""
-        ...
 
 
 class Job(Protocol):
@@ -63,59 +59,48 @@ class Job(Protocol):
     @property
     def kind(self) -> str:
         """The word under `job.kind`, e.g. `caption`."""
-        ...
 
     @property
     def schema(self) -> pa.Schema:
         """The job's own output columns, in order."""
-        ...
 
     @property
     def required(self) -> Sequence[str]:
         """Columns (after `read.columns` has renamed them) without which the run must not start."""
-        ...
 
     @property
     def optional(self) -> Sequence[str]:
         """Columns that the job reads where they are there."""
-        ...
 
     @property
     def has_text_only_rows(self) -> bool:
         """Whether a row with a null image is asked without one (vqa) or becomes an error row (caption)."""
-        ...
 
     @property
     def template(self) -> str | None:
         """Plain text with `{image}` and `{question}` in the chat template's place; None keeps the checkpoint's."""
-        ...
 
     @property
     def needs_unique_keys(self) -> bool:
         """Whether two rows with one key stop the run at its start; else they are only counted."""
-        ...
 
     @property
     def sampling(self) -> Sampling:
         """How answers of this kind are chosen where the run's settings do not say."""
-        ...
 
     @property
     def picture(self) -> PictureFormat | None:
         """How the pictures that this job asks for are encoded; None for a job that asks for text."""
-        ...
 
     @property
     def check(self) -> Check | None:
         """What another model is asked about the finished rows; None for nothing."""
-        ...
 
     def sources(self, read: ReadSettings) -> Sequence[Source]:
         """Name the data sets that a run reads whose settings say `read`; most jobs read that one and call it nothing.
 
         Their names differ, and there is at least one.
         """
-        ...
 
     def adapt(self, source: str, rows: pa.Table) -> pa.Table:
         """Return a source's rows as the job's steps see them: those of every source have the same columns.
@@ -126,7 +111,6 @@ class Job(Protocol):
         Raises:
             MissingColumns: The rows lack columns that are needed; told by a table without rows before anything starts.
         """
-        ...
 
     def requests(self, row: Row, sampling: Sampling) -> Sequence[Request]:
         """Say what to ask for one row: a request for each answer that it wants, at least one.
@@ -137,7 +121,6 @@ class Job(Protocol):
         Raises:
             BadRequest: The row cannot be asked; it becomes one error row of stage `template`.
         """
-        ...
 
     def record(self, row: Row, answer: Answer | None, index: int, sampling: Sampling) -> Mapping[str, Any]:
         """Return the values of `schema` for one answer of a row.
@@ -145,7 +128,6 @@ class Job(Protocol):
         `index` is its place among the row's requests and `sampling` how it was chosen; `answer` is None for a row or an
         answer that failed.
         """
-        ...
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
         """Return what this job adds to report.json, `scores` among it.
@@ -153,4 +135,3 @@ class Job(Protocol):
         `results` holds what the job has kept of each row of all finished parts (jobs/report/job.py): columns of its
         own, narrow enough for a whole run.
         """
-        ...

@@ -3,6 +3,7 @@
 What `read` may say stands beside the readers, in pipeline/input/read_settings.py.
 """
 
+from dataclasses import fields
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ def least_and_most(count: int | tuple[int, int]) -> tuple[int, int]:
     return count if isinstance(count, tuple) else (count, count)
 
 
-def _checked(count: Any) -> Any:
+def _checked_count(count: Any) -> Any:
     if count is None or _is_number(count):
         return count
     if isinstance(count, list | tuple) and len(count) == 2 and all(map(_is_number, count)) and count[0] <= count[1]:
@@ -32,7 +33,9 @@ def _is_number(count: Any) -> bool:
 
 
 # Checked as a whole and not by pydantic's union, which would name every kind of value it is not.
-ActorCount = Annotated[int | tuple[int, int] | None, BeforeValidator(_checked)]
+ActorCount = Annotated[int | tuple[int, int] | None, BeforeValidator(_checked_count)]
+
+RowCount = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 
 class ModelSettings(Settings):
@@ -71,14 +74,7 @@ class PreprocessSettings(Settings):
     @property
     def images(self) -> ImageSettings:
         """What overrides the checkpoint's own image settings."""
-        return ImageSettings(
-            self.split_image,
-            self.max_image_size,
-            self.max_image_tiles,
-            self.min_pixels,
-            self.max_pixels,
-            self.pad_to_ratio,
-        )
+        return ImageSettings(**{field.name: getattr(self, field.name) for field in fields(ImageSettings)})
 
     @field_validator("today", mode="before")
     @classmethod
@@ -147,12 +143,10 @@ class WriteSettings(Settings):
     """Where the results go and in what pieces."""
 
     uri: Address = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
-    rows_per_part: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    rows_per_part: RowCount = Field(
         default="auto", description="a part holds whole units up to this many rows; auto: 10,000, or about 256 pictures"
     )
-    unit_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="rows read, answered and committed together"
-    )
+    unit_rows: RowCount = Field(default="auto", description="rows read, answered and committed together")
     webdataset: bool = Field(default=False, description="write drawn pictures as tar shards too, for training loaders")
     on_existing: Literal["resume", "fail", "replace"] = Field(
         default="resume",

@@ -5,7 +5,7 @@ It knows names, and opens nothing.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainValidator, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, PositiveInt, model_validator
 
 from pipeline.input.columns import Names, Word
 from pipeline.input.formats.manifest import Dialect, dialect_of
@@ -15,6 +15,9 @@ from pipeline.storage.store import StorageSettings, absolute
 
 # Aria was trained on videos at this side, and sees a frame as 128 tokens: 8,192 for so many.
 NUM_FRAMES, FRAME_SIZE = 64, 490
+
+# Made absolute, for workers run in other folders than the user does.
+InputAddress = Annotated[Address, AfterValidator(absolute)]
 
 
 def _names(value: Any) -> Names:
@@ -28,36 +31,26 @@ def _names(value: Any) -> Names:
 class JoinSettings(Settings):
     """The table in which rows' images lie, where their own column holds nothing but an id of each."""
 
-    uri: Address | None = Field(
+    uri: InputAddress | None = Field(
         default=None, description="Parquet, CSV or TSV: a file, a folder or a glob; null: the row's own shard"
     )
     key: str = Field(default="id", description="the column there that holds the id; no two rows have the same")
     image: str = Field(default="image", description="the column there that holds the image: its bytes, or base64")
     quotes: bool | None = Field(default=None, description="as read.quotes, of a CSV or TSV table")
 
-    @field_validator("uri")
-    @classmethod
-    def _make_absolute(cls, uri: str | None) -> str | None:
-        return uri and absolute(uri)
-
 
 class FolderSettings(Settings):
     """Where the files lie that rows name by relative paths; null: in the shard's own folder."""
 
-    image: Address | None = None
-    video: Address | None = None
-    subtitles: Address | None = None
-
-    @field_validator("image", "video", "subtitles")
-    @classmethod
-    def _make_absolute(cls, uri: str | None) -> str | None:
-        return uri and absolute(uri)
+    image: InputAddress | None = None
+    video: InputAddress | None = None
+    subtitles: InputAddress | None = None
 
 
 class ReadSettings(Settings):
     """Which rows a run reads, and what its input calls the columns that we have words for."""
 
-    uri: Address = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
+    uri: InputAddress = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
     format: Literal["auto", Format] = "auto"
     columns: dict[Word, Annotated[Names, PlainValidator(_names)]] = Field(
         default={}, description="our word: the input's column, or for images several; default: the same name"
@@ -90,12 +83,6 @@ class ReadSettings(Settings):
         named = {"read.join.uri": self.join and self.join.uri}
         named |= {f"read.folders.{name}": uri for name, uri in self.folders}
         return {setting: uri for setting, uri in named.items() if uri}
-
-    @field_validator("uri")
-    @classmethod
-    def _make_absolute(cls, uri: str) -> str:
-        # Workers run in other folders than the user does.
-        return absolute(uri)
 
     @model_validator(mode="after")
     def _one_kind_of_image(self) -> Self:

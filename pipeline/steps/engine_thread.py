@@ -38,15 +38,12 @@ class Engine(Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether a step would have nothing to do or to return."""
-        ...
 
     def submit(self, sequence: Any) -> None:
         """Queue a sequence."""
-        ...
 
     def step(self) -> list[Any]:
         """Work for a moment; return the sequences that have ended."""
-        ...
 
 
 class EngineThread:

@@ -90,7 +90,7 @@ def open_table(join: JoinSettings, shard: Shards, planned: Entry, on_changed: st
     if join.uri is None:
         return _table(shard, join)
     found = find_again(replace(shard.store, uri=join.uri), "auto")
-    if difference := change(joined(found.entries), planned.size, planned.etag, on_changed):
+    if difference := change(joined(found.entries), planned, on_changed):
         raise ReadError(f"{join.uri} is not what it was when the run was planned: {difference}")
     return _table(found, join)
 

@@ -24,7 +24,7 @@ from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.input.videos import read_subtitles, take_videos, video_block
-from pipeline.storage.store import Entry, StorageError, Store
+from pipeline.storage.store import StorageError, Store
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +124,8 @@ def _pictured(block: RawBlock, unit: Unit, settings: ReadSettings, layout: Layou
 
     columns: dict[str, pa.ChunkedArray] = {}
     if settings.join:
-        shard = Shards(Store(unit.root, settings.storage), unit.format, [Entry(unit.shard, unit.size, unit.etag)])
-        planned = Entry("", unit.join_size, unit.join_etag)
-        resolve(block.rows, open_table(settings.join, shard, planned, settings.on_changed))
+        shard = Shards(Store(unit.root, settings.storage), unit.format, [unit.planned])
+        resolve(block.rows, open_table(settings.join, shard, unit.planned_join, settings.on_changed))
     if layout.video:
         videos = folder(settings.folders.video)
         columns |= take_videos(block.rows, videos, settings.num_frames, settings.frame_size)
@@ -142,7 +141,7 @@ def check_unchanged(unit: Unit, store: Store, on_changed: str) -> None:
         ReadError: It is.
         StorageError: It is gone, or the store refuses or does not answer.
     """
-    if found := change(store.entry(unit.shard), unit.size, unit.etag, on_changed):
+    if found := change(store.entry(unit.shard), unit.planned, on_changed):
         raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
 
 

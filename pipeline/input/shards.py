@@ -78,20 +78,20 @@ def joined(entries: Sequence[Entry]) -> Entry:
     return Entry("", sum(entry.size for entry in entries), digest.hexdigest()[:32])
 
 
-def change(found: Entry, size: int, etag: str | None, on_changed: str) -> str | None:
+def change(found: Entry, planned: Entry, on_changed: str) -> str | None:
     """Say how a file differs from the one that was planned; None if it does not, as far as size and tag tell.
 
     Args:
         found: What is there now.
-        size: Of the planned one, in bytes.
-        etag: Of the planned one; None where its store has none, or in plans of older versions.
+        planned: What was there; without a tag where its store has none, or in plans of older versions.
         on_changed: See `ReadSettings`.
     """
-    if found.size != size:
-        return f"found {found.size} bytes (version {found.etag}), planned {size} bytes (version {etag})"
-    if etag is None or etag == found.etag or on_changed == "accept":
+    if found.size != planned.size:
+        was = f"{planned.size} bytes (version {planned.etag})"
+        return f"found {found.size} bytes (version {found.etag}), planned {was}"
+    if planned.etag is None or planned.etag == found.etag or on_changed == "accept":
         return None
-    return f"found as many bytes as planned, but version {found.etag}, planned {etag}"
+    return f"found as many bytes as planned, but version {found.etag}, planned {planned.etag}"
 
 
 def _passed_over(uri: str, listed: Sequence[Entry], shards: Sequence[Entry]) -> list[str]:

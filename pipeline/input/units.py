@@ -10,7 +10,7 @@ import importlib
 import io
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -85,6 +85,16 @@ class Unit:
         return len(self.only) or self.stop - self.start
 
     @property
+    def planned(self) -> Entry:
+        """The shard as it was when it was planned; where each file is a row, all of them as one."""
+        return Entry(self.shard, self.size, self.etag)
+
+    @property
+    def planned_join(self) -> Entry:
+        """The files in which images are looked up, as one, as they were then."""
+        return Entry("", self.join_size, self.join_etag)
+
+    @property
     def table_schema(self) -> pa.Schema:
         """The columns that reading the unit gives."""
         return pa.schema([field.remove_metadata() for field in self._marked_schema])
@@ -100,29 +110,17 @@ class Unit:
 
 
 WARNINGS = b"triptych.warnings"  # where they stand in the footer
-UNIT_COLUMNS = pa.schema(
-    [
-        ("seq", pa.int64()),
-        ("root", pa.string()),
-        ("shard", pa.string()),
-        ("format", pa.string()),
-        ("start", pa.int64()),
-        ("stop", pa.int64()),
-        ("first_byte", pa.int64()),
-        ("end_byte", pa.int64()),
-        ("size", pa.int64()),
-        ("etag", pa.string()),
-        ("paths", pa.list_(pa.string())),
-        ("header", pa.list_(pa.string())),
-        ("is_packed", pa.bool_()),
-        ("only", pa.list_(pa.int64())),
-        ("source", pa.string()),
-        ("is_raw", pa.bool_()),
-        ("join_size", pa.int64()),
-        ("join_etag", pa.string()),
-        ("schema", pa.binary()),
-    ]
-)
+ARROW_TYPES = {
+    "int": pa.int64(),
+    "str": pa.string(),
+    "str | None": pa.string(),
+    "bytes": pa.binary(),
+    "bool": pa.bool_(),
+    "Format": pa.string(),
+    "tuple[str, ...]": pa.list_(pa.string()),
+    "tuple[int, ...]": pa.list_(pa.int64()),
+}
+UNIT_COLUMNS = pa.schema([(field.name, ARROW_TYPES[str(field.type)]) for field in fields(Unit)])
 
 
 @dataclass(frozen=True)
@@ -161,11 +159,11 @@ def plan_input(
     where = next((shards.store.name(entry.path) for entry, index in scanned if index.slices), None)
     if where is None:
         raise ReadError("; ".join([f"found no rows in the {len(scanned)} shards of {settings.uri}", *warnings[:5]]))
-    fields, extensions = merged(shards.format, [index for _, index in scanned if index.slices])
-    if not with_images and not any(image in fields for image in layout.images):
+    types, extensions = merged(shards.format, [index for _, index in scanned if index.slices])
+    if not with_images and not any(image in types for image in layout.images):
         others: dict[Word, Names] = {word: names for word, names in layout.columns.items() if word != "image"}
         layout = replace(layout, columns=others, join="")
-    schema = input_schema(fields, layout, where, extensions, reads).serialize().to_pybytes()
+    schema = input_schema(types, layout, where, extensions, reads).serialize().to_pybytes()
     units = _row_units(shards, scanned, schema, settings.limit)
     if settings.join and with_images:
         other = check_join(settings.join, shards, settings.storage)
@@ -241,13 +239,13 @@ def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: b
                 format=shards.format,
                 start=piece.start,
                 stop=piece.start + num_rows,
+                schema=schema,
                 first_byte=piece.first_byte,
                 end_byte=piece.end_byte,
                 size=entry.size,
                 etag=entry.etag,
                 header=tuple(index.header),
                 is_packed=index.is_packed,
-                schema=schema,
             )
             units.append(unit)
     return units
@@ -268,8 +266,8 @@ def _refuse_idle_settings(shards: Shards, settings: ReadSettings) -> None:
 
 
 def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, layout: Layout) -> list[Unit]:
-    fields = OF_VIDEOS if shards.format == "video" else {}
-    schema = input_schema(fields, layout, shards.store.uri).serialize().to_pybytes()
+    added = OF_VIDEOS if shards.format == "video" else {}
+    schema = input_schema(added, layout, shards.store.uri).serialize().to_pybytes()
     entries = shards.entries[: settings.limit]
     for entry in entries:
         if any("\ud800" <= character <= "\udfff" for character in entry.path):
@@ -283,18 +281,7 @@ def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, layout: 
     units: list[Unit] = []
     for piece in cutter.close():
         files = entries[piece.start : piece.stop]
-        whole = joined(files)
-        unit = Unit(
-            seq=len(units),
-            root=shards.store.uri,
-            shard="",
-            format=shards.format,
-            start=piece.start,
-            stop=piece.stop,
-            size=whole.size,
-            etag=whole.etag,
-            paths=tuple(entry.path for entry in files),
-            schema=schema,
-        )
-        units.append(unit)
+        whole, paths = joined(files), tuple(entry.path for entry in files)
+        unit = Unit(len(units), shards.store.uri, "", shards.format, piece.start, piece.stop, schema)
+        units.append(replace(unit, size=whole.size, etag=whole.etag, paths=paths))
     return units

@@ -3,7 +3,7 @@
 Names, sizes and versions from one listing tell: no file is opened, and units that are committed are not asked about.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.input.joins import join_version
 from pipeline.input.shards import change, joined, list_files
@@ -30,9 +30,10 @@ def refuse_changed_input(output: Output, units: Sequence[Unit], settings: Pipeli
     if not shards:
         return
     sources = settings_by_source(job, settings.read)
-    found = _listed([sources[name] for name in {unit.source: None for unit in shards.values()}])
-    faults = [fault for unit in shards.values() if (fault := _fault(unit, found, sources[unit.source].on_changed))]
-    faults += [fault for unit in _firsts(shards.values()) if (fault := join_fault(unit, sources[unit.source]))]
+    firsts = {unit.source: unit for unit in shards.values()}
+    listed = _listed([sources[name] for name in firsts])
+    faults = [fault for unit in shards.values() if (fault := _fault(unit, listed, sources[unit.source].on_changed))]
+    faults += [fault for name, unit in firsts.items() if (fault := join_fault(unit, sources[name]))]
     if not faults:
         return
     more = [f"... and so on, {len(faults)} in all"] if len(faults) > MOST_SAID else []
@@ -48,16 +49,11 @@ def join_fault(unit: Unit, read: ReadSettings) -> str | None:
     if read.join is None:
         return None
     try:
-        found = join_version(read.join, read.storage)
+        version = join_version(read.join, read.storage)
     except StorageError as error:
         return f"read.join.uri: {error}"
-    difference = found and change(found, unit.join_size, unit.join_etag, read.on_changed)
+    difference = version and change(version, unit.planned_join, read.on_changed)
     return f"{read.join.uri}: {difference}" if difference else None
-
-
-def _firsts(units: Iterable[Unit]) -> list[Unit]:
-    """Return one unit of each source."""
-    return list({unit.source: unit for unit in units}.values())
 
 
 def _left(output: Output, units: Sequence[Unit], settings: PipelineSettings, job: Job) -> list[Unit]:
@@ -97,11 +93,10 @@ def _fault(unit: Unit, listed: Mapping[str, Entry], on_changed: str) -> str | No
     if gone := [path for path in paths if path not in found]:
         more = f", with {len(gone) - 1} more of its unit" if len(gone) > 1 else ""
         return f"{store.name(gone[0])}: is gone{more}"
-    if not unit.paths:
-        difference = change(found[unit.shard], unit.size, unit.etag, on_changed)
-        return f"{store.name(unit.shard)}: {difference}" if difference else None
-    if unit.etag is None:  # the plan of an older version, which says nothing of files that are rows
+    if unit.paths and unit.etag is None:  # the plan of an older version, which says nothing of files that are rows
         return None
-    difference = change(joined([found[path] for path in paths]), unit.size, unit.etag, on_changed)
+    now = joined([found[path] for path in paths]) if unit.paths else found[unit.shard]
+    difference = change(now, unit.planned, on_changed)
     first, last = store.name(paths[0]), paths[-1]
-    return f"the {len(paths)} files from {first} to {last}: {difference}" if difference else None
+    name = f"the {len(paths)} files from {first} to {last}" if unit.paths else first
+    return f"{name}: {difference}" if difference else None

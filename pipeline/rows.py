@@ -6,7 +6,7 @@ floats. This file knows names and types; it knows neither storage nor Ray.
 
 import hashlib
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,25 +44,6 @@ ANSWER = pa.schema(
 # Columns that exist only between two steps. The dot keeps them apart from any column of an input.
 UNIT = "input.unit"
 UNIT_ROWS = "input.unit_rows"  # how many of the input's rows the unit has; none may be lost on the way
-MODEL_INPUT = pa.schema(
-    [
-        ("input.answer", pa.int32()),  # which of the row's answers this one is
-        ("input.seed", pa.int64()),
-        ("input.guidance_scale", pa.float64()),
-        ("input.max_new_tokens", pa.int32()),
-        ("input.prompt", pa.string()),
-        ("input.token_ids", pa.list_(pa.int32())),
-        ("input.tiles", pa.list_(pa.large_binary())),
-        ("input.tile_shapes", pa.list_(pa.int32())),  # height, width of each tile in turn
-        ("input.layout", pa.list_(pa.int64())),
-        ("input.image_tokens", pa.int32()),
-        ("input.image_names", pa.list_(pa.string())),
-        ("input.negative", pa.list_(pa.int32())),
-        ("input.num_new_tokens", pa.int32()),
-        ("input.choices", pa.list_(pa.list_(pa.int32()))),
-    ]
-)
-
 IS_INPUT = "input.token_ids"  # null where there is nothing to answer
 ODDITIES = "input.oddities"  # what is odd about a row's images and was settled while they were decoded
 
@@ -149,26 +130,38 @@ class Prepared:
     error: RowError | None
 
 
+# The columns of a request made ready: their types, and what each holds of the request or of its input.
+_OF_REQUEST: list[tuple[str, pa.DataType, Callable[[Prepared], Any]]] = [
+    ("input.answer", pa.int32(), lambda request: request.answer),  # which of the row's answers this one is
+    ("input.seed", pa.int64(), lambda request: request.sampling.seed),
+    ("input.guidance_scale", pa.float64(), lambda request: request.sampling.guidance_scale),
+    ("input.max_new_tokens", pa.int32(), lambda request: request.sampling.max_new_tokens),
+]
+_OF_INPUT: list[tuple[str, pa.DataType, Callable[[ModelInput], Any]]] = [
+    ("input.prompt", pa.string(), lambda given: given.prompt),
+    (IS_INPUT, pa.list_(pa.int32()), lambda given: given.token_ids),
+    ("input.tiles", pa.list_(pa.large_binary()), lambda given: [_pixel_bytes(tile) for tile in given.tiles]),
+    # Height and width of each tile in turn.
+    (
+        "input.tile_shapes",
+        pa.list_(pa.int32()),
+        lambda given: [side for tile in given.tiles for side in tile.shape[:2]],
+    ),
+    ("input.layout", pa.list_(pa.int64()), lambda given: list(given.layout)),
+    ("input.image_tokens", pa.int32(), lambda given: given.image_tokens),
+    ("input.image_names", pa.list_(pa.string()), lambda given: list(given.image_names)),
+    ("input.negative", pa.list_(pa.int32()), lambda given: given.negative),
+    ("input.num_new_tokens", pa.int32(), lambda given: given.num_new_tokens),
+    ("input.choices", pa.list_(pa.list_(pa.int32())), lambda given: list(given.choices)),
+]
+MODEL_INPUT = pa.schema([(name, kind) for name, kind, _ in (*_OF_REQUEST, *_OF_INPUT)])
+
+
 def input_columns(prepared: Sequence[Prepared]) -> list[pa.Array]:
     """Turn requests made ready into the columns of MODEL_INPUT, all but the first four null where one has failed."""
-    inputs = [one.model_input for one in prepared]
-    values: list[list[Any]] = [
-        [one.answer for one in prepared],
-        [one.sampling.seed for one in prepared],
-        [one.sampling.guidance_scale for one in prepared],
-        [one.sampling.max_new_tokens for one in prepared],
-        [given and given.prompt for given in inputs],
-        [given and given.token_ids for given in inputs],
-        [given and [_pixel_bytes(tile) for tile in given.tiles] for given in inputs],
-        [given and [side for tile in given.tiles for side in tile.shape[:2]] for given in inputs],
-        [given and list(given.layout) for given in inputs],
-        [given and given.image_tokens for given in inputs],
-        [given and list(given.image_names) for given in inputs],
-        [given and given.negative for given in inputs],
-        [given and given.num_new_tokens for given in inputs],
-        [given and list(given.choices) for given in inputs],
-    ]
-    return [pa.array(column, field.type) for column, field in zip(values, MODEL_INPUT, strict=True)]
+    inputs = [request.model_input for request in prepared]
+    columns = [pa.array([value(request) for request in prepared], kind) for _, kind, value in _OF_REQUEST]
+    return columns + [pa.array([given and value(given) for given in inputs], kind) for _, kind, value in _OF_INPUT]
 
 
 def model_inputs(block: pa.Table) -> list[ModelInput | None]:

@@ -40,33 +40,31 @@ def fetch_images(rows: Sequence[RawRow], folder: Store) -> list[list[bytes]]:
     Raises:
         StorageError: Every row would fare so on this machine, for the time being: see `failure_of_all_rows`.
     """
+
+    def fetch(row: RawRow) -> list[bytes]:
+        try:
+            return [] if row.fault else _fetched(row.image, folder)
+        except RowError as error:
+            row.fault = error.fault
+            return []
+
     with ThreadPoolExecutor(NUM_FETCHERS) as pool:
-        found = list(pool.map(lambda row: _images(row, folder), rows))
+        images = list(pool.map(fetch, rows))
     refuse_empty((row.fault for row in rows), folder)
-    return found
-
-
-def _images(row: RawRow, folder: Store) -> list[bytes]:
-    if row.fault:
-        return []
-    try:
-        return _fetched(row.image, folder)
-    except RowError as error:
-        row.fault = error.fault
-        return []
+    return images
 
 
 def _fetched(image: Any, folder: Store) -> list[bytes]:
-    found: list[bytes] = []
+    images: list[bytes] = []
     left = LIMIT_BYTES  # for what has to be fetched; what stands in the row is in memory already
     for source in _sources(image):
-        found.append(_bytes(source, folder))
-        left -= len(found[-1]) if isinstance(source, str) else 0
+        images.append(_bytes(source, folder))
+        left -= len(images[-1]) if isinstance(source, str) else 0
         if left < 0:
             raise RowError(
-                "TooLarge", f"the row's images have together more than the {LIMIT_BYTES} bytes that are read"
+                "TooLarge", f"together the row's images have over {LIMIT_BYTES} bytes, the most allowed"
             )
-    return found
+    return images
 
 
 def _sources(image: Any) -> Iterator[bytes | str]:
@@ -116,12 +114,10 @@ def _in_text(text: str) -> Iterator[bytes | str]:
 
 
 def _bytes(source: bytes | str, folder: Store) -> bytes:
-    if isinstance(source, bytes):
-        data, name = source, "the image"
-    else:
-        data, name = _file(source, folder), redacted(source[:200])
+    data = source if isinstance(source, bytes) else _file(source, folder)
     if len(data) > LIMIT_BYTES:
-        raise RowError("TooLarge", f"{name} has more than the {LIMIT_BYTES} bytes that are read")
+        name = "the image" if isinstance(source, bytes) else redacted(source[:200])
+        raise RowError("TooLarge", f"{name} has more than {LIMIT_BYTES} bytes, the most allowed")
     return data
 
 
@@ -155,11 +151,11 @@ def _file(address: str, folder: Store) -> bytes:
     except StorageError as error:
         if failure := failure_of_all_rows(error, store, folder):
             raise failure from error
-        raise _row_error(error) from error
+        raise RowError(*fault_of(error)) from error
     try:
         return web.get_from_stranger(url, LIMIT_BYTES)
     except StorageError as error:
-        raise _row_error(error) from error
+        raise RowError(*fault_of(error)) from error
 
 
 def resolve_address(address: str, folder: Store) -> tuple[Store, str]:
@@ -242,12 +238,7 @@ def refuse_empty(faults: Iterable[Fault | None], folder: Store) -> None:
         raise StorageError(f"{missing.message}; {where}; is it gone, or a disk not mounted?")
 
 
-def _row_error(error: StorageError) -> RowError:
-    fault = fault_of(error)
-    return RowError(fault.type, fault.message)
-
-
-def fault_of(error: StorageError) -> Fault:
-    """Return a store's error as what is wrong with a row."""
+def fault_of(error: StorageError) -> tuple[str, str]:
+    """Return a store's error as type and message of what is wrong with a row."""
     named = isinstance(error, NotFound | Unreachable | web.TooLarge | web.WrongAddress)
-    return Fault(type(error).__name__ if named else "StorageError", str(error))
+    return type(error).__name__ if named else "StorageError", str(error)

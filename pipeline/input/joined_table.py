@@ -1,7 +1,7 @@
 """A table of images that is looked into by id: Parquet, or CSV and TSV with images in base64.
 
 Where each id stands is read once; of the images a bounded number of bytes is held. It knows formats, and nothing of the
-rows that look.
+rows that look into it.
 """
 
 from collections import OrderedDict
@@ -26,20 +26,23 @@ HELD_BYTES = 64 * 2**20
 Bytes = bytes | Fault
 
 
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
 @dataclass(frozen=True)
-class Places:
+class FileIndex:
     """Where the ids of one file stand.
 
     Attributes:
         ids: As text; null where a row has none.
-        firsts: Of each the row, or in a text file its first byte.
-        ends: In a text file the byte after it.
+        firsts: In a text file the first byte of each row; nothing in Parquet, where rows are found by number.
+        ends: The byte after it.
         column: Which cell holds the image in a text file.
     """
 
     ids: pa.Array
-    firsts: "np.ndarray[Any, np.dtype[np.int64]]"
-    ends: "np.ndarray[Any, np.dtype[np.int64]]"
+    firsts: Numbers
+    ends: Numbers
     column: int = 0
 
 
@@ -50,17 +53,17 @@ class Table:
     Attributes:
         shards: Its files.
         join: What its columns are called.
-        ids: Of all files, one after the other.
-        places: Of each file.
-        starts: At which id each file begins.
-        held: Images looked up lately, by the place of their id.
+        files: Of each file, where its ids stand.
+        ids: Of all files, one after the other; by its number among these an image is known.
+        starts: The number of each file's first id.
+        held: Images looked up lately, by number.
     """
 
     shards: Shards
     join: JoinSettings
+    files: Sequence[FileIndex]
     ids: pa.Array
-    places: Sequence[Places]
-    starts: "np.ndarray[Any, np.dtype[np.int64]]"
+    starts: Numbers
     held: "OrderedDict[int, Bytes]" = field(default_factory=OrderedDict)
     held_bytes: int = 0
 
@@ -70,55 +73,53 @@ class Table:
         Raises:
             StorageError: The store refuses or does not answer.
         """
-        asked = sorted(set(ids))
-        found = pc.index_in(pa.array(asked, pa.string()), value_set=self.ids).to_pylist()
-        place_of = {name: place for name, place in zip(asked, found, strict=True) if place is not None}
-        images = self._fetched(place_of.values())
-        return {name: images[place_of[name]] if name in place_of else self._unknown(name) for name in asked}
+        names = sorted(set(ids))
+        numbers = pc.index_in(pa.array(names, pa.string()), value_set=self.ids).to_pylist()
+        images = self._fetched({number for number in numbers if number is not None})
+        return {
+            name: self._unknown(name) if number is None else images[number]
+            for name, number in zip(names, numbers, strict=True)
+        }
 
-    def _fetched(self, places: Collection[int]) -> dict[int, Bytes]:
-        images = {place: self.held[place] for place in places if place in self.held}
-        missing = sorted(set(places) - images.keys())
-        number = np.searchsorted(self.starts, missing, side="right") - 1
-        for file in np.unique(number).tolist():
-            here = [place for place, of in zip(missing, number.tolist(), strict=True) if of == file]
-            images |= self._read(file, here)
-        for place, image in images.items():
-            self._hold(place, image)
+    def _fetched(self, numbers: Collection[int]) -> dict[int, Bytes]:
+        images = {number: self.held[number] for number in numbers if number in self.held}
+        missing = sorted(set(numbers) - images.keys())
+        files = (np.searchsorted(self.starts, missing, side="right") - 1).tolist()
+        for file in sorted(set(files)):
+            images |= self._read(file, [number for number, of in zip(missing, files, strict=True) if of == file])
+        for number, image in images.items():
+            self._hold(number, image)
         return images
 
-    def _read(self, file: int, places: Sequence[int]) -> dict[int, Bytes]:
-        start, known = int(self.starts[file]), self.places[file]
-        path = self.shards.entries[file].path
+    def _read(self, file: int, numbers: Sequence[int]) -> dict[int, Bytes]:
+        index, path, store = self.files[file], self.shards.entries[file].path, self.shards.store
+        rows = {number: number - int(self.starts[file]) for number in numbers}
         if self.shards.format == "parquet":
-            rows = {place: int(known.firsts[place - start]) for place in places}
-            values = _picked(self.shards.store, path, self.join.image, list(rows.values()))
-            return {place: _image(values[row], self._name(path)) for place, row in rows.items()}
-        stretches = {place: (int(known.firsts[place - start]), int(known.ends[place - start])) for place in places}
-        return {place: self._cell(path, *stretch, known.column) for place, stretch in stretches.items()}
+            values = _picked(store, path, self.join.image, list(rows.values()))
+        else:
+            dialect = manifest.dialect_of(self.shards.format, quotes=self.join.quotes)
+            values = {}
+            for row in rows.values():
+                data = store.read(path, int(index.firsts[row]), int(index.ends[row]))
+                (cells,) = manifest.cells(data, dialect)
+                values[row] = cells[index.column] if index.column < len(cells) else None
+        return {number: _image(values[row], store.name(path)) for number, row in rows.items()}
 
-    def _cell(self, path: str, first: int, end: int, column: int) -> Bytes:
-        data = self.shards.store.read(path, first, end)
-        (values,) = manifest.cells(data, manifest.dialect_of(self.shards.format, quotes=self.join.quotes))
-        return _image(values[column] if column < len(values) else None, self._name(path))
-
-    def _hold(self, place: int, image: Bytes) -> None:
+    def _hold(self, number: int, image: Bytes) -> None:
         """Keep an image for rows to come, and let go of those that nobody has asked for longest."""
-        if place in self.held:
-            self.held.move_to_end(place)
+        if number in self.held:
+            self.held.move_to_end(number)
             return
-        self.held[place] = image
+        self.held[number] = image
         self.held_bytes += _size(image)
         while self.held_bytes > HELD_BYTES and len(self.held) > 1:
             _, gone = self.held.popitem(last=False)
             self.held_bytes -= _size(gone)
 
     def _unknown(self, name: str) -> Fault:
-        where = self.shards.store.name("") if len(self.places) > 1 else self._name(self.shards.entries[0].path)
-        return Fault("UnknownId", f"{name[:80]!r} is not among the {len(self.ids)} ids in {self.join.key!r} of {where}")
-
-    def _name(self, path: str) -> str:
-        return self.shards.store.name(path)
+        path = "" if len(self.files) > 1 else self.shards.entries[0].path
+        where = f"{self.join.key!r} of {self.shards.store.name(path)}"
+        return Fault("UnknownId", f"{name[:80]!r} is not among the {len(self.ids)} ids in {where}")
 
 
 def index_table(shards: Shards, join: JoinSettings) -> Table:
@@ -128,8 +129,8 @@ def index_table(shards: Shards, join: JoinSettings) -> Table:
         ReadError: A column is missing, or two rows have one id.
         StorageError: The store refuses or does not answer.
     """
-    places = [_places(shards, entry, join) for entry in shards.entries]
-    ids = pa.concat_arrays([one.ids for one in places])
+    files = [_index_file(shards, entry, join) for entry in shards.entries]
+    ids = pa.concat_arrays([file.ids for file in files])
     counts = pc.value_counts(ids.drop_null())
     twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[:3].to_pylist()
     if twice:
@@ -137,33 +138,31 @@ def index_table(shards: Shards, join: JoinSettings) -> Table:
         raise ReadError(
             f"{shards.store.name('')}: several rows have the id {listed} in {join.key!r}, expected one each"
         )
-    starts = np.cumsum([0, *(len(one.ids) for one in places)])[:-1]
-    return Table(shards, join, ids, places, starts)
+    return Table(shards, join, files, ids, np.cumsum([0, *(len(file.ids) for file in files)])[:-1])
 
 
-def _places(shards: Shards, entry: Entry, join: JoinSettings) -> Places:
-    def look(file: BinaryIO) -> Places:
+def _index_file(shards: Shards, entry: Entry, join: JoinSettings) -> FileIndex:
+    def index(file: BinaryIO) -> FileIndex:
         if shards.format == "parquet":
-            return _places_in_parquet(file, join)
-        return _places_in_cells(file, manifest.dialect_of(shards.format, quotes=join.quotes), join)
+            return _index_parquet(file, join)
+        return _index_cells(file, manifest.dialect_of(shards.format, quotes=join.quotes), join)
 
     try:
-        return shards.store.use(entry.path, look)
+        return shards.store.use(entry.path, index)
     except ReadError as error:
         raise ReadError(f"read.join: {shards.store.name(entry.path)}: {error}") from error
 
 
-def _places_in_parquet(file: BinaryIO, join: JoinSettings) -> Places:
+def _index_parquet(file: BinaryIO, join: JoinSettings) -> FileIndex:
     fields = parquet.fields(file)
     _check_columns(fields, join)
     if fault := parquet.image_type_fault(fields[join.image]):
         raise ReadError(f"image column {join.image!r} holds {fields[join.image]}, expected {fault}")
     ids = pa.array([id_of(value) for value in parquet.column(file, join.key)], pa.string())
-    rows = np.arange(len(ids), dtype=np.int64)
-    return Places(ids, rows, rows)
+    return FileIndex(ids, np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def _places_in_cells(file: BinaryIO, dialect: manifest.Dialect, join: JoinSettings) -> Places:
+def _index_cells(file: BinaryIO, dialect: manifest.Dialect, join: JoinSettings) -> FileIndex:
     rows = manifest.cells_of(file, dialect)
     header = next(rows, manifest.Cells([], 0, 0)).values
     _check_columns(header, join)
@@ -173,15 +172,14 @@ def _places_in_cells(file: BinaryIO, dialect: manifest.Dialect, join: JoinSettin
         ids.append(id_of(row.values[key]) if key < len(row.values) else None)
         firsts.append(row.first_byte)
         ends.append(row.end_byte)
-    return Places(
-        pa.array(ids, pa.string()), np.array(firsts, np.int64), np.array(ends, np.int64), header.index(join.image)
-    )
+    numbers = np.array(firsts, np.int64), np.array(ends, np.int64)
+    return FileIndex(pa.array(ids, pa.string()), *numbers, header.index(join.image))
 
 
-def _check_columns(there: Mapping[str, Any] | Sequence[str], join: JoinSettings) -> None:
+def _check_columns(columns: Mapping[str, Any] | Sequence[str], join: JoinSettings) -> None:
     for setting, name in (("key", join.key), ("image", join.image)):
-        if name not in there:
-            raise ReadError(f"read.join.{setting} names {name!r}, but the columns are: {', '.join(there) or 'none'}")
+        if name not in columns:
+            raise ReadError(f"read.join.{setting} names {name!r}, but the columns are: {', '.join(columns) or 'none'}")
 
 
 def id_of(value: Any) -> str | None:
@@ -191,7 +189,7 @@ def id_of(value: Any) -> str | None:
     return None if any("\ud800" <= character <= "\udfff" for character in str(value)) else str(value)
 
 
-def _picked(store: Store, path: str, column: str, rows: Sequence[int]) -> Mapping[int, Any]:
+def _picked(store: Store, path: str, column: str, rows: Sequence[int]) -> dict[int, Any]:
     """Read images of some rows; where their pages are broken, what is wrong with them."""
     try:
         return store.use(path, lambda file: parquet.pick(file, column, rows))

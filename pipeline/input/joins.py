@@ -30,12 +30,12 @@ def resolve(rows: Sequence[RawRow], table: Table) -> None:
     Raises:
         StorageError: The store refuses or does not answer.
     """
-    asked = {name for row in rows for cell in _cells(row.image) if (name := _id_in(cell)) is not None}
-    images = table.images(asked) if asked else {}
+    ids = {name for row in rows for cell in _cells(row.image) if (name := _id_in(cell)) is not None}
+    by_id = table.images(ids) if ids else {}
     for row in rows:
-        found = [images[name] if (name := _id_in(cell)) is not None else cell for cell in _cells(row.image)]
-        row.fault = row.fault or next((one for one in found if isinstance(one, Fault)), None)
-        row.image = found
+        images = [by_id[name] if (name := _id_in(cell)) is not None else cell for cell in _cells(row.image)]
+        row.fault = row.fault or next((image for image in images if isinstance(image, Fault)), None)
+        row.image = images
 
 
 def _cells(image: Any) -> list[Any]:
@@ -69,7 +69,10 @@ def check_join(join: JoinSettings, shards: Shards, storage: StorageSettings) -> 
         for entry in shards.entries:
             _table(replace(shards, entries=[entry]), join)
         return Entry("", 0, None)
-    found = _only_tables(find_shards(join.uri, "auto", storage))
+    found = find_shards(join.uri, "auto", storage)
+    if not FORMATS[found.format].is_table:
+        tables = ", ".join(format for format, traits in FORMATS.items() if traits.is_table)
+        raise ReadError(f"read.join.uri: found {found.format} at {found.store.uri}, expected {tables}")
     _table(found, join)
     return joined(found.entries)
 
@@ -98,13 +101,6 @@ def open_table(join: JoinSettings, shard: Shards, planned: Entry, on_changed: st
 def join_version(join: JoinSettings, storage: StorageSettings) -> Entry | None:
     """Return the files of another table as one, as they are now; None where images lie in the shards themselves."""
     return joined(find_shards(join.uri, "auto", storage).entries) if join.uri else None
-
-
-def _only_tables(shards: Shards) -> Shards:
-    if not FORMATS[shards.format].is_table:
-        tables = ", ".join(format for format, traits in FORMATS.items() if traits.is_table)
-        raise ReadError(f"read.join.uri: found {shards.format} at {shards.store.uri}, expected {tables}")
-    return shards
 
 
 def _table(shards: Shards, join: JoinSettings) -> Table:

@@ -4,7 +4,7 @@ Only names are read: a tar's headers, a Parquet file's key column, the lines of 
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO, assert_never
 
@@ -26,8 +26,11 @@ def duplicate_keys(units: Sequence[Unit], read: ReadSettings) -> list[str]:
     Of every key 8 bytes are held, not its text, so ten million rows take about 200 MB. The input's names are read a
     second time only where two rows seem to share one.
     """
-    hashes = [_hashes(_keys(unit, read)) for unit in _stretches(units)]
-    suspects = _repeated(np.concatenate(hashes)) if hashes else frozenset()
+    if not units:
+        return []
+    hashes = np.concatenate([np.fromiter(map(hash, _keys(unit, read)), np.int64) for unit in _stretches(units)])
+    hashes.sort()
+    suspects = set(np.unique(hashes[1:][hashes[1:] == hashes[:-1]])[:CANDIDATES].tolist())
     if not suspects:
         return []
     seen: set[str] = set()
@@ -41,15 +44,6 @@ def duplicate_keys(units: Sequence[Unit], read: ReadSettings) -> list[str]:
             break
         seen.add(key)
     return twice
-
-
-def _hashes(keys: Iterator[str]) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    return np.fromiter(map(hash, keys), np.int64)
-
-
-def _repeated(hashes: "np.ndarray[Any, np.dtype[np.int64]]") -> frozenset[int]:
-    hashes.sort()
-    return frozenset(np.unique(hashes[1:][hashes[1:] == hashes[:-1]])[:CANDIDATES].tolist())
 
 
 def _stretches(units: Sequence[Unit]) -> Iterator[Unit]:
@@ -82,13 +76,5 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
 
 
 def _tar_keys(file: BinaryIO, unit: Unit) -> list[Any]:
-    read_at = Unpacked(file).read_at if unit.is_packed else _seeking(file)
+    read_at = Unpacked(file).read_at if unit.is_packed else samples.reader_of(file, unit.size)
     return list[Any](samples.keys(read_at, unit.first_byte, unit.end_byte)[: unit.num_rows])
-
-
-def _seeking(file: BinaryIO) -> Callable[[int, int], bytes]:
-    def read_at(position: int, count: int) -> bytes:
-        file.seek(position)
-        return file.read(count)
-
-    return read_at

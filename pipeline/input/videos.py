@@ -129,7 +129,7 @@ def _text(name: str, folder: Store) -> str | Fault:
     except StorageError as error:
         return _fault(error, path, store, folder)
     if len(data) > SUBTITLES_BYTES:
-        return Fault("TooLarge", f"{name} has more than the {SUBTITLES_BYTES} bytes that are read of subtitles")
+        return Fault("TooLarge", f"{name} has more than {SUBTITLES_BYTES} bytes, the most allowed for subtitles")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -147,7 +147,7 @@ def _fault(error: StorageError, path: str, store: Store, folder: Store) -> Fault
     why = _worded(error, store, path)
     if failure := failure_of_all_rows(why, store, folder):
         raise failure from error
-    return fault_of(why)
+    return Fault(*fault_of(why))
 
 
 def _worded(error: StorageError, store: Store, path: str) -> StorageError:

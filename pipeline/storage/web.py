@@ -132,7 +132,7 @@ def _body(url: str, limit_bytes: int, stall_s: float) -> bytes:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{size} bytes came in {TRY_S:g} s, and more were to come")
         if size > limit_bytes:
-            raise TooLarge(f"{redacted(url)} has more than the {limit_bytes} bytes that are read")
+            raise TooLarge(f"{redacted(url)} has more than {limit_bytes} bytes, the most allowed")
         if response.length:
             raise ConnectionError(f"the host broke off {response.length} bytes before the end")
     return b"".join(pieces)

@@ -25,7 +25,7 @@ def _checked_count(count: Any) -> Any:
         return count
     if isinstance(count, list | tuple) and len(count) == 2 and all(map(_is_number, count)) and count[0] <= count[1]:
         return tuple(count)
-    raise ValueError(f"found {count!r}, expected a whole number from 1 on, or two of them: [min, max]")
+    raise ValueError(f"found {count!r}, expected a whole number of at least 1, or two of them: [min, max]")
 
 
 def _is_number(count: Any) -> bool:
@@ -119,7 +119,7 @@ class GenerateSettings(Settings):
     max_length: int | None = Field(
         default=None,
         ge=2,
-        description="longest prompt and answer together; null: 4096, for pictures what the model has",
+        description="longest prompt and answer together; null: 4096, or for pictures the model's limit",
     )
     sampling: SamplingSettings = SamplingSettings()
 

@@ -186,14 +186,14 @@ def _read_part(store: Store, part: Part, schema: pa.Schema) -> pa.Table:
     rows = pq.read_table(io.BytesIO(store.read(part.path)))
     if not rows.schema.equals(schema):
         names = sorted(set(rows.schema.names) ^ set(schema.names)) or "of other types"
-        raise ValueError(f"{store.name(part.path)} has other columns than a run of this version: {names}")
+        raise ValueError(f"{store.name(part.path)} has other columns than this version writes: {names}")
     # Equal or not, Parquet and Arrow call the items of a list differently, and that shows in the bytes.
     return with_oddities(rows.cast(schema), oddities_in(rows.schema))
 
 
 def _replace_part(store: Store, part: Part, before: pa.Table, rows: pa.Table) -> None:
     if list(spans(before)) != list(spans(rows)):
-        raise ValueError(f"{store.name(part.path)} would lose, double or move rows")
+        raise ValueError(f"{store.name(part.path)} cannot be rewritten: it would lose, double or move rows")
     if part.has_tar:
         store.replace(tar_path(part.number), picture_tar(part.number, rows))
     store.replace(part.path, parquet_bytes(rows))
@@ -203,7 +203,9 @@ def _answered(store: Store, unit: Unit, schema: pa.Schema, plan: RetryPlan) -> p
     rows = read_unit_rows(store, unit, schema, plan.units_folder)
     wanted = {place for number, place in enumerate(row_ids_of(unit)) if number in unit.only}
     if set(spans(rows)) != wanted:
-        raise ValueError(f"{store.name(unit_path(unit.name, plan.units_folder))} holds other rows than were asked for")
+        raise ValueError(
+            f"{store.name(unit_path(unit.name, plan.units_folder))} holds other rows than the failed ones of its unit"
+        )
     return rows
 
 

@@ -116,7 +116,7 @@ def part_schema(input_schema: pa.Schema, job: Job) -> pa.Schema:
     names = [field.name for field in fields]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"output columns {', '.join(twice)} would stand there twice; rename the input's")
+        raise ValueError(f"output columns {', '.join(twice)} would exist twice; rename the input's")
     return pa.schema(fields)
 
 

@@ -172,7 +172,9 @@ def _freeze_first_plan(store: Store, ready: PreflightResult) -> PreflightResult:
     if freeze_plan(store, ready.plan.units, ready.plan.warnings) != ready.plan.units:
         store.delete([ledger.PLAN])
         store.delete([ledger.SETTINGS])
-        raise RunError(f"another run that was starting in {store.uri} has left its plan there; start this one again")
+        raise RunError(
+            f"another run that started in {store.uri} at the same time left its plan there; start this one again"
+        )
     return ready
 
 

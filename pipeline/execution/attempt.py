@@ -187,7 +187,7 @@ class Attempt:
         if self._reached.answered == before or is_gone or self._short_rounds == MOST_SHORT_ROUNDS:
             raise RunError(why) from failure
         if failure is not None:
-            log.warning("a round ended early and is followed by another: %s", why)
+            log.warning("a round failed, and another one starts: %s", why)
 
     def _write_attempt(self, outcome: str, began: float) -> None:
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{uuid.uuid4().hex[:8]}"
@@ -206,7 +206,7 @@ class Attempt:
         try:  # what ended the run must be heard, and soon; it may well be this store
             ledger.write_attempt(self._work.store.while_looking(), name, numbers)
         except StorageError as error:
-            log.warning("this start is not written down: %s", error)
+            log.warning("cannot write down this attempt: %s", error)
 
     def _stores(self) -> list[Store]:
         sources = settings_by_source(self._work.job, self._work.read)

@@ -134,7 +134,7 @@ class CrashLedger:
         record.alone[row] += 1
         if record.alone[row] >= TIMES_ALONE:
             words = self._last_words.get(actor)
-            why = f": {words}" if words else " without a word (killed for want of memory, or crashed)"
+            why = f": {words}" if words else " without an error (out of memory, or crashed)"
             record.blamed[row] = (
                 f"its process died {record.deaths} times with this row, the last times on it alone{why}"
             )

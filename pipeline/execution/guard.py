@@ -49,7 +49,10 @@ class Guard:
         """
         history = await self._crashes.begin(unit)
         if history.is_hopeless:
-            raise HopelessStep(f"the process of step {self._stage} dies again and again, whatever rows it is given")
+            raise HopelessStep(
+                f"the process of step {self._stage} dies again and again, whatever rows it gets; check the memory of "
+                "its node and the model's files"
+            )
         await asyncio.sleep(pause_s(history.deaths))
         if history.is_suspect:
             async with self._gate.alone():

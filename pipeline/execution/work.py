@@ -94,7 +94,7 @@ def model_folder(work: Work, engine: EngineSpec) -> str:
         found = weights_digest([folder])
         if found != expected:
             raise OtherWeights(
-                f"on node {platform.node()} the model's files in {folder} are others than the run began with: "
-                f"found {found}, expected {expected}; bring the same files to every node, or begin a new run with these"
+                f"on node {platform.node()} the model's files in {folder} are not those that the run began with: "
+                f"found {found}, expected {expected}; copy the same files to every node, or start a new run with these"
             )
     return folder

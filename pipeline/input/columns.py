@@ -155,7 +155,7 @@ def input_schema(
     names = [field.name for field in others]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise ReadError(f"{where}: several input columns would be called {', '.join(twice)}")
+        raise ReadError(f"{where}: several input columns would get the name {', '.join(twice)}; rename one of them")
     return pa.schema([*OUR_COLUMNS, *others, pa.field("error", ERROR)])
 
 
@@ -172,8 +172,8 @@ def _check_named(fields: Mapping[str, pa.DataType], layout: Layout, where: str, 
             there = ", ".join(fields) or "none"
             if layout.is_raw:  # nobody has named it but the job, by its data set's own name
                 raise ReadError(
-                    f"{where}: found no column {missing[0]!r} for the {word}, but the columns are: {there}; `columns` "
-                    "of the data set's entry can say what it is called there"
+                    f"{where}: found no column {missing[0]!r} for the {word}; the columns are: {there}; if it has "
+                    "another name there, say so in `columns` of the data set's entry"
                 )
             raise ReadError(f"{where}: read.columns.{word} names {missing[0]!r}, but the columns are: {there}")
     if layout.join and not FORMATS[layout.format].has_columns:
@@ -191,7 +191,10 @@ def _check_extension(word: Word, names: tuple[str, ...], where: str, extensions:
     if word == "key":
         raise ReadError(f"{where}: read.columns.key names {listed}, but a tar's keys are its members' base names")
     if word != "image" or len(names) > 1:
-        raise ReadError(f"{where}: read.columns.{word} names {listed}, expected of a tar at most the images' extension")
+        raise ReadError(
+            f"{where}: read.columns.{word} names {listed}; of a tar only read.columns.image can be set, to the images' "
+            "extension"
+        )
     if not any(is_image(extension, wanted_image(names[0])) for extension in extensions):
         images = [extension for extension in extensions if extension.split(".")[-1] in IMAGE_EXTENSIONS]
         found = ", ".join(sorted(images)) or "no image members"

@@ -61,9 +61,7 @@ def _fetched(image: Any, folder: Store) -> list[bytes]:
         images.append(_bytes(source, folder))
         left -= len(images[-1]) if isinstance(source, str) else 0
         if left < 0:
-            raise RowError(
-                "TooLarge", f"together the row's images have over {LIMIT_BYTES} bytes, the most allowed"
-            )
+            raise RowError("TooLarge", f"together the row's images have over {LIMIT_BYTES} bytes, the most allowed")
     return images
 
 
@@ -168,7 +166,8 @@ def resolve_address(address: str, folder: Store) -> tuple[Store, str]:
     if scheme and scheme[1].lower() == "file":
         address, scheme = address[len(scheme[0]) :], None
     if not scheme and address.startswith("/") and not folder.is_local:
-        raise RowError("Refused", f"a dataset in {scheme_of(folder.uri)}:// names {address!r}, a file of the machine")
+        where = f"a dataset in {scheme_of(folder.uri)}:// names {address!r}, a file on this machine's disk"
+        raise RowError("Refused", f"{where}; expected a path in the store, or an address")
     if not scheme and folder.is_local:
         parent, name = posixpath.split(posixpath.normpath(posixpath.join(folder.uri, address)))
         return replace(folder, uri=parent), name
@@ -194,7 +193,9 @@ def _below_bucket(folder: Store, path: str) -> tuple[Store, str]:
             names.append(name)
     whole = "/".join(names)
     if not whole.startswith(f"{bucket}/"):
-        raise RowError("Refused", f"{path!r} leads out of {scheme}://{bucket}")
+        raise RowError(
+            "Refused", f"{path!r} leads out of {scheme}://{bucket}; expected a path inside it, or a whole address"
+        )
     return replace(folder, uri=f"{scheme}://{bucket}"), whole.removeprefix(f"{bucket}/")
 
 
@@ -214,7 +215,7 @@ def failure_of_all_rows(error: StorageError, store: Store, folder: Store) -> Sto
         return error
     is_own = store.bucket == folder.bucket and scheme_of(store.uri) not in web.SCHEMES
     if is_of_process(error) or (is_own and is_of_bucket(error)):
-        return StorageError(f"{error}; it was asked for from {platform.node()}")
+        return StorageError(f"{error} (asked from {platform.node()})")
     return None
 
 
@@ -234,8 +235,8 @@ def refuse_empty(faults: Iterable[Fault | None], folder: Store) -> None:
     except StorageError:  # who may read need not be allowed to list
         return
     if is_empty:
-        where = f"{platform.node()} finds nothing at all in {folder.name('')}"
-        raise StorageError(f"{missing.message}; {where}; is it gone, or a disk not mounted?")
+        where = f"{folder.name('')} is empty or missing on {platform.node()}"
+        raise StorageError(f"{missing.message}; {where}; was it removed, or is a disk not mounted there?")
 
 
 def fault_of(error: StorageError) -> tuple[str, str]:

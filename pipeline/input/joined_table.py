@@ -210,9 +210,7 @@ def _image(value: Any, where: str) -> Bytes:
     except NotBase64 as error:
         return Fault("NotBase64", str(error))
     found = f"{value[:80]!r}" if isinstance(value, str) else type(value).__name__
-    return image or Fault(
-        "WrongType", f"the row of the id holds {found} in {where}, expected an image's bytes or base64"
-    )
+    return image or Fault("WrongType", f"{where} holds {found} for this id, expected the bytes of an image, or base64")
 
 
 def _size(image: Bytes) -> int:

@@ -248,7 +248,7 @@ def _fit_rows(
     known, unread = {field.name for field in wanted}, unit.unread
     left_out = sorted({name for row in named for name in row if name is not None} - known)
     if left_out:
-        log.warning("%s: left out fields that no row looked at by the plan had: %s", unit.shard, ", ".join(left_out))
+        log.warning("%s: left out fields that were in no row sampled by the plan: %s", unit.shard, ", ".join(left_out))
     return [
         fit_values(
             field.name,

@@ -24,7 +24,7 @@ def _names(value: Any) -> Names:
     if isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value):
         return tuple(value)
     if not isinstance(value, str):
-        raise ValueError(f"found {value!r}, expected a column's name; for images, a list of them will do, too")
+        raise ValueError(f"found {value!r}, expected the name of a column, or for images a list of names")
     return value
 
 
@@ -53,7 +53,7 @@ class ReadSettings(Settings):
     uri: InputAddress = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
     format: Literal["auto", Format] = "auto"
     columns: dict[Word, Annotated[Names, PlainValidator(_names)]] = Field(
-        default={}, description="our word: the input's column, or for images several; default: the same name"
+        default={}, description="our name: the input's column, or for images several; default: the same name"
     )
     join: JoinSettings | None = Field(default=None, description="look up images by the ids in their column")
     folders: FolderSettings = Field(default=FolderSettings(), description="where the files lie that rows name")
@@ -66,7 +66,8 @@ class ReadSettings(Settings):
         "the text; null: it is one cell, but a TSV is refused in which one holds what look like whole rows",
     )
     on_changed: Literal["refuse", "accept"] = Field(
-        default="refuse", description="going on: what if a file's time or tag is another than planned, but not its size"
+        default="refuse",
+        description="on resuming: what to do if a file's time or tag has changed since the plan, but not its size",
     )
     limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
     num_frames: int = Field(default=NUM_FRAMES, ge=1, le=256, description="video: frames taken, evenly over its time")

@@ -145,5 +145,5 @@ def _columns_missing(shards: Shards, scanned: Scan, layout: Layout) -> list[str]
         if named and index.slices:
             raise ReadError(text)
         if missing and index.slices:
-            warnings.append(f"{text}; there it is null")
+            warnings.append(f"{text}; it is null in its rows")
     return warnings

@@ -91,7 +91,7 @@ def change(found: Entry, planned: Entry, on_changed: str) -> str | None:
         return f"found {found.size} bytes (version {found.etag}), planned {was}"
     if planned.etag is None or planned.etag == found.etag or on_changed == "accept":
         return None
-    return f"found as many bytes as planned, but version {found.etag}, planned {planned.etag}"
+    return f"found the planned size, but version {found.etag}, planned {planned.etag}"
 
 
 def _passed_over(uri: str, listed: Sequence[Entry], shards: Sequence[Entry]) -> list[str]:

@@ -78,6 +78,6 @@ def _refuse_shared(units: Sequence[Unit]) -> None:
     if shared:
         names = ", ".join(sorted(repr(name) for name, path in owners if path == shared[0]))
         raise ReadError(
-            f"sources {names} share the shard {shared[0]!r}, and a row is known by its shard and its place there; "
-            "expected a run for each of them, or copies in folders of their own below read.uri"
+            f"sources {names} share the shard {shared[0]!r}, but a row is identified by its shard and its place there; "
+            "give each source a run of its own, or a copy in a folder of its own below read.uri"
         )

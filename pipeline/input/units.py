@@ -271,7 +271,7 @@ def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, layout: 
     entries = shards.entries[: settings.limit]
     for entry in entries:
         if any("\ud800" <= character <= "\udfff" for character in entry.path):
-            raise ReadError(f"cannot keep the name {shards.store.name(entry.path)!r}: expected UTF-8")
+            raise ReadError(f"the file name {shards.store.name(entry.path)!r} is not UTF-8; rename the file")
     cutter, position = Cutter(unit_rows), 0
     for entry in entries:
         # Of a video only frames are held, so its size says nothing.

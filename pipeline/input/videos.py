@@ -87,7 +87,7 @@ def _is_name(value: Any) -> bool:
 def _no_name(value: Any) -> Fault | None:
     if value is None or value == "":
         return None
-    return Fault("WrongType", f"the row names its file by {type(value).__name__}, expected a path")
+    return Fault("WrongType", f"the row gives its file as {type(value).__name__}, expected a path")
 
 
 def _named(name: str, folder: Store, num_frames: int, size: int) -> "Frames | Fault":

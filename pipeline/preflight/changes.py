@@ -91,8 +91,8 @@ def _fault(unit: Unit, listed: Mapping[str, Entry], on_changed: str) -> str | No
     paths, store = unit.paths or (unit.shard,), Store(unit.root)
     found = {path: entry for path in paths if (entry := listed.get(_whole(unit.root, path)))}
     if gone := [path for path in paths if path not in found]:
-        more = f", with {len(gone) - 1} more of its unit" if len(gone) > 1 else ""
-        return f"{store.name(gone[0])}: is gone{more}"
+        more = f" (and {len(gone) - 1} more files of its unit)" if len(gone) > 1 else ""
+        return f"{store.name(gone[0])}: is missing{more}"
     if unit.paths and unit.etag is None:  # the plan of an older version, which says nothing of files that are rows
         return None
     now = joined([found[path] for path in paths]) if unit.paths else found[unit.shard]

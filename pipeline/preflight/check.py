@@ -152,8 +152,8 @@ def _standing_units(store: Store, settings: PipelineSettings, job: Job) -> list[
     names = settings_by_source(job, settings.read)
     if others := sorted({unit.source for unit in units} - names.keys()):
         raise ValueError(
-            f"the run in {store.uri} reads {_sources(others)}, but these settings {_sources(names)}; expected those "
-            "that the run began with, or write.on_existing=replace"
+            f"the run in {store.uri} reads {_sources(others)}, but these settings read {_sources(names)}; use the "
+            "run's own settings, or start over with write.on_existing=replace"
         )
     return units
 
@@ -225,5 +225,7 @@ def _probe(store: Store) -> bool:
     first_wins = conditional_writes(store)
     if not first_wins:
         # Names and contents are deterministic, so two writers of one object still leave equal bytes.
-        log.warning("%s lets a later writer win over an earlier one; do not run twice at once", store.uri)
+        log.warning(
+            "%s has no conditional writes, so the last writer wins; do not start the same run twice at once", store.uri
+        )
     return first_wins

@@ -73,8 +73,8 @@ def store_faults(nodes: Sequence[Node], row_bytes: int, unit_rows: int, units: i
         ]
     if units * unit_bytes > sum(stores):
         log.warning(
-            "up to %d units of %s may be on their way, but the object stores have %s together: Ray will move some to "
-            "disk and back, which is slow; better %s",
+            "up to %d units of %s may be in flight, but the object stores have %s together: Ray will move some to disk "
+            "and back, which is slow; expected %s",
             units,
             _size(unit_bytes),
             _size(sum(stores)),

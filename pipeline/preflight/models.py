@@ -96,7 +96,9 @@ def _role_faults(engine: EngineSpec, processor: Processor, job: Job) -> list[str
     """Say what a checkpoint cannot do of that which it is here for."""
     path = engine.model.path
     if engine.where:
-        cannot = f"{engine.where}model.path: {path} cannot see the pictures that it is to check"
+        cannot = (
+            f"{engine.where}model.path: {path} has no vision encoder, but has to look at the pictures that it checks"
+        )
         return [] if processor.sees_images else [cannot]
     faults: list[str] = []
     if not processor.sees_images and not job.has_text_only_rows:

@@ -61,7 +61,7 @@ def probe_nodes(
         faults += [f"{setting}: node {node.name} {trouble}" for setting, trouble in troubles.items()]
         _compare(versions, node)
     # The same code is missing everywhere, and the same path on most nodes: say it a few times, not a thousand.
-    return faults if len(faults) <= 5 else [*faults[:5], f"... and so on {len(faults) - 5} nodes more"]
+    return faults if len(faults) <= 5 else [*faults[:5], f"... and {len(faults) - 5} more faults of this kind"]
 
 
 @contextmanager
@@ -106,19 +106,18 @@ def _trouble(store: Store, path: str) -> str | None:
 def _code_fault(node: Node, error: Exception) -> str:
     cause = str(error).strip().splitlines()[-1]
     return (
-        f"ray: the workers on node {node.name} cannot load this code ({cause}); where Ray was started by you, before "
-        "the run, give it runtime_env={'env_vars': {'PYTHONPATH': '<folder of the packages>'}}, or let the run start "
-        "it; on a cluster install the same packages on every node"
+        f"ray: the workers on node {node.name} cannot load this code ({cause}); if you started Ray before the run, "
+        "give it runtime_env={'env_vars': {'PYTHONPATH': '<folder of the packages>'}}, or let the run start it; on a "
+        "cluster install the same packages on every node"
     )
 
 
 def _path_fault(setting: str, path: str, node: Node) -> str:
     if setting == "write.uri":
-        return (
-            f"write.uri: a file written here is not seen on node {node.name}; expected a folder all share, or a store"
-        )
+        missing = f"a file written here is missing on node {node.name}"
+        return f"write.uri: {missing}; expected a folder that all nodes share, or a store such as s3://"
     return (
-        f"{setting}: {path} is not there on node {node.name}; expected the same path on every node, or a store such "
+        f"{setting}: {path} does not exist on node {node.name}; expected the same path on every node, or a store such "
         "as s3://"
     )
 

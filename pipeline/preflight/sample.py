@@ -81,7 +81,7 @@ def failure_fault(sample: Sequence[pa.Table], max_failed_share: float) -> str | 
     return (
         f"read: all of the first {len(errors)} rows fail, the first one at {error['stage']}: {error['type']}: "
         f"{error['message']}; expected rows that this job and model can take (limits.max_failed_share=1 runs them "
-        "all the same)"
+        "anyway)"
     )
 
 
@@ -101,8 +101,8 @@ def length_fault(sample: Sequence[pa.Table], max_length: int) -> str | None:
     if not lengths or min(lengths) <= max_length:
         return None
     return (
-        f"generate.max_length: {max_length} tokens hold none of the first {len(lengths)} prompts with their answers, "
-        f"expected at least {min(lengths)}"
+        f"generate.max_length: {max_length} tokens are too few for any of the first {len(lengths)} prompts with its "
+        f"answer, expected at least {min(lengths)}"
     )
 
 
@@ -131,7 +131,7 @@ def check_length_fault(
         return None
     size = f"{row['width']} x {row['height']} pixels" if "width" in row else "the first row's size"
     return (
-        f"job.check.generate.max_length: {max_length} tokens hold no question about a picture of {size}, "
+        f"job.check.generate.max_length: {max_length} tokens are too few for a question about a picture of {size}, "
         f"expected at least {min(lengths)}"
     )
 

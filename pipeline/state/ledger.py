@@ -154,7 +154,7 @@ def _run_of(store: Store) -> str | None:
 
 def _replaced(store: Store) -> RunReplaced:
     return RunReplaced(
-        f"another run has replaced this one in {store.uri} (its {SETTINGS} is another by now); "
+        f"another run has replaced this one in {store.uri} ({SETTINGS} is no longer this run's); "
         "nothing more of this run is written there"
     )
 
@@ -163,11 +163,12 @@ def existing_fault(output: Output, on_existing: str, uri: str) -> str | None:
     """Say why a run may not write here, if it may not."""
     if output.strangers:
         some = ", ".join(output.strangers[:3])
-        return f"write.uri: {uri} holds files of another origin ({some}); expected a folder of this run's own"
+        return f"write.uri: {uri} holds files that no run wrote ({some}); expected an empty folder"
     if on_existing == "fail" and output.paths:
         return f"write.on_existing: found results in {uri}, and the setting is 'fail'; use 'resume' or 'replace'"
     if output.paths and not output.is_started and on_existing != "replace":
-        return f"write.uri: {uri} holds results without the settings they were made with ({SETTINGS} is missing)"
+        without = f"results without the settings they were made with ({SETTINGS} is missing)"
+        return f"write.uri: {uri} holds {without}; write elsewhere"
     return None
 
 
@@ -248,7 +249,7 @@ def refuse_other_device(frozen: Mapping[str, Any], devices: Mapping[str, str], u
     """
     names = {"device": "model.device", "check_device": "job.check.model.device"}
     faults = [
-        f"{names[name]}: the run began on {frozen[name]}, here it would go on on {device}"
+        f"{names[name]}: the run began on {frozen[name]}, but here it would continue on {device}; set {names[name]}"
         for name, device in devices.items()
         if frozen[name] != device
     ]
@@ -265,7 +266,7 @@ def warn_of_other_versions(frozen: Mapping[str, Any]) -> None:
         if before.get(name) != now.get(name)
     ]
     if changed:
-        log.warning("the run began with other packages, and answers may differ from then on: %s", ", ".join(changed))
+        log.warning("the run began with other package versions, so later answers may differ: %s", ", ".join(changed))
 
 
 def part_paths(store: Store) -> list[str]:

@@ -46,7 +46,7 @@ def spans(rows: pa.Table) -> dict[RowId, range]:
     last: RowId | None = None
     for number, place in enumerate(_row_ids(rows)):
         if place != last and place in found:
-            raise ValueError(f"row {place[1]} of {place[0]} stands in two places, expected one")
+            raise ValueError(f"row {place[1]} of {place[0]} has answers in two places, expected them in one")
         start = found[place].start if place == last else number
         found[place] = range(start, number + 1)
         last = place

@@ -62,5 +62,5 @@ def _checked(rows: pa.Table, unit: Unit, job: Job, num_rows: int | None = None) 
     lost = [name for name in READ if name not in rows.column_names]
     if lost or rows.num_rows != expected:
         what = f"columns without {', '.join(lost)}" if lost else f"{rows.num_rows} rows of {expected}"
-        raise ValueError(f"job {job.kind} has made {what} of source {unit.source!r}")
+        raise ValueError(f"job {job.kind} made {what} of source {unit.source!r}")
     return rows

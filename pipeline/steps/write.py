@@ -79,7 +79,7 @@ def commit_unit(block: pa.Table, store: Store, folder: str = UNITS) -> pa.Table:
         raise ValueError(f"a block holds rows of {len(names)} units {names[:3]}, expected exactly one")
     found, expected = count_rows(block), block.column(UNIT_ROWS)[0].as_py()
     if found != expected:
-        raise ValueError(f"unit {names[0]} has come with {found} rows, the plan says {expected}")
+        raise ValueError(f"unit {names[0]} has {found} rows, the plan says {expected}")
     odd = oddities_of(block)
     block = block.drop_columns([ODDITIES]) if ODDITIES in block.column_names else block
     data = parquet_bytes(with_oddities(block.drop_columns([UNIT, UNIT_ROWS]), odd))

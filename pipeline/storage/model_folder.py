@@ -82,7 +82,7 @@ def _downloaded(store: Store, is_looking: bool) -> str:
     looked_at = store.while_looking() if is_looking else store
     entries = [entry for entry in looked_at.list() if is_read(entry.path)]
     if not entries:
-        raise NotFound(f"no model at {store.name('')}: there are no files like {', '.join(PATTERNS)} in it")
+        raise NotFound(f"no model at {store.name('')}: found no files like {', '.join(PATTERNS)} there")
     folder = _cache() / f"{store.uri.rstrip('/').rsplit('/', 1)[-1]}-{_digest(store, entries)}"
     with _locked(Path(f"{folder}.lock"), store):
         if folder.is_dir():
@@ -109,7 +109,7 @@ def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
 
 def _make_good(store: Store, entries: Sequence[Entry], folder: Path) -> None:
     if again := fetch_missing(store, entries, folder, _record(folder)):
-        log.warning("%s was not what had been fetched from %s: fetched %s again", folder, store.name(""), again)
+        log.warning("%s had changed since it was fetched from %s; fetched %s again", folder, store.name(""), again)
 
 
 def _record(folder: Path) -> Path:
@@ -151,5 +151,6 @@ def _hub_snapshot(name: str) -> str:
         return str(huggingface_hub.snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=["*/*"]))
     except Exception as error:  # offline, no such model, no access: each has its own class there
         raise StorageError(
-            f"no model at {name!r}: it is neither a local folder nor a model that the hub hands out ({describe(error)})"
+            f"no model at {name!r}: it is neither a local folder nor a model that the hub lets us download "
+            f"({describe(error)})"
         ) from harmless(error)

@@ -101,7 +101,7 @@ def _request(url: str) -> urllib.request.Request:
     try:
         parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:
-            raise ValueError("it carries a user's name")
+            raise ValueError("it contains a user name")
         if not parts.hostname:
             raise ValueError("it names no host")
         host = parts.hostname if ":" in parts.hostname else parts.hostname.encode("idna").decode()
@@ -130,11 +130,11 @@ def _body(url: str, limit_bytes: int, stall_s: float) -> bytes:
                 pieces.append(piece)
                 size += len(piece)
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{size} bytes came in {TRY_S:g} s, and more were to come")
+                    raise TimeoutError(f"{size} bytes arrived in {TRY_S:g} s, and the file was not complete")
         if size > limit_bytes:
             raise TooLarge(f"{redacted(url)} has more than {limit_bytes} bytes, the most allowed")
         if response.length:
-            raise ConnectionError(f"the host broke off {response.length} bytes before the end")
+            raise ConnectionError(f"the host closed the connection {response.length} bytes before the end")
     return b"".join(pieces)
 
 
@@ -148,7 +148,7 @@ def _opened(request: urllib.request.Request, timeout_s: float) -> http.client.HT
         raise
     except urllib.error.URLError as error:  # around what happened
         if isinstance(error.reason, socket.gaierror) and error.reason.errno == socket.EAI_AGAIN:
-            raise ConnectionError(f"no server of names answers: {error.reason}") from None
+            raise ConnectionError(f"no DNS server answers: {error.reason}") from None
         raise (error.reason if isinstance(error.reason, OSError) else error) from None
     assert isinstance(response, http.client.HTTPResponse)
     return response

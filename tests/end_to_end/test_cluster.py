@@ -217,6 +217,6 @@ def test_what_a_node_does_not_have_is_said_before_anything_starts(ray_session: N
     absent = {"/nowhere/weights": "model.path", str(ROOT): "read.uri"}
     (fault,) = probe_nodes(there, caption_job(), absent, {})
     assert fault == (
-        f"model.path: /nowhere/weights is not there on node {there[0].name}; expected the same path on every node, or "
-        "a store such as s3://"
+        f"model.path: /nowhere/weights does not exist on node {there[0].name}; expected the same path on every node, "
+        "or a store such as s3://"
     )

@@ -72,5 +72,5 @@ def test_a_model_that_has_changed_at_its_source_is_refused_too(
     asked = work(f"local://{source}", weights_digest([str(source)]))
     assert weights_digest([model_folder(asked, asked.answering)]) == weights_digest([str(source)])
     (source / "chat_template.jinja").write_text("another")
-    with pytest.raises(OtherWeights, match=r"the model's files in .*cache.* are others than the run began with"):
+    with pytest.raises(OtherWeights, match=r"the model's files in .*cache.* are not those that the run began with"):
         model_folder(asked, asked.answering)

@@ -73,7 +73,7 @@ def test_a_shard_of_other_content_and_the_same_size_is_refused_and_named(tmp_pat
     assert faults(units, settings) == []
     rewrite(tmp_path / "in" / "1.tar")
     fault, advice = faults(units, settings)
-    assert fault.startswith(f"{tmp_path}/in/1.tar: found as many bytes as planned, but version 20")
+    assert fault.startswith(f"{tmp_path}/in/1.tar: found the planned size, but version 20")
     assert "cp -p" in advice and "write.on_existing=replace" in advice and "read.on_changed=accept" in advice
 
 
@@ -83,7 +83,7 @@ def test_shards_that_are_gone_or_have_another_size_are_told_a_few_at_a_time(tmp_
     (tmp_path / "in" / "0.tar").unlink()
     write(tmp_path / "in" / "1.tar", b"short")
     gone, short, *_ = faults(units, settings)
-    assert gone == f"{tmp_path}/in/0.tar: is gone" and "1.tar: found 5 bytes (version" in short
+    assert gone == f"{tmp_path}/in/0.tar: is missing" and "1.tar: found 5 bytes (version" in short
     shutil.rmtree(tmp_path / "in")
     assert len(faults(units, settings)) == 7 and faults(units, settings)[5] == "... and so on, 8 in all"
 
@@ -108,11 +108,11 @@ def test_a_file_that_is_a_row_is_noticed_in_its_unit(tmp_path: Path) -> None:
     os.utime(tmp_path / "in" / "3.png", ns=(moment, moment))
     write(tmp_path / "in" / "9.png", b"new files are no part of the run")
     fault, _ = faults(units, settings)
-    assert fault.startswith(f"the 2 files from {tmp_path}/in/2.png to 3.png: found as many bytes as planned, but")
+    assert fault.startswith(f"the 2 files from {tmp_path}/in/2.png to 3.png: found the planned size, but")
     assert faults(units, settings, committed=["00000001"]) == []
     (tmp_path / "in" / "4.png").unlink()
     (tmp_path / "in" / "5.png").unlink()
-    assert faults(units, settings)[1] == f"{tmp_path}/in/4.png: is gone, with 1 more of its unit"
+    assert faults(units, settings)[1] == f"{tmp_path}/in/4.png: is missing (and 1 more files of its unit)"
 
 
 @pytest.mark.parametrize("make", [shards, pictures])
@@ -167,6 +167,6 @@ def test_on_s3_the_tags_tell_and_nothing_is_read_but_a_listing(s3: S3, tmp_path:
         assert faults(units, settings) == [], "the same content once more is no change"
         store.replace("2.png", b"x")
         fault, _ = faults(units, settings)
-        assert fault.startswith(f"the 2 files from {store.uri}/2.png to 3.png: found as many bytes as planned")
+        assert fault.startswith(f"the 2 files from {store.uri}/2.png to 3.png: found the planned size")
         assert between.count("GET", ".png") == between.count("HEAD", ".png") == 0
     assert read_plan(Store(str(tmp_path / "out"))) == units

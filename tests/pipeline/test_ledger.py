@@ -61,7 +61,9 @@ def test_a_run_that_was_replaced_hears_of_it_and_leaves_nothing(store: Store) ->
     for unit in (0, 1):
         commit(store, old, unit, "old")
     before = names(store)
-    with pytest.raises(RunReplaced, match=r"another run has replaced this one in .*\(its _triptych/settings.json is"):
+    with pytest.raises(
+        RunReplaced, match=r"another run has replaced this one in .*\(_triptych/settings.json is no longer"
+    ):
         attempt(store, old).run()
     with pytest.raises(RunReplaced):
         commit_log.merge(store, plan_parts(UNITS, 2)[0], SCHEMA)
@@ -131,7 +133,7 @@ def test_a_plan_that_another_starting_run_has_left_is_never_gone_on_with(
         return freeze_plan(store, units, warnings)
 
     monkeypatch.setattr("pipeline.run.freeze_plan", late)
-    with pytest.raises(RunError, match=r"another run that was starting in .* has left its plan there"):
+    with pytest.raises(RunError, match=r"another run that started in .* at the same time left its plan there"):
         begun(store)
     assert names(store) == [], "the next start begins anew"
 

@@ -103,7 +103,7 @@ def test_a_damaged_copy_is_made_good(remote: Store, caplog: pytest.LogCaptureFix
     file.unlink() if damage is None else file.write_bytes(damage)
     assert local_copy(remote.uri, StorageSettings()) == str(file.parent)
     assert file.read_bytes() == b"123"
-    assert "was not what had been fetched" in caplog.text and "['model.safetensors']" in caplog.text
+    assert "had changed since it was fetched" in caplog.text and "['model.safetensors']" in caplog.text
 
 
 def test_a_copy_that_was_only_touched_is_kept(remote: Store) -> None:
@@ -195,8 +195,8 @@ def _wait_for(is_so: Callable[[], bool], limit_s: float = 100.0) -> None:
 def test_a_model_that_is_nowhere_says_what_was_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFound, match="expected a local folder, an fsspec URL or a hub name"):
         local_copy(str(tmp_path / "absent"), StorageSettings())
-    with pytest.raises(NotFound, match=r"no files like \*\.json, \*\.safetensors, \*\.jinja in it"):
+    with pytest.raises(NotFound, match=r"no files like \*\.json, \*\.safetensors, \*\.jinja there"):
         local_copy(f"memory://{uuid.uuid4().hex}", StorageSettings())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(StorageError, match="neither a local folder nor a model that the hub hands out"):
+    with pytest.raises(StorageError, match="neither a local folder nor a model that the hub lets us download"):
         local_copy("no-such-organisation/no-such-model", StorageSettings())

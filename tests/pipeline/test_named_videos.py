@@ -124,7 +124,7 @@ def test_a_row_may_name_no_video_but_nothing_else_in_its_place(tmp_path: Path) -
 def test_videos_of_a_folder_that_is_gone_are_nobodys_fault(tmp_path: Path) -> None:
     path = data(tmp_path)
     shutil.rmtree(tmp_path / "videos")
-    with pytest.raises(StorageError, match="is it gone, or a disk not mounted"):
+    with pytest.raises(StorageError, match="was it removed, or is a disk not mounted"):
         rows_of(path, **settings(tmp_path))
 
 

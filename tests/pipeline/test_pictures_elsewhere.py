@@ -85,8 +85,8 @@ def test_every_column_that_is_said_to_hold_images_must_be_there(tmp_path: Path) 
 
 def test_what_is_no_name_of_a_column_is_said_in_one_sentence() -> None:
     for columns, said in (
-        ({"image": 7}, "columns.image: found 7, expected a column's name; for images, a list of them will do, too"),
-        ({"image": []}, "columns.image: found [], expected a column's name; for images, a list of them will do, too"),
+        ({"image": 7}, "columns.image: found 7, expected the name of a column, or for images a list of names"),
+        ({"image": []}, "columns.image: found [], expected the name of a column, or for images a list of names"),
         ({"key": ["a", "b"]}, "columns.key names several columns, expected one"),
         ({"video": "v", "image": "i"}, "found columns.video beside columns.image or join; a row's images are its"),
     ):
@@ -324,7 +324,7 @@ def test_in_a_tsv_a_short_cell_is_the_index_of_the_row_that_holds_the_image(tmp_
     expected = [[images[0]], [images[0]], [images[1]], [images[1]], [], [], []]
     assert [row["images"] for row in found] == expected
     assert faults(found) == [None] * 4 + ["WrongType", None, "UnknownId"]
-    assert "the row of the id holds '2'" in found[4]["error"]["message"]
+    assert "holds '2' for this id" in found[4]["error"]["message"]
     assert "image" not in found[0] and "input_image" not in found[0]
     with pytest.raises(ReadError, match="several rows have the id '1' in 'index'"):
         planned(write(tmp_path / "b.tsv", separated([*rows, ["1", "again?", ""]])), **read)

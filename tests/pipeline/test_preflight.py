@@ -161,7 +161,7 @@ def test_first_rows_that_all_fail_alike_are_a_fault(tmp_path: Path, checkpoint: 
     asked = settings(tmp_path, checkpoint, read={"uri": str(broken_start(tmp_path / "broken", 50, 50))})
     said = fault(asked)
     assert said.startswith("read: all of the first 32 rows fail, the first one at decode: BadImage: ")
-    assert said.endswith("(limits.max_failed_share=1 runs them all the same)")
+    assert said.endswith("(limits.max_failed_share=1 runs them anyway)")
     all_the_same = {"limits": {"max_failed_share": 1.0}}
     assert checked(settings(tmp_path, checkpoint, read={"uri": asked.read.uri}, **all_the_same)).plan.units
 
@@ -203,7 +203,7 @@ def test_a_run_that_goes_on_refuses_a_changed_input_unless_it_is_finished(tmp_pa
     os.utime(tmp_path / "in" / "000.tar", (1, 1))
     with pytest.raises(ConfigError, match="the input is not what it was when the run was planned") as caught:
         checked(asked)
-    assert "000.tar: found as many bytes as planned, but version 1970-01-01T00:00:01" in caught.value.faults[0]
+    assert "000.tar: found the planned size, but version 1970-01-01T00:00:01" in caught.value.faults[0]
     store.publish(ledger.SUCCESS, b"")
     assert checked(asked).is_done
 

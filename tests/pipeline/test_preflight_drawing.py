@@ -93,7 +93,7 @@ def test_all_that_is_wrong_with_the_model_that_checks_is_said_under_its_own_name
     ]
     blind = {"model": {"path": str(aria), "text_only": True}}
     assert faults(settings(tmp_path, emu3), check=blind) == [
-        f"job.check.model.path: {aria} cannot see the pictures that it is to check"
+        f"job.check.model.path: {aria} has no vision encoder, but has to look at the pictures that it checks"
     ]
     unknown = {"model": {"path": str(aria)}, "questions": [{"ask": "Is the {thing} red?"}]}
     (fault,) = faults(settings(tmp_path, emu3), check=unknown)
@@ -129,7 +129,9 @@ def test_more_tokens_than_the_checkpoints_positions_are_a_fault(tmp_path: Path, 
 def test_pictures_that_can_never_fit_are_a_fault(tmp_path: Path, emu3: Path) -> None:
     asked = settings(tmp_path, emu3, generate={"max_length": 40})
     (fault,) = faults(asked, area=64 * 64)
-    assert fault.startswith("generate.max_length: 40 tokens hold none of the first 10 prompts with their answers")
+    assert fault.startswith(
+        "generate.max_length: 40 tokens are too few for any of the first 10 prompts with its answer"
+    )
     least = int(fault.rsplit(" ", 1)[1])
     assert least > 8 * 9 + 3
     assert drawing(settings(tmp_path, emu3, generate={"max_length": least}), area=64 * 64).plan.units
@@ -139,7 +141,7 @@ def test_a_check_whose_questions_can_never_fit_is_a_fault(tmp_path: Path, emu3: 
     check = {"model": {"path": str(aria)}, "generate": {"max_length": 20, "sampling": {"max_new_tokens": 4}}}
     (fault,) = faults(settings(tmp_path, emu3), check=check, area=64 * 64)
     assert fault.startswith(
-        "job.check.generate.max_length: 20 tokens hold no question about a picture of 32 x 32 pixels"
+        "job.check.generate.max_length: 20 tokens are too few for a question about a picture of 32 x 32 pixels"
     )
     check["generate"]["max_length"] = int(fault.rsplit(" ", 1)[1])  # type: ignore[index]
     assert drawing(settings(tmp_path, emu3), check=check, area=64 * 64).plan.units
@@ -156,5 +158,7 @@ def test_what_ends_a_text_does_not_end_a_picture(tmp_path: Path, emu3: Path) -> 
 def test_a_run_does_not_go_on_where_the_model_that_checks_means_another_device() -> None:
     frozen = {"device": "cuda", "check_device": "cuda"}
     ledger.refuse_other_device(frozen, {"device": "cuda", "check_device": "cuda"}, "out")
-    with pytest.raises(ConfigError, match=r"job.check.model.device: the run began on cuda, here it would go on on cpu"):
+    with pytest.raises(
+        ConfigError, match=r"job.check.model.device: the run began on cuda, but here it would continue on cpu"
+    ):
         ledger.refuse_other_device(frozen, {"device": "cuda", "check_device": "cpu"}, "out")

@@ -165,5 +165,5 @@ def test_a_column_that_a_prompt_names_is_kept_beside_ours_of_that_name() -> None
 
 def test_columns_that_would_stand_twice_are_named() -> None:
     schema = READ_SCHEMA.append(pa.field("model", pa.int64())).append(pa.field("input_model", pa.int64()))
-    with pytest.raises(ValueError, match="input_model would stand there twice"):
+    with pytest.raises(ValueError, match="input_model would exist twice"):
         part_schema(schema, ToyJob())

@@ -140,7 +140,7 @@ def test_images_that_are_too_large_together_are_not_all_fetched(
     write(tmp_path / "x.jpg", bytes(1500))
     rows = rows_of(jsonl(tmp_path / "m.jsonl", [{"image": ["x.jpg"] * count} for count in (2, 3, 1)]))
     assert faults(rows) == [None, "TooLarge", None]
-    assert "together more than the 4000 bytes" in rows[1]["error"]["message"]
+    assert "together the row's images have over 4000 bytes" in rows[1]["error"]["message"]
 
 
 def test_the_folder_is_the_key_of_an_image_folder(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_a_shard_that_changed_since_it_was_planned_is_refused(tmp_path: Path) ->
         read_unit(units[1], settings)
     jsonl(path, [{"n": 1}, {"n": 3}])
     os.utime(path, (1, 1))
-    with pytest.raises(ReadError, match=r"found as many bytes as planned, but version 1970-01-01T00:00:01"):
+    with pytest.raises(ReadError, match=r"found the planned size, but version 1970-01-01T00:00:01"):
         read_unit(units[1], settings)
     accepting = settings.model_copy(update={"on_changed": "accept"})
     assert read_unit(units[1], accepting).column("n").to_pylist() == [3]

@@ -51,7 +51,7 @@ def test_every_fault_is_listed_with_its_path_what_was_found_and_what_would_fit()
     assert found[0] == (
         "model.dtype: found 'bfloat', expected 'auto', 'float32', 'bfloat16' or 'float16'; did you mean `bfloat16`?"
     )
-    assert "generate.actors: found 0, expected a whole number from 1 on, or two of them: [min, max]" in found
+    assert "generate.actors: found 0, expected a whole number of at least 1, or two of them: [min, max]" in found
     assert "generate.slot: unknown setting (found 8); did you mean `slots`?" in "\n".join(found)
     assert "generate.sampling.top_p: found 1.5, expected less than or equal to 1" in found
     assert any(
@@ -135,7 +135,7 @@ def test_faults_of_overrides_and_of_the_file_are_listed_together(tmp_path: Path)
     [
         ("read: [", "is not YAML"),
         ("- a\n- b", r"found \['a', 'b'\], expected sections"),
-        ("read: {uri: a}\nread: {uri: b}", "`read` stands here twice"),
+        ("read: {uri: a}\nread: {uri: b}", "`read` appears twice"),
         ("", "found nothing, expected sections"),
     ],
 )

@@ -131,7 +131,7 @@ def test_a_raw_sources_columns_keep_their_names_and_types(tmp_path: Path) -> Non
 def test_a_raw_source_names_the_missing_column_and_not_a_setting_that_nobody_has_given(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": ["a"], "image": [b"x"]}), tmp_path / "a.parquet")
     read = ReadSettings(uri=str(tmp_path), columns={"key": "id"})
-    message = r"a.parquet: found no column 'id' for the key, but the columns are: name, image; `columns` of"
+    message = r"a.parquet: found no column 'id' for the key; the columns are: name, image; if it has another name"
     with pytest.raises(ReadError, match=message):
         plan_input(read, 9, is_raw=True)
 
@@ -181,7 +181,7 @@ class Differing(TwoJobs):
 def test_a_job_that_loses_a_row_or_makes_different_columns_is_caught(tmp_path: Path) -> None:
     read = ReadSettings(uri=str(data(tmp_path)))
     units = planned(TwoJobs(), read)
-    with pytest.raises(ValueError, match=r"job toy has made 1 rows of 2 of source 'docs'"):
+    with pytest.raises(ValueError, match=r"job toy made 1 rows of 2 of source 'docs'"):
         read_job_rows(units[0], Losing(), settings_by_source(Losing(), read))
     with pytest.raises(ValueError, match=r"source 'charts' differs from source 'docs' in its columns: .*text: int64"):
         job_rows_schema(Differing(), units)
@@ -251,7 +251,7 @@ def test_a_changed_file_of_any_source_is_noticed(tmp_path: Path, checkpoint: Pat
         refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
     assert len(caught.value.faults) == 2
     charts.unlink()
-    with pytest.raises(ConfigError, match=r"rows\.jsonl: is gone"):
+    with pytest.raises(ConfigError, match=r"rows\.jsonl: is missing"):
         refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
 
 
@@ -286,6 +286,6 @@ def test_a_source_that_the_standing_run_does_not_have_is_a_fault(tmp_path: Path,
     with pytest.raises(ConfigError) as caught:
         checked(asked, ToyJob(has_text_only_rows=True))
     assert caught.value.faults == [
-        f"read: the run in {store.uri} reads charts, docs, but these settings one input without a name; expected "
-        "those that the run began with, or write.on_existing=replace"
+        f"read: the run in {store.uri} reads charts, docs, but these settings read one input without a name; use "
+        "the run's own settings, or start over with write.on_existing=replace"
     ]

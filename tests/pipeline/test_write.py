@@ -84,7 +84,7 @@ def test_a_block_of_two_units_is_refused(store: Store) -> None:
 
 
 def test_a_unit_that_lost_a_row_on_its_way_is_never_written(store: Store) -> None:
-    with pytest.raises(ValueError, match="unit 00000000 has come with 2 rows, the plan says 3"):
+    with pytest.raises(ValueError, match="unit 00000000 has 2 rows, the plan says 3"):
         commit_unit(answered(0).slice(1), store)
     assert names(store) == []
 
@@ -186,7 +186,7 @@ def test_what_stands_in_an_output_is_told_apart(store: Store) -> None:
     assert ledger.existing_fault(output, "resume", store.uri) is None
     assert "the setting is 'fail'" in str(ledger.existing_fault(output, "fail", store.uri))
     store.publish("notes.parquet", b"")
-    assert "files of another origin (notes.parquet)" in str(
+    assert "files that no run wrote (notes.parquet)" in str(
         ledger.existing_fault(ledger.read_output(store), "replace", store.uri)
     )
 

@@ -58,7 +58,7 @@ class NodeWatch(ExecutionCallback):
         if now >= self._next_warning:
             self._next_warning = now + WARN_EVERY_S
             log.warning(
-                "%d actors wait for CPUs or GPUs of this cluster that something else holds; the run goes on when "
+                "%d actors wait for CPUs or GPUs that other work in this cluster holds; the run goes on when "
                 "there is room for them",
                 waiting,
             )

@@ -19,7 +19,7 @@ READ_CPUS = WRITE_CPUS = 0.1
 LEAST_ACTOR_CPUS = 0.25
 # Shares are cut small enough for a pool to grow on the nodes that there are, but not smaller than this.
 GROWN_ACTOR_CPUS = 0.5
-TAKEN = " beside those of the model that checks; with few, give each a part (generate.gpus=0.8)"
+TAKEN = " beside those of the model that checks; if there are few, let engines share one (generate.gpus=0.8)"
 
 
 class PlacementError(ValueError):

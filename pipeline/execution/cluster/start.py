@@ -97,8 +97,8 @@ def _refusal(address: str | None, error: Exception) -> str:
     if address is None:
         return f"cannot start a local Ray: {said}"
     return (
-        f"cannot join {address}: {said}; is it Ray that listens there, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN here "
-        "as its nodes were started with?"
+        f"cannot join {address}: {said}; check that Ray listens there, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN "
+        "are the same here as on its nodes"
     )
 
 

@@ -26,7 +26,7 @@ def note_types(fields: dict[str, pa.DataType], values: Mapping[str, Any]) -> Non
     for name, value in values.items():
         fields[name] = wider(fields.get(name, pa.null()), _type_of(value))
     if len(fields) > MAX_FIELDS:
-        raise ReadError(f"found more than {MAX_FIELDS} different fields, such as {name!r}")
+        raise ReadError(f"found more than {MAX_FIELDS} different fields, the most allowed, for example {name!r}")
 
 
 def wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:

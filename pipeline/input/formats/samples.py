@@ -249,7 +249,9 @@ def _images(data: Data, found: Mapping[str, Sequence[Member]], wanted: str | Non
         prefixes = {label and label.prefix for label in labels.values()}
         if len(set(numbers)) < len(pictures) or len(prefixes) > 1:
             listed = ", ".join(sorted(members[0].name for members in pictures.values()))
-            raise RowError("SeveralImages", f"found {listed}; name one extension in read.columns.image")
+            raise RowError(
+                "SeveralImages", f"found several images in one row ({listed}); name one extension in read.columns.image"
+            )
     members = [_only(pictures[extension]) for extension in sorted(pictures, key=_number)]
     _check_size(members)
     for member in members:
@@ -273,7 +275,9 @@ def _number(extension: str) -> int:
 
 def _only(members: Sequence[Member]) -> Member:
     if len(members) > 1:
-        raise RowError("DuplicateMember", f"member {members[0].name} stands {len(members)} times in its row")
+        raise RowError(
+            "DuplicateMember", f"member {members[0].name} occurs {len(members)} times in its row, expected once"
+        )
     return members[0]
 
 
@@ -282,7 +286,7 @@ def _check_size(members: Sequence[Member]) -> None:
     size = sum(member.size for member in members)
     if size > LIMIT_BYTES:
         what = f"member {members[0].name} has" if len(members) == 1 else f"the row's {len(members)} images have"
-        raise RowError("TooLarge", f"{what} {size} bytes, at most {LIMIT_BYTES} are read")
+        raise RowError("TooLarge", f"{what} {size} bytes, at most {LIMIT_BYTES} are allowed")
 
 
 def _by_extension(members: Sequence[Member]) -> dict[str, list[Member]]:

@@ -126,7 +126,7 @@ def _stream(container: InputContainer) -> VideoStream:
         raise BadVideo(f"found {kinds} in {container.format.name}, expected a video stream")
     stream = moving[0]
     if stream.codec_context is None:  # whatever the type hints say
-        raise BadVideo(f"found video in {container.format.name} in a coding that cannot be decoded here")
+        raise BadVideo(f"found video in {container.format.name} with a codec that cannot be decoded here")
     stream.codec_context.options = {"max_pixels": str(LIMIT_PIXELS)}
     stream.codec_context.thread_count = 1  # a reading task has one core
     return stream

@@ -41,6 +41,7 @@ class CaptionJob(PlainJob):
 
     settings: CaptionSettings
     kind: str = "caption"
+    expects_images: bool = True
 
     @property
     def schema(self) -> pa.Schema:

@@ -18,6 +18,7 @@ class PlainJob:
     kind: str
     optional: Sequence[str] = ()
     has_text_only_rows: bool = False
+    expects_images: bool = False
     needs_unique_keys: bool = False
     template: str | None = None
     sampling: Sampling = GREEDY

@@ -126,6 +126,7 @@ class VqaJob(PlainJob):
     settings: VqaSettings
     kind: str = "vqa"
     has_text_only_rows: bool = True
+    expects_images: bool = True
     # A score over keys that stand for two questions would count one of them twice and the other never.
     needs_unique_keys: bool = True
 

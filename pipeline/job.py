@@ -77,6 +77,11 @@ class Job(Protocol):
         """Whether a row with a null image is asked without one (vqa) or becomes an error row (caption)."""
 
     @property
+    def expects_images(self) -> bool:
+        """Whether rows without any image are a mistake, unless `read.images` says that they are meant."""
+        ...
+
+    @property
     def template(self) -> str | None:
         """Plain text with `{image}` and `{question}` in the chat template's place; None keeps the checkpoint's."""
 

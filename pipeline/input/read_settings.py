@@ -55,6 +55,10 @@ class ReadSettings(Settings):
     columns: dict[Word, Annotated[Names, PlainValidator(_names)]] = Field(
         default={}, description="our name: the input's column, or for images several; default: the same name"
     )
+    images: Literal["expected", "optional"] = Field(
+        default="expected",
+        description="optional: rows without images are meant; else a job about images stops where the first have none",
+    )
     join: JoinSettings | None = Field(default=None, description="look up images by the ids in their column")
     folders: FolderSettings = Field(default=FolderSettings(), description="where the files lie that rows name")
     delimiter: str | None = Field(

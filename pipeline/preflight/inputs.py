@@ -18,7 +18,16 @@ from pipeline.input.units import InputPlan, Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.models import ModelProbe, check_setting
-from pipeline.preflight.sample import Sample, check_length_fault, failure_fault, length_fault, row_bytes, take_sample
+from pipeline.preflight.sample import (
+    Sample,
+    blindness_fault,
+    check_length_fault,
+    failure_fault,
+    is_blind,
+    length_fault,
+    row_bytes,
+    take_sample,
+)
 from pipeline.rows import READ, part_schema
 from pipeline.state.plan import make_plan
 from pipeline.steps.engine import answering_engine
@@ -37,6 +46,7 @@ class Plan:
         row_bytes: Of a row, as it is read or made ready, in the source whose units take most.
         unit_rows: Of the largest unit of that source.
         warnings: What is wrong with shards whose rows can be read all the same.
+        blind: Says of which sources the first rows have no image, where the job is about images.
     """
 
     units: list[Unit]
@@ -44,6 +54,7 @@ class Plan:
     row_bytes: int = 0
     unit_rows: int = 0
     warnings: Sequence[str] = ()
+    blind: list[str] = field(default_factory=list)
 
 
 def _reading(source: Source, job: Job) -> Source:
@@ -76,7 +87,16 @@ def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor
         log.warning("%s", warning)
     samples = {cut.source.name: cut.sample.blocks for cut in cuts}
     largest = max(cuts, key=lambda cut: cut.row_bytes * cut.unit_rows)
-    return Plan(joined.units, samples, largest.row_bytes, largest.unit_rows, joined.warnings)
+    blind = [fault for cut in cuts if processor and (fault := _blindness(cut, job, processor))]
+    return Plan(joined.units, samples, largest.row_bytes, largest.unit_rows, joined.warnings, blind)
+
+
+def _blindness(cut: "_Cut", job: Job, processor: Processor) -> str | None:
+    unit = cut.planned.units[0]
+    if not is_blind(cut.sample.blocks, cut.source, job, processor) or unit.format == "text":
+        return None
+    columns = [name for name in unit.table_schema.names if name not in READ]
+    return blindness_fault(cut.sample.blocks, columns)
 
 
 class _Cut(NamedTuple):
@@ -129,7 +149,7 @@ def sample_faults(
         for name, sample in planned.samples.items()
         for fault in _faults_of(settings, job, sample, answering, checking)
         if fault
-    ]
+    ] + planned.blind
 
 
 def _faults_of(

@@ -17,7 +17,7 @@ from pipeline.input.sources import Source
 from pipeline.input.units import Unit, plan_input
 from pipeline.job import Job
 from pipeline.rows import model_inputs
-from pipeline.steps.preprocess import Preprocess
+from pipeline.steps.preprocess import MissingImage, Preprocess
 from pipeline.steps.read import read_job_rows
 
 # Rows with images take a moment each; prompts of pictures do not, and how many a row asks for differs.
@@ -65,10 +65,33 @@ def take_sample(source: Source, processor: Processor, job: Job, sampling: Sampli
             blocks.append(preprocess(block.slice(0, missing)))
         if is_measured:
             sizes += [sum(map(len, images)) for images in block.column("images").to_pylist() if images]
-    if all(error is not None for error in _errors(blocks)):
+    if all(error is not None for error in _errors(blocks)) or is_blind(blocks, source, job, processor):
         units = _first(source, FAILING_ROWS, FAILING_ROWS)
         blocks = [preprocess(_read(unit, source, job)) for unit in units]
     return Sample(blocks, sum(sizes) // max(1, len(sizes)))
+
+
+def is_blind(sample: Sequence[pa.Table], source: Source, job: Job, processor: Processor) -> bool:
+    """Say whether the job is about images and the first rows have none: then their column may have another name.
+
+    Rows that name an image which cannot be had are errors of their own. Of a raw source the job knows which rows have
+    images.
+    """
+    is_expected = job.expects_images and processor.sees_images and source.read.images == "expected"
+    if not is_expected or source.is_raw:
+        return False
+    errors = {error["type"] for error in _errors(sample) if error is not None}
+    given = [one for block in sample for one in model_inputs(block) if one is not None]
+    return errors <= {MissingImage.__name__} and not any(one.image_tokens for one in given)
+
+
+def blindness_fault(sample: Sequence[pa.Table], columns: Sequence[str]) -> str:
+    """Say that the first rows have no image, and which columns might hold one."""
+    num_rows = sum(block.num_rows for block in sample)
+    return (
+        f"read: none of the first {num_rows} rows has an image, and the columns are {', '.join(columns) or 'none'}; "
+        "name the one with images by read.columns={image: COLUMN}, or set read.images=optional if none is meant"
+    )
 
 
 def failure_fault(sample: Sequence[pa.Table], max_failed_share: float) -> str | None:

@@ -225,3 +225,44 @@ def test_units_of_large_image_files_that_rows_name_are_small(tmp_path: Path, che
     assert max(unit.num_rows for unit in large.units) == 11
     assert large.row_bytes > 5 * 10**6
     assert ready("large", unit_rows=100).plan.row_bytes == large.row_bytes, "it is weighed whoever says how many rows"
+
+
+def rows_without_images(tmp_path: Path, name: str, text: str) -> str:
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+
+
+def faults_of_questions(tmp_path: Path, checkpoint: Path, uri: str, **sections: dict[str, Any]) -> list[str]:
+    sections["read"] = {"uri": uri, **sections.get("read", {})}
+    run = settings(tmp_path, checkpoint, **sections)
+    try:
+        check(run, ToyJob(has_text_only_rows=True, expects_images=True, required=()), Store(run.write.uri))
+    except ConfigError as error:
+        return error.faults
+    return []
+
+
+def test_rows_without_any_image_stop_a_job_about_images_and_the_columns_are_named(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    uri = rows_without_images(tmp_path, "x.jsonl", '{"text": "What?", "image_path": "a.png"}\n' * 40)
+    (found,) = faults_of_questions(tmp_path, checkpoint, uri)
+    assert "none of the first 32 rows has an image, and the columns are text, image_path" in found
+    assert "read.columns={image: COLUMN}" in found and "read.images=optional" in found
+    assert faults_of_questions(tmp_path, checkpoint, uri, read={"images": "optional"}) == []
+    assert faults_of_questions(tmp_path, checkpoint, uri, model={"text_only": True}) == []
+
+
+def test_a_few_rows_without_an_image_before_others_with_one_stop_nothing(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(7))
+    some = '{"text": "What?"}\n' * 20 + '{"text": "What?", "image": "a.png"}\n'
+    assert faults_of_questions(tmp_path, checkpoint, rows_without_images(tmp_path, "x.jsonl", some)) == []
+
+
+def test_an_image_that_is_gone_is_the_rows_own_fault_and_no_blindness(tmp_path: Path, checkpoint: Path) -> None:
+    uri = rows_without_images(tmp_path, "x.jsonl", '{"text": "What?", "image": "gone.png"}\n' * 3)
+    assert faults_of_questions(tmp_path, checkpoint, uri) == []
+
+
+def test_lines_of_text_are_questions_without_images(tmp_path: Path, checkpoint: Path) -> None:
+    assert faults_of_questions(tmp_path, checkpoint, rows_without_images(tmp_path, "x.txt", "What?\nWho?\n")) == []

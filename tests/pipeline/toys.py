@@ -140,6 +140,7 @@ class ToyJob:
     """Asks the column `text` and keeps the answer's text; a text `3 x look` is asked three times, with other seeds."""
 
     has_text_only_rows: bool = False
+    expects_images: bool = False
     kind: str = "toy"
     required: tuple[str, ...] = ("text",)
     optional: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from models.types import BadRequest, Request, Sampling
 # How a question about a picture is answered where the run's settings do not say: the likeliest token, every time.
 GREEDY = Sampling()
 
-_FIELD = re.compile(r"\{([^{}]*)\}")
+FIELD = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"\w[\w -]*")
 
 
@@ -29,7 +29,7 @@ def _check_prompt(text: str) -> str:
 
 def columns_of(prompt: str) -> list[str]:
     """Return the columns that a prompt names as `{column}`, each once."""
-    return list(dict.fromkeys(_FIELD.findall(prompt)))
+    return list(dict.fromkeys(FIELD.findall(prompt)))
 
 
 # Nothing but whole column names is ever looked up: no attributes, no indices, no format specifications.
@@ -42,7 +42,7 @@ def fill(prompt: str, row: Mapping[str, Any]) -> str:
     Raises:
         BadRequest: A column that the prompt names is empty in this row, or holds no text.
     """
-    return _FIELD.sub(lambda match: _text(row, match.group(1)), prompt)
+    return FIELD.sub(lambda match: _text(row, match.group(1)), prompt)
 
 
 def request_for(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Request:

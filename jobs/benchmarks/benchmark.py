@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from jobs.benchmarks.row import BadRow, Row, groups_of
+from jobs.prompt import FIELD
 from models.types import ImageSettings
-
-_FIELD = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def fill(template: str, item: Item, **more: str) -> str:
             raise BadRow(f"found {{{match[1]}}} in the template, expected one of {names}")
         return ", ".join(map(str, fact)) if isinstance(fact, list | tuple) else str(fact)
 
-    return _FIELD.sub(value, template)
+    return FIELD.sub(value, template)
 
 
 class PromptTemplate(NamedTuple):

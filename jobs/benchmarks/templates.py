@@ -43,8 +43,8 @@ def stripped(item: Item) -> Item:
     return replace(item, question=item.question.strip())
 
 
-def of_changed(change: Callable[[Item], Item], template: PromptTemplate) -> PromptTemplate:
-    """Return a template that changes an item before it puts it."""
+def transformed(change: Callable[[Item], Item], template: PromptTemplate) -> PromptTemplate:
+    """Return a template that changes each item first."""
     return template._replace(text=lambda item: template.render(change(item)))
 
 

@@ -57,7 +57,7 @@ _TEXTVQA = Benchmark(
     rule="vqa/m4c",
     other_rules=("vqa/always_norm", "vqa/vlmevalkit"),
     prompts={
-        "lmms": templates.of_changed(_capitalized, PromptTemplate(templates.QUESTION_SHORT, templates.LMMS_UNLIMITED)),
+        "lmms": templates.transformed(_capitalized, PromptTemplate(templates.QUESTION_SHORT, templates.LMMS_UNLIMITED)),
         "vlmevalkit": templates.VLMEVALKIT_SHORT,
         "aria": templates.aria(32, images=templates.ARIA_IN_CROPS),
     },
@@ -68,7 +68,7 @@ _TEXTVQA_OCR = replace(
     needed=("image_id", "question", "ocr_tokens"),
     used=("answers",),
     prompts={
-        "lmms": templates.of_changed(
+        "lmms": templates.transformed(
             _capitalized,
             PromptTemplate(
                 f"{{question}}\nReference OCR token: {{ocr_tokens}}\n{templates.SHORT}", templates.LMMS_UNLIMITED
@@ -145,7 +145,7 @@ DATA_SETS: tuple[Benchmark, ...] = (
         rule="ocrbench/official",
         other_rules=("ocrbench/lmms",),
         prompts={
-            "lmms": templates.of_changed(templates.stripped, PromptTemplate("{question}", 128)),
+            "lmms": templates.transformed(templates.stripped, PromptTemplate("{question}", 128)),
             "vlmevalkit": PromptTemplate("{question}", templates.VLMEVALKIT_OTHERS),
             "aria": templates.aria(512, images=templates.ARIA_IN_CROPS),
         },

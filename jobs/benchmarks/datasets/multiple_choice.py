@@ -147,9 +147,9 @@ DATA_SETS: tuple[Benchmark, ...] = (
         needed=("question", "answer"),
         rule="realworldqa/ranked",
         prompts={
-            "lmms": templates.of_changed(templates.stripped, PromptTemplate("{question}", 16)),
-            "vlmevalkit": templates.of_changed(_options_apart, templates.VLMEVALKIT_CHOOSE),
-            "aria": templates.of_changed(_options_apart, templates.aria(64)),
+            "lmms": templates.transformed(templates.stripped, PromptTemplate("{question}", 16)),
+            "vlmevalkit": templates.transformed(_options_apart, templates.VLMEVALKIT_CHOOSE),
+            "aria": templates.transformed(_options_apart, templates.aria(64)),
         },
     ),
     Benchmark(
@@ -162,8 +162,8 @@ DATA_SETS: tuple[Benchmark, ...] = (
         other_rules=("mcq/prefetch", "mcq/ranked"),
         prompts={
             "lmms": PromptTemplate(_lmms_mmstar, templates.LMMS_UNLIMITED),
-            "vlmevalkit": templates.of_changed(_options_apart, templates.VLMEVALKIT_CHOOSE),
-            "aria": templates.of_changed(_options_apart, templates.aria(512)),
+            "vlmevalkit": templates.transformed(_options_apart, templates.VLMEVALKIT_CHOOSE),
+            "aria": templates.transformed(_options_apart, templates.aria(512)),
         },
     ),
 )

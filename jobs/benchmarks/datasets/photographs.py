@@ -170,7 +170,7 @@ DATA_SETS: tuple[Benchmark, ...] = (
         rule="pope/official",
         other_rules=("pope/lmms", "pope/vlmevalkit"),
         prompts={
-            "lmms": templates.of_changed(templates.stripped, PromptTemplate(templates.QUESTION_SHORT, 128)),
+            "lmms": templates.transformed(templates.stripped, PromptTemplate(templates.QUESTION_SHORT, 128)),
             "vlmevalkit": PromptTemplate("{question}", templates.VLMEVALKIT_OPTIONS),
             "aria": templates.aria(64),
         },

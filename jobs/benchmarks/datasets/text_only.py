@@ -143,7 +143,7 @@ _ARC = Benchmark(
     rule="mcq/prefetch",
     prompts={
         "lmms": PromptTemplate("Question: {question_with_options}\nAnswer:", 16),
-        "llama": templates.of_changed(
+        "llama": templates.transformed(
             templates.stripped,
             PromptTemplate(
                 "Given the following question and four candidate answers (A, B, C and D), choose the best answer.\n"

@@ -26,9 +26,9 @@ _SHORTEST_SECRET = 8  # blanking out a shorter one would take words apart
 def without_secrets(value: Any) -> Any:
     """Return plain JSON values with the passwords and signatures inside addresses blanked out."""
     if isinstance(value, dict):
-        return {key: without_secrets(one) for key, one in value.items()}
+        return {key: without_secrets(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [without_secrets(one) for one in value]
+        return [without_secrets(item) for item in value]
     return _SIGNED.sub(rf"\1{BLANK}", _USER.sub(f"{BLANK}@", value)) if isinstance(value, str) else value
 
 

@@ -224,7 +224,7 @@ def _retried(store: Store, plan: RetryPlan, result: RunResult) -> RetryResult:
     marks = [json.loads(store.read(plan.mark(part))) for part in plan.parts]
     kinds: Counter[tuple[str, str]] = Counter()
     for mark in marks:
-        kinds.update({(one["stage"], one["type"]): one["count"] for one in mark["failures"]})
+        kinds.update({(failure["stage"], failure["type"]): failure["count"] for failure in mark["failures"]})
     failures = [
         {"stage": stage, "type": kind, "count": count}
         for (stage, kind), count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))

@@ -93,7 +93,7 @@ def check_settings(
     try:
         settings = settings_class.model_validate(values)
     except ValidationError as error:
-        found += [_fault(settings_class, dict(one)) for one in error.errors(include_url=False)]
+        found += [_fault(settings_class, dict(detail)) for detail in error.errors(include_url=False)]
         raise ConfigError(source, found) from error
     if found:
         raise ConfigError(source, found)

@@ -66,14 +66,14 @@ class Guard:
     async def _row_by_row(self, step: Step, unit: str, block: pa.Table, history: CrashHistory) -> pa.Table:
         pieces = split_rows(block)
         done: dict[int, pa.Table] = {}
-        for place in row_order(len(pieces), history):
-            if place in history.blamed:
-                done[place] = await step(blamed_row(pieces[place], self._stage, history.blamed[place]))
+        for row in row_order(len(pieces), history):
+            if row in history.blamed:
+                done[row] = await step(blamed_row(pieces[row], self._stage, history.blamed[row]))
                 continue
-            await self._crashes.begin_row(unit, place)
-            done[place] = await step(pieces[place])
-            await self._crashes.end_row(unit, place)
-        return pa.concat_tables([done[place] for place in range(len(pieces))]).combine_chunks()
+            await self._crashes.begin_row(unit, row)
+            done[row] = await step(pieces[row])
+            await self._crashes.end_row(unit, row)
+        return pa.concat_tables([done[row] for row in range(len(pieces))]).combine_chunks()
 
 
 async def read_guarded(unit: Unit, read: Callable[[Fault | None], pa.Table], crashes: CrashClient) -> pa.Table:
@@ -154,8 +154,8 @@ def row_order(rows: int, history: CrashHistory) -> list[int]:
 
 def split_rows(block: pa.Table) -> list[pa.Table]:
     """Cut a block into the input's rows, of which one that asks for several answers has several lines."""
-    places = list(zip(block["shard"].to_pylist(), block["index"].to_pylist(), strict=True))
-    starts = [place for place, row in enumerate(places) if place == 0 or places[place - 1] != row]
+    row_ids = list(zip(block["shard"].to_pylist(), block["index"].to_pylist(), strict=True))
+    starts = [line for line, row in enumerate(row_ids) if line == 0 or row_ids[line - 1] != row]
     return [block.slice(start, stop - start) for start, stop in zip(starts, [*starts[1:], block.num_rows], strict=True)]
 
 

@@ -98,8 +98,8 @@ class Layout:
     @property
     def named(self) -> dict[Word, tuple[str, ...]]:
         """What is said of columns that must be there: of a raw source only what becomes columns of ours."""
-        said = {word: names for word, names in self.columns.items() if word in OF_OURS or not self.is_raw}
-        return {word: (names,) if isinstance(names, str) else names for word, names in said.items()}
+        named = {word: names for word, names in self.columns.items() if word in OF_OURS or not self.is_raw}
+        return {word: (names,) if isinstance(names, str) else names for word, names in named.items()}
 
     def output_name(self, column: str) -> str | None:
         """Return what an input column is called in our tables; None for those that are taken out."""

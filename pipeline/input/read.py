@@ -223,10 +223,10 @@ def _other_columns(block: RawBlock, unit: Unit, layout: Layout, added: Mapping[s
         fitted = _fit_rows(block, own, unit, layout)
     else:
         found = {layout.output_name(name): each for name, each in block.columns.items()}
-        fitted = [_fit_found(one, found.get(one.name), unit.num_rows) for one in own]
+        fitted = [_fit_found(column, found.get(column.name), unit.num_rows) for column in own]
     unread = unit.unread
-    for one, (_, faults) in zip(own, fitted, strict=True):
-        if one.name in unread:
+    for column, (_, faults) in zip(own, fitted, strict=True):
+        if column.name in unread:
             _tell_lost(unit, faults)
             continue
         for row, fault in zip(block.rows, faults, strict=True):

@@ -31,8 +31,8 @@ def video_block(paths: Sequence[str], store: Store, num_frames: int, size: int) 
         ReadError: Nothing here decodes videos.
     """
     rows = [RawRow(key=path) for path in paths]
-    found = [_frames(path, store, store, num_frames, size) for path in paths]
-    return RawBlock(rows, _filled(rows, found, store))
+    results = [_frames(path, store, store, num_frames, size) for path in paths]
+    return RawBlock(rows, _filled(rows, results, store))
 
 
 def take_videos(rows: Sequence[RawRow], folder: Store, num_frames: int, size: int) -> Columns:
@@ -42,8 +42,8 @@ def take_videos(rows: Sequence[RawRow], folder: Store, num_frames: int, size: in
     """
     names = {row.video for row in rows if _is_name(row.video)}
     frames = {name: _named(name, folder, num_frames, size) for name in sorted(names)}
-    found = [frames[row.video] if _is_name(row.video) else _no_name(row.video) for row in rows]
-    return _filled(rows, found, folder)
+    results = [frames[row.video] if _is_name(row.video) else _no_name(row.video) for row in rows]
+    return _filled(rows, results, folder)
 
 
 def read_subtitles(rows: Sequence[RawRow], folder: Store) -> Columns:
@@ -54,30 +54,30 @@ def read_subtitles(rows: Sequence[RawRow], folder: Store) -> Columns:
     """
     names = {row.subtitles for row in rows if _is_name(row.subtitles)}
     texts = {name: _text(name, folder) for name in sorted(names)}
-    found = [texts[row.subtitles] if _is_name(row.subtitles) else _no_name(row.subtitles) for row in rows]
-    _blame(rows, found, folder)
-    values = [one if isinstance(one, str) else None for one in found]
+    results = [texts[row.subtitles] if _is_name(row.subtitles) else _no_name(row.subtitles) for row in rows]
+    _blame(rows, results, folder)
+    values = [result if isinstance(result, str) else None for result in results]
     return {name: pa.chunked_array([pa.array(values, kind)]) for name, kind in OF_SUBTITLES.items()}
 
 
-def _filled(rows: Sequence[RawRow], found: "Sequence[Frames | Fault | None]", store: Store) -> Columns:
-    _blame(rows, found, store)
+def _filled(rows: Sequence[RawRow], results: "Sequence[Frames | Fault | None]", store: Store) -> Columns:
+    _blame(rows, results, store)
     times: list[tuple[float | None, Sequence[float] | None]] = []
-    for row, one in zip(rows, found, strict=True):
-        if one is None or isinstance(one, Fault):
+    for row, result in zip(rows, results, strict=True):
+        if result is None or isinstance(result, Fault):
             row.image = None
             times.append((None, None))
         else:
-            row.image = one.images
-            times.append((one.duration, one.times))
+            row.image = result.images
+            times.append((result.duration, result.times))
     columns = zip(OF_VIDEOS.items(), zip(*times, strict=True), strict=True)
     return {name: pa.chunked_array([pa.array(values, kind)]) for (name, kind), values in columns}
 
 
-def _blame(rows: Sequence[RawRow], found: Sequence[Any], folder: Store) -> None:
-    refuse_empty((one for one in found if isinstance(one, Fault)), folder)
-    for row, one in zip(rows, found, strict=True):
-        row.fault = row.fault or (one if isinstance(one, Fault) else None)
+def _blame(rows: Sequence[RawRow], results: Sequence[Any], folder: Store) -> None:
+    refuse_empty((result for result in results if isinstance(result, Fault)), folder)
+    for row, result in zip(rows, results, strict=True):
+        row.fault = row.fault or (result if isinstance(result, Fault) else None)
 
 
 def _is_name(value: Any) -> bool:

@@ -42,13 +42,13 @@ def weights_faults(nodes: Sequence[Node], engines: Sequence[CpuEngines]) -> list
     """Say whose weights do not fit into the nodes' memory as often as there are engines."""
     faults: list[str] = []
     free = [node.memory_bytes for node in nodes]
-    for one in sorted(engines, key=lambda one: -one.bytes_each):
-        if not one.bytes_each or not all(free):
+    for engine in sorted(engines, key=lambda engine: -engine.bytes_each):
+        if not engine.bytes_each or not all(free):
             continue
-        fitting = sum(memory // one.bytes_each for memory in free)
-        if fitting < one.actors:
-            faults.append(_weights_fault(nodes, one, fitting))
-        free = _without(free, one)
+        fitting = sum(memory // engine.bytes_each for memory in free)
+        if fitting < engine.actors:
+            faults.append(_weights_fault(nodes, engine, fitting))
+        free = _without(free, engine)
     return faults
 
 

@@ -30,7 +30,7 @@ NodeReport = tuple[list[str], dict[str, str], dict[str, str]]
 
 
 def probe_nodes(
-    nodes: Sequence[Node], job: Job, paths: Mapping[str, str], places: Mapping[str, StoredFile]
+    nodes: Sequence[Node], job: Job, paths: Mapping[str, str], files: Mapping[str, StoredFile]
 ) -> list[str]:
     """Ask each node; return what is wrong with it.
 
@@ -38,17 +38,17 @@ def probe_nodes(
         nodes: Those of the running Ray.
         job: Sent to each node, to see whether the code that it needs is there.
         paths: Local paths that each node must find, and the setting that each comes from.
-        places: For each setting that names a store in a network, what each node asks it for; a file that is not
+        files: For each setting that names a store in a network, what each node asks it for; a file that is not
             there is an answer, too.
     """
     import ray
 
     # A web server may answer with all of a file, and asks nobody who they are.
-    asked_for = {name: place for name, place in places.items() if _is_asked(place[0])}
-    asked = [_asks(node).remote(job, list(paths), asked_for) for node in nodes]
+    probed = {name: file for name, file in files.items() if _is_asked(file[0])}
+    answers = [_asks(node).remote(job, list(paths), probed) for node in nodes]
     faults: list[str] = []
     deadline = time.monotonic() + ANSWERS_WITHIN_S
-    for node, answer in zip(nodes, asked, strict=True):
+    for node, answer in zip(nodes, answers, strict=True):
         try:
             missing, troubles, versions = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
         except ray.exceptions.GetTimeoutError:
@@ -84,10 +84,10 @@ def _asks(node: Node) -> Any:
     return look.options(scheduling_strategy=there)
 
 
-def probe_from_node(job: Job, paths: list[str], places: Mapping[str, StoredFile]) -> NodeReport:
+def probe_from_node(job: Job, paths: list[str], files: Mapping[str, StoredFile]) -> NodeReport:
     """Say, from where this is done, what is missing, which stores refuse, and which versions the packages have."""
     assert job.kind
-    troubles = {setting: trouble for setting, place in places.items() if (trouble := _trouble(*place))}
+    troubles = {setting: trouble for setting, file in files.items() if (trouble := _trouble(*file))}
     return [path for path in paths if not os.path.exists(path)], troubles, ledger.versions()
 
 

@@ -163,14 +163,18 @@ def _blank(block: pa.Table, job: Job, processor: Processor) -> dict[str, Any] | 
     """Return a row as it will be with its picture drawn, but that it is black; None if no row of the block is well."""
     side = processor.pixels_per_code
     given = model_inputs(block)
-    place = next((place for place, one in enumerate(given) if one is not None and one.is_drawn), None)
-    if place is None or side is None or job.picture is None:
+    number = next(
+        (number for number, model_input in enumerate(given) if model_input is not None and model_input.is_drawn), None
+    )
+    if number is None or side is None or job.picture is None:
         return None
-    model_input = given[place]
+    model_input = given[number]
     assert model_input is not None
     rows, columns = model_input.layout
     image = encode_image(np.zeros((rows * side, columns * side, 3), np.uint8), PictureFormat())
-    row = {name: value for name, value in block.slice(place, 1).to_pylist()[0].items() if not name.startswith("input.")}
+    row = {
+        name: value for name, value in block.slice(number, 1).to_pylist()[0].items() if not name.startswith("input.")
+    }
     answer = Answer("", image, (), (), "stop", len(model_input.token_ids), 0)
     return {**row, "seed": 0, **job.record(row, answer, 0, Sampling())}
 

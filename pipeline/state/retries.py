@@ -73,7 +73,7 @@ def failed_rows(store: Store, parts: Iterable[Part]) -> list[tuple[Unit, list[di
     """Return the units that hold failed rows, restricted to these, with the rows as they stand in the parts."""
     with ThreadPoolExecutor(READERS) as readers:
         found = readers.map(lambda part: _failed_of(store, part), parts)
-        return [one for of_part in found for one in of_part]
+        return [pair for pairs in found for pair in pairs]
 
 
 def freeze_retry(

@@ -58,8 +58,8 @@ class Generate:
         # Questions about one image stand next to each other, so that it is still there for the second one.
         order = image_major([given.image_names if given else () for given in inputs])
         ended = await asyncio.gather(*(self._answer(rows[place], inputs[place]) for place in order))
-        answered = [one for _, one in sorted(zip(order, ended, strict=True), key=lambda pair: pair[0])]
-        recorded = [self._record(row, one) for row, one in zip(rows, answered, strict=True)]
+        answered = [result for _, result in sorted(zip(order, ended, strict=True), key=lambda pair: pair[0])]
+        recorded = [self._record(row, result) for row, result in zip(rows, answered, strict=True)]
         table = self._table(block, rows, inputs, recorded)
         # Filtered and not taken: Arrow joins what it takes, and refuses to with more than 2 GiB of pictures.
         return table.filter(pa.array(_standing(rows, [answered.error is not None for answered, _ in recorded])))
@@ -96,7 +96,7 @@ class Generate:
             for row, model_input, (answered, _) in zip(rows, inputs, recorded, strict=True)
         ]
         columns: dict[str, Any] = {name: block.column(name) for name in IDENTITY}
-        columns |= {field.name: pa.array([one[field.name] for one in answers], field.type) for field in ANSWER}
+        columns |= {field.name: pa.array([result[field.name] for result in answers], field.type) for field in ANSWER}
         columns |= {name: block.column(source) for name, source in self._kept}
         columns |= {
             field.name: pa.array([record[field.name] for _, record in recorded], field.type)

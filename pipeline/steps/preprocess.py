@@ -37,17 +37,17 @@ class Preprocess:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return the block, a row for each answer, without its images but with MODEL_INPUT's columns and the errors."""
-        places: list[int] = []
+        numbers: list[int] = []
         prepared: list[Prepared] = []
-        for place in range(block.num_rows):
-            ready = self._prepare(_row(block, place))
-            places += [place] * len(ready)
+        for row in range(block.num_rows):
+            ready = self._prepare(_row(block, row))
+            numbers += [row] * len(ready)
             prepared += ready
         odd = [_oddities(images) for images in block.column("images")]
         kept = block.drop_columns(["images", "error"]).append_column(ODDITIES, pa.array(odd, pa.list_(pa.string())))
-        if len(places) > block.num_rows:
-            kept = kept.take(pa.array(places))
-        kept = kept.append_column("error", pa.array([one.error for one in prepared], ERROR))
+        if len(numbers) > block.num_rows:
+            kept = kept.take(pa.array(numbers))
+        kept = kept.append_column("error", pa.array([request.error for request in prepared], ERROR))
         for field, column in zip(MODEL_INPUT, input_columns(prepared), strict=True):
             kept = kept.append_column(field, column)
         return kept

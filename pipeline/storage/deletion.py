@@ -30,4 +30,4 @@ def delete_at_once(client: Any, names: Sequence[str]) -> list[str]:
         if is_unknown(error):  # a server that removes objects only one by one
             return list(names)
         raise
-    return [keys[one["Key"]] for one in answer.get("Errors", [])]
+    return [keys[failure["Key"]] for failure in answer.get("Errors", [])]

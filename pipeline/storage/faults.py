@@ -231,7 +231,7 @@ def _reached(error: BaseException, following: Callable[[BaseException], list[Any
     waiting: list[Any] = [error]
     while waiting:
         link = waiting.pop(0)
-        if isinstance(link, BaseException) and not any(link is one for one in seen):
+        if isinstance(link, BaseException) and not any(link is known for known in seen):
             seen.append(link)
             waiting += following(link)
     yield from seen

@@ -74,9 +74,9 @@ def fetch_missing(store: Store, entries: Sequence[Entry], folder: Path, record: 
     lock = threading.Lock()
 
     def fetch(entry: Entry) -> None:
-        one = _fetch(store, entry, folder, progress)
+        copy = _fetch(store, entry, folder, progress)
         with lock:
-            copied[entry.path] = one
+            copied[entry.path] = copy
             _write_record(record, copied)
 
     with ThreadPoolExecutor(NUM_STREAMS) as pool:
@@ -148,11 +148,11 @@ def _check_room(store: Store, missing: Sequence[Entry], folder: Path) -> None:
 def _read_record(path: Path) -> dict[str, Copied]:
     if not path.is_file():
         return {}
-    return {name: Copied(**one) for name, one in json.loads(path.read_text()).items()}
+    return {name: Copied(**copy) for name, copy in json.loads(path.read_text()).items()}
 
 
 def _write_record(path: Path, copied: dict[str, Copied]) -> None:
-    content = {name: asdict(one) for name, one in sorted(copied.items())}
+    content = {name: asdict(copy) for name, copy in sorted(copied.items())}
     rename_over(str(path), json.dumps(content, indent=1).encode())
 
 

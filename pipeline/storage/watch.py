@@ -31,12 +31,12 @@ def watched(stores: Sequence[Store]) -> Iterator[None]:
 
 
 def _watch(store: Store, over: threading.Event) -> None:
-    asked = replace(store, patience_s=0.0)
+    probe = replace(store, patience_s=0.0)
     silent_since: float | None = None
     while not over.wait(INTERVAL_S):
         began = time.monotonic()
         try:
-            asked.exists("_SUCCESS")
+            probe.exists("_SUCCESS")
         except Unreachable as error:
             silent_since = silent_since or began
             if not over.is_set():

@@ -91,13 +91,13 @@ def _refuse_silence(address: str) -> None:
 
 
 def _refusal(address: str | None, error: Exception) -> str:
-    said = " ".join(str(error).split())
-    if "Version mismatch" in said:
-        return f"{address} runs another Ray or Python than this process: {said}; expected the same on every node"
+    text = " ".join(str(error).split())
+    if "Version mismatch" in text:
+        return f"{address} runs another Ray or Python than this process: {text}; expected the same on every node"
     if address is None:
-        return f"cannot start a local Ray: {said}"
+        return f"cannot start a local Ray: {text}"
     return (
-        f"cannot join {address}: {said}; check that Ray listens there, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN "
+        f"cannot join {address}: {text}; check that Ray listens there, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN "
         "are the same here as on its nodes"
     )
 

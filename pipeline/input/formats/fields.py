@@ -29,15 +29,16 @@ def note_types(fields: dict[str, pa.DataType], values: Mapping[str, Any]) -> Non
         raise ReadError(f"found more than {MAX_FIELDS} different fields, the most allowed, for example {name!r}")
 
 
-def wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+def wider(first: pa.DataType, second: pa.DataType) -> pa.DataType:
     """Return a type that holds values of both: Arrow's own, where that loses nothing, else text."""
-    one, other = _plain(one), _plain(other)
-    if one == other or pa.types.is_null(other):
-        return one
-    if pa.types.is_null(one):
-        return other
-    both = (one, other)
-    if pa.types.is_uint64(one) or pa.types.is_uint64(other):  # Arrow would take int64, in which half of them do not fit
+    first, second = _plain(first), _plain(second)
+    if first == second or pa.types.is_null(second):
+        return first
+    if pa.types.is_null(first):
+        return second
+    both = (first, second)
+    # Arrow would take int64, in which half of them do not fit.
+    if pa.types.is_uint64(first) or pa.types.is_uint64(second):
         return pa.uint64() if all(map(pa.types.is_integer, both)) else pa.string()
     if any(map(pa.types.is_decimal, both)) and any(map(pa.types.is_floating, both)):
         return pa.string()

@@ -3,6 +3,7 @@
 The output folder is the only state there is. This file knows its names; it knows neither Ray nor models.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import logging
@@ -281,15 +282,11 @@ def write_attempt(store: Store, name: str, numbers: Mapping[str, Any]) -> None:
 
 def versions(names: Sequence[str] = ("triptych", "ray", "torch", "pyarrow", "pillow", "tokenizers")) -> dict[str, str]:
     """Return the versions of the packages that answers depend on, as far as they are installed as packages."""
-    return {name: importlib.metadata.version(name) for name in names if _is_installed(name)}
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _binding_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -33,48 +33,37 @@ PASSING_NUMBERS = {
 FULL_NUMBERS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota of the disk is used up"}
 
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-_REMEDIES = {
+_REGION = "the bucket is in another region; set storage.region"
+_NETWORK = "check storage.endpoint_url, the server and the network"
+# What is wrong with whoever asks: whatever else they ask for, the answer is the same.
+_OF_PROCESS = {
     "InvalidAccessKeyId": f"the server does not know this access key; check {_KEYS}",
     "SignatureDoesNotMatch": "the secret key does not fit the access key; check AWS_SECRET_ACCESS_KEY",
-    "AccessDenied": f"access is refused; check {_KEYS}, and what these credentials may do there",
-    "Forbidden": f"access is refused; check {_KEYS}, and what these credentials may do there",
     "ExpiredToken": "the credentials have expired; fetch new ones",
     "InvalidToken": "the session token is wrong; check AWS_SESSION_TOKEN",
     "RequestTimeTooSkewed": "the clock of this machine is wrong",
-    "NoSuchBucket": "there is no such bucket; check the address, or create the bucket",
-    "InvalidBucketName": "this is not a valid bucket name; check the address",
-    "PermanentRedirect": "the bucket is in another region; set storage.region",
-    "AuthorizationHeaderMalformed": "the bucket is in another region; set storage.region",
-    "IllegalLocationConstraintException": "the bucket is in another region; set storage.region",
     "NoCredentialsError": f"found no credentials; set {_KEYS}, or storage.anon: true for a public bucket",
     "PartialCredentialsError": f"found only half of the credentials; set {_KEYS}",
     "ProfileNotFound": "check AWS_PROFILE",
-    "EndpointConnectionError": "check storage.endpoint_url, the server and the network",
-    "ConnectTimeoutError": "check storage.endpoint_url, the server and the network",
     "CertificateError": "the server's certificate is not trusted; check storage.endpoint_url and AWS_CA_BUNDLE",
     "HeaderError": "the credentials hold a line break or another character that no header may have",
 }
-# What is wrong with whoever asks: whatever else they ask for, the answer is the same.
-_OF_PROCESS = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "RequestTimeTooSkewed",
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "ProfileNotFound",
-    "CertificateError",
-    "HeaderError",
-}
 # What is so of all that a bucket holds.
 _OF_BUCKET = {
-    "NoSuchBucket",
-    "InvalidBucketName",
-    "PermanentRedirect",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-    "Unauthorized",
+    "NoSuchBucket": "there is no such bucket; check the address, or create the bucket",
+    "InvalidBucketName": "this is not a valid bucket name; check the address",
+    "PermanentRedirect": _REGION,
+    "AuthorizationHeaderMalformed": _REGION,
+    "IllegalLocationConstraintException": _REGION,
+    "Unauthorized": None,
+}
+_REMEDIES = {
+    **_OF_PROCESS,
+    **{code: remedy for code, remedy in _OF_BUCKET.items() if remedy},
+    "AccessDenied": f"access is refused; check {_KEYS}, and what these credentials may do there",
+    "Forbidden": f"access is refused; check {_KEYS}, and what these credentials may do there",
+    "EndpointConnectionError": _NETWORK,
+    "ConnectTimeoutError": _NETWORK,
 }
 _SAME_AS = {
     "301": "PermanentRedirect",

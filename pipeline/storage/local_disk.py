@@ -116,19 +116,12 @@ def sweep(folder: str, older_than_s: float) -> int:
 @functools.cache
 def machine() -> str:
     """Return a name of what numbers the processes here: this machine since it started, or a container on it."""
-    return hashlib.sha256(f"{socket.gethostname()} {_boot()} {_process_space()}".encode()).hexdigest()[:12]
-
-
-def _boot() -> str:
+    boot = process_space = ""  # where it is no Linux
     with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""  # no Linux
-
-
-def _process_space() -> str:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     with contextlib.suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")
-    return ""
+        process_space = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{socket.gethostname()} {boot} {process_space}".encode()).hexdigest()[:12]
 
 
 def _lives(process: int) -> bool:

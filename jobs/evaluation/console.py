@@ -27,8 +27,8 @@ def describe_comparisons(comparisons: "Sequence[Comparison]") -> list[str]:
 
 def describe_below(below: "Sequence[Comparison]", threshold: float) -> str:
     """Return which benchmarks have kept B from passing."""
-    differences = ", ".join(f"{one.benchmark} by {_points(one.difference)}" for one in below)
-    return f"B has fallen further than {_points(threshold)} allows: {differences}"
+    differences = ", ".join(f"{one.benchmark} {_points(one.difference)}" for one in below)
+    return f"B minus A is below the threshold of {_points(threshold)}: {differences}"
 
 
 def markdown(a: str, b: str, comparisons: "Sequence[Comparison]") -> str:
@@ -61,7 +61,7 @@ def describe_scored(report: "Report") -> list[str]:
             lines.append(f"{name}: {score['score_over_all'] * 100:.1f} % right with the missing rows counted as wrong")
         if judge := score.get("judge"):
             right = "" if judge["score"] is None else f"{judge['score'] * 100:.1f} % right with a judge; "
-            lines.append(f"{name}: {right}{', '.join(judge['judges'])} was asked about {judge['rows']:,} answers")
+            lines.append(f"{name}: {right}{', '.join(judge['judges'])} judged {judge['rows']:,} answers")
     return [*lines, f"results  {numbers['uri']}", f"report   {report.page}"]
 
 
@@ -72,28 +72,28 @@ def describe_submission(submission: "Submission") -> list[str]:
     lines = [f"{manifest['rows']:,} answers of {manifest['dataset']}{normalised}: {submission.uri}"]
     if manifest["empty"]:
         lines.append(
-            f"{manifest['empty']:,} of them are empty; {manifest['failed']:,} rows failed, {manifest['added']:,} were "
-            f"not there, and in {manifest['unread']:,} answers the rule could read nothing"
+            f"{manifest['empty']:,} of them are empty: {manifest['failed']:,} rows failed, {manifest['added']:,} are "
+            f"missing, and {manifest['unread']:,} answers could not be read by the rule"
         )
     return lines
 
 
 def describe_checked(file: str, dataset: str, rows: int) -> list[str]:
     """Return that a file is one that its server takes."""
-    return [f"{file}: {rows:,} answers, as the server of {dataset} takes them"]
+    return [f"{file}: {rows:,} answers in the format of {dataset}'s server"]
 
 
 def _comparison_lines(one: "Comparison", num_benchmarks: int) -> list[str]:
-    interval = "too few for an interval"
+    interval = "too few rows for an interval"
     if one.low is not None and one.high is not None:
         interval = f"95 % interval {_points(one.low)} to {_points(one.high)}"
     adjusted = f", {one.p_holm:.3g} after Holm over {num_benchmarks} benchmarks" if num_benchmarks > 1 else ""
-    detectable = f"; {_points(one.detectable)} would show 8 times in 10" if one.detectable else ""
+    detectable = f"; a difference of {_points(one.detectable)} would show 8 times in 10" if one.detectable else ""
     sides = [
         f"{_score(side)}  {', '.join(side.models) or 'unnamed'}, {side.failed:,} failed, {side.truncated:,} truncated"
         for side in (one.a, one.b)
     ]
-    lost = [f"lost first: {', '.join(one.lost[:LOSSES_SHOWN])}"] if one.lost else []
+    lost = [f"first losses: {', '.join(one.lost[:LOSSES_SHOWN])}"] if one.lost else []
     return [
         f"{one.benchmark} ({one.rule}, {_number(one)})",
         f"  A           {sides[0]}",

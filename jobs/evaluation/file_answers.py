@@ -207,7 +207,7 @@ class _JoinedData:
             )
         if unknown := [name for name in self.predictions.answers if name not in known]:
             raise ReportError(
-                f"found {len(unknown):,} answers to rows that are not there ({first_few(unknown)}), "
+                f"found {len(unknown):,} answers to unknown rows ({first_few(unknown)}), "
                 f"expected ids such as {first_few(ids)}"
             )
         missing = [name for name in ids if self.predictions.answers.get(name) is None]

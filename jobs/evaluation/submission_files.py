@@ -148,7 +148,7 @@ def id_faults(ids: Sequence[Id], expected: Sequence[Id]) -> list[str]:
     """Say which ids occur twice, which are missing and which are unknown."""
     found, known = set(ids), set(expected)
     kinds = {
-        "are there more than once, expected each once": repeated(ids),
+        "occur more than once, expected each once": repeated(ids),
         f"are missing, expected all {len(known):,}": [one for one in expected if one not in found],
         "are unknown, expected only the data set's": [one for one in dict.fromkeys(ids) if one not in known],
     }

@@ -124,8 +124,8 @@ def check(data: bytes, dataset: str, expected: Sequence[Id]) -> list[Entry]:
 def _refuse_name(file: str, dataset: str, file_format: Format) -> None:
     """Refuse a name that suggests another kind of file than the server takes."""
     if (file_format.shape == "workbook") != file.endswith(".xlsx"):
-        kind = "an Excel table, a name that ends in .xlsx" if file_format.shape == "workbook" else "JSON, another name"
-        raise SubmissionError(f"found {file} for {dataset}, expected for {kind}")
+        kind, name = ("Excel", "ends") if file_format.shape == "workbook" else ("JSON", "does not end")
+        raise SubmissionError(f"found {file}, expected a name that {name} in .xlsx: {dataset}'s server takes {kind}")
 
 
 def _refuse_unfinished(
@@ -152,7 +152,7 @@ def _refuse_sample_or_failures(
     limit = entry.get("limit") or settings.get("read", {}).get("limit")
     if limit is not None and not has_ids:
         raise SubmissionError(
-            f"{benchmark}: the run was told to read {int(limit):,} rows at most (`limit`), expected the whole set; "
+            f"{benchmark}: found a run over the first {int(limit):,} rows (`limit`), expected the whole set; "
             "`--ids FILE` can list the ids that the server expects"
         )
     if failed := [str(row["key"]) for row in rows if row["response_clean"] is None]:

@@ -1,4 +1,4 @@
-"""What a reader must know before quoting a run's scores: sentences, only those that apply. It knows numbers only."""
+"""What a reader must know before quoting a run's scores: sentences, only those that apply."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,17 +9,17 @@ from jobs.report.formatting import count, percent
 # From these shares on it is said how many answers were cut off or unreadable, and how many rows failed.
 MANY_UNREAD = 0.05
 MANY_FAILED = 0.01
-# What cut captions into words where the published tokeniser was not at hand.
+# What split captions into words where the published tokeniser was missing.
 TOKENIZERS = {
-    "fallback": "captions were cut into words by our own copy of the published tokeniser, which differs in rare cases; "
-    "the extra captions brings the published one",
-    "none": "captions were not cut into words as the published metrics do",
+    "fallback": "captions were split by our own copy of the published tokeniser, which differs in rare cases; "
+    "`pip install 'triptych[captions]'` brings the published one",
+    "none": "captions were not split into words as for published metrics",
 }
 
-# What fewer rows do to headlines that are no means.
+# What missing rows do to headlines that are no means.
 OF_FEWER = {
-    "CIDEr-D": ", and CIDEr-D over fewer images is another measure",
-    "every rotation right": ", and a question whose rotations are not all there is judged by the others, more kindly",
+    "CIDEr-D": ", and CIDEr-D over fewer images is not comparable",
+    "every rotation right": ", and a question with missing rotations is scored by the others, which is easier",
 }
 
 
@@ -55,9 +55,9 @@ def _of_entry(name: str, score: Mapping[str, Any], entry: Mapping[str, Any]) -> 
     if entry.get("rule"):
         default = BENCHMARKS[entry.get("dataset") or name].rule
         if entry["rule"] != default:
-            yield f"scored by {entry['rule']}, where published scores go by {default}"
+            yield f"scored by {entry['rule']}; published scores use {default}"
     if entry.get("prompt"):
-        yield "asked in a wording of the run's own, with which no published score was reached"
+        yield "asked with a prompt of the run's own, unlike any published score"
 
 
 def _of_answers(score: Mapping[str, Any]) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _of_answers(score: Mapping[str, Any]) -> Iterator[str]:
     if fault := score.get("meteor_fault"):
         yield f"METEOR is left out: {fault}"
     if lost := score.get("lost"):
-        yield f"{count(lost)} rows could not even be read: nobody knows what is right there, and F1 is without them"
+        yield f"{count(lost)} rows could not be read: their gold answers are unknown, and F1 leaves them out"
     if left_out := score.get("cells_left_out"):
         yield f"breakdowns have so many cells that the {count(left_out)} rarest are left out"
     rows = score["rows"]

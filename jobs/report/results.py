@@ -128,7 +128,7 @@ def look_for_parts(store: Store) -> ledger.Output:
     if not output.is_planned:
         raise ReportError(f"found no run in {store.uri} ({ledger.PLAN} is missing), expected the output of one")
     if not output.parts:
-        raise ReportError(f"found no finished part in {store.uri} yet; let `triptych run` go on, then report")
+        raise ReportError(f"found no finished part in {store.uri} yet; continue with `triptych run`, then report")
     return output
 
 

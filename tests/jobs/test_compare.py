@@ -211,7 +211,7 @@ def test_the_command_says_the_difference_and_fails_below_its_threshold(outputs, 
     said = capsys.readouterr().out
     assert "docvqa_val (anls/rrc, 4 rows)" in said
     assert "B - A       -25.00 (95 % interval" in said
-    assert "lost first: 3" in said
+    assert "first losses: 3" in said
     written = json.loads((tmp_path / "found.json").read_text())
     assert written["comparisons"][0]["b"] | {"error": 0} == {
         "score": 0.75, "error": 0, "models": ["emu3"], "presets": ["lmms"], "failed": 0, "truncated": 0,
@@ -220,7 +220,7 @@ def test_the_command_says_the_difference_and_fails_below_its_threshold(outputs, 
     assert main(["compare", a, b, "--threshold", "-0.01", "--significant"]) == 0
     capsys.readouterr()
     assert main(["compare", a, b, "--threshold", "-0.01"]) == 1
-    assert "fallen further than -1.00 allows: docvqa_val by -25.00" in capsys.readouterr().err
+    assert "below the threshold of -1.00: docvqa_val -25.00" in capsys.readouterr().err
 
 
 def test_a_table_for_people_can_be_had(outputs, tmp_path):

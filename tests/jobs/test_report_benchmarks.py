@@ -284,7 +284,7 @@ def test_only_the_caveats_that_apply_are_given(whole: tuple[Store, Report]) -> N
     assert [caveat for caveat in report.numbers["caveats"] if not caveat.startswith("coco_caption")] == [
         "docvqa_val: 7.5\u202f% of the answers were cut off at the token limit.",
         "docvqa_val: 3.8\u202f% of the rows failed, and count as wrong.",
-        "mmstar: scored by mcq/first_letter, where published scores go by mmstar/official.",
+        "mmstar: scored by mcq/first_letter; published scores use mmstar/official.",
         "mmstar: 50.0\u202f% of the answers could not be read, and count as wrong.",
     ]
 
@@ -329,7 +329,7 @@ def test_answers_drawn_by_chance_and_own_wordings_are_caveats(tmp_path: Path) ->
         "Only the first 8 rows were read (read.limit): scores are those of a sample.",
         "Where no answer could be read, an option was guessed (fallback: random): part of each score is luck.",
         "Answers were sampled (temperature 0.6): another seed gives other scores.",
-        "pope: asked in a wording of the run's own, with which no published score was reached.",
+        "pope: asked with a prompt of the run's own, unlike any published score.",
     ]
     page = page_of(store)
     assert "sampled, temperature 0.6, top p 0.9, seed 0" in page and "asked in own words" in page

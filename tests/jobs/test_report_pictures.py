@@ -196,7 +196,7 @@ def test_a_picture_whose_check_failed_is_shown_without_a_verdict(tmp_path: Path)
     page = store.read("_report/report.html").decode()
     assert page.count("<img") == MOST_CARDS and page.count("<span>too long to be asked about</span>") == MOST_CARDS
     assert "✓ kept" not in page and "✗ dropped" not in page
-    assert "the picture is there all the same" in page and "unknown ratio</span>" not in page
+    assert "Where only the check failed, the picture is there." in page and "unknown ratio</span>" not in page
 
 
 def test_an_input_column_called_image_makes_no_pictures(tmp_path: Path) -> None:

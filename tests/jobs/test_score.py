@@ -284,7 +284,7 @@ def test_headlines_that_are_no_means_say_what_missing_rows_do_to_them(tmp_path):
     assert main(asked) == 0
     report = report_of(tmp_path / "out")
     assert report["scores"]["mmbench_en_dev"]["score_over_all"] is None
-    assert any("5 of 34 rows are missing, and a question whose rotations" in said for said in report["caveats"])
+    assert any("5 of 34 rows are missing, and a question with missing rotations" in said for said in report["caveats"])
 
 
 def test_what_was_scored_in_part_is_not_handed_in_as_the_whole(joined_with, tmp_path, capsys):
@@ -299,7 +299,7 @@ def test_what_was_scored_in_part_is_not_handed_in_as_the_whole(joined_with, tmp_
 
 
 def test_answers_to_rows_that_are_not_there_are_refused(joined_with):
-    with pytest.raises(ReportError, match=r"1 answers to rows that are not there \(7\), expected ids such as 49000"):
+    with pytest.raises(ReportError, match=r"1 answers to unknown rows \(7\), expected ids such as 49000"):
         joined_with([*submission(), {"questionId": 7, "answer": ""}])
 
 

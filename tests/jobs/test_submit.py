@@ -117,9 +117,12 @@ def test_mmbench_gets_an_excel_table_of_all_rotations_equal_every_time(tmp_path)
 
 def test_a_file_is_called_what_it_is(tmp_path):
     tables, lists = write_scored(tmp_path / "a", mmbench([5, 1_000_005])), write_scored(tmp_path / "b", rows([1.0]))
-    with pytest.raises(SubmissionError, match=r"a.json for mmbench_en_test, expected for an Excel table, .* .xlsx"):
+    with pytest.raises(SubmissionError, match=r"a.json, .* ends in .xlsx: mmbench_en_test's server takes Excel"):
         submit(Store(tables), str(tmp_path / "a.json"))
-    with pytest.raises(SubmissionError, match=r"a.xlsx for docvqa_val, expected for JSON, another name"):
+    with pytest.raises(
+        SubmissionError,
+        match=r"a.xlsx, .* does not end in .xlsx: docvqa_val's server takes JSON",
+    ):
         submit(Store(lists), str(tmp_path / "a.xlsx"))
     assert not list(tmp_path.glob("a.*"))
 
@@ -160,7 +163,7 @@ def test_a_run_over_a_part_of_the_set_is_refused_unless_a_list_of_ids_says_it_is
         tmp_path / "out", answered("docvqa_test", [(1, "one")]), {"settings": {"read": {"limit": 1}}, "weights": ""}
     )
     (tmp_path / "out" / "_SUCCESS").touch()
-    with pytest.raises(SubmissionError, match="told to read 1 rows at most"):
+    with pytest.raises(SubmissionError, match="found a run over the first 1 rows"):
         submit(Store(folder), str(tmp_path / "file.json"))
     (tmp_path / "ids.json").write_text("[1]")
     assert submit(Store(folder), str(tmp_path / "file.json"), ids=str(tmp_path / "ids.json")).manifest["rows"] == 1
@@ -191,7 +194,7 @@ def test_missing_and_unknown_ids_are_refused_and_missing_ones_may_be_handed_in_e
 def test_an_id_that_stands_for_two_rows_is_refused(written):
     made = answered("docvqa_test", [(1, "one"), (1, "two")])
     made[1]["key"] = "another"
-    with pytest.raises(SubmissionError, match="1 ids are there more than once"):
+    with pytest.raises(SubmissionError, match="1 ids occur more than once"):
         written(made)
 
 
@@ -268,7 +271,7 @@ def test_ids_may_come_as_they_are_published(ids, tmp_path, capsys):
     (tmp_path / "file").write_text('[{"question_id": 1, "answer": "a"}, {"question_id": 2, "answer": "b"}]')
     asked = ["submit", "--check", str(tmp_path / "file"), "--benchmark", "vqav2_test", "--ids", str(tmp_path / "ids")]
     assert main(asked) == 0
-    assert "2 answers, as the server of vqav2_test takes them" in capsys.readouterr().out
+    assert "2 answers in the format of vqav2_test's server" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ids", [b"[1, 2", b"\xff\xfe1"])

@@ -74,19 +74,19 @@ class CaptionJob(PlainJob):
         """The headline of the report."""
         return "Captions"
 
-    def shown(self, row: Mapping[str, Any]) -> Lines:
+    def card_lines(self, row: Mapping[str, Any]) -> Lines:
         """Show the caption, and the reference where it is known."""
         lines = [("", row["caption"] or "(nothing)")]
         reference = self.settings.reference and row[kept_name(row, self.settings.reference)]
         return [*lines, ("gold", str(reference))] if reference else lines
 
-    def summarized(self, columns: Sequence[str]) -> Sequence[str]:
+    def summary_columns(self, columns: Sequence[str]) -> Sequence[str]:
         """Look at captions only where something is known of them."""
         if self.settings.reference is None:
             return []
         return ["caption", "finish_reason", kept_name(columns, self.settings.reference)]
 
-    def narrow(self, results: pa.Table) -> pa.Table:
+    def summary_rows(self, results: pa.Table) -> pa.Table:
         """Keep whether each caption is right, not what it says."""
         if self.settings.reference is None:
             return pa.table({})

@@ -170,17 +170,17 @@ class SynthesizeJob(PlainJob):
         """The headline of the report."""
         return "Pictures"
 
-    def shown(self, row: Mapping[str, Any]) -> Lines:
+    def card_lines(self, row: Mapping[str, Any]) -> Lines:
         """Show the text, what the row set for itself, and what the check was told."""
         names = [name for name in _SET_BY_ROW if name != "num_images"]  # the page numbers the pictures itself
         changed = [(name, str(row[name])) for name in names if row[name] != getattr(self.settings, name)]
         return [("", row["caption_in"]), *changed, *(self.check.shown(row) if self.check else [])]
 
-    def summarized(self, columns: Sequence[str]) -> Sequence[str]:
+    def summary_columns(self, columns: Sequence[str]) -> Sequence[str]:
         """Look at which pictures there are, and which are kept."""
         return ["width", "keep", "error"]
 
-    def narrow(self, results: pa.Table) -> pa.Table:
+    def summary_rows(self, results: pa.Table) -> pa.Table:
         """Keep whether there is a picture, and what the check says of it."""
         rows = score_table(results["keep"], is_failed=results["error"].is_valid())
         return rows.append_column("is_drawn", results["width"].is_valid())

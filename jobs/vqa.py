@@ -218,7 +218,7 @@ class VqaJob(PlainJob):
         """The headline of the report."""
         return f"Answers: {', '.join(self.metrics)}"
 
-    def shown(self, row: Mapping[str, Any]) -> Lines:
+    def card_lines(self, row: Mapping[str, Any]) -> Lines:
         """Show the question, the answer, and the gold answers where they are known."""
         lines = [("question", row["question"]), ("answer", row["response"] or "(nothing)")]
         if row["choices"]:
@@ -228,11 +228,11 @@ class VqaJob(PlainJob):
             lines.append(("read as", row["parsed"]))
         return [*lines, ("gold", " / ".join(dict.fromkeys(row["answers"])))] if row["answers"] else lines
 
-    def summarized(self, columns: Sequence[str]) -> Sequence[str]:
+    def summary_columns(self, columns: Sequence[str]) -> Sequence[str]:
         """Look at scores, at how answers ended, and at the groups."""
         return (*COUNTED, *DETAILS) if self._detailed else COUNTED
 
-    def narrow(self, results: pa.Table) -> pa.Table:
+    def summary_rows(self, results: pa.Table) -> pa.Table:
         """Keep each row's score, and what is counted beside it."""
         return narrowed(results, self._detailed)
 

@@ -44,19 +44,19 @@ class ReportedJob(Job, Protocol):
         """The headline of the page."""
         ...
 
-    def shown(self, row: Mapping[str, Any]) -> Lines:
+    def card_lines(self, row: Mapping[str, Any]) -> Lines:
         """Return what stands under a row's image: labels and texts."""
         ...
 
-    def summarized(self, columns: Sequence[str]) -> Sequence[str]:
-        """Return which of a part's columns `verdicts` and `narrow` need."""
+    def summary_columns(self, columns: Sequence[str]) -> Sequence[str]:
+        """Return which of a part's columns `verdicts` and `summary_rows` need."""
         ...
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Return for each row of a part whether it is right; None where that is not known."""
         ...
 
-    def narrow(self, results: pa.Table) -> pa.Table:
+    def summary_rows(self, results: pa.Table) -> pa.Table:
         """Return what `summarize` needs of a part, a line for each of its rows.
 
         The lines of all parts are in memory together, ten million or more: numbers and repeated words, no texts.

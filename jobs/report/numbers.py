@@ -60,8 +60,8 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
 
 def _summary(results: Results, job: Job) -> dict[str, Any]:
     """Return the job's own numbers, and beside each score the missing rows and the counts of its benchmark."""
-    summary = dict(job.summarize(results.narrow))
-    judged = {} if results.judged is None else job.summarize(results.judged).get("scores", {})
+    summary = dict(job.summarize(results.summary_rows))
+    judged = {} if results.judged_rows is None else job.summarize(results.judged_rows).get("scores", {})
     scores = {
         name: _score(results, name, score, judged.get(name, {})) for name, score in summary.get("scores", {}).items()
     }

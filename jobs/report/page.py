@@ -51,7 +51,7 @@ MOST_OPEN_CELLS = 12
 
 def render_report(numbers: Mapping[str, Any], gallery: Gallery, job: ReportedJob) -> str:
     """Draw a run's report as a page."""
-    return render("page.html", gallery=gallery, card_lines=job.shown, **_values(numbers, job))
+    return render("page.html", gallery=gallery, card_lines=job.card_lines, **_values(numbers, job))
 
 
 def render_markdown(numbers: Mapping[str, Any], job: ReportedJob) -> str:

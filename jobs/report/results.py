@@ -41,8 +41,8 @@ class Results:
         oddities: What was odd about pictures and was settled while they were decoded, and how often.
         candidates: The rows that the gallery may show.
         pictures: Where the drawn pictures are; None for a job that draws none.
-        narrow: What the job's `summarize` needs, a line for each row of the results.
-        judged: The same with a judge's verdicts on the answers that no rule could read; None without a judge.
+        summary_rows: What the job's `summarize` needs, a line for each row of the results.
+        judged_rows: The same with a judge's verdicts on the answers that no rule could read; None without a judge.
     """
 
     uri: str
@@ -57,8 +57,8 @@ class Results:
     oddities: Mapping[str, int]
     candidates: Candidates
     pictures: Pictures | None
-    narrow: pa.Table
-    judged: pa.Table | None
+    summary_rows: pa.Table
+    judged_rows: pa.Table | None
 
     @property
     def planned_rows(self) -> int:
@@ -80,21 +80,21 @@ def read_results(store: Store, job: ReportedJob) -> Results:
     columns = {*COUNTED, *CANDIDATE_COLUMNS, *(BENCHMARK_COLUMNS if benchmarks else ())}
     verdict_counts: Counter[bool | None] = Counter()
     oddities: Counter[str] = Counter()
-    narrow: list[pa.Table] = []
-    judged: list[pa.Table] = []
+    summary_rows: list[pa.Table] = []
+    judged_rows: list[pa.Table] = []
     rows_by_part: dict[str, int] = {}
     are_drawn = False
     for part in open_parts(store):
-        rows = part.read({*columns, *job.summarized(part.schema.names)})
+        rows = part.read({*columns, *job.summary_columns(part.schema.names)})
         verdicts = job.verdicts(rows)
         counts.add(rows)
         candidates.add(part, rows, verdicts)
         if benchmarks:
             benchmarks.add(part, rows, verdicts)
         verdict_counts.update(verdicts)
-        narrow.append(job.narrow(rows))
+        summary_rows.append(job.summary_rows(rows))
         if "judged_score" in rows.column_names:
-            judged.append(job.narrow(_as_judged(rows)))
+            judged_rows.append(job.summary_rows(_as_judged(rows)))
         oddities += oddities_in(part.schema)
         rows_by_part[part.path] = rows.num_rows
         are_drawn = are_drawn or has_pictures(part.schema)
@@ -112,8 +112,8 @@ def read_results(store: Store, job: ReportedJob) -> Results:
         oddities=oddities,
         candidates=candidates,
         pictures=Pictures(store, rows_by_part) if are_drawn else None,
-        narrow=_concatenated(narrow),
-        judged=_concatenated(judged) if judged else None,
+        summary_rows=_concatenated(summary_rows),
+        judged_rows=_concatenated(judged_rows) if judged_rows else None,
     )
 
 

@@ -10,4 +10,4 @@ from jobs.report.job import ReportedJob
 
 def summary_of(job: ReportedJob, results: pa.Table) -> Mapping[str, Any]:
     """Return a job's own numbers."""
-    return job.summarize(job.narrow(results.select(job.summarized(results.column_names))))
+    return job.summarize(job.summary_rows(results.select(job.summary_columns(results.column_names))))

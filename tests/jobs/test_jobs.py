@@ -242,16 +242,16 @@ def test_an_unknown_rule_names_the_known_ones():
 
 def test_the_page_shows_a_caption_beside_its_reference():
     row = {"caption": "a dog", "gold": "a cat"}
-    assert caption(reference="gold").shown(row) == [("", "a dog"), ("gold", "a cat")]
-    assert caption(reference="gold").shown({**row, "gold": None}) == [("", "a dog")]
-    assert caption().shown({"caption": ""}) == [("", "(nothing)")]
+    assert caption(reference="gold").card_lines(row) == [("", "a dog"), ("gold", "a cat")]
+    assert caption(reference="gold").card_lines({**row, "gold": None}) == [("", "a dog")]
+    assert caption().card_lines({"caption": ""}) == [("", "(nothing)")]
 
 
 def test_the_page_shows_a_question_its_answer_and_all_gold_answers():
     row = {"question": "what?", "response": "a dog", "parsed": "a dog", "choices": [], "answers": ["dog", "puppy"]}
-    assert vqa().shown(row) == [("question", "what?"), ("answer", "a dog"), ("gold", "dog / puppy")]
+    assert vqa().card_lines(row) == [("question", "what?"), ("answer", "a dog"), ("gold", "dog / puppy")]
     chosen = {**row, "response": "It is B.", "parsed": "B", "choices": ["a cat", "a dog"], "answers": ["B"]}
-    assert vqa().shown(chosen) == [
+    assert vqa().card_lines(chosen) == [
         ("question", "what?"),
         ("options", "A. a cat, B. a dog"),
         ("answer", "It is B."),

@@ -131,7 +131,7 @@ def records(run: RunSettings, texts: list[str]) -> list[dict[str, Any]]:
 def summary(run: RunSettings, rows: list[dict[str, Any]]) -> dict[str, Any]:
     job = run.job.build()
     schema = pa.schema([*job.schema, ("key", pa.string()), ("error", pa.null()), ("finish_reason", pa.string())])
-    return job.summarize(job.narrow(pa.Table.from_pylist(rows, schema=schema)))["scores"]["zoo"]
+    return job.summarize(job.summary_rows(pa.Table.from_pylist(rows, schema=schema)))["scores"]["zoo"]
 
 
 TEXTS = ["Let me see. ANSWER: 8", "ANSWER: 3", "eight", "ANSWER: 2"]

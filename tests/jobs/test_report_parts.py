@@ -127,7 +127,7 @@ def rows_of(unit: Unit) -> range:
 @pytest.mark.parametrize("name", JOBS)
 def test_of_every_row_a_few_bytes_are_kept(tmp_path: Path, name: str) -> None:
     store, _ = output_of(tmp_path, JOBS[name], range(50, NUM_ROWS, 50))
-    narrow = read_results(store, JOBS[name]).narrow
+    narrow = read_results(store, JOBS[name]).summary_rows
     # The answers of published data sets have more numbers each, and lists of other rules' scores.
     assert narrow.nbytes <= (80 if name == "vqa" else 20) * narrow.num_rows
 

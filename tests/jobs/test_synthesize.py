@@ -390,13 +390,13 @@ def test_the_page_shows_the_text_what_its_row_changed_and_what_the_check_said():
         **synthesize().record({**ROW, "ratio": "3:2", "num_images": 2}, drawn(picture()), 0, SAMPLING),
         "first": "fox",
     }
-    assert synthesize().shown(row) == [("", "a fox"), ("ratio", "3:2")]
+    assert synthesize().card_lines(row) == [("", "a fox"), ("ratio", "3:2")]
     job = checked({"ask": "Is it a {first}?"}, {"ask": "A {second}?"})
     told = {**row, "check_answers": ["no"], "keep": False, "second": None, "error": None}
-    assert job.shown(told) == [("", "a fox"), ("ratio", "3:2"), ("Is it a fox?", "no")]
-    assert job.shown({**told, "check_answers": None}) == [("", "a fox"), ("ratio", "3:2")]
+    assert job.card_lines(told) == [("", "a fox"), ("ratio", "3:2"), ("Is it a fox?", "no")]
+    assert job.card_lines({**told, "check_answers": None}) == [("", "a fox"), ("ratio", "3:2")]
     failed = {**told, "check_answers": None, "error": {"stage": "check", "type": "TooLong", "message": "too long"}}
-    assert job.shown(failed) == [("", "a fox"), ("ratio", "3:2"), ("not checked", "too long")]
+    assert job.card_lines(failed) == [("", "a fox"), ("ratio", "3:2"), ("not checked", "too long")]
 
 
 def test_every_column_is_filled_by_the_job_or_its_check():

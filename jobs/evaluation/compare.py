@@ -119,8 +119,8 @@ def compare(a: Store, b: Store, benchmarks: Sequence[str] = ()) -> list[Comparis
     """
     aligned = align(a, b, benchmarks) if benchmarks else _with_gold(align(a, b))
     comparisons = [_compare(rows, pair(rows)) for rows in aligned]
-    adjusted = holm([one.p for one in comparisons])
-    return [replace(one, p_holm=p) for one, p in zip(comparisons, adjusted, strict=True)]
+    adjusted = holm([comparison.p for comparison in comparisons])
+    return [replace(comparison, p_holm=p) for comparison, p in zip(comparisons, adjusted, strict=True)]
 
 
 def below_threshold(comparisons: Sequence[Comparison], threshold: float, *, only_sure: bool) -> list[Comparison]:
@@ -134,12 +134,12 @@ def below_threshold(comparisons: Sequence[Comparison], threshold: float, *, only
     Raises:
         ReportError: A difference is below the threshold, and there are too few rows for its interval.
     """
-    below = [one for one in comparisons if one.difference < threshold]
+    below = [comparison for comparison in comparisons if comparison.difference < threshold]
     if not only_sure:
         return below
-    if unsure := [one.benchmark for one in below if one.high is None]:
+    if unsure := [comparison.benchmark for comparison in below if comparison.high is None]:
         raise ReportError(f"found too few rows of {', '.join(unsure)} for an interval, expected at least two clusters")
-    return [one for one in below if one.high is not None and one.high < threshold]
+    return [comparison for comparison in below if comparison.high is not None and comparison.high < threshold]
 
 
 def write_json(uri: str, a: Store, b: Store, comparisons: Sequence[Comparison]) -> None:
@@ -148,7 +148,7 @@ def write_json(uri: str, a: Store, b: Store, comparisons: Sequence[Comparison]) 
     Raises:
         StorageError: It cannot be written.
     """
-    content = {"a": a.name(""), "b": b.name(""), "comparisons": [asdict(one) for one in comparisons]}
+    content = {"a": a.name(""), "b": b.name(""), "comparisons": [asdict(comparison) for comparison in comparisons]}
     write_file(uri, json.dumps(content, indent=2, ensure_ascii=False).encode(), a.settings)
 
 

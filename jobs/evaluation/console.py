@@ -22,12 +22,12 @@ HEAD = (
 
 def describe_comparisons(comparisons: "Sequence[Comparison]") -> list[str]:
     """Return each benchmark's scores, how far they differ, and how sure that is."""
-    return [line for one in comparisons for line in _comparison_lines(one, len(comparisons))]
+    return [line for comparison in comparisons for line in _comparison_lines(comparison, len(comparisons))]
 
 
 def describe_below(below: "Sequence[Comparison]", threshold: float) -> str:
     """Return which benchmarks have kept B from passing."""
-    differences = ", ".join(f"{one.benchmark} {_points(one.difference)}" for one in below)
+    differences = ", ".join(f"{comparison.benchmark} {_points(comparison.difference)}" for comparison in below)
     return f"B minus A is below the threshold of {_points(threshold)}: {differences}"
 
 
@@ -35,20 +35,20 @@ def markdown(a: str, b: str, comparisons: "Sequence[Comparison]") -> str:
     """Return a Markdown table for an issue or a pull request: B compared with A, a line for each benchmark."""
     lines = [HEAD, ("---", "---", *["--:"] * (len(HEAD) - 2)), *map(_cells, comparisons)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    bootstrapped = [one.benchmark for one in comparisons if one.test == "bootstrap/paired"]
+    bootstrapped = [comparison.benchmark for comparison in comparisons if comparison.test == "bootstrap/paired"]
     notes = ["± one standard error; intervals by Student's t over paired differences."]
     if len(bootstrapped) < len(comparisons):
         notes.append("p: McNemar's exact test.")
     if bootstrapped:
         notes.append(f"p of {', '.join(bootstrapped)}: paired bootstrap.")
-    for one in comparisons:
+    for comparison in comparisons:
         failures = [
             f"{side.failed:,} failed and {side.truncated:,} cut off in {name}"
-            for name, side in (("A", one.a), ("B", one.b))
+            for name, side in (("A", comparison.a), ("B", comparison.b))
             if side.failed or side.truncated
         ]
-        if remarks := [*failures, *_remarks(one)]:
-            notes.append(f"{one.benchmark}: {'; '.join(remarks)}.")
+        if remarks := [*failures, *_remarks(comparison)]:
+            notes.append(f"{comparison.benchmark}: {'; '.join(remarks)}.")
     return "\n\n".join([f"A: `{a}`  \nB: `{b}`", table, "  \n".join(notes)]) + "\n"
 
 
@@ -83,63 +83,70 @@ def describe_checked(file: str, dataset: str, rows: int) -> list[str]:
     return [f"{file}: {rows:,} answers in the format of {dataset}'s server"]
 
 
-def _comparison_lines(one: "Comparison", num_benchmarks: int) -> list[str]:
-    interval = "too few rows for an interval"
-    if one.low is not None and one.high is not None:
-        interval = f"95 % interval {_points(one.low)} to {_points(one.high)}"
-    adjusted = f", {one.p_holm:.3g} after Holm over {num_benchmarks} benchmarks" if num_benchmarks > 1 else ""
-    detectable = f"; a difference of {_points(one.detectable)} would show 8 times in 10" if one.detectable else ""
+def _comparison_lines(comparison: "Comparison", num_benchmarks: int) -> list[str]:
+    interval = _interval(comparison)
+    certainty = f"95 % interval {interval}" if interval else "too few rows for an interval"
+    adjusted = f", {comparison.p_holm:.3g} after Holm over {num_benchmarks} benchmarks" if num_benchmarks > 1 else ""
+    detectable = (
+        f"; a difference of {_points(comparison.detectable)} would show 8 times in 10" if comparison.detectable else ""
+    )
     sides = [
         f"{_score(side)}  {', '.join(side.models) or 'unnamed'}, {side.failed:,} failed, {side.truncated:,} truncated"
-        for side in (one.a, one.b)
+        for side in (comparison.a, comparison.b)
     ]
-    lost = [f"first losses: {', '.join(one.lost[:LOSSES_SHOWN])}"] if one.lost else []
+    lost = [f"first losses: {', '.join(comparison.lost[:LOSSES_SHOWN])}"] if comparison.lost else []
     return [
-        f"{one.benchmark} ({one.rule}, {_number(one)})",
+        f"{comparison.benchmark} ({comparison.rule}, {_number(comparison)})",
         f"  A           {sides[0]}",
         f"  B           {sides[1]}",
-        f"  B - A       {_points(one.difference)} ({interval})",
-        f"  {one.test}  p = {one.p:.3g}{adjusted}{detectable}",
-        f"  B wins {one.wins:,}, loses {one.losses:,}, ties {one.ties:,}",
-        *(f"  {line}" for line in (*lost, *_remarks(one))),
+        f"  B - A       {_points(comparison.difference)} ({certainty})",
+        f"  {comparison.test}  p = {comparison.p:.3g}{adjusted}{detectable}",
+        f"  B wins {comparison.wins:,}, loses {comparison.losses:,}, ties {comparison.ties:,}",
+        *(f"  {line}" for line in (*lost, *_remarks(comparison))),
     ]
 
 
-def _cells(one: "Comparison") -> tuple[str, ...]:
+def _cells(comparison: "Comparison") -> tuple[str, ...]:
     return (
-        one.benchmark,
-        f"`{one.rule}`",
-        _number(one),
-        _score(one.a),
-        _score(one.b),
-        _points(one.difference),
-        "–" if one.low is None or one.high is None else f"{_points(one.low)} to {_points(one.high)}",
-        f"{one.p:.3g}",
-        f"{one.p_holm:.3g}",
-        f"{one.wins:,} / {one.losses:,} / {one.ties:,}",
-        "–" if one.detectable is None else _points(one.detectable),
+        comparison.benchmark,
+        f"`{comparison.rule}`",
+        _number(comparison),
+        _score(comparison.a),
+        _score(comparison.b),
+        _points(comparison.difference),
+        _interval(comparison) or "–",
+        f"{comparison.p:.3g}",
+        f"{comparison.p_holm:.3g}",
+        f"{comparison.wins:,} / {comparison.losses:,} / {comparison.ties:,}",
+        "–" if comparison.detectable is None else _points(comparison.detectable),
     )
 
 
-def _remarks(one: "Comparison") -> Iterator[str]:
-    if one.unscored:
-        yield f"{one.unscored:,} rows have no score on either side"
-    if one.a.presets != one.b.presets:
-        presets = [", ".join(side.presets) or "unnamed" for side in (one.a, one.b)]
+def _remarks(comparison: "Comparison") -> Iterator[str]:
+    if comparison.unscored:
+        yield f"{comparison.unscored:,} rows have no score on either side"
+    if comparison.a.presets != comparison.b.presets:
+        presets = [", ".join(side.presets) or "unnamed" for side in (comparison.a, comparison.b)]
         yield f"wordings differ: {presets[0]} in A, {presets[1]} in B"
-    if one.rule.startswith("pope/"):
+    if comparison.rule.startswith("pope/"):
         yield "right answers are compared, not the F1 that reports have"
-    if one.counted == "image":
+    if comparison.counted == "image":
         yield "CIDEr-D of each image, with the word frequencies of the whole set's references"
-    if one.tokenizer == "fallback":
+    if comparison.tokenizer == "fallback":
         yield "captions were split by the fallback tokeniser, unlike published ones (`triptych[captions]` is missing)"
-    elif one.tokenizer:
-        yield f"captions were split by the {one.tokenizer} tokeniser"
+    elif comparison.tokenizer:
+        yield f"captions were split by the {comparison.tokenizer} tokeniser"
 
 
-def _number(one: "Comparison") -> str:
-    clusters = f" in {one.clusters:,} clusters" if one.clusters is not None else ""
-    return f"{one.n:,} {one.counted}s{clusters}"
+def _interval(comparison: "Comparison") -> str | None:
+    if comparison.low is None or comparison.high is None:
+        return None
+    return f"{_points(comparison.low)} to {_points(comparison.high)}"
+
+
+def _number(comparison: "Comparison") -> str:
+    clusters = f" in {comparison.clusters:,} clusters" if comparison.clusters is not None else ""
+    return f"{comparison.n:,} {comparison.counted}s{clusters}"
 
 
 def _score(side: "Side") -> str:

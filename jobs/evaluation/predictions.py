@@ -81,7 +81,7 @@ def read_predictions(
 
 
 def _column(name: str | None, known: Sequence[str], columns: Sequence[str], what: str, uri: str) -> str:
-    found = next((one for one in ([name] if name else known) if one in columns), None)
+    found = next((column for column in ([name] if name else known) if column in columns), None)
     if found is None:
         expected = f"`{name}`" if name else f"one of {', '.join(known)}"
         raise ReportError(

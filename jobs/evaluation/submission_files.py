@@ -149,8 +149,8 @@ def id_faults(ids: Sequence[Id], expected: Sequence[Id]) -> list[str]:
     found, known = set(ids), set(expected)
     kinds = {
         "occur more than once, expected each once": repeated(ids),
-        f"are missing, expected all {len(known):,}": [one for one in expected if one not in found],
-        "are unknown, expected only the data set's": [one for one in dict.fromkeys(ids) if one not in known],
+        f"are missing, expected all {len(known):,}": [wanted for wanted in expected if wanted not in found],
+        "are unknown, expected only the data set's": [given for given in dict.fromkeys(ids) if given not in known],
     }
     return [f"{len(wrong):,} ids {what} ({first_few(wrong)})" for what, wrong in kinds.items() if wrong]
 

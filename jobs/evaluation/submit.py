@@ -69,7 +69,7 @@ def submit(
     entries = [entry_of(row, dataset, file_format) for row in rows]
     answered = {entry.id for entry in entries}
     expected = read_ids(read_file(ids, output.settings), file_format) if ids else [entry.id for entry in entries]
-    added = [Entry(one, "") for one in expected if one not in answered] if allow_missing else []
+    added = [Entry(missing, "") for missing in expected if missing not in answered] if allow_missing else []
     data = encode([*entries, *added], file_format)
     checked = check(data, dataset, expected)
     manifest = {

@@ -76,12 +76,13 @@ class Candidates:
         right where that is known, as far as there are.
         """
         wrong, right, unknown = (
-            [one for one in self._candidates if one.verdict is verdict] for verdict in (False, True, None)
+            [candidate for candidate in self._candidates if candidate.verdict is verdict]
+            for verdict in (False, True, None)
         )
         if not self.are_by_benchmark:
             return [*_halves(wrong, right, MOST_CARDS), *unknown][:MOST_CARDS]
-        judged = {one.benchmark for one in (*wrong, *right)}
-        return [*wrong, *right, *(one for one in unknown if one.benchmark not in judged)]
+        judged = {candidate.benchmark for candidate in (*wrong, *right)}
+        return [*wrong, *right, *(candidate for candidate in unknown if candidate.benchmark not in judged)]
 
     def _indices(self, rows: pa.Table) -> list[int]:
         if self.are_by_benchmark:
@@ -92,20 +93,22 @@ class Candidates:
         """Keep the first of each kind, no more than are shown."""
         counts: Counter[tuple[str, bool | None]] = Counter()
         first = []
-        for one in sorted(candidates, key=lambda one: (one.hash, one.number)):
-            kind = one.benchmark, one.verdict
+        for candidate in sorted(candidates, key=lambda candidate: (candidate.hash, candidate.number)):
+            kind = candidate.benchmark, candidate.verdict
             counts[kind] += 1
-            if counts[kind] <= (CARDS_OF_BENCHMARK[one.verdict] if self.are_by_benchmark else MOST_CARDS):
-                first.append(one)
+            if counts[kind] <= (CARDS_OF_BENCHMARK[candidate.verdict] if self.are_by_benchmark else MOST_CARDS):
+                first.append(candidate)
         return first
 
     def _fill_in(self, part: OpenPart) -> None:
         """Read all columns of the candidates that are in this part."""
-        new = [one for one in self._candidates if one.number >= self._num_seen]
+        new = [candidate for candidate in self._candidates if candidate.number >= self._num_seen]
         if new:
-            rows = _take(part.read_without_tokens(), [one.number - self._num_seen for one in new]).to_pylist()
-            filled = {one.number: replace(one, row=row) for one, row in zip(new, rows, strict=True)}
-            self._candidates = [filled.get(one.number, one) for one in self._candidates]
+            rows = _take(
+                part.read_without_tokens(), [candidate.number - self._num_seen for candidate in new]
+            ).to_pylist()
+            filled = {candidate.number: replace(candidate, row=row) for candidate, row in zip(new, rows, strict=True)}
+            self._candidates = [filled.get(candidate.number, candidate) for candidate in self._candidates]
 
 
 def _spread(units: Sequence[Unit], most: int) -> list[Unit]:

@@ -46,7 +46,7 @@ def _of_run(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 def _of(name: str, score: Mapping[str, Any], numbers: Mapping[str, Any]) -> Iterator[str]:
     entry = (numbers["settings"]["job"].get("benchmarks") or {}).get(name, {})
-    yield from (f"{name}: {said}." for said in (*_of_entry(name, score, entry), *_of_answers(score)))
+    yield from (f"{name}: {caveat}." for caveat in (*_of_entry(name, score, entry), *_of_answers(score)))
 
 
 def _of_entry(name: str, score: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[str]:
@@ -82,8 +82,8 @@ def _of_answers(score: Mapping[str, Any]) -> Iterator[str]:
     ):
         if number > most * total:
             yield f"{percent(number / total)} {what}"
-    if said := TOKENIZERS.get(score.get("tokenizer") or ""):
-        yield said
+    if caveat := TOKENIZERS.get(score.get("tokenizer") or ""):
+        yield caveat
 
 
 def _counted(score: Mapping[str, Any]) -> str:

@@ -85,13 +85,13 @@ def build_gallery(results: Results, sources: Mapping[str, ReadSettings], labels:
     candidates = results.candidates
     chosen = candidates.choose()
     if results.pictures:
-        images = _drawn(results.pictures, [one.number for one in chosen])
+        images = _drawn(results.pictures, [candidate.number for candidate in chosen])
     else:
-        images = _seen([one.row for one in chosen], candidates.units, sources)
+        images = _seen([candidate.row for candidate in chosen], candidates.units, sources)
     verdicts = {None: None, True: "right", False: "wrong"}
     cards = [
-        Card(one.row, *thumbnails, verdicts[one.verdict], one.benchmark)
-        for one, thumbnails in zip(chosen, images, strict=True)
+        Card(candidate.row, *thumbnails, verdicts[candidate.verdict], candidate.benchmark)
+        for candidate, thumbnails in zip(chosen, images, strict=True)
     ]
     num_right, num_wrong = results.verdicts[True], results.verdicts[False]
     if candidates.are_by_benchmark:

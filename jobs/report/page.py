@@ -96,12 +96,12 @@ def _values(numbers: Mapping[str, Any], job: ReportedJob) -> dict[str, Any]:
 def _decoding(sampling: Mapping[str, Any]) -> str:
     """Say how tokens were chosen, and the most of them where the run, not its benchmarks, sets it."""
     names = ("temperature", "top_k", "top_p", "seed") if sampling.get("temperature") else ()
-    given = [
+    choices = [
         f"{name.replace('_', ' ')} {sampling[name]}"
         for name in (*names, "max_new_tokens")
         if sampling.get(name) is not None
     ]
-    return ", ".join(["sampled" if names else "greedy", *given])
+    return ", ".join(["sampled" if names else "greedy", *choices])
 
 
 @cache

@@ -53,11 +53,9 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """What it is and with which weights; every verdict has it, and replies are kept by it."""
-        ...
 
     def __call__(self, prompts: Sequence[str]) -> Sequence[str]:
         """Reply to each prompt, in their order; equal prompts must get equal replies."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -42,26 +42,21 @@ class ReportedJob(Job, Protocol):
     @property
     def title(self) -> str:
         """The headline of the page."""
-        ...
 
     def card_lines(self, row: Mapping[str, Any]) -> Lines:
         """Return what stands under a row's image: labels and texts."""
-        ...
 
     def summary_columns(self, columns: Sequence[str]) -> Sequence[str]:
         """Return which of a part's columns `verdicts` and `summary_rows` need."""
-        ...
 
     def verdicts(self, results: pa.Table) -> Sequence[bool | None]:
         """Return for each row of a part whether it is right; None where that is not known."""
-        ...
 
     def summary_rows(self, results: pa.Table) -> pa.Table:
         """Return what `summarize` needs of a part, a line for each of its rows.
 
         The lines of all parts are in memory together, ten million or more: numbers and repeated words, no texts.
         """
-        ...
 
 
 def labels_of(job: Job) -> Labels:

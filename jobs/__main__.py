@@ -235,6 +235,7 @@ def _version() -> str:
 
 def _set_up_logging(is_verbose: bool) -> None:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("pipeline.preflight.inputs").setLevel(logging.INFO)  # it says which layout the input has
     if is_verbose:
         for room in ("jobs", "pipeline", "models"):
             logging.getLogger(room).setLevel(logging.DEBUG)

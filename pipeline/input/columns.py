@@ -14,6 +14,7 @@ from pipeline.input.formats.fields import is_key_type, kept_type, raw_type
 from pipeline.input.formats.parquet import image_type_fault
 from pipeline.input.formats.rows import IMAGE_EXTENSIONS, ReadError
 from pipeline.input.formats.samples import is_image, wanted_image
+from pipeline.input.formats.shapes import DEFAULTS, Shape
 from pipeline.input.formats.table import FORMATS, Format
 
 Word = Literal["key", "image", "text", "question", "answers", "video", "subtitles"]
@@ -52,22 +53,24 @@ class Layout:
         is_raw: Whether other columns keep their own names and types (see `pipeline.input.sources.Source`).
         join: Where images are looked up by an id: in another table, whose ids are data like any other, or in the shard
             itself, where the same column holds them.
+        shape: What the rows are beyond their format: which columns hold keys and images where settings name none.
     """
 
     columns: Mapping[Word, Names] = field(default_factory=dict)
     format: Format = "parquet"
     is_raw: bool = False
     join: Literal["", "table", "shard"] = ""
+    shape: Shape = ""
 
     @property
     def key(self) -> str:
         """The column with the rows' keys."""
-        return str(self.columns.get("key", "key"))
+        return str(self.columns.get("key") or DEFAULTS.get(self.shape, {}).get("key", "key"))
 
     @property
     def images(self) -> tuple[str, ...]:
         """The columns with a row's images, in their order; none where these are the frames of a video."""
-        names = self.columns.get("image", "image")
+        names = self.columns.get("image") or DEFAULTS.get(self.shape, {}).get("image", "image")
         return () if self.video else (names,) if isinstance(names, str) else names
 
     @property
@@ -103,7 +106,7 @@ class Layout:
 
     def output_name(self, column: str) -> str | None:
         """Return what an input column is called in our tables; None for those that are taken out."""
-        if self.format != "webdataset" and column in self.taken_out:
+        if self.format != "webdataset" and not FORMATS[self.format].is_file and column in self.taken_out:
             return None
         words = self.named
         for word, names in words.items():

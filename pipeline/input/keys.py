@@ -12,6 +12,8 @@ import numpy as np
 
 from pipeline.input.formats import manifest, parquet, samples
 from pipeline.input.formats.packed import Unpacked
+from pipeline.input.formats.shapes import Shape, placed_key
+from pipeline.input.streams import read_unpacked
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.storage.store import Store
 
@@ -58,7 +60,8 @@ def _stretches(units: Sequence[Unit]) -> Iterator[Unit]:
 def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
     """Give the keys of a unit's rows; rows that will be named by their place, which is unique, are passed over."""
     store = Store(unit.root, read.storage)
-    column = layout_of(read, unit.format, is_raw=unit.is_raw).key
+    column = layout_of(read, unit.format, is_raw=unit.is_raw, shape=unit.shape).key
+    shape: Shape = "" if "key" in read.columns else unit.shape
     match unit.format:
         case "webdataset":
             names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
@@ -67,12 +70,18 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
         case "images" | "video":
             names = []
         case "jsonl" | "csv" | "tsv" | "text":
-            data = store.read(unit.shard, unit.first_byte, unit.end_byte)
+            data = _bytes(unit, store)
             rows = manifest.read(data, unit.format, unit.header, read.dialect(unit.format))
             names = [row.values.get(column) for row in rows[: unit.num_rows]]
         case _:
             assert_never(unit.format)
-    yield from (str(name) for name in names if type(name) in (int, str) and name != "")
+    yield from (str(placed_key(name, shape, unit.shard)) for name in names if type(name) in (int, str) and name != "")
+
+
+def _bytes(unit: Unit, store: Store) -> bytes:
+    if unit.is_packed:
+        return read_unpacked(store, unit.planned, unit.first_byte, unit.end_byte)
+    return store.read(unit.shard, unit.first_byte, unit.end_byte)
 
 
 def _tar_keys(file: BinaryIO, unit: Unit) -> list[Any]:

@@ -18,10 +18,13 @@ from pipeline.input.formats import manifest, parquet, samples
 from pipeline.input.formats.fields import fit_column, fit_values
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
+from pipeline.input.formats.shapes import file_names, placed_key
 from pipeline.input.formats.table import FORMATS
 from pipeline.input.formats.tar import Member, ReadAt
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
+from pipeline.input.sidecars import read_beside
+from pipeline.input.streams import read_unpacked
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.input.videos import read_subtitles, take_videos, video_block
 from pipeline.storage.store import StorageError, Store
@@ -43,11 +46,13 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None, *,
         StorageError: The shard is gone, or the store refuses or does not answer.
     """
     if unit.only and FORMATS[unit.format].is_file:  # what is not wanted need not be opened
-        unit = replace(unit, paths=tuple(unit.paths[row] for row in unit.only), start=0, stop=len(unit.only), only=())
+        paths, sidecars = (tuple(all[row] for row in unit.only if all) for all in (unit.paths, unit.sidecars))
+        unit = replace(unit, paths=paths, sidecars=sidecars, start=0, stop=len(unit.only), only=())
     if unit.only:
         whole = read_unit(replace(unit, only=()), settings, fault, with_images=with_images)
         return whole.take(pa.array(unit.only, pa.int64()))
-    store, layout = Store(unit.root, settings.storage), layout_of(settings, unit.format, is_raw=unit.is_raw)
+    store = Store(unit.root, settings.storage)
+    layout = layout_of(settings, unit.format, is_raw=unit.is_raw, shape=unit.shape)
     block = _faulty(unit, fault) if fault else _raw_block(unit, settings, layout, store, with_images=with_images)
     if len(block.rows) != unit.num_rows:
         found = f"found {len(block.rows)} rows, planned {unit.num_rows}"
@@ -67,7 +72,9 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
         check_unchanged(unit, store, settings.on_changed)
     match unit.format:
         case "images":
-            return _listed(unit)
+            block = _listed(unit)
+            read_beside(block.rows, unit.shape, unit.sidecars, store)
+            return block
         case "video":
             return (
                 video_block(unit.paths, store, settings.num_frames, settings.frame_size)
@@ -82,7 +89,7 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
             find = functools.partial(_members, unit, store)
             rows = samples.read(_reader(unit, store), first, end, image, find, with_images=with_images)
         case "jsonl" | "csv" | "tsv" | "text":
-            data = store.read(unit.shard, unit.first_byte, unit.end_byte)
+            data = _bytes(unit, store, unit.first_byte, unit.end_byte)
             rows = manifest.read(data, unit.format, unit.header, settings.dialect(unit.format))
             for row in rows:
                 _take_out(row, layout)
@@ -93,13 +100,14 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
 
 def _listed(unit: Unit) -> RawBlock:
     """Return rows that are files, without opening them."""
-    return RawBlock([RawRow(key=path, image=path) for path in unit.paths], {})
+    return RawBlock([RawRow(key=path, image=path) for path in unit.paths])
 
 
 def _take_out(row: RawRow, layout: Layout) -> None:
     """Make what a row says of itself its key, its images and the files that it names."""
     row.key = row.values.get(layout.key)
-    row.image = [row.values.get(name) for name in layout.images]
+    is_of_folder = layout.shape == "imagefolder" and "image" not in layout.columns
+    row.image = file_names(row.values) if is_of_folder else [row.values.get(name) for name in layout.images]
     row.video = row.values.get(layout.video) if layout.video else None
     row.subtitles = row.values.get(layout.subtitles) if layout.subtitles else None
     for name in layout.taken_out:
@@ -172,7 +180,7 @@ def _members(unit: Unit, store: Store, names: Collection[str]) -> dict[str, Memb
 def _bytes(unit: Unit, store: Store, start: int, stop: int) -> bytes:
     if not unit.is_packed:
         return store.read(unit.shard, start, stop)
-    return store.use(unit.shard, lambda file: Unpacked(file).read_at(start, stop - start))
+    return read_unpacked(store, unit.planned, start, stop)
 
 
 def _parquet_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
@@ -203,7 +211,7 @@ def _key(row: RawRow, unit: Unit, place: int, settings: ReadSettings) -> str:
         return fallback
     is_name = type(row.key) is int or (isinstance(row.key, str) and row.key != "")
     if is_name and not any("\ud800" <= character <= "\udfff" for character in str(row.key)):
-        return str(row.key)
+        return str(row.key if "key" in settings.columns else placed_key(row.key, unit.shape, unit.shard))
     row.fault = row.fault or Fault("WrongKey", f"the key is {row.key!r}, expected text or a whole number")
     return fallback
 

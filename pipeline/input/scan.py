@@ -23,7 +23,7 @@ from pipeline.storage.store import Entry
 NUM_READERS = 8
 # Told apart in the warnings about what is passed over.
 MOST_KINDS = 20
-# So many units of a gzip tar, or so few bytes to be unpacked for all of them, are not worth a word.
+# So many units of a compressed shard, or so few bytes to be unpacked for all of them, are not worth a word.
 MOST_UNPACKED, UNPACKED_BYTES = 8, 2**30
 
 Scan = Sequence[tuple[Entry, Index]]
@@ -80,12 +80,8 @@ def _scan(shards: Shards, unit_rows: int, dialect: manifest.Dialect, entry: Entr
                 return samples.index(file, entry.size, unit_rows)
             case "parquet":
                 return parquet.index(file, unit_rows)
-            case "jsonl":
-                return manifest.index_jsonl(file, entry.size, unit_rows)
-            case "csv" | "tsv":
-                return manifest.index_csv(file, entry.size, unit_rows, dialect)
-            case "text":
-                return manifest.index_text(file, entry.size, unit_rows)
+            case "jsonl" | "csv" | "tsv" | "text":
+                return manifest.index(file, entry.size, unit_rows, shards.format, dialect)
             case "images" | "video":
                 raise AssertionError("files that are rows are planned from their listing")
             case _:
@@ -114,15 +110,16 @@ def _passed_over(scanned: Scan, image: str | None) -> list[str]:
 
 
 def _unpacked_often(scanned: Scan) -> list[str]:
-    """Tell of gzip tars of many units: each unit unpacks its shard from the start up to its own end."""
+    """Tell of compressed shards of many units: each unit may unpack its shard from the start up to its own end."""
     often = [(entry, index) for entry, index in scanned if index.is_packed and len(index.slices) > MOST_UNPACKED]
     content = sum(piece.end_byte for _, index in often for piece in index.slices)
     if content < UNPACKED_BYTES:
         return []
     entry, index = often[0]
     return [
-        f"{len(often)} gzip tars have more than {MOST_UNPACKED} units (first {entry.path}: {len(index.slices)}), "
-        f"and each unit unpacks its tar from the start: {content / 10**9:.1f} GB in all; plain tars are read faster"
+        f"{len(often)} compressed shards have more than {MOST_UNPACKED} units (first {entry.path}: "
+        f"{len(index.slices)}), and a unit may have to unpack its shard from the start: up to {content / 10**9:.1f} GB "
+        "in all; shards that are not compressed are read faster"
     ]
 
 

@@ -4,14 +4,15 @@ It looks at names only; what is in the files, the formats know.
 """
 
 import hashlib
-import posixpath
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from pipeline.input.folders import FolderLayout, look_at
 from pipeline.input.formats.rows import ReadError
-from pipeline.input.formats.table import FORMATS, Format
+from pipeline.input.formats.shapes import Shape
+from pipeline.input.formats.table import FORMATS, Format, extension_of, format_of
 from pipeline.storage.store import Entry, NotFound, StorageSettings, Store
 
 
@@ -24,12 +25,24 @@ class Shards:
         format: What they are.
         entries: Each file.
         warnings: Which files of the folder are none of them.
+        note: The layout that was found, for people.
+        shape: What its rows are beyond their format.
+        sidecars: Where every file is a row, the extensions of what stands beside each (see `Unit`); empty if nothing.
+        beside: The entries of these files, by their paths.
+        num_images: How many images lie beside metadata whose rows name them; 0 in other layouts.
+        is_folder: Whether the uri is a folder, and neither a file nor a glob.
     """
 
     store: Store
     format: Format
     entries: Sequence[Entry]
     warnings: Sequence[str] = ()
+    note: str = ""
+    shape: Shape = ""
+    sidecars: Sequence[str] = ()
+    beside: Mapping[str, Entry] = field(default_factory=dict)
+    num_images: int = 0
+    is_folder: bool = False
 
 
 def find_shards(uri: str, format: Format | Literal["auto"], storage: StorageSettings) -> Shards:
@@ -57,11 +70,31 @@ def find_again(address: Store, format: Format | Literal["auto"]) -> Shards:
     entries = [entry for entry in listed if not _is_hidden(entry.path)]
     if not entries:
         raise ReadError(f"found no files at {uri}")
-    found: Format = _only_format(uri, entries) if format == "auto" else format
-    shards = [entry for entry in entries if _format(entry.path) == found] if is_folder else entries
-    if not shards:
+    layout = look_at(entries, format, is_folder=is_folder) or _plain_layout(uri, entries, format, is_folder=is_folder)
+    if not layout.entries:
         raise ReadError(f"found no files for format {format!r} at {uri}: found {_counted(entries)}")
-    return Shards(store, found, shards, _passed_over(uri, listed, shards))
+    taken = {entry.path for entry in layout.entries} | layout.taken | layout.beside.keys()
+    return Shards(
+        store,
+        layout.format,
+        layout.entries,
+        [*layout.warnings, *_passed_over(uri, listed, taken)],
+        layout.note,
+        layout.shape,
+        layout.sidecars,
+        layout.beside,
+        layout.num_images,
+        is_folder,
+    )
+
+
+def _plain_layout(
+    uri: str, entries: Sequence[Entry], format: Format | Literal["auto"], *, is_folder: bool
+) -> FolderLayout:
+    """Take the files of the one format."""
+    found: Format = _only_format(uri, entries) if format == "auto" else format
+    shards = [entry for entry in entries if format_of(entry.path) == found] if is_folder else entries
+    return FolderLayout(found, shards, f"{found}, {len(shards)} file{'s' if len(shards) > 1 else ''}")
 
 
 def list_files(uri: str, storage: StorageSettings) -> tuple[Store, list[Entry]]:
@@ -94,8 +127,7 @@ def change(found: Entry, planned: Entry, on_changed: str) -> str | None:
     return f"found the planned size, but version {found.etag}, planned {planned.etag}"
 
 
-def _passed_over(uri: str, listed: Sequence[Entry], shards: Sequence[Entry]) -> list[str]:
-    taken = {entry.path for entry in shards}
+def _passed_over(uri: str, listed: Sequence[Entry], taken: Set[str]) -> list[str]:
     others = [entry for entry in listed if entry.path not in taken]
     return [f"passed over {len(others)} files at {uri}: {_counted(others)}"] if others else []
 
@@ -125,7 +157,7 @@ def _split_glob(store: Store) -> tuple[Store, str]:
 
 
 def _only_format(uri: str, entries: Sequence[Entry]) -> Format:
-    counts = Counter(_format(entry.path) for entry in entries)
+    counts = Counter(format_of(entry.path) for entry in entries)
     known = [format for format in counts if format is not None]
     if len(known) > 1:
         known = [format for format in known if not FORMATS[format].gives_way]
@@ -135,9 +167,7 @@ def _only_format(uri: str, entries: Sequence[Entry]) -> Format:
     if known:
         raise ReadError(f"found several formats at {uri}: {described}; set read.format, or name the files by a glob")
     extensions = ", ".join(f".{extension}" for traits in FORMATS.values() for extension in traits.extensions)
-    raise ReadError(
-        f"cannot tell the format at {uri}: {described}; expected {extensions} (only tars may be compressed)"
-    )
+    raise ReadError(f"cannot tell the format at {uri}: {described}; expected {extensions}")
 
 
 def _counted(entries: Sequence[Entry]) -> str:
@@ -147,21 +177,7 @@ def _counted(entries: Sequence[Entry]) -> str:
 
 
 def _kind(path: str) -> str:
-    return "hidden" if _is_hidden(path) else f"with {_extension(path) or 'no extension'}"
-
-
-def _format(path: str) -> Format | None:
-    extension = _extension(path).removeprefix(".")
-    found = next((format for format, traits in FORMATS.items() if extension in traits.extensions), None)
-    # Cameras write _MG_1234.jpg; elsewhere a leading underscore marks what is not data (_SUCCESS, _metadata).
-    if not (found and FORMATS[found].is_file) and any(part.startswith("_") for part in path.split("/")):
-        return None
-    return found
-
-
-def _extension(path: str) -> str:
-    stem, extension = posixpath.splitext(path.lower())
-    return f".tar{extension}" if stem.endswith(".tar") else extension
+    return "hidden" if _is_hidden(path) else f"with {extension_of(path) or 'no extension'}"
 
 
 def _is_hidden(path: str) -> bool:

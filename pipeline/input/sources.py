@@ -50,7 +50,8 @@ def join_plans(sources: Sequence[Source], plans: Sequence[InputPlan], root: str)
             units.append(replace(placed, seq=len(units), source=source.name, is_raw=source.is_raw))
     _refuse_shared(units)
     warnings = [warning for plan in plans for warning in plan.warnings]
-    return InputPlan(units, list(dict.fromkeys(warnings)))
+    notes = [note for plan in plans for note in plan.notes]
+    return InputPlan(units, list(dict.fromkeys(warnings)), list(dict.fromkeys(notes)))
 
 
 def typical_unit_rows(units: Sequence[Unit]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 from pipeline.input.columns import OF_VIDEOS, Layout, Names, Word, input_schema
 from pipeline.input.formats.manifest import DELIMITERS
 from pipeline.input.formats.rows import Cutter, Index, ReadError
+from pipeline.input.formats.shapes import Shape, check_imagefolder, names_file
 from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.joins import check_join
 from pipeline.input.read_settings import FRAME_SIZE, NUM_FRAMES
 from pipeline.input.read_settings import ReadSettings as ReadSettings
 from pipeline.input.scan import merged, scan_shards, warnings_of
 from pipeline.input.shards import Shards, find_shards, joined
+from pipeline.input.sidecars import fields_beside, sidecar_paths
 from pipeline.storage.store import Entry
 
 
@@ -52,6 +54,9 @@ class Unit:
         is_raw: Whether its columns keep their own names and types (see `pipeline.input.sources.Source`).
         join_size: Bytes of the files in which images are looked up, where they are.
         join_etag: One tag of all of these files.
+        shape: What the rows are beyond their format (see `pipeline.input.formats.shapes`); empty in older plans.
+        sidecars: Where every file is a row, the extensions of the files beside each, joined by commas; empty if none
+            has any. Their sizes and tags count among `size` and `etag`.
     """
 
     seq: int
@@ -73,6 +78,8 @@ class Unit:
     is_raw: bool = False
     join_size: int = 0
     join_etag: str | None = None
+    shape: Shape = ""
+    sidecars: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -117,6 +124,7 @@ ARROW_TYPES = {
     "bytes": pa.binary(),
     "bool": pa.bool_(),
     "Format": pa.string(),
+    "Shape": pa.string(),
     "tuple[str, ...]": pa.list_(pa.string()),
     "tuple[int, ...]": pa.list_(pa.int64()),
 }
@@ -125,10 +133,17 @@ UNIT_COLUMNS = pa.schema([(field.name, ARROW_TYPES[str(field.type)]) for field i
 
 @dataclass(frozen=True)
 class InputPlan:
-    """The units of an input, in order, and what is wrong with shards whose rows can be read all the same."""
+    """The units of an input, in order, and what is wrong with shards whose rows can be read all the same.
+
+    Attributes:
+        units: All of them.
+        warnings: What is wrong.
+        notes: The layout of each source, for people.
+    """
 
     units: list[Unit]
     warnings: list[str]
+    notes: Sequence[str] = ()
 
 
 def plan_input(
@@ -150,31 +165,50 @@ def plan_input(
             be there.
     """
     shards = find_shards(settings.uri, settings.format, settings.storage)
-    layout = layout_of(settings, shards.format, is_raw=is_raw)
+    notes = [f"{settings.uri}: found {shards.note}"]
+    layout = layout_of(settings, shards.format, is_raw=is_raw, shape=shards.shape)
     _refuse_idle_settings(shards, settings)
     if FORMATS[shards.format].is_file:
-        return InputPlan(_file_units(shards, settings, unit_rows, layout), [*shards.warnings])
+        return InputPlan(_file_units(shards, settings, unit_rows, layout), [*shards.warnings], notes)
     scanned = scan_shards(shards, unit_rows, settings.limit, settings.dialect(shards.format))
     warnings = [*shards.warnings, *warnings_of(shards, scanned, layout)]
     where = next((shards.store.name(entry.path) for entry, index in scanned if index.slices), None)
     if where is None:
         raise ReadError("; ".join([f"found no rows in the {len(scanned)} shards of {settings.uri}", *warnings[:5]]))
     types, extensions = merged(shards.format, [index for _, index in scanned if index.slices])
+    if layout.shape == "imagefolder":
+        layout = _as_imagefolder(layout, types, where, is_folder=shards.is_folder)
+        num_rows = sum(index.num_rows for _, index in scanned)
+        if num_rows < shards.num_images and settings.limit is None and "file_name" in types:
+            more = f"{shards.num_images - num_rows} or more are in no row"
+            warnings.append(f"{num_rows} rows name images of {shards.num_images} that lie beside: {more}")
     if not with_images and not any(image in types for image in layout.images):
         others: dict[Word, Names] = {word: names for word, names in layout.columns.items() if word != "image"}
         layout = replace(layout, columns=others, join="")
     schema = input_schema(types, layout, where, extensions, reads).serialize().to_pybytes()
-    units = _row_units(shards, scanned, schema, settings.limit)
+    units = _row_units(replace(shards, shape=layout.shape), scanned, schema, settings.limit)
     if settings.join and with_images:
         other = check_join(settings.join, shards, settings.storage)
         units = [replace(unit, join_size=other.size, join_etag=other.etag) for unit in units]
-    return InputPlan(units, warnings)
+    return InputPlan(units, warnings, notes)
 
 
-def layout_of(settings: ReadSettings, format: Format, *, is_raw: bool) -> Layout:
-    """Return what a source's settings say of its columns."""
+def layout_of(settings: ReadSettings, format: Format, *, is_raw: bool, shape: Shape) -> Layout:
+    """Return what a source's settings, and the shape of its rows, say of its columns."""
     join = settings.join
-    return Layout(settings.columns, format, is_raw, "" if join is None else "table" if join.uri else "shard")
+    return Layout(settings.columns, format, is_raw, "" if join is None else "table" if join.uri else "shard", shape)
+
+
+def _as_imagefolder(layout: Layout, fields: Mapping[str, pa.DataType], where: str, *, is_folder: bool) -> Layout:
+    """Take metadata beside images for what it is if its columns name them; a file by itself may be anything.
+
+    Raises:
+        ReadError: It stands beside images and names none.
+    """
+    if is_folder and "image" not in layout.columns:
+        check_imagefolder(fields, where)
+    is_one = any(map(names_file, fields)) and not (not is_folder and "image" in fields)
+    return layout if is_one else replace(layout, shape="")
 
 
 def units_to_parquet(units: Sequence[Unit], warnings: Sequence[str] = ()) -> bytes:
@@ -217,9 +251,10 @@ def units_from_parquet(data: bytes) -> list[Unit]:
 
 
 def _unit(row: dict[str, Any]) -> Unit:
-    lists = {name: tuple(row[name]) for name in ("paths", "header", "only")}
-    # Plans of older versions say nothing of sources.
+    lists = {name: tuple(row[name] or ()) for name in ("paths", "header", "only", "sidecars")}
+    # Plans of older versions say nothing of sources, or of shapes.
     late = {"source": row["source"] or "", "is_raw": bool(row["is_raw"]), "join_size": row["join_size"] or 0}
+    late["shape"] = row["shape"] or ""
     return Unit(**{**row, **lists, **late})
 
 
@@ -246,6 +281,7 @@ def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: b
                 etag=entry.etag,
                 header=tuple(index.header),
                 is_packed=index.is_packed,
+                shape=shards.shape,
             )
             units.append(unit)
     return units
@@ -266,7 +302,7 @@ def _refuse_idle_settings(shards: Shards, settings: ReadSettings) -> None:
 
 
 def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, layout: Layout) -> list[Unit]:
-    added = OF_VIDEOS if shards.format == "video" else {}
+    added = OF_VIDEOS if shards.format == "video" else fields_beside(shards, settings.limit)
     schema = input_schema(added, layout, shards.store.uri).serialize().to_pybytes()
     entries = shards.entries[: settings.limit]
     for entry in entries:
@@ -281,7 +317,9 @@ def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, layout: 
     units: list[Unit] = []
     for piece in cutter.close():
         files = entries[piece.start : piece.stop]
-        whole, paths = joined(files), tuple(entry.path for entry in files)
+        paths, sidecars = tuple(entry.path for entry in files), tuple(shards.sidecars[piece.start : piece.stop])
+        whole = joined([*files, *(shards.beside[path] for path in sidecar_paths(paths, sidecars))])
         unit = Unit(len(units), shards.store.uri, "", shards.format, piece.start, piece.stop, schema)
-        units.append(replace(unit, size=whole.size, etag=whole.etag, paths=paths))
+        unit = replace(unit, size=whole.size, etag=whole.etag, paths=paths, shape=shards.shape)
+        units.append(replace(unit, sidecars=sidecars if any(sidecars) else ()))
     return units

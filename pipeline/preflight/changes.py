@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.input.joins import join_version
 from pipeline.input.shards import change, joined, list_files
+from pipeline.input.sidecars import sidecar_paths
 from pipeline.input.units import ReadSettings, Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
@@ -88,7 +89,7 @@ def _whole(root: str, path: str) -> str:
 
 
 def _fault(unit: Unit, listed: Mapping[str, Entry], on_changed: str) -> str | None:
-    paths, store = unit.paths or (unit.shard,), Store(unit.root)
+    paths, store = [*(unit.paths or (unit.shard,)), *sidecar_paths(unit.paths, unit.sidecars)], Store(unit.root)
     found = {path: entry for path in paths if (entry := listed.get(_whole(unit.root, path)))}
     if gone := [path for path in paths if path not in found]:
         more = f" (and {len(gone) - 1} more files of its unit)" if len(gone) > 1 else ""

@@ -83,6 +83,8 @@ def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor
     )
     if joined is None or not joined.units:
         return None
+    for note in joined.notes:
+        log.info("%s", note)
     for warning in joined.warnings:
         log.warning("%s", warning)
     samples = {cut.source.name: cut.sample.blocks for cut in cuts}

@@ -168,7 +168,7 @@ def test_a_compressed_tar_that_would_be_unpacked_many_times_is_told(
     monkeypatch.setattr(scan, "UNPACKED_BYTES", 2**20)
     assert told(path, 7) == [], "eight units"
     (warning,) = told(path, 5)
-    assert warning.startswith("1 gzip tars have more than 8 units (first a.tar.gz: 10), and each unit unpacks its tar")
+    assert warning.startswith("1 compressed shards have more than 8 units (first a.tar.gz: 10), and a unit may have to")
     write(tmp_path / "plain.tar", gzip.decompress(path.read_bytes()))
     assert told(tmp_path / "plain.tar", 5) == []
 

@@ -43,6 +43,8 @@ class Animal:
         read: Settings of the input.
         beside: Other files in its folder.
         text: What the first row's prompt holds, character by character.
+        uri: What is read, where it is not the file itself: `.` is its folder.
+        key: The first row's key.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Animal:
     read: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, bytes] = field(default_factory=dict)
     text: str | None = None
+    uri: str = ""
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Fate:
     corner: Color | None = None
     images: int = 0
     prompts: tuple[str, ...] = ()
+    key: str | None = None
 
 
 def open_processor() -> Processor:
@@ -82,7 +87,7 @@ def fate_of(animal: Animal, processor: Processor) -> Fate:
             path = Path(folder) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        read = ReadSettings.model_validate({"uri": f"{folder}/{animal.name}", **animal.read})
+        read = ReadSettings.model_validate({"uri": f"{folder}/{animal.uri or animal.name}", **animal.read})
         try:
             planned = plan_input(read, 4, reads=("question", "answers"))
         except StorageError as error:
@@ -104,6 +109,7 @@ def fate_of(animal: Animal, processor: Processor) -> Fate:
         trouble=trouble,
         corner=_corner(images[0]) if images and errors[0] is None else None,
         images=len(images),
+        key=blocks[0].column("key")[0].as_py(),
         prompts=tuple(given.prompt for block in ready for given in model_inputs(block) if given is not None),
     )
 
@@ -116,6 +122,7 @@ def is_as_expected(animal: Animal, fate: Fate) -> bool:
         and (animal.trouble is None) == (fate.trouble is None)
         and (animal.corner is None or _is_close(fate.corner, animal.corner))
         and (animal.images is None or animal.images == fate.images)
+        and animal.key in (None, fate.key)
         and (animal.text is None or animal.text in fate.prompts[0])
     )
 

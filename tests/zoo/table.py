@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from tests.zoo.animal import Animal, Fate, is_as_expected
+from tests.zoo.layouts import layouts
 from tests.zoo.lines import lines
 from tests.zoo.pictures import pictures
 from tests.zoo.tables import tables
@@ -15,6 +16,7 @@ def animals() -> Iterator[Animal]:
     yield from tars()
     yield from tables()
     yield from lines()
+    yield from layouts()
 
 
 def table(zoo: Iterable[Animal], look: Callable[[Animal], Fate]) -> str:

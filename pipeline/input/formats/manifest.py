@@ -1,6 +1,7 @@
 """Read JSONL, CSV, TSV and plain text: one row a line, or in CSV and TSV several where a quoted cell holds newlines.
 
-A unit's rows lie in one stretch of bytes, found when the run is planned. Blank lines are no rows.
+A unit's rows lie in one stretch of bytes, found when the run is planned. Blank lines are no rows. Compressed shards are
+read as what they hold.
 """
 
 import csv
@@ -9,12 +10,13 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from pipeline.input.formats.fields import note_types
+from pipeline.input.formats.packed import Unpacked, is_packed
 from pipeline.input.formats.rows import (
     LIMIT_BYTES,
     Cutter,
@@ -30,6 +32,7 @@ from pipeline.input.formats.rows import (
 if TYPE_CHECKING:
     from _csv import Reader as CellsReader
 
+LineFormat = Literal["jsonl", "csv", "tsv", "text"]
 CHUNK_BYTES = 4 * 2**20
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 # What Excel writes as the first line of a CSV, to say which letter stands between cells.
@@ -57,16 +60,39 @@ def dialect_of(format: str, delimiter: str | None = None, quotes: bool | None = 
     return Dialect(delimiter or DELIMITERS.get(format, ","), True if quotes is None and format == "csv" else quotes)
 
 
-def read(
-    data: bytes, format: Literal["jsonl", "csv", "tsv", "text"], header: Sequence[str], dialect: Dialect
-) -> list[RawRow]:
+def read(data: bytes, format: LineFormat, header: Sequence[str], dialect: Dialect) -> list[RawRow]:
     """Read the rows of a stretch of lines; `header` names the cells of a CSV or TSV shard."""
     if format == "csv" or format == "tsv":
         return read_csv(data, header, dialect)
     return read_text(data) if format == "text" else read_jsonl(data)
 
 
-def index_jsonl(file: BinaryIO, size: int, unit_rows: int) -> Index:
+class Readable(Protocol):
+    """A file, or what a compressed one holds."""
+
+    def read(self, count: int, /) -> bytes:
+        """Return the next bytes, fewer at the end."""
+        ...
+
+
+def index(file: BinaryIO, size: int, unit_rows: int, format: LineFormat, dialect: Dialect) -> Index:
+    """Go through a shard of lines once, compressed or not, and find its rows; places are those in its content."""
+    packed = Unpacked(file) if is_packed(file) else None
+    content = packed or file
+    match format:
+        case "jsonl":
+            found = index_jsonl(content, size, unit_rows)
+        case "csv" | "tsv":
+            found = index_csv(content, size, unit_rows, dialect)
+        case "text":
+            found = index_text(content, size, unit_rows)
+    if packed is None:
+        return found
+    trouble = [f"{packed.trouble}; found {found.num_rows} rows before that"] if packed.trouble else []
+    return replace(found, warnings=[*found.warnings, *trouble], is_packed=True)
+
+
+def index_jsonl(file: Readable, size: int, unit_rows: int) -> Index:
     """Go through a JSONL shard once and find its rows."""
     cutter = Cutter(unit_rows)
     fields: dict[str, pa.DataType] = {}
@@ -85,7 +111,7 @@ def read_jsonl(data: bytes) -> list[RawRow]:
     return [_parse(line) for line in data.splitlines() if line.strip()]
 
 
-def index_csv(file: BinaryIO, size: int, unit_rows: int, dialect: Dialect) -> Index:
+def index_csv(file: Readable, size: int, unit_rows: int, dialect: Dialect) -> Index:
     """Go through a CSV or TSV shard once and find its rows; every column is text."""
     rows = cells_of(file, dialect)
     header = _header(next(rows, Cells([], 0, 0)).values)
@@ -114,7 +140,7 @@ class Cells(NamedTuple):
     end_byte: int
 
 
-def cells_of(file: BinaryIO, dialect: Dialect) -> Iterator[Cells]:
+def cells_of(file: Readable, dialect: Dialect) -> Iterator[Cells]:
     """Go through a CSV or TSV file from its header on; blank lines are no rows.
 
     Raises:
@@ -163,7 +189,7 @@ def _holds_rows(cell: str, dialect: Dialect, num_columns: int) -> bool:
     return num_columns > 1 and any(line.count(dialect.delimiter) >= num_columns - 1 for line in further)
 
 
-def index_text(file: BinaryIO, size: int, unit_rows: int) -> Index:
+def index_text(file: Readable, size: int, unit_rows: int) -> Index:
     """Go through a text shard once and find its rows, each with the one column `text`."""
     cutter = Cutter(unit_rows)
     position = 0
@@ -211,8 +237,8 @@ class _CountedLines:
         self.has_ended = True
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Give lines with their ends: a newline, a carriage return, or both.
+def _lines(file: Readable) -> Iterator[bytes]:
+    """Give lines with their ends: a newline, a carriage return, or both. A compressed file that breaks off ends before.
 
     Raises:
         ReadError: It is UTF-16, whose lines may pass for UTF-8 full of zeros, or a line is larger than any row is.
@@ -228,7 +254,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         yield from lines
         if len(rest) > LIMIT_BYTES:
             raise ReadError(f"found a line of more than {LIMIT_BYTES} bytes, expected one row a line")
-    if rest:
+    if rest and not getattr(file, "trouble", None):
         yield rest
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from pipeline.input.formats.fields import note_types
-from pipeline.input.formats.packed import WINDOW_BYTES, Unpacked, is_gzip
+from pipeline.input.formats.packed import WINDOW_BYTES, Unpacked, is_packed
 from pipeline.input.formats.rows import (
     IMAGE_EXTENSIONS,
     LIMIT_BYTES,
@@ -52,7 +52,7 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     Raises:
         ReadError: It is no tar from its first byte on, or unpacks to more than it should.
     """
-    packed = Unpacked(file) if is_gzip(file) else None
+    packed = Unpacked(file) if is_packed(file) else None
     walk = Walk(packed.read_at, 0, None) if packed else Walk(reader_of(file, size), 0, size)
     cutter = Cutter(unit_rows)
     fields: dict[str, pa.DataType] = {}

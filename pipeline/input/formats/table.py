@@ -4,11 +4,16 @@ A new one is an entry here, a file beside this one that indexes and reads it, an
 finds one missing (`assert_never` in scan.py, read.py and keys.py).
 """
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.input.formats.rows import IMAGE_EXTENSIONS
+
+# How compressed files end, and what compressed files may hold.
+PACKED = (".gz", ".zst")
+PACKABLE = ("tar", "jsonl", "ndjson", "jsonlines", "csv", "tsv", "txt", "lst")
 
 Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "tsv", "text", "video"]
 
@@ -37,13 +42,34 @@ class Traits:
     gives_way: bool = False
 
 
+def _lines(*extensions: str) -> tuple[str, ...]:
+    return tuple(f"{extension}{packed}" for packed in ("", *PACKED) for extension in extensions)
+
+
 FORMATS: Mapping[Format, Traits] = {
-    "webdataset": Traits(("tar", "tar.gz", "tgz"), is_cut_by_bytes=True),
+    "webdataset": Traits(("tar", "tar.gz", "tgz", "tar.zst"), is_cut_by_bytes=True),
     "parquet": Traits(("parquet",), is_table=True, has_columns=True, is_typed=True),
     "images": Traits(IMAGE_EXTENSIONS, is_file=True, is_cut_by_bytes=True),
-    "jsonl": Traits(("jsonl", "ndjson"), has_columns=True),
-    "csv": Traits(("csv",), is_table=True, has_columns=True),
-    "tsv": Traits(("tsv",), is_table=True, has_columns=True),
-    "text": Traits(("txt",), gives_way=True),  # beside other data it is captions of pictures, or a note
+    "jsonl": Traits(_lines("jsonl", "ndjson", "jsonlines"), has_columns=True),
+    "csv": Traits(_lines("csv"), is_table=True, has_columns=True),
+    "tsv": Traits(_lines("tsv"), is_table=True, has_columns=True),
+    "text": Traits(_lines("txt", "lst"), gives_way=True),  # beside other data it is captions of pictures, or a note
     "video": Traits(("mp4", "m4v", "mov", "mkv", "webm", "avi"), is_file=True, is_cut_by_bytes=True),
 }
+
+
+def format_of(path: str) -> Format | None:
+    """Return the format that a file's name tells; None for one that tells none, and for names that begin with `_`."""
+    extension = extension_of(path).removeprefix(".")
+    found = next((format for format, traits in FORMATS.items() if extension in traits.extensions), None)
+    # Cameras write _MG_1234.jpg; elsewhere a leading underscore marks what is not data (_SUCCESS, _metadata).
+    if not (found and FORMATS[found].is_file) and any(part.startswith("_") for part in path.split("/")):
+        return None
+    return found
+
+
+def extension_of(path: str) -> str:
+    """Return a file's extension in lower case with its dot; of a compressed one that of its content, too."""
+    stem, extension = posixpath.splitext(path.lower())
+    inner = posixpath.splitext(stem)[1] if extension in PACKED else ""
+    return f"{inner}{extension}" if inner.removeprefix(".") in PACKABLE else extension

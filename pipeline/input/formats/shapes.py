@@ -1,0 +1,47 @@
+"""What rows are beyond their format: whose layout they have, and which of its fields are our key and image.
+
+It knows fields and names, not files.
+"""
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pipeline.input.formats.rows import ReadError
+
+# imagefolder: metadata with `file_name` beside images (Hugging Face, "Create an image dataset").
+# classes: images in one folder for each class.
+Shape = Literal["", "imagefolder", "classes"]
+
+# Which of their fields are the key and the images, where settings name none.
+DEFAULTS: Mapping[Shape, Mapping[str, str]] = {"imagefolder": {"key": "file_name", "image": "file_name"}}
+
+
+def names_file(column: str) -> bool:
+    """Say whether a column of an ImageFolder's metadata names image files."""
+    return column == "file_name" or column.endswith(("_file_name", "_file_names"))
+
+
+def check_imagefolder(fields: Mapping[str, Any], where: str) -> None:
+    """Refuse metadata that names no image files.
+
+    Raises:
+        ReadError: No column is called as those of an ImageFolder are.
+    """
+    if not any(map(names_file, fields)):
+        raise ReadError(
+            f"{where}: expected the column `file_name` or `*_file_name` of an ImageFolder beside images, found "
+            f"{', '.join(fields) or 'none'}; set read.format=images for the images alone, or make this file read.uri"
+        )
+
+
+def file_names(values: Mapping[str, Any]) -> Any:
+    """Return what a row of an ImageFolder's metadata names: `file_name`, else all that `*_file_name` name, in order."""
+    if "file_name" in values:
+        return values["file_name"]
+    return [value for name, value in values.items() if names_file(name)]
+
+
+def placed_key(key: Any, shape: Shape, shard: str) -> Any:
+    """Return an ImageFolder's key as the path below the input's folder: each folder's metadata counts from there."""
+    return posixpath.join(posixpath.dirname(shard), key) if shape == "imagefolder" and isinstance(key, str) else key

@@ -108,7 +108,7 @@ def load_model(
         path: A local checkpoint folder.
         device: `auto` is a GPU where there is one, else the CPU. Over several devices the layers are spread in order.
         dtype: `auto` is the checkpoint's own on a GPU and float32 on a CPU, where half precision is slower.
-        text_only: Leave the eye out, and whatever else does nothing without an image.
+        text_only: Leave out the vision encoder and whatever else serves images alone.
 
     Raises:
         CheckpointError: The folder is not a checkpoint of a family we run, or its weights do not fit.

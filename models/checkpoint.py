@@ -195,22 +195,22 @@ def stored_images(folder: Path, resample: int) -> Fields:
     return stored
 
 
-def refuse_settings(settings: ImageSettings, family: str, known: Collection[str], blind: str | None) -> None:
+def refuse_settings(settings: ImageSettings, family: str, known: Collection[str], without_vision: str | None) -> None:
     """Refuse image settings that do nothing.
 
     Args:
         settings: The run's.
         family: Its name.
         known: The settings that it has.
-        blind: What it is that has no eye, if so; then no setting does anything.
+        without_vision: What has no vision encoder, for the message; then no setting does anything.
 
     Raises:
         ImageSettingsError: Some are set; ignored, they would look as if they worked.
     """
     found = {name: value for name, value in asdict(settings).items() if value is not None}
-    useless = [name for name in found if blind or name not in known]
+    useless = [name for name in found if without_vision or name not in known]
     if useless:
-        why = f"{blind} sees no images" if blind else f"{family} has no such image setting"
+        why = f"{without_vision} sees no images" if without_vision else f"{family} has no such image setting"
         raise ImageSettingsError(*(f"{name}: found {found[name]!r}, but {why}" for name in useless))
 
 

@@ -31,7 +31,7 @@ def find_devices(asked: str | Sequence[str]) -> list[torch.device]:
 def spread(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[str], torch.device]:
     """Return where each parameter goes: layer by layer, in order, about as many bytes on each device.
 
-    What comes before the layers (the eye, the embeddings) lies on the first device, what comes after on the last.
+    The vision encoder and the embeddings lie on the first device, what follows the layers on the last.
 
     Args:
         model: A family's, on any device; all its parameters will have one dtype.

@@ -20,7 +20,7 @@ class FamilyProcessor:
         end_of_turn: str,
         *,
         max_position_embeddings: int,
-        blind: str | None,
+        without_vision: str | None,
         pixels_per_code: int | None = None,
     ) -> None:
         """Keep what is common, and collect what ends an answer.
@@ -30,13 +30,13 @@ class FamilyProcessor:
             eos_ids: Ids that the checkpoint says end an answer.
             end_of_turn: What the family writes after each message; it may be one token, several, or foreign.
             max_position_embeddings: The longest sequence that the model was made for.
-            blind: What it is that sees no images, if so.
+            without_vision: What has no vision encoder, for messages; None if there is one.
             pixels_per_code: Side of what a code of a drawn picture stands for; None for families that draw nothing.
         """
         self.max_position_embeddings = max_position_embeddings
-        self.sees_images = blind is None
+        self.sees_images = without_vision is None
         self.pixels_per_code = pixels_per_code
-        self._blind = blind
+        self._without_vision = without_vision
         self._text = text
         end = text.token_id(end_of_turn)
         self.stop_ids = frozenset(eos_ids) | (frozenset() if end is None else {end})

@@ -224,14 +224,14 @@ def check_placeholders(num_placeholders: int, num_images: int, placeholder: str)
         )
 
 
-def blindness(text_only: bool) -> str:
-    """Say what it is that has no eye."""
+def describe_missing_vision(text_only: bool) -> str:
+    """Say, for messages, what has no vision encoder."""
     return "a model loaded with text_only" if text_only else "a checkpoint without a vision encoder"
 
 
-def unseen(num_images: int, blind: str) -> UnseenImage:
-    """Return the error for images that nothing can look at; `blind` says what has no eye."""
-    return UnseenImage(f"found {num_images} image{'' if num_images == 1 else 's'}, but {blind} sees none")
+def unseen_image_error(num_images: int, without_vision: str) -> UnseenImage:
+    """Return the error for images of a request to what has no vision encoder (`describe_missing_vision`)."""
+    return UnseenImage(f"found {num_images} image{'' if num_images == 1 else 's'}, but {without_vision} sees none")
 
 
 def _check_answered_in_text(request: Request) -> None:

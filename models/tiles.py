@@ -1,6 +1,6 @@
 """Tiles on the device: uint8 pictures become numbers, and images encoded lately are not encoded again.
 
-Which tiles make up an image, and what an eye makes of it, is a family's business.
+Each family decides which tiles make up an image and how they are encoded.
 
 Shapes: N tiles of one size.
 """

@@ -16,10 +16,10 @@ from PIL import Image
 
 from models.aria.config import AriaConfig, AriaImages, read_config, read_images
 from models.choices import encode_prompt
-from models.eye import Eye
+from models.image_reader import ImageReader
 from models.images import image_name
 from models.processor import FamilyProcessor
-from models.text import Text, blindness, check_placeholders
+from models.text import Text, check_placeholders, describe_missing_vision
 from models.types import (
     TEMPLATE_DATE,
     CheckpointError,
@@ -59,16 +59,18 @@ class AriaProcessor(FamilyProcessor):
             self.config.eos_token_ids,
             END_OF_TURN,
             max_position_embeddings=self.config.text.max_position_embeddings,
-            blind=None if self.config.vision else blindness(text_only),
+            without_vision=None if self.config.vision else describe_missing_vision(text_only),
         )
         known = ("split_image", "max_image_size")
-        self._eye = Eye("Aria", known, settings, self._blind, lambda asked: Canvas(folder, self.config, asked).crops)
+        self._image_reader = ImageReader(
+            "Aria", known, settings, self._without_vision, lambda asked: Canvas(folder, self.config, asked).crops
+        )
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
         rendered = self._text.read(request, IMAGE_TOKEN)
         encoded = encode_prompt(self._text, rendered, request.choices)
-        images = self._eye.look(request)
+        images = self._image_reader.read(request)
         check_placeholders(encoded.ids.count(self.config.image_token_index), len(images), IMAGE_TOKEN)
         crops = [crop for image in images for crop in image]
         return ModelInput(

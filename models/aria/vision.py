@@ -1,4 +1,4 @@
-"""Aria's eye: a vision tower over any grid of patches, and the projector that turns it into a few text-width rows.
+"""Aria's vision encoder: a tower over any grid of patches, and the projector that turns it into a few text-width rows.
 
 A tile carries only the valid patches of its canvas (models/aria/processor.py). In the reference the canvas's other
 patches are masked as keys everywhere and their own rows are thrown away, so leaving them out is exact.

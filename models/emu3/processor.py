@@ -26,10 +26,10 @@ from models.choices import encode_prompt
 from models.emu3.config import MAX_ASPECT, Emu3Images, read_config, read_images
 from models.emu3.grid import Grid
 from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_TOKEN, PLACEHOLDER
-from models.eye import Eye
+from models.image_reader import ImageReader
 from models.images import LIMIT_PIXELS, image_name
 from models.processor import FamilyProcessor
-from models.text import Rendered, Text, blindness, check_placeholders
+from models.text import Rendered, Text, check_placeholders, describe_missing_vision
 from models.types import (
     TEMPLATE_DATE,
     Answer,
@@ -89,12 +89,14 @@ class Emu3Processor(FamilyProcessor):
             self.config.eos_token_ids,
             END_OF_TEXT,
             max_position_embeddings=self.config.text.max_position_embeddings,
-            blind=None if self.config.vq else blindness(text_only),
+            without_vision=None if self.config.vq else describe_missing_vision(text_only),
             pixels_per_code=None if self.config.vq is None else self.config.vq.spatial_factor,
         )
         known = ("min_pixels", "max_pixels", "pad_to_ratio")
-        self._eye = Eye("Emu3", known, settings, self._blind, lambda asked: partial(tile, read_images(folder, asked)))
-        if not self._blind:
+        self._image_reader = ImageReader(
+            "Emu3", known, settings, self._without_vision, lambda asked: partial(tile, read_images(folder, asked))
+        )
+        if not self._without_vision:
             self._check_files(folder, read_images(folder, settings))
 
     def prepare(self, request: Request) -> ModelInput:
@@ -103,7 +105,7 @@ class Emu3Processor(FamilyProcessor):
 
     def _chat(self, request: Request) -> ModelInput:
         rendered = self._text.read(_with_items(request), PLACEHOLDER)
-        tiles = self._eye.look(request)
+        tiles = self._image_reader.read(request)
         found = sum(piece.count(PLACEHOLDER) for piece in rendered.pieces[::2])
         check_placeholders(found, len(tiles), PLACEHOLDER)
         grids = [self._grid(tile) for tile in tiles]
@@ -121,8 +123,8 @@ class Emu3Processor(FamilyProcessor):
 
     def _drawing(self, request: Request, grid: Grid) -> ModelInput:
         prompt = _asked(_drawn_text(request), grid)
-        if self._blind:
-            raise BadRequest(f"found a grid of {grid.rows} x {grid.columns} codes, but {self._blind} draws no pictures")
+        if without := self._without_vision:
+            raise BadRequest(f"found a grid of {grid.rows} x {grid.columns} codes, but {without} draws no pictures")
         is_guided = request.sampling.guidance_scale != 1
         return ModelInput(
             prompt=prompt.text,

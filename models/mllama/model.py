@@ -233,7 +233,7 @@ def stored_place(config: MllamaConfig) -> Callable[[str], Place | None]:
 
 
 def _layers(config: MllamaConfig) -> dict[int, nn.Module]:
-    """Return the decoder's layers by place; without an eye those that only look at pictures are left out."""
+    """Return the decoder's layers by place; without a vision encoder the cross-attention layers are left out."""
     text = config.text
     cross = [i for i in text.cross_attention_layers if i < text.num_hidden_layers]
     own = [i for i in range(text.num_hidden_layers) if i not in cross]

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from models.choices import encode_prompt
-from models.eye import Eye, Look
+from models.image_reader import ImageReader, Transform
 from models.images import image_name
 from models.mllama.config import VisionConfig, read_config, read_images
 from models.processor import FamilyProcessor
-from models.text import Text, blindness, check_placeholders
+from models.text import Text, check_placeholders, describe_missing_vision
 from models.types import (
     TEMPLATE_DATE,
     BadRequest,
@@ -60,10 +60,12 @@ class MllamaProcessor(FamilyProcessor):
             self.config.eos_token_ids,
             END_OF_TURN,
             max_position_embeddings=self.config.text.max_position_embeddings,
-            blind=None if self.config.vision else blindness(text_only),
+            without_vision=None if self.config.vision else describe_missing_vision(text_only),
         )
         vision = self.config.vision
-        self._eye = Eye("Mllama", ("max_image_tiles",), settings, self._blind, partial(_canvas, folder, vision))
+        self._image_reader = ImageReader(
+            "Mllama", ("max_image_tiles",), settings, self._without_vision, partial(_canvas, folder, vision)
+        )
         self._bos = _known(self._text.token_id(BEGIN_OF_TEXT), self.config.bos_token_id)
         self._image = _known(self._text.token_id(IMAGE_TOKEN), self.config.image_token_index)
         if vision is not None and self._text.token_id(IMAGE_TOKEN) is None:
@@ -73,7 +75,7 @@ class MllamaProcessor(FamilyProcessor):
         """Render, tokenise and tile one request; see models.types.Processor."""
         rendered = self._text.read(_with_plain_system(request), IMAGE_TOKEN)
         encoded = encode_prompt(self._text, rendered, request.choices, self._bos)
-        images = self._eye.look(request)
+        images = self._image_reader.read(request)
         check_placeholders(encoded.ids.count(self._image), len(images), IMAGE_TOKEN)
         return ModelInput(
             prompt=rendered.text,
@@ -131,7 +133,7 @@ def fitted(width: int, height: int, grid: Grid, tile_size: int) -> tuple[int, in
     return min(math.floor(width * scale_height) or 1, target_width), target_height
 
 
-def _canvas(folder: Path, vision: VisionConfig | None, settings: ImageSettings) -> Look[tuple[list[Pixels], int]]:
+def _canvas(folder: Path, vision: VisionConfig | None, settings: ImageSettings) -> Transform[tuple[list[Pixels], int]]:
     assert vision is not None
     return Canvas(vision, read_images(folder, vision, settings).max_image_tiles).tiles
 

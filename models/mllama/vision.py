@@ -1,6 +1,6 @@
-"""Mllama's eye: the tiles of a picture through a local encoder, then through a global one.
+"""Mllama's vision encoder: the tiles of a picture through a local encoder, then through a global one.
 
-The eye was trained on a fixed number of tiles. Where a picture has fewer, the missing ones are blank, are looked at by
+It was trained on a fixed number of tiles. Where a picture has fewer, the missing ones are blank, are looked at by
 the real ones, and must be there: dropping them changes what the real tiles become. Only tokens that stand for nothing
 (of missing tiles, and those that fill every tile up to a multiple of 8) do not look at each other. So the tokens stand
 in the order [real, other], and the mask of the reference becomes two attentions without a mask: real tokens look at

@@ -269,8 +269,8 @@ def test_another_familys_image_setting_is_refused(tiny: Path) -> None:
 
 
 def test_a_model_loaded_without_its_eye_takes_no_pictures(tiny: Path) -> None:
-    blind = load_processor(str(tiny), text_only=True)
+    text_only = load_processor(str(tiny), text_only=True)
     with pytest.raises(BadRequest, match="found 1 image, but a model loaded with text_only sees none"):
-        blind.prepare(Request(prompt="<|img|>", images=[png(picture(9, 9))]))
+        text_only.prepare(Request(prompt="<|img|>", images=[png(picture(9, 9))]))
     with pytest.raises(BadRequest, match="1 image placeholders"):
-        blind.prepare(Request(prompt="<|img|>"))
+        text_only.prepare(Request(prompt="<|img|>"))

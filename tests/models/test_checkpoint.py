@@ -152,7 +152,7 @@ def test_without_an_eye_no_image_setting_does_anything(tmp_path: Path, write_tin
         "max_image_size",
         "max_image_tiles",
     ]
-    # Here nobody asked for a model without its eye; there is only no image in these requests.
+    # Here nobody asked for a model without its vision encoder; there is only no image in these requests.
     assert len(ask(folder, [Request(prompt="yes")], device="cpu", preprocess=settings)) == 1
 
 

@@ -111,10 +111,10 @@ def test_a_request_that_contradicts_itself_is_refused(processor: Processor, requ
 def test_pictures_need_the_vq_vae_and_the_error_says_who_has_none(tmp_path: Path, folder: Path) -> None:
     told = "found a grid of 3 x 4 codes, but a model loaded with text_only draws no pictures"
     assert load_processor(str(folder)).pixels_per_code
-    blind = load_processor(str(folder), text_only=True)
-    assert blind.pixels_per_code is None
+    text_only = load_processor(str(folder), text_only=True)
+    assert text_only.pixels_per_code is None
     with pytest.raises(BadRequest, match=told):
-        blind.prepare(drawing())
+        text_only.prepare(drawing())
     decoder = write_checkpoint(tmp_path)
     text = json.loads((decoder / "config.json").read_text())["text_config"]
     (decoder / "config.json").write_text(json.dumps({**text, "model_type": "emu3_text_model"}))

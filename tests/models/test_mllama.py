@@ -131,11 +131,13 @@ def test_tokens_before_an_image_and_rows_without_one_do_not_depend_on_pixels(pai
 @torch.inference_mode()
 def test_the_installed_transformers_differs_from_mllama_where_we_say_it_does(pair: Pair) -> None:
     version, size = f"transformers {transformers.__version__}", pair.size
-    eye = pair.reference.model.vision_model
+    tower = pair.reference.model.vision_model
     outputs: list[Tensor] = []
-    hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[2])) for layer in eye.transformer.layers]
+    hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[2])) for layer in tower.transformer.layers]
     inputs = batch([Row([60, size.image], [Picture(*size.grids[-1])])], size)
-    seen = eye(*(inputs[name] for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"))).last_hidden_state
+    seen = tower(
+        *(inputs[name] for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"))
+    ).last_hidden_state
     for hook in hooks:
         hook.remove()
     for place, layer in enumerate(size.lowered):

@@ -263,7 +263,7 @@ def test_the_image_token_of_another_tokenizer_becomes_the_models(tmp_path: Path)
     assert 266 in model_input.token_ids and 261 not in model_input.token_ids
 
 
-def test_a_tokenizer_without_image_token_cannot_serve_an_eye(tmp_path: Path) -> None:
+def test_a_tokenizer_without_image_token_cannot_serve_a_vision_encoder(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
     content = json.loads((folder / "tokenizer.json").read_text())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != IMAGE]
@@ -339,13 +339,13 @@ def test_pictures_need_an_eye_and_the_error_says_who_has_none(tmp_path: Path, fo
         load_processor(str(decoder)).prepare(request)
 
 
-def test_text_is_read_alike_with_and_without_an_eye(folder: Path, processor: Processor) -> None:
+def test_text_is_read_alike_with_and_without_a_vision_encoder(folder: Path, processor: Processor) -> None:
     (folder / "preprocessor_config.json").rename(folder / "elsewhere.json")  # nothing of images is looked at
     try:
-        blind = load_processor(str(folder), text_only=True).prepare(Request(messages=user("Why?")))
+        text_only = load_processor(str(folder), text_only=True).prepare(Request(messages=user("Why?")))
     finally:
         (folder / "elsewhere.json").rename(folder / "preprocessor_config.json")
-    assert blind.token_ids.tolist() == processor.prepare(Request(messages=user("Why?"))).token_ids.tolist()
+    assert text_only.token_ids.tolist() == processor.prepare(Request(messages=user("Why?"))).token_ids.tolist()
 
 
 def test_an_answer_ends_at_the_checkpoints_ids_and_at_the_end_of_a_turn(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from models import ImageSettings, Request, ask, load_model, load_processor
 from models.engine import Engine, Sequence, run_all
-from models.eye import Eye
+from models.image_reader import ImageReader
 from models.types import BadImage, BadRequest, ImageSettingsError, UnseenImage
 from tests.models.test_contract import FAMILIES, about, photograph
 from tests.promise import answer_faults
@@ -86,8 +86,8 @@ def test_rows_of_unlike_settings_are_answered_together_as_one_by_one(checkpoint:
 def test_a_picture_is_encoded_once_for_each_way_of_looking_at_it(checkpoint: str, family: str) -> None:
     processor, model = load_processor(checkpoint), load_model(checkpoint, device="cpu")
     settings = SETTINGS[family][0]
-    requests = [asked(one, f"{n}?") for n in range(3) for one in (settings, None, replace(settings))]
-    sequences = [Sequence("", processor.prepare(one), one.sampling) for one in requests]
+    requests = [asked(own, f"{n}?") for n in range(3) for own in (settings, None, replace(settings))]
+    sequences = [Sequence("", processor.prepare(request), request.sampling) for request in requests]
     run_all(Engine(model, slots=2, max_length=512), sequences)
     names = {name for sequence in sequences for name in sequence.model_input.image_names}
     assert model.image_cache.num_encoded == len(names) == 2
@@ -111,42 +111,42 @@ def test_text_with_settings_is_answered_by_a_model_that_sees_nothing(checkpoint:
     plain = Request(prompt="yes")
     [answer] = ask(checkpoint, [replace(plain, preprocess=SETTINGS[family][0])])
     assert [answer] == ask(checkpoint, [plain])
-    blind = load_processor(checkpoint, text_only=True)
+    text_only = load_processor(checkpoint, text_only=True)
     with pytest.raises(UnseenImage, match="found 1 image, but a model loaded with text_only sees none"):
-        blind.prepare(asked(SETTINGS[family][0]))
+        text_only.prepare(asked(SETTINGS[family][0]))
     with pytest.raises(BadRequest, match=FOREIGN[family][1]):
-        blind.prepare(replace(plain, preprocess=FOREIGN[family][0]))
+        text_only.prepare(replace(plain, preprocess=FOREIGN[family][0]))
 
 
-def eye(made: list[ImageSettings]) -> Eye[tuple[int, int]]:
+def toy_reader(made: list[ImageSettings]) -> ImageReader[tuple[int, int]]:
     def make(settings: ImageSettings) -> Callable[[Image.Image], tuple[int, int]]:
         made.append(settings)
         if settings.max_pixels == 0:
             raise ImageSettingsError("max_pixels: found 0")
         return lambda image: image.size
 
-    return Eye("Toy", ("max_pixels",), ImageSettings(), None, make)
+    return ImageReader("Toy", ("max_pixels",), ImageSettings(), None, make)
 
 
-def test_a_way_of_looking_is_made_once_for_each_distinct_settings() -> None:
+def test_a_transform_is_made_once_for_each_distinct_settings() -> None:
     made: list[ImageSettings] = []
-    one = eye(made)
+    reader = toy_reader(made)
     for n in range(12):
         request = asked(ImageSettings(max_pixels=n % 3))
         if n % 3 == 0:
             with pytest.raises(BadRequest, match="preprocess: max_pixels: found 0"):
-                one.look(request)
+                reader.read(request)
         else:
-            assert one.look(request) == [(120, 50)]
+            assert reader.read(request) == [(120, 50)]
     assert made == [ImageSettings(), *(ImageSettings(max_pixels=n) for n in range(3))]
 
 
-def test_no_more_ways_of_looking_are_kept_than_a_run_can_want() -> None:
+def test_no_more_transforms_are_kept_than_a_run_can_want() -> None:
     made: list[ImageSettings] = []
-    one = eye(made)
+    reader = toy_reader(made)
     for n in range(1000):
-        one.look(Request(prompt="", preprocess=ImageSettings(max_pixels=n + 1)))
-    assert one._look_under.cache_info().currsize == 64
+        reader.read(Request(prompt="", preprocess=ImageSettings(max_pixels=n + 1)))
+    assert reader._request_transform.cache_info().currsize == 64
 
 
 def test_an_image_that_cannot_be_decoded_is_told_under_any_settings(checkpoint: str, family: str) -> None:
@@ -167,7 +167,7 @@ def test_aria_looks_at_frames_on_a_small_canvas_beside_documents_on_a_large_one(
     processor = load_processor(str(folder))
     frame = replace(about(PICTURE), preprocess=ImageSettings(max_image_size=490))
     page = replace(about(PICTURE), preprocess=ImageSettings(split_image=True))
-    assert [processor.prepare(one).image_tokens for one in (frame, page, about(PICTURE))] == [128, 768, 256]
+    assert [processor.prepare(request).image_tokens for request in (frame, page, about(PICTURE))] == [128, 768, 256]
     assert {tile.shape for tile in processor.prepare(frame).tiles} == {(336, 490, 3)}
     requests = [frame, page, about(PICTURE), frame]
     alone = [ask(str(folder), [request])[0] for request in requests]

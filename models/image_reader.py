@@ -1,0 +1,79 @@
+"""Read the images of a request: decode their bytes, then transform them under the run's or the request's settings.
+
+A family says what its transform is and which settings it has.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict, replace
+from functools import lru_cache
+from typing import Generic, TypeVar
+
+from PIL import Image
+
+from models.checkpoint import refuse_settings
+from models.images import decode_image
+from models.text import unseen_image_error
+from models.types import BadRequest, ImageSettings, ImageSettingsError, Request
+
+R = TypeVar("R")
+Transform = Callable[[Image.Image], R]
+
+# A run has a few distinct settings, for its benchmarks; their transforms are kept.
+KEPT_SETTINGS = 64
+
+
+class ImageReader(Generic[R]):
+    """A family's image transform, made once for each distinct settings."""
+
+    def __init__(
+        self,
+        family: str,
+        known: Collection[str],
+        settings: ImageSettings,
+        without_vision: str | None,
+        make_transform: Callable[[ImageSettings], Transform[R]],
+    ) -> None:
+        """Make the transform of the run.
+
+        Args:
+            family: Its name.
+            known: The settings that it has.
+            settings: The run's.
+            without_vision: What has no vision encoder, for messages; None if there is one.
+            make_transform: From settings to the transform; raises ImageSettingsError if the checkpoint forbids them.
+
+        Raises:
+            ImageSettingsError: The run's settings do nothing or do not suit the checkpoint.
+        """
+        refuse_settings(settings, family, known, without_vision)
+        self._family, self._known, self._settings = family, known, settings
+        self._without_vision, self._make_transform = without_vision, make_transform
+        self._run_transform = None if without_vision else make_transform(settings)
+        self._request_transform = lru_cache(KEPT_SETTINGS)(self._transform_under)
+
+    def read(self, request: Request) -> list[R]:
+        """Return each image of a request, transformed.
+
+        Settings of a request without images do nothing, but they are checked all the same.
+
+        Raises:
+            UnseenImage: It has images, but there is no vision encoder.
+            BadRequest: Its own settings do not suit the checkpoint.
+            BadImage: An image cannot be decoded.
+        """
+        if request.images and self._without_vision:
+            raise unseen_image_error(len(request.images), self._without_vision)
+        settings = request.preprocess
+        transform = self._run_transform if settings is None else self._request_transform(settings)
+        if isinstance(transform, ImageSettingsError):
+            raise BadRequest(f"preprocess: {transform}")
+        return [] if transform is None else [transform(decode_image(data)) for data in request.images]
+
+    def _transform_under(self, settings: ImageSettings) -> Transform[R] | ImageSettingsError | None:
+        """Return the transform under a request's settings, which go before the run's; errors are cached too."""
+        own = {name: value for name, value in asdict(settings).items() if value is not None}
+        try:
+            refuse_settings(settings, self._family, self._known, None)
+            return None if self._without_vision else self._make_transform(replace(self._settings, **own))
+        except ImageSettingsError as error:
+            return error

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from models.engine.shortage import give_back, is_out_of_memory
+from models.engine.out_of_memory import is_out_of_memory, release_cached_memory
 from models.types import Pixels
 
 log = logging.getLogger(__name__)
@@ -58,5 +58,5 @@ class Painter:
                     raise
                 # What took minutes to draw is not thrown away for what other threads held for a moment.
                 log.warning("no memory to paint a picture of %s codes; trying once more", "x".join(map(str, layout)))
-            give_back(self._model.device)
+            release_cached_memory(self._model.device)
             return self._model.paint(layout, token_ids)

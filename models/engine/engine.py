@@ -5,7 +5,7 @@ turns inputs into prompts, and whoever called decodes the tokens.
 
 It lives as long as its caller: sequences are submitted at any time and end out of order, so that the slots stay
 full from the first row of a run to the last. Where the device's memory runs short, less goes through at once; a prompt
-that fails by itself starts over when all others have ended, and only then is the shortage its own error.
+that fails by itself starts over when all others have ended, and fails only if memory runs out again.
 """
 
 import logging
@@ -22,11 +22,11 @@ from models.engine.cache import Cache, decode_window
 from models.engine.decoder import Decoder, Prompt
 from models.engine.guidance import guided, negative_name, starting
 from models.engine.memory import Memory, MemoryView, decode_view
+from models.engine.out_of_memory import BatchLimit, OutOfMemory, is_out_of_memory
 from models.engine.prefill import by_length, prefill
 from models.engine.sampler import Choice, choose
 from models.engine.scheduler import Lane, Scheduler, Sequence
 from models.engine.scoring import by_feed, score
-from models.engine.shortage import OutOfMemory, Ration, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,11 @@ class Engine:
         self._scheduler = Scheduler(slots, max_length)
         self._ended: list[Sequence] = []
         self._short: dict[Sequence, None] = {}  # those that memory was too short for one by one, in this step
-        self._encodes = Ration("encode", slots, model.device)
-        self._prefills = Ration("prefill", PREFILL_TOKENS, model.device)
-        self._decodes = Ration("decode", slots, model.device)
-        self._choices = Ration("choose tokens of", slots, model.device)
-        self._scores = Ration("score", PREFILL_TOKENS, model.device)
+        self._encodes = BatchLimit("encode", slots, model.device)
+        self._prefills = BatchLimit("prefill", PREFILL_TOKENS, model.device)
+        self._decodes = BatchLimit("decode", slots, model.device)
+        self._choices = BatchLimit("choose tokens of", slots, model.device)
+        self._scores = BatchLimit("score", PREFILL_TOKENS, model.device)
         self._memories: list[Memory | None] = []  # what the running lanes see, and the view made of it
         self._view: MemoryView | None = None
         self._negatives: dict[bytes, Tensor] = {}  # last hidden state (D,) of negative prompts in the cache
@@ -88,10 +88,10 @@ class Engine:
         return not (self._scheduler.waiting or self._scheduler.running or self._ended)
 
     @property
-    def num_shortages(self) -> int:
+    def num_out_of_memory(self) -> int:
         """Times that the device had too little memory for what was tried at once."""
-        rations = (self._encodes, self._prefills, self._decodes, self._choices, self._scores)
-        return sum(one.num_shortages for one in rations)
+        limits = (self._encodes, self._prefills, self._decodes, self._choices, self._scores)
+        return sum(one.num_out_of_memory for one in limits)
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; one that cannot fit ends at once, with its error, at the next step."""
@@ -157,11 +157,11 @@ class Engine:
         return [pair for sequence in sequences for pair in self._encoded([sequence])]
 
     def _share_out(
-        self, ration: Ration, work: Callable[[Ordered[One]], R], whole: Ordered[One], each: int = 1
+        self, limit: BatchLimit, work: Callable[[Ordered[One]], R], whole: Ordered[One], each: int = 1
     ) -> list[tuple[Ordered[One], R]]:
         """Do some work on lanes or sequences, note those that failed for want of memory by themselves."""
         done = []
-        for some, made in ration.share_out(work, whole, each):
+        for some, made in limit.run_in_batches(work, whole, each):
             if made is not None:
                 done.append((some, made))
             else:

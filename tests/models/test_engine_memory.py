@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.engine import Engine, Prompt, Sequence, run_all
 from models.engine.cache import Window
-from models.engine.shortage import PATIENCE, OutOfMemory, Ration, is_out_of_memory
+from models.engine.out_of_memory import CALLS_BEFORE_GROWTH, BatchLimit, OutOfMemory, is_out_of_memory
 from models.types import ModelInput
 from tests.models.test_engine import SPOILT, Toy, company, sequence
 from tests.models.test_guidance import Painter, pictures
@@ -86,7 +86,7 @@ def test_less_room_changes_no_answer(wishes: Callable[[], list[Sequence]], room:
     tight = Tight(**room)
     engine, found = answered(tight, wishes())
     assert found == expected and () not in found
-    assert tight.num_refused == engine.num_shortages > 0
+    assert tight.num_refused == engine.num_out_of_memory > 0
 
 
 def test_a_row_that_can_never_fit_is_tried_alone_and_then_fails_alone() -> None:
@@ -97,7 +97,7 @@ def test_a_row_that_can_never_fit_is_tried_alone_and_then_fails_alone() -> None:
     assert ids_of(others) == expected and () not in expected
     assert isinstance(large.error, OutOfMemory) and large.completion is None
     assert str(large.error) == "the cpu has too little memory for a prompt of 40 tokens and 0 tiles, even alone"
-    assert engine.num_shortages == 2 and found.count(()) == 1
+    assert engine.num_out_of_memory == 2 and found.count(()) == 1
 
 
 def test_a_row_that_fits_alone_waits_until_the_others_have_ended() -> None:
@@ -123,7 +123,7 @@ def test_a_row_that_fits_alone_waits_until_the_others_have_ended() -> None:
         order += engine.step()
         assert large not in order or large.error is None
     assert ids_of([large, *others]) == expected
-    assert crowded.num_refused == engine.num_shortages == 1
+    assert crowded.num_refused == engine.num_out_of_memory == 1
     assert order[:3] == [*others[:2], large]
 
 
@@ -139,7 +139,7 @@ def test_a_guided_row_whose_negative_prompt_finds_no_room_costs_neither_lane_nor
     _, expected = answered(Painter(), wishes(), slots=5)
     assert isinstance(long_negative[0].error, OutOfMemory)
     assert ids_of(long_negative[1:]) == expected[1:]
-    assert engine.num_running == 0 and engine.num_shortages > 0
+    assert engine.num_running == 0 and engine.num_out_of_memory > 0
 
 
 def test_what_a_broken_prefill_left_spoils_nobody() -> None:
@@ -164,7 +164,7 @@ def test_the_log_tells_of_few_of_many_shortages(caplog: pytest.LogCaptureFixture
     tight = Tight(prefill=16, rows=1)
     with caplog.at_level(logging.WARNING):
         engine, _ = answered(tight, [*company(0.0), *company(0.0), *company(0.0)])
-    assert engine.num_shortages > 2 * len(caplog.records) and "no memory to prefill" in caplog.text
+    assert engine.num_out_of_memory > 2 * len(caplog.records) and "no memory to prefill" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_torch_says_of_a_full_cpu_is_a_shortage() -> None:
     assert is_out_of_memory(raised.value)
 
 
-def test_a_ration_is_halved_by_a_shortage_and_grows_again_after_a_while() -> None:
+def test_a_limit_is_halved_when_memory_runs_out_and_grows_again_after_a_while() -> None:
     sizes: list[int] = []
     room = 4
 
@@ -199,21 +199,25 @@ def test_a_ration_is_halved_by_a_shortage_and_grows_again_after_a_while() -> Non
             raise MemoryError
         return sum(some)
 
-    ration = Ration("try", 8, CPU)
-    assert ration.share_out(work, range(8)) == [(range(4), 6), (range(4, 8), 22)]
-    assert ration.num_shortages == 1
+    limit = BatchLimit("try", 8, CPU)
+    assert limit.run_in_batches(work, range(8)) == [(range(4), 6), (range(4, 8), 22)]
+    assert limit.num_out_of_memory == 1
     sizes.clear()
-    for _ in range(PATIENCE):
-        ration.share_out(work, range(8))
-    assert set(sizes) == {4} and ration.num_shortages == 1
+    for _ in range(CALLS_BEFORE_GROWTH):
+        limit.run_in_batches(work, range(8))
+    assert set(sizes) == {4} and limit.num_out_of_memory == 1
     room = 8
-    assert ration.share_out(work, range(8)) == [(range(8), 28)]
+    assert limit.run_in_batches(work, range(8)) == [(range(8), 28)]
 
 
-def test_a_ration_counts_what_each_takes_and_gives_none_for_what_never_fits() -> None:
+def test_a_limit_counts_the_cost_of_each_item_and_gives_none_for_what_never_fits() -> None:
     def work(some: Ordered[int]) -> Ordered[int]:
         if 3 in some:
             raise MemoryError
         return some
 
-    assert Ration("try", 8, CPU).share_out(work, [1, 2, 3, 4], each=3) == [([1, 2], [1, 2]), ([3], None), ([4], [4])]
+    assert BatchLimit("try", 8, CPU).run_in_batches(work, [1, 2, 3, 4], cost=3) == [
+        ([1, 2], [1, 2]),
+        ([3], None),
+        ([4], [4]),
+    ]

@@ -12,7 +12,7 @@ from models.engine import Engine, Sequence, run_all, scoring
 from models.engine import engine as engine_module
 from models.engine.branches import branches, lineage
 from models.engine.cache import Cache, Window, prefill_window
-from models.engine.shortage import OutOfMemory
+from models.engine.out_of_memory import OutOfMemory
 from models.types import Completion, ModelInput, PromptTooLong, Sampling
 from tests.models.test_engine import SPOILT, Toy, sequence
 from tests.models.test_engine_memory import Tight

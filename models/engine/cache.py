@@ -2,7 +2,7 @@
 
 A sequence owns a slot: one row of each layer's static tensors. Running sequences always own the first slots, so
 that a decode step sees one contiguous view and nothing is gathered. Position p of a sequence lies at place p of
-its slot, but for continuations side by side (`branch_window`); whatever lies behind its length is left over from
+its slot, but for continuations side by side (`tree_window`); whatever lies behind its length is left over from
 somebody else and masked.
 
 Shapes: B sequences, T tokens, S places attended to, K key heads, C head width.
@@ -194,7 +194,7 @@ def decode_window(
     return Window(cache, slice(first, first + len(lengths)), positions, extents, mask[:, None], memory, rows)
 
 
-def branch_window(
+def tree_window(
     cache: Cache, lengths: Tensor, places: Tensor, depths: Tensor, sees: Tensor, memory: MemoryView | None, first: int
 ) -> Window:
     """Return the window of several continuations of each of B slots, side by side behind what the slot holds.

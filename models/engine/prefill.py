@@ -35,7 +35,7 @@ def by_length(lanes: Iterable[Lane]) -> list[tuple[int, list[Lane]]]:
     """
     found = defaultdict(list)
     for lane in lanes:
-        found[in_blocks(lane.sequence.branches.num_tokens), in_blocks(lane.prompt_length)].append(lane)
+        found[in_blocks(lane.sequence.token_tree.num_tokens), in_blocks(lane.prompt_length)].append(lane)
     return [(length, found[fed, length]) for fed, length in sorted(found)]
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import fsum, isnan
 
-from models.engine.branches import Branches, branches
 from models.engine.decoder import Grammar
 from models.engine.memory import Memory
+from models.engine.token_tree import TokenTree, build_token_tree
 from models.types import Completion, Finish, ModelInput, PromptTooLong, Sampling
 
 
@@ -72,7 +72,7 @@ class Sequence:
     def most_new_tokens(self) -> int:
         """The most tokens that the answer may have; for choices, those of their tree and one that ends it."""
         if self.is_scored:
-            return self.branches.num_tokens + 1
+            return self.token_tree.num_tokens + 1
         fixed = self.model_input.num_new_tokens
         return self.sampling.max_new_tokens if fixed is None else fixed
 
@@ -82,9 +82,9 @@ class Sequence:
         return bool(self.model_input.choices)
 
     @cached_property
-    def branches(self) -> Branches:
+    def token_tree(self) -> TokenTree:
         """What is fed to score its choices."""
-        return branches([ids.tolist() for ids in self.model_input.choices])
+        return build_token_tree([ids.tolist() for ids in self.model_input.choices])
 
     @property
     def allowed(self) -> range | None:

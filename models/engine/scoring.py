@@ -2,7 +2,7 @@
 
 A prompt goes through the decoder once, whatever may follow it. Its last hidden state scores the first token of every
 choice; so letters to choose among cost nothing more. What longer choices need beside goes through in one forward, all
-choices of a prompt side by side (models/engine/branches.py).
+choices of a prompt side by side (models/engine/token_tree.py).
 
 Shapes: B lanes, N states, T tokens that are fed, D model width, V vocabulary.
 """
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.engine.branches import lineage
-from models.engine.cache import Cache, branch_window
+from models.engine.cache import Cache, tree_window
 from models.engine.decoder import Decoder
 from models.engine.memory import decode_view
 from models.engine.prefill import in_blocks
 from models.engine.scheduler import Lane
+from models.engine.token_tree import tree_attention
 
 # States scored at once: their scores of a vocabulary of 184,622 are then 189 MB.
 SCORED_STATES = 256
@@ -33,7 +33,7 @@ def by_feed(lanes: Iterable[Lane]) -> dict[int, list[Lane]]:
     """Return lanes by how many tokens are fed for their choices, padding included."""
     found = defaultdict(list)
     for lane in lanes:
-        found[in_blocks(lane.sequence.branches.num_tokens)].append(lane)
+        found[in_blocks(lane.sequence.token_tree.num_tokens)].append(lane)
     return found
 
 
@@ -68,27 +68,27 @@ def _choices(lane: Lane) -> list[list[After]]:
     given = lane.sequence
     return [
         [((lane, place), token_id) for place, token_id in zip(places, ids.tolist(), strict=True)]
-        for places, ids in zip(given.branches.ends, given.model_input.choices, strict=True)
+        for places, ids in zip(given.token_tree.ends, given.model_input.choices, strict=True)
     ]
 
 
 def _fed(model: Decoder, cache: Cache, first: int, lanes: Ordered[Lane], num_fed: int) -> dict[State, Tensor]:
     """Run what is fed for the lanes' choices through the decoder; return the hidden state (D,) after each token."""
-    trees = [lane.sequence.branches for lane in lanes]
+    trees = [lane.sequence.token_tree for lane in lanes]
     # The last token fills up the shape: put at the same place once more, it overwrites itself with itself.
     filled = [[min(place, tree.num_tokens - 1) for place in range(num_fed)] for tree in trees]  # (B, T)
     token_ids = [[tree.token_ids[place] for place in row] for tree, row in zip(trees, filled, strict=True)]
-    lines = [lineage(tree.parents, num_fed) for tree in trees]
+    lines = [tree_attention(tree.parents, num_fed) for tree in trees]
     sees, depths = (torch.from_numpy(np.stack([line[i] for line in lines])) for i in range(2))
     lengths = torch.tensor([lane.prompt_length for lane in lanes])
     view = decode_view([lane.memory for lane in lanes], num_fed, model.device)
-    window = branch_window(cache, lengths, torch.tensor(filled), depths, sees, view, first)
+    window = tree_window(cache, lengths, torch.tensor(filled), depths, sees, view, first)
     embeddings = model.embed(torch.tensor(token_ids, device=model.device))
     hidden = model.decode(embeddings, window.to(model.device))  # (B, T, D)
     return {
         (lane, place): hidden[row, place]
         for row, lane in enumerate(lanes)
-        for place in range(lane.sequence.branches.num_tokens)
+        for place in range(lane.sequence.token_tree.num_tokens)
     }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.engine import Engine, Sequence, run_all, scoring
 from models.engine import engine as engine_module
-from models.engine.branches import branches, lineage
+from models.engine.token_tree import build_token_tree, tree_attention
 from models.engine.cache import Cache, Window, prefill_window
 from models.engine.out_of_memory import OutOfMemory
 from models.types import Completion, ModelInput, PromptTooLong, Sampling
@@ -105,14 +105,14 @@ def test_of_equally_likely_choices_the_first_is_the_answer(toy: Toy) -> None:
 
 
 def test_choices_that_begin_alike_share_their_first_tokens() -> None:
-    tree = branches([[5, 6, 7], [5, 6, 8, 9], [5], [1, 6, 7], [5, 6, 7]])
+     branches(=tree = build_token_tree(= branches([[5, 6, 7], [5, 6, 8, 9], [5], [1, 6, 7], [5, 6, 7]])
     assert tree.token_ids == (5, 6, 8, 1, 6)
     assert tree.parents == (-1, 0, 1, -1, 3)
     assert tree.ends == ((-1, 0, 1), (-1, 0, 1, 2), (-1,), (-1, 3, 4), (-1, 0, 1))
 
 
 def test_a_token_sees_those_that_it_follows_and_no_other_branch() -> None:
-    sees, depths = lineage((-1, 0, 1, -1, 3), num_tokens=7)
+    sees, depths = tree_attention((-1, 0, 1, -1, 3), num_tokens=7)
     assert [np.flatnonzero(row).tolist() for row in sees] == [[0], [0, 1], [0, 1, 2], [3], [3, 4], [3, 4], [3, 4]]
     assert depths.tolist() == [0, 1, 2, 0, 1, 1, 1]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Branches:
+class TokenTree:
     """The tokens that are fed to score continuations, each behind those that it follows.
 
     Attributes:
@@ -30,7 +30,7 @@ class Branches:
         return len(self.token_ids)
 
 
-def branches(continuations: Iterable[Sequence[int]]) -> Branches:
+def build_token_tree(continuations: Iterable[Sequence[int]]) -> TokenTree:
     """Return the tree of continuations, none of them empty."""
     places: dict[tuple[int, int], int] = {}
     ends = []
@@ -39,14 +39,14 @@ def branches(continuations: Iterable[Sequence[int]]) -> Branches:
         for token_id in ids[:-1]:
             path.append(places.setdefault((path[-1], token_id), len(places)))
         ends.append(tuple(path))
-    return Branches(tuple(token for _, token in places), tuple(parent for parent, _ in places), tuple(ends))
+    return TokenTree(tuple(token for _, token in places), tuple(parent for parent, _ in places), tuple(ends))
 
 
-def lineage(parents: Sequence[int], num_tokens: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Say who follows whom, with the last token repeated up to `num_tokens`, T.
+def tree_attention(parents: Sequence[int], num_tokens: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return the attention mask and the depths of a tree's tokens, the last token repeated up to `num_tokens`, T.
 
     Returns:
-        Which tokens each one sees, itself among them, bool (T, T), and how many tokens stand before each, int (T,).
+        Which tokens each one sees: itself and those that it follows, bool (T, T); and how many it follows, int (T,).
     """
     sees = np.zeros((num_tokens, num_tokens), np.bool_)
     for place, parent in enumerate(parents):

@@ -198,8 +198,8 @@ def ask(
     longest = max(s.longest_prompt + s.most_new_tokens for s in sequences)
     model = load_model(path, device=device, dtype=dtype, text_only=text_only)
     max_length = min(longest, model.max_position_embeddings)
-    lanes = min(slots, len(sequences)) * max(s.num_lanes for s in sequences)
-    engine = Engine(model, slots=lanes, max_length=max_length)
+    branches = min(slots, len(sequences)) * max(s.num_branches for s in sequences)
+    engine = Engine(model, slots=branches, max_length=max_length)
     run_all(engine, [sequences[place] for place in image_major([s.model_input.image_names for s in sequences])])
     return [_answer(processor, model, place, sequence) for place, sequence in enumerate(sequences)]
 

@@ -20,17 +20,17 @@ from torch import Tensor
 
 from models.engine.cache import Cache, decode_window
 from models.engine.decoder import Decoder, Prompt
-from models.engine.guidance import guided, negative_name, starting
+from models.engine.guidance import guided, negative_name, new_branches
 from models.engine.memory import Memory, MemoryView, decode_view
 from models.engine.out_of_memory import BatchLimit, OutOfMemory, is_out_of_memory
 from models.engine.prefill import by_length, prefill
 from models.engine.sampler import Choice, choose
-from models.engine.scheduler import Lane, Scheduler, Sequence
+from models.engine.scheduler import Branch, Scheduler, Sequence
 from models.engine.scoring import by_feed, score
 
 log = logging.getLogger(__name__)
 
-One = TypeVar("One", Lane, Sequence)
+One = TypeVar("One", Branch, Sequence)
 R = TypeVar("R")
 
 # Tokens of one prefill: enough for full matrix products, few enough that a 65,536-token prompt needs no more
@@ -61,13 +61,13 @@ class Engine:
         self._cache = Cache(model.cache_shape, slots, max_length)
         self._scheduler = Scheduler(slots, max_length)
         self._ended: list[Sequence] = []
-        self._short: dict[Sequence, None] = {}  # those that memory was too short for one by one, in this step
+        self._short: dict[Sequence, None] = {}  # new that memory was too short for one by one, in this step
         self._encodes = BatchLimit("encode", slots, model.device)
         self._prefills = BatchLimit("prefill", PREFILL_TOKENS, model.device)
         self._decodes = BatchLimit("decode", slots, model.device)
         self._choices = BatchLimit("choose tokens of", slots, model.device)
         self._scores = BatchLimit("score", PREFILL_TOKENS, model.device)
-        self._memories: list[Memory | None] = []  # what the running lanes see, and the view made of it
+        self._memories: list[Memory | None] = []  # what the running branches see, and the view made of it
         self._view: MemoryView | None = None
         self._negatives: dict[bytes, Tensor] = {}  # last hidden state (D,) of negative prompts in the cache
         self.num_prefilled = 0  # prompts that went through the decoder; a negative one shared by many counts once
@@ -80,7 +80,7 @@ class Engine:
     @property
     def num_running(self) -> int:
         """Sequences being answered."""
-        return len({id(lane.sequence) for lane in self._scheduler.running})
+        return len({id(branch.sequence) for branch in self._scheduler.running})
 
     @property
     def is_idle(self) -> bool:
@@ -102,7 +102,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
-        """Start what fits, give every running sequence one more token, return those that have ended."""
+        """Start what fits, give every running sequence one more token, return new that have ended."""
         self._start(self._encoded(self._scheduler.admit()))
         self._leave()
         if self._scheduler.running:
@@ -113,29 +113,31 @@ class Engine:
 
     def _start(self, encoded: list[tuple[Sequence, Prompt]]) -> None:
         """Bring prompts into the cache and choose their answers' first tokens."""
-        those = starting(encoded, lambda name: self._slot_of(name) is not None)
-        hidden = self._prefilled(those.prompts)
+        new = new_branches(encoded, lambda name: self._slot_of(name) is not None)
+        hidden = self._prefilled(new.prompts)
         # Not more than are in the cache; and by itself, or each would keep its whole pack.
         self._negatives = {name: last for name, last in self._negatives.items() if self._slot_of(name) is not None}
-        self._negatives |= {name: hidden[lane] for name, lane in those.negative.items() if lane in hidden}
-        for lane in those.shared:
-            if negative_name(lane.sequence) in self._negatives:
-                hidden[lane] = self._copy(lane)
+        self._negatives |= {name: hidden[branch] for name, branch in new.negative.items() if branch in hidden}
+        for branch in new.shared:
+            if negative_name(branch.sequence) in self._negatives:
+                hidden[branch] = self._copy(branch)
             else:
-                self._short[lane.sequence] = None
-        self._answer({lane: last for lane, last in hidden.items() if not lane.sequence.is_scored})
-        self._score({lane: last for lane, last in hidden.items() if lane.sequence.is_scored})
+                self._short[branch.sequence] = None
+        self._answer({branch: last for branch, last in hidden.items() if not branch.sequence.is_scored})
+        self._score({branch: last for branch, last in hidden.items() if branch.sequence.is_scored})
 
     def _slot_of(self, name: bytes) -> int | None:
-        """Return a slot whose lane holds a negative prompt of this name."""
-        lanes = enumerate(self._scheduler.running)
-        return next((slot for slot, lane in lanes if lane.is_negative and negative_name(lane.sequence) == name), None)
+        """Return a slot whose branch holds a negative prompt of this name."""
+        branches = enumerate(self._scheduler.running)
+        return next(
+            (slot for slot, branch in branches if branch.is_negative and negative_name(branch.sequence) == name), None
+        )
 
-    def _copy(self, lane: Lane) -> Tensor:
-        """Start a lane whose negative prompt another one holds; return its last hidden state."""
-        source = self._slot_of(name := negative_name(lane.sequence))
+    def _copy(self, branch: Branch) -> Tensor:
+        """Start a branch whose negative prompt another one holds; return its last hidden state."""
+        source = self._slot_of(name := negative_name(branch.sequence))
         assert source is not None
-        self._cache.move(source, self._scheduler.start([lane]).start, lane.prompt_length)
+        self._cache.move(source, self._scheduler.start([branch]).start, branch.prompt_length)
         return self._negatives[name]
 
     def _encoded(self, sequences: Ordered[Sequence]) -> list[tuple[Sequence, Prompt]]:
@@ -159,78 +161,82 @@ class Engine:
     def _share_out(
         self, limit: BatchLimit, work: Callable[[Ordered[One]], R], whole: Ordered[One], each: int = 1
     ) -> list[tuple[Ordered[One], R]]:
-        """Do some work on lanes or sequences, note those that failed for want of memory by themselves."""
+        """Do some work on branches or sequences, note new that failed for want of memory by themselves."""
         done = []
         for some, made in limit.run_in_batches(work, whole, each):
             if made is not None:
                 done.append((some, made))
             else:
-                self._short |= {one.sequence if isinstance(one, Lane) else one: None for one in some}
+                self._short |= {one.sequence if isinstance(one, Branch) else one: None for one in some}
         return done
 
-    def _prefilled(self, prompts: Mapping[Lane, Prompt]) -> dict[Lane, Tensor]:
-        """Run prompts through the decoder; return the last hidden states (D,) of those that memory sufficed for."""
-        hidden: dict[Lane, Tensor] = {}
-        for length, lanes in by_length(prompts):
-            for _, last in self._share_out(self._prefills, partial(self._prefill, length, prompts), lanes, length):
+    def _prefilled(self, prompts: Mapping[Branch, Prompt]) -> dict[Branch, Tensor]:
+        """Run prompts through the decoder; return the last hidden states (D,) of new that memory sufficed for."""
+        hidden: dict[Branch, Tensor] = {}
+        for length, branches in by_length(prompts):
+            for _, last in self._share_out(self._prefills, partial(self._prefill, length, prompts), branches, length):
                 hidden |= last
         return hidden
 
-    def _prefill(self, length: int, prompts: Mapping[Lane, Prompt], lanes: Ordered[Lane]) -> dict[Lane, Tensor]:
+    def _prefill(
+        self, length: int, prompts: Mapping[Branch, Prompt], branches: Ordered[Branch]
+    ) -> dict[Branch, Tensor]:
         """Run prompts of one padded length through the decoder; return their last hidden states (D,)."""
-        slots = self._scheduler.next_slots(len(lanes))
+        slots = self._scheduler.next_slots(len(branches))
         try:
-            last = prefill(self._model, self._cache, slots, [prompts[lane] for lane in lanes], length, PREFILL_TOKENS)
+            last = prefill(
+                self._model, self._cache, slots, [prompts[branch] for branch in branches], length, PREFILL_TOKENS
+            )
         except Exception:
             self._cache.clear(slots)  # a NaN half way would spoil whoever has the slot next
             raise
-        self._scheduler.start(lanes)
-        self.num_prefilled += len(lanes)
-        return dict(zip(lanes, last, strict=True))
+        self._scheduler.start(branches)
+        self.num_prefilled += len(branches)
+        return dict(zip(branches, last, strict=True))
 
     def _decode(self) -> None:
-        """Feed every lane its sequence's pending tokens, and choose the next one of each sequence."""
-        hidden: dict[Lane, Tensor] = {}
+        """Feed every branch its sequence's pending tokens, and choose the next one of each sequence."""
+        hidden: dict[Branch, Tensor] = {}
         for _, last in self._share_out(self._decodes, self._forward, list(self._scheduler.running)):
             hidden |= last
         self._answer(hidden)
 
-    def _forward(self, lanes: Ordered[Lane]) -> dict[Lane, Tensor]:
-        """Feed some neighbours among the running lanes; return their last hidden states (D,)."""
+    def _forward(self, branches: Ordered[Branch]) -> dict[Branch, Tensor]:
+        """Feed some neighbours among the running branches; return their last hidden states (D,)."""
         device = self._model.device
-        pending = [lane.sequence.pending for lane in lanes]
+        pending = [branch.sequence.pending for branch in branches]
         T = max(map(len, pending))
         tokens = torch.tensor([[*few, *few[-1:] * (T - len(few))] for few in pending], device=device)
-        lengths, num_new = [lane.cached_length for lane in lanes], [len(few) for few in pending]
-        view = self._view_of(lanes, T)
-        first = self._scheduler.running.index(lanes[0])
+        lengths, num_new = [branch.cached_length for branch in branches], [len(few) for few in pending]
+        view = self._view_of(branches, T)
+        first = self._scheduler.running.index(branches[0])
         window = decode_window(self._cache, lengths, num_new, device, view, first)
         hidden = self._model.decode(self._model.embed(tokens), window)
-        rows = torch.arange(len(lanes), device=hidden.device)
+        rows = torch.arange(len(branches), device=hidden.device)
         last = torch.tensor(num_new, device=hidden.device) - 1
-        return dict(zip(lanes, hidden[rows, last], strict=True))
+        return dict(zip(branches, hidden[rows, last], strict=True))
 
-    def _view_of(self, lanes: Ordered[Lane], num_tokens: int) -> MemoryView | None:
-        """Return what the next tokens of each lane see beside the cache."""
-        memories = [lane.memory for lane in lanes]
+    def _view_of(self, branches: Ordered[Branch], num_tokens: int) -> MemoryView | None:
+        """Return what the next tokens of each branch see beside the cache."""
+        memories = [branch.memory for branch in branches]
         if num_tokens > 1:
             return decode_view(memories, num_tokens, self._model.device)
-        if memories != self._memories:  # only where a lane came or went: making one moves numbers to the device
+        if memories != self._memories:  # only where a branch came or went: making one moves numbers to the device
             self._memories, self._view = memories, decode_view(memories, 1, self._model.device)
         return self._view
 
-    def _answer(self, hidden: Mapping[Lane, Tensor]) -> None:
-        """Choose the next token of each sequence from its lanes' hidden states (D,); end those that are whole."""
-        lanes_of = defaultdict(list)
-        for lane in hidden:
-            lanes_of[lane.sequence].append(lane)
+    def _answer(self, hidden: Mapping[Branch, Tensor]) -> None:
+        """Choose the next token of each sequence from its branches' hidden states (D,); end new that are whole."""
+        branches_of = defaultdict(list)
+        for branch in hidden:
+            branches_of[branch.sequence].append(branch)
         by_allowed = defaultdict(list)
-        for sequence in lanes_of:
+        for sequence in branches_of:
             if sequence not in self._short:
                 by_allowed[sequence.allowed].append(sequence)
         for allowed, sequences in by_allowed.items():
             first = 0 if allowed is None else allowed.start
-            choose_for = partial(self._choose, hidden, lanes_of, allowed)
+            choose_for = partial(self._choose, hidden, branches_of, allowed)
             for some, choice in self._share_out(self._choices, choose_for, sequences):
                 for sequence, token_id, logprob in zip(some, choice.token_ids, choice.logprobs, strict=True):
                     if sequence.append(first + token_id, logprob):
@@ -238,34 +244,34 @@ class Engine:
 
     def _choose(
         self,
-        hidden: Mapping[Lane, Tensor],
-        lanes_of: Mapping[Sequence, list[Lane]],
+        hidden: Mapping[Branch, Tensor],
+        branches_of: Mapping[Sequence, list[Branch]],
         allowed: range | None,
         sequences: Ordered[Sequence],
     ) -> Choice:
-        lanes = [lane for sequence in sequences for lane in lanes_of[sequence]]
-        scores = guided(self._model.logits(torch.stack([hidden[lane] for lane in lanes]), allowed), lanes)
+        branches = [branch for sequence in sequences for branch in branches_of[sequence]]
+        scores = guided(self._model.logits(torch.stack([hidden[branch] for branch in branches]), allowed), branches)
         return choose(scores, [s.sampling for s in sequences], [len(s.token_ids) for s in sequences])
 
-    def _score(self, hidden: Mapping[Lane, Tensor]) -> None:
+    def _score(self, hidden: Mapping[Branch, Tensor]) -> None:
         """Score the choices of sequences, whose prompts' last hidden states (D,) are given; with that they end."""
-        for num_fed, lanes in by_feed(hidden).items():
+        for num_fed, branches in by_feed(hidden).items():
             work = partial(score, self._model, self._cache, self._scheduler.running, hidden, num_fed)
-            for some, scores in self._share_out(self._scores, work, lanes, 1 + num_fed):
-                for lane, logprobs in zip(some, scores, strict=True):
-                    lane.sequence.choose(logprobs)
-                self._ended += [lane.sequence for lane in some]
+            for some, scores in self._share_out(self._scores, work, branches, 1 + num_fed):
+                for branch, logprobs in zip(some, scores, strict=True):
+                    branch.sequence.choose(logprobs)
+                self._ended += [branch.sequence for branch in some]
 
     def _leave(self) -> None:
-        """Free the slots of those that have ended, and of those that must wait until they have the device alone."""
+        """Free the slots of new that have ended, and of new that must wait until they have the device alone."""
         leaving = {*self._short, *self._ended}
         if not leaving:
             return
         self._memories, self._view = [], None  # or what nobody sees any more would stay
-        # From the back, so that closing one gap does not move a lane that leaves too.
-        for slot, lane in reversed(list(enumerate(self._scheduler.running))):
-            if lane.sequence in leaving:
-                if lane.sequence.error is not None or lane.sequence in self._short:
+        # From the back, so that closing one gap does not move a branch that leaves too.
+        for slot, branch in reversed(list(enumerate(self._scheduler.running))):
+            if branch.sequence in leaving:
+                if branch.sequence.error is not None or branch.sequence in self._short:
                     self._cache.clear(slot)
                 self._close(slot)
         for sequence in self._short:

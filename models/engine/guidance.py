@@ -1,6 +1,6 @@
-"""Give guided sequences their second lane, and move their scores away from those under their negative prompts.
+"""Classifier-free guidance: a second branch for guided sequences, whose scores theirs are moved away from.
 
-Shapes: B lanes, S sequences, V vocabulary.
+Shapes: B branches, S sequences, V vocabulary.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,53 +12,53 @@ from torch import Tensor
 
 from models.engine.decoder import Prompt
 from models.engine.memory import lasting
-from models.engine.scheduler import Lane, Sequence
+from models.engine.scheduler import Branch, Sequence
 
 
 @dataclass
-class Starting:
-    """Sequences about to start.
+class NewBranches:
+    """The branches of sequences that start.
 
     Attributes:
         prompts: What must go through the decoder.
         negative: Which of those are negative prompts, by name.
-        shared: Lanes whose negative prompt is among them, or in the cache already.
+        shared: Branches whose negative prompt is among them, or in the cache already.
     """
 
-    prompts: dict[Lane, Prompt] = field(default_factory=dict)
-    negative: dict[bytes, Lane] = field(default_factory=dict)
-    shared: list[Lane] = field(default_factory=list)
+    prompts: dict[Branch, Prompt] = field(default_factory=dict)
+    negative: dict[bytes, Branch] = field(default_factory=dict)
+    shared: list[Branch] = field(default_factory=list)
 
 
-def starting(encoded: Iterable[tuple[Sequence, Prompt]], is_cached: Callable[[bytes], bool]) -> Starting:
-    """Return the lanes of sequences; a negative prompt goes through once for all who share it."""
-    found = Starting()
+def new_branches(encoded: Iterable[tuple[Sequence, Prompt]], is_cached: Callable[[bytes], bool]) -> NewBranches:
+    """Return the branches of sequences; a negative prompt goes through once for all who share it."""
+    new = NewBranches()
     for sequence, prompt in encoded:
         sequence.grammar = prompt.grammar
-        found.prompts[Lane(sequence, len(prompt.embeddings), memory=lasting(prompt.spans))] = prompt
+        new.prompts[Branch(sequence, len(prompt.embeddings), memory=lasting(prompt.spans))] = prompt
         if not sequence.is_guided:
             continue
         assert prompt.negative is not None
-        lane, name = Lane(sequence, len(prompt.negative), is_negative=True), negative_name(sequence)
-        if name in found.negative or is_cached(name):
-            found.shared.append(lane)
+        branch, name = Branch(sequence, len(prompt.negative), is_negative=True), negative_name(sequence)
+        if name in new.negative or is_cached(name):
+            new.shared.append(branch)
         else:
-            found.negative[name] = lane
-            found.prompts[lane] = Prompt(prompt.negative)
-    return found
+            new.negative[name] = branch
+            new.prompts[branch] = Prompt(prompt.negative)
+    return new
 
 
-def guided(logits: Tensor, lanes: Ordered[Lane]) -> Tensor:
-    """Return each sequence's scores (S, V) from its lanes' (B, V), which it may write to.
+def guided(logits: Tensor, branches: Ordered[Branch]) -> Tensor:
+    """Return each sequence's scores (S, V) from its branches' (B, V), which it may write to.
 
     Guided scores are s c + (1 - s) u of the raw ones (Ho and Salimans 2022): taking their log-softmax first, as the
     authors' script does, moves all scores of a row alike and changes no probability.
     """
-    sequences = [lane.sequence for lane in lanes if not lane.is_negative]
-    negative = {lane.sequence: row for row, lane in enumerate(lanes) if lane.is_negative}
+    sequences = [branch.sequence for branch in branches if not branch.is_negative]
+    negative = {branch.sequence: row for row, branch in enumerate(branches) if branch.is_negative}
     if not negative:
         return logits
-    scores = logits[[row for row, lane in enumerate(lanes) if not lane.is_negative]]
+    scores = logits[[row for row, branch in enumerate(branches) if not branch.is_negative]]
     places = [place for place, sequence in enumerate(sequences) if sequence in negative]
     other = logits[[negative[sequences[place]] for place in places]]
     scale = torch.tensor([[sequences[place].sampling.guidance_scale] for place in places], device=logits.device)

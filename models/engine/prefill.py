@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from models.engine.cache import Cache, prefill_window
 from models.engine.decoder import Decoder, Prompt
 from models.engine.memory import prefill_view
-from models.engine.scheduler import Lane
+from models.engine.scheduler import Branch
 
 # A prompt is padded to a multiple of this, and prefilled beside prompts of the same padded length alone. So the
 # shapes it is computed in, and with them the last bits of its scores, do not depend on its company.
@@ -27,15 +27,15 @@ def in_blocks(num_tokens: int) -> int:
     return -(-num_tokens // PREFILL_BLOCK) * PREFILL_BLOCK
 
 
-def by_length(lanes: Iterable[Lane]) -> list[tuple[int, list[Lane]]]:
-    """Return the lanes whose prompts may go together, with their padded length.
+def by_length(branches: Iterable[Branch]) -> list[tuple[int, list[Branch]]]:
+    """Return the branches whose prompts may go together, with their padded length.
 
     Those that are scored follow those that are answered, ordered by what will be fed for their choices: so they get
     neighbouring slots.
     """
     found = defaultdict(list)
-    for lane in lanes:
-        found[in_blocks(lane.sequence.token_tree.num_tokens), in_blocks(lane.prompt_length)].append(lane)
+    for branch in branches:
+        found[in_blocks(branch.sequence.token_tree.num_tokens), in_blocks(branch.prompt_length)].append(branch)
     return [(length, found[fed, length]) for fed, length in sorted(found)]
 
 

@@ -1,7 +1,8 @@
 """Who runs, who waits, and when an answer ends.
 
-A running sequence has a lane, which is a slot of the cache; a guided one has two, for its prompt and for the negative
-prompt. Lanes own the first slots without a gap: when one ends, the last one moves into its place.
+A running sequence has one branch; under classifier-free guidance it has two, one for its prompt and one for the
+negative prompt. Each branch owns a slot of the cache. Running branches own the first slots without a gap: when one
+ends, the last one moves into its slot.
 """
 
 from collections import deque
@@ -58,7 +59,7 @@ class Sequence:
         return self.model_input.negative is not None and self.sampling.guidance_scale != 1
 
     @property
-    def num_lanes(self) -> int:
+    def num_branches(self) -> int:
         """Slots that it takes."""
         return 2 if self.is_guided else 1
 
@@ -129,8 +130,8 @@ class Sequence:
 
 
 @dataclass(eq=False)
-class Lane:
-    """A slot's tenant: a sequence's prompt or its negative prompt, and the answer's tokens behind it.
+class Branch:
+    """What owns a slot: a sequence's prompt, or its negative prompt, with the answer's tokens behind it.
 
     Attributes:
         sequence: Whose it is.
@@ -155,7 +156,7 @@ class Scheduler:
 
     def __init__(self, slots: int, max_length: int) -> None:
         self.waiting: deque[Sequence] = deque()
-        self.running: list[Lane] = []  # the lane at place i owns slot i
+        self.running: list[Branch] = []  # the branch at place i owns slot i
         self._slots = slots
         self._max_length = max_length
 
@@ -173,8 +174,8 @@ class Scheduler:
                 f"the prompt has {sequence.longest_prompt} tokens and {what} "
                 f"{sequence.most_new_tokens}: {needed} together, but max_length is {self._max_length}"
             )
-        if sequence.num_lanes > self._slots:
-            raise ValueError(f"guidance takes {sequence.num_lanes} slots, but slots is {self._slots}")
+        if sequence.num_branches > self._slots:
+            raise ValueError(f"guidance takes {sequence.num_branches} slots, but slots is {self._slots}")
         self.waiting.append(sequence)
 
     def admit(self) -> list[Sequence]:
@@ -188,9 +189,9 @@ class Scheduler:
         if self.waiting and self.waiting[0].is_alone:
             return [] if self.running else [self.waiting.popleft()]
         admitted = []
-        while self.waiting and self.waiting[0].num_lanes <= free and not self.waiting[0].is_alone:
+        while self.waiting and self.waiting[0].num_branches <= free and not self.waiting[0].is_alone:
             admitted.append(self.waiting.popleft())
-            free -= admitted[-1].num_lanes
+            free -= admitted[-1].num_branches
         return admitted
 
     def put_back(self, sequences: Ordered[Sequence]) -> None:
@@ -200,18 +201,18 @@ class Scheduler:
             sequence.token_ids, sequence.logprobs, sequence.pending, sequence.grammar = [], [], (), None
             self.waiting.appendleft(sequence)
 
-    def next_slots(self, num_lanes: int) -> slice:
-        """Return the slots that the next lanes will have."""
-        return slice(len(self.running), len(self.running) + num_lanes)
+    def next_slots(self, num_branches: int) -> slice:
+        """Return the slots that the next branches will have."""
+        return slice(len(self.running), len(self.running) + num_branches)
 
-    def start(self, lanes: Ordered[Lane]) -> slice:
-        """Give the next slots to lanes; return them."""
-        slots = self.next_slots(len(lanes))
-        self.running += lanes
+    def start(self, branches: Ordered[Branch]) -> slice:
+        """Give the next slots to branches; return them."""
+        slots = self.next_slots(len(branches))
+        self.running += branches
         return slots
 
     def end(self, slot: int) -> tuple[int, int] | None:
-        """Free a slot; return (source, target) if the last lane must move to close the gap."""
+        """Free a slot; return (source, target) if the last branch must move to close the gap."""
         last = self.running.pop()
         source = len(self.running)
         if slot == source:

@@ -4,7 +4,7 @@ A prompt goes through the decoder once, whatever may follow it. Its last hidden 
 choice; so letters to choose among cost nothing more. What longer choices need beside goes through in one forward, all
 choices of a prompt side by side (models/engine/token_tree.py).
 
-Shapes: B lanes, N states, T tokens that are fed, D model width, V vocabulary.
+Shapes: B branches, N states, T tokens that are fed, D model width, V vocabulary.
 """
 
 from collections import defaultdict
@@ -19,76 +19,76 @@ from models.engine.cache import Cache, tree_window
 from models.engine.decoder import Decoder
 from models.engine.memory import decode_view
 from models.engine.prefill import in_blocks
-from models.engine.scheduler import Lane
+from models.engine.scheduler import Branch
 from models.engine.token_tree import tree_attention
 
 # States scored at once: their scores of a vocabulary of 184,622 are then 189 MB.
 SCORED_STATES = 256
 
-State = tuple[Lane, int]  # the place of a token among those fed for a lane; -1 is the prompt's last one
+State = tuple[Branch, int]  # the place of a token among those fed for a branch; -1 is the prompt's last one
 After = tuple[State, int]  # a state, and the id of a token that may follow it
 
 
-def by_feed(lanes: Iterable[Lane]) -> dict[int, list[Lane]]:
-    """Return lanes by how many tokens are fed for their choices, padding included."""
+def by_feed(branches: Iterable[Branch]) -> dict[int, list[Branch]]:
+    """Return branches by how many tokens are fed for their choices, padding included."""
     found = defaultdict(list)
-    for lane in lanes:
-        found[in_blocks(lane.sequence.token_tree.num_tokens)].append(lane)
+    for branch in branches:
+        found[in_blocks(branch.sequence.token_tree.num_tokens)].append(branch)
     return found
 
 
 def score(
     model: Decoder,
     cache: Cache,
-    running: Ordered[Lane],
-    last: Mapping[Lane, Tensor],
+    running: Ordered[Branch],
+    last: Mapping[Branch, Tensor],
     num_fed: int,
-    lanes: Ordered[Lane],
+    branches: Ordered[Branch],
 ) -> list[list[list[float]]]:
-    """Return the log-probability of each token of each choice of each lane.
+    """Return the log-probability of each token of each choice of each branch.
 
     Args:
         model: A family's model.
-        cache: Holds the lanes' prompts; what is written behind them is of no further use.
-        running: All lanes, by slot.
-        last: The last hidden state (D,) of each lane's prompt.
-        num_fed: Tokens that are fed for each lane, padding included (`by_feed`).
-        lanes: Whose choices are scored, neighbours among the running ones.
+        cache: Holds the branches' prompts; what is written behind them is of no further use.
+        running: All branches, by slot.
+        last: The last hidden state (D,) of each branch's prompt.
+        num_fed: Tokens that are fed for each branch, padding included (`by_feed`).
+        branches: Whose choices are scored, neighbours among the running ones.
     """
-    hidden = {(lane, -1): last[lane] for lane in lanes}
+    hidden = {(branch, -1): last[branch] for branch in branches}
     if num_fed > 0:
-        hidden |= _fed(model, cache, running.index(lanes[0]), lanes, num_fed)
-    wanted = [_choices(lane) for lane in lanes]
+        hidden |= _fed(model, cache, running.index(branches[0]), branches, num_fed)
+    wanted = [_choices(branch) for branch in branches]
     found = _logprobs(model, hidden, [after for choices in wanted for choice in choices for after in choice])
     return [[[found[after] for after in choice] for choice in choices] for choices in wanted]
 
 
-def _choices(lane: Lane) -> list[list[After]]:
-    """Return the tokens of each choice of a lane with the states that they follow."""
-    given = lane.sequence
+def _choices(branch: Branch) -> list[list[After]]:
+    """Return the tokens of each choice of a branch with the states that they follow."""
+    given = branch.sequence
     return [
-        [((lane, place), token_id) for place, token_id in zip(places, ids.tolist(), strict=True)]
+        [((branch, place), token_id) for place, token_id in zip(places, ids.tolist(), strict=True)]
         for places, ids in zip(given.token_tree.ends, given.model_input.choices, strict=True)
     ]
 
 
-def _fed(model: Decoder, cache: Cache, first: int, lanes: Ordered[Lane], num_fed: int) -> dict[State, Tensor]:
-    """Run what is fed for the lanes' choices through the decoder; return the hidden state (D,) after each token."""
-    trees = [lane.sequence.token_tree for lane in lanes]
+def _fed(model: Decoder, cache: Cache, first: int, branches: Ordered[Branch], num_fed: int) -> dict[State, Tensor]:
+    """Run what is fed for the branches' choices through the decoder; return the hidden state (D,) after each token."""
+    trees = [branch.sequence.token_tree for branch in branches]
     # The last token fills up the shape: put at the same place once more, it overwrites itself with itself.
     filled = [[min(place, tree.num_tokens - 1) for place in range(num_fed)] for tree in trees]  # (B, T)
     token_ids = [[tree.token_ids[place] for place in row] for tree, row in zip(trees, filled, strict=True)]
     lines = [tree_attention(tree.parents, num_fed) for tree in trees]
     sees, depths = (torch.from_numpy(np.stack([line[i] for line in lines])) for i in range(2))
-    lengths = torch.tensor([lane.prompt_length for lane in lanes])
-    view = decode_view([lane.memory for lane in lanes], num_fed, model.device)
+    lengths = torch.tensor([branch.prompt_length for branch in branches])
+    view = decode_view([branch.memory for branch in branches], num_fed, model.device)
     window = tree_window(cache, lengths, torch.tensor(filled), depths, sees, view, first)
     embeddings = model.embed(torch.tensor(token_ids, device=model.device))
     hidden = model.decode(embeddings, window.to(model.device))  # (B, T, D)
     return {
-        (lane, place): hidden[row, place]
-        for row, lane in enumerate(lanes)
-        for place in range(lane.sequence.token_tree.num_tokens)
+        (branch, place): hidden[row, place]
+        for row, branch in enumerate(branches)
+        for place in range(branch.sequence.token_tree.num_tokens)
     }
 
 

@@ -167,7 +167,7 @@ def test_a_picture_is_made_once_for_all_who_ask_and_let_go_after_the_last(toy: T
     for sequence in sequences:
         engine.submit(sequence)
     engine.step()
-    memories = [lane.memory for lane in engine._scheduler.running]
+    memories = [branch.memory for branch in engine._scheduler.running]
     assert memories[0] is not None and memories[0] is memories[1]
     held = weakref.ref(memories.pop())
     memories.clear()

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from models.engine import Engine, Sequence, run_all, scoring
 from models.engine import engine as engine_module
-from models.engine.token_tree import build_token_tree, tree_attention
 from models.engine.cache import Cache, Window, prefill_window
 from models.engine.out_of_memory import OutOfMemory
+from models.engine.token_tree import build_token_tree, tree_attention
 from models.types import Completion, ModelInput, PromptTooLong, Sampling
 from tests.models.test_engine import SPOILT, Toy, sequence
 from tests.models.test_engine_memory import Tight
@@ -105,7 +105,7 @@ def test_of_equally_likely_choices_the_first_is_the_answer(toy: Toy) -> None:
 
 
 def test_choices_that_begin_alike_share_their_first_tokens() -> None:
-     branches(=tree = build_token_tree(= branches([[5, 6, 7], [5, 6, 8, 9], [5], [1, 6, 7], [5, 6, 7]])
+    tree = build_token_tree([[5, 6, 7], [5, 6, 8, 9], [5], [1, 6, 7], [5, 6, 7]])
     assert tree.token_ids == (5, 6, 8, 1, 6)
     assert tree.parents == (-1, 0, 1, -1, 3)
     assert tree.ends == ((-1, 0, 1), (-1, 0, 1, 2), (-1,), (-1, 3, 4), (-1, 0, 1))

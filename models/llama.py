@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from models.engine.cache import CacheShape, Window
+from models.engine.cache import CacheShape, CacheView
 from models.layers import RMSNorm, Rotation, attend, silu
 from models.products import Linear, as_stored, laid_out, product
 
@@ -70,13 +70,13 @@ class Attention(nn.Module):
         self.v_proj = Linear(D, config.num_key_value_heads * C, bias=False)
         self.o_proj = Linear(config.num_attention_heads * C, D, bias=False)
 
-    def forward(self, x: Tensor, rotate: Rotation, window: Window | None) -> Tensor:
-        """Return (B, T, D); without a window the tokens see each other alone, causally."""
+    def forward(self, x: Tensor, rotate: Rotation, cache_view: CacheView | None) -> Tensor:
+        """Return (B, T, D); without a view the tokens see each other alone, causally."""
         both = torch.cat((self.q_proj(x), self.k_proj(x)), dim=-1)  # rotated together: half as many small steps
         rotated = rotate(_heads(both, self.head_dim))  # (B, H + K, T, C)
         v = _heads(self.v_proj(x), self.head_dim)
         q, k = rotated[:, : -v.shape[1]], rotated[:, -v.shape[1] :]
-        seen = attend(q, k, v, None) if window is None else window.attend(self.place, q, k, v)
+        seen = attend(q, k, v, None) if cache_view is None else cache_view.attend(self.place, q, k, v)
         out: Tensor = self.o_proj(seen)
         return out
 
@@ -106,9 +106,9 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = mlp
 
-    def forward(self, x: Tensor, rotate: Rotation, window: Window | None) -> Tensor:
+    def forward(self, x: Tensor, rotate: Rotation, cache_view: CacheView | None) -> Tensor:
         """Return (B, T, D)."""
-        x = x + self.self_attn(self.input_layernorm(x), rotate, window)
+        x = x + self.self_attn(self.input_layernorm(x), rotate, cache_view)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -133,7 +133,7 @@ class LanguageModel(nn.Module):
 
         Args:
             config: Its numbers.
-            layers: By place; each is called with (x, rotate, window) and lies on one device.
+            layers: By place; each is called with (x, rotate, cache_view) and lies on one device.
             frequencies: Of the rotary positions, float32 (C/2,).
             num_embeddings: Rows of the embedding table; some families have more than their vocabulary.
         """
@@ -151,20 +151,26 @@ class LanguageModel(nn.Module):
         dtype = self.model.embed_tokens.weight.dtype
         return CacheShape(tuple(devices), config.num_key_value_heads, config.head_dim, dtype)
 
-    def forward(self, embeddings: Tensor, window: Window | None) -> Tensor:
+    def forward(self, embeddings: Tensor, cache_view: CacheView | None) -> Tensor:
         """Run (B, T, D) through the layers; return hidden states (B, T, D).
 
-        Without a window nothing is cached and the tokens see each other alone, causally (as in training).
+        Without a view nothing is cached and the tokens see each other alone, causally (as in training).
         """
         B, T, _ = embeddings.shape
-        positions = torch.arange(T, device=embeddings.device).expand(B, T) if window is None else window.positions
+        positions = (
+            torch.arange(T, device=embeddings.device).expand(B, T) if cache_view is None else cache_view.positions
+        )
         rotate = Rotation(positions, self._frequencies, embeddings.dtype)
         x = embeddings
         for layer in self.model.layers.values():
             device = _device(layer)
             if device != x.device:
-                x, rotate, window = x.to(device), rotate.to(device), None if window is None else window.to(device)
-            x = layer(x, rotate, window)
+                x, rotate, cache_view = (
+                    x.to(device),
+                    rotate.to(device),
+                    None if cache_view is None else cache_view.to(device),
+                )
+            x = layer(x, rotate, cache_view)
         out: Tensor = self.model.norm(x.to(self.model.norm.weight.device))
         return out
 
@@ -218,9 +224,9 @@ class FamilyModel(nn.Module):
         out: Tensor = self.decoder.model.embed_tokens(token_ids)
         return out
 
-    def decode(self, embeddings: Tensor, window: Window | None = None) -> Tensor:
+    def decode(self, embeddings: Tensor, cache_view: CacheView | None = None) -> Tensor:
         """Run (B, T, D) through the decoder; return hidden states (B, T, D)."""
-        out: Tensor = self.decoder(embeddings, window)
+        out: Tensor = self.decoder(embeddings, cache_view)
         return out
 
     def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from models.engine.cache import Window
+from models.engine.cache import CacheView
 from models.engine.memory import MemoryView
 from models.layers import attend
 from models.types import Processor
@@ -25,8 +25,8 @@ from training.questions import Pair
 _IGNORED = -100
 
 
-class MaskedWindow(Window):
-    """A window without a cache: tokens see each other under a mask, at positions of their own."""
+class MaskedView(CacheView):
+    """A view without a cache: tokens see each other under a mask, at positions of their own."""
 
     def __init__(self, positions: Tensor, mask: Tensor, view: MemoryView | None) -> None:
         self.positions = positions
@@ -59,11 +59,11 @@ class QuestionBatch:
         """Bool (N, T), where the next token belongs to an answer."""
         return self.targets >= 0
 
-    def window(self, view: MemoryView | None = None) -> MaskedWindow:
-        """Return the window in which each question sees its picture's tokens and itself."""
+    def cache_view(self, view: MemoryView | None = None) -> MaskedView:
+        """Return the view in which each question sees its picture's tokens and itself."""
         query, key = self.question_of[:, :, None], self.question_of[:, None, :]
         mask = ((key == query) | (key == 0)).tril()[:, None]
-        return MaskedWindow(self.positions, mask, view)
+        return MaskedView(self.positions, mask, view)
 
 
 class QuestionBatcher:

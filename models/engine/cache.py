@@ -2,7 +2,7 @@
 
 A sequence owns a slot: one row of each layer's static tensors. Running sequences always own the first slots, so
 that a decode step sees one contiguous view and nothing is gathered. Position p of a sequence lies at place p of
-its slot, but for continuations side by side (`tree_window`); whatever lies behind its length is left over from
+its slot, but for continuations side by side (`tree_cache_view`); whatever lies behind its length is left over from
 somebody else and masked.
 
 Shapes: B sequences, T tokens, S places attended to, K key heads, C head width.
@@ -55,8 +55,8 @@ class Cache:
             store[slots].zero_()
 
 
-class Window:
-    """What one forward writes to the cache and what it may see. Let every layer `attend` once.
+class CacheView:
+    """The cache as one forward pass uses it: where it writes and what it may see. Each layer calls `attend` once.
 
     Attributes:
         positions: int (B, T), place of each token in its sequence.
@@ -95,7 +95,7 @@ class Window:
         self.positions = positions
         self.memory = memory
 
-    def to(self, device: torch.device) -> "Window":
+    def to(self, device: torch.device) -> "CacheView":
         """Return the same for layers on another device."""
         if self.positions.device == device:
             return self
@@ -144,10 +144,10 @@ class Window:
             store.view(-1, C).index_copy_(0, self._rows, new.reshape(-1, C))
 
 
-def prefill_window(
+def prefill_cache_view(
     cache: Cache, slots: slice, places: range, device: torch.device, memory: MemoryView | None = None
-) -> Window:
-    """Return the window of some tokens of prompts.
+) -> CacheView:
+    """Return the view of some tokens of prompts.
 
     From the start several prompts go together, padded on the right: a causal token sees no padding after it.
     A later chunk of a long prompt sees all that came before.
@@ -164,18 +164,18 @@ def prefill_window(
     if places.start > 0 or len(places) == 1:
         mask = (torch.arange(places.stop, device=device) <= positions[:, None])[None, None]
     rows = slots.stop - slots.start
-    return Window(cache, slots, positions.expand(rows, len(places)), [places.stop], mask, memory)
+    return CacheView(cache, slots, positions.expand(rows, len(places)), [places.stop], mask, memory)
 
 
-def decode_window(
+def decode_cache_view(
     cache: Cache,
     lengths: Sequence[int],
     num_new: Sequence[int],
     device: torch.device,
     memory: MemoryView | None = None,
     first: int = 0,
-) -> Window:
-    """Return the window of the next tokens of each of B slots.
+) -> CacheView:
+    """Return the view of the next tokens of each of B slots.
 
     Where a sequence has fewer than the others, what is written behind them is overwritten before anyone sees it.
 
@@ -191,15 +191,15 @@ def decode_window(
     positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(max(num_new), device=device)
     mask = torch.arange(max(extents), device=device) <= positions[..., None]  # (B, T, S)
     rows = _rows(cache, positions, first)
-    return Window(cache, slice(first, first + len(lengths)), positions, extents, mask[:, None], memory, rows)
+    return CacheView(cache, slice(first, first + len(lengths)), positions, extents, mask[:, None], memory, rows)
 
 
-def tree_window(
+def tree_cache_view(
     cache: Cache, lengths: Tensor, places: Tensor, depths: Tensor, sees: Tensor, memory: MemoryView | None, first: int
-) -> Window:
-    """Return the window of several continuations of each of B slots, side by side behind what the slot holds.
+) -> CacheView:
+    """Return the view of several continuations of each of B slots, side by side behind what the slot holds.
 
-    All tensors are on the CPU, and so is what the window makes of them.
+    All tensors are on the CPU, and so is what the view makes of them.
 
     Args:
         cache: The cache.
@@ -217,7 +217,7 @@ def tree_window(
     among_new = sees.gather(2, new.clamp(0, T - 1)[:, None].expand(B, T, extent)) & (new < T)[:, None]
     mask = among_new | (new < 0)[:, None]  # (B, T, S)
     rows = _rows(cache, lengths[:, None] + places, first)
-    return Window(cache, slice(first, first + B), lengths[:, None] + depths, extents, mask[:, None], memory, rows)
+    return CacheView(cache, slice(first, first + B), lengths[:, None] + depths, extents, mask[:, None], memory, rows)
 
 
 def _extent(length: int) -> int:
@@ -239,7 +239,7 @@ def _runs(extents: Sequence[int], num_rows: int) -> list[tuple[slice, int]]:
 
 
 def _rows(cache: Cache, places: Tensor, first: int) -> Tensor:
-    """Return where the new tokens at `places` (B, T) of each slot lie in a layer's store; see Window."""
+    """Return where the new tokens at `places` (B, T) of each slot lie in a layer's store; see CacheView."""
     K = cache.keys[0].shape[1]
     heads = torch.arange(first * K, (first + len(places)) * K, device=places.device).view(-1, K, 1)
     return (heads * cache.length + places[:, None]).flatten()

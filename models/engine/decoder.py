@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.engine.cache import CacheShape, Window
+from models.engine.cache import CacheShape, CacheView
 from models.engine.memory import Span
 from models.types import ModelInput
 
@@ -76,7 +76,7 @@ class Decoder(Protocol):
         """Return the embeddings (…, D) of int token ids."""
         ...
 
-    def decode(self, embeddings: Tensor, window: Window) -> Tensor:
+    def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
         """Run (B, T, D) through the decoder, reading and extending the cache; return hidden states (B, T, D)."""
         ...
 

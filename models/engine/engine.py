@@ -18,10 +18,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from models.engine.cache import Cache, decode_window
+from models.engine.cache import Cache, decode_cache_view
 from models.engine.decoder import Decoder, Prompt
 from models.engine.guidance import guided, negative_name, new_branches
-from models.engine.memory import Memory, MemoryView, decode_view
+from models.engine.memory import Memory, MemoryView, decode_memory_view
 from models.engine.out_of_memory import BatchLimit, OutOfMemory, is_out_of_memory
 from models.engine.prefill import by_length, prefill
 from models.engine.sampler import Choice, choose
@@ -61,7 +61,7 @@ class Engine:
         self._cache = Cache(model.cache_shape, slots, max_length)
         self._scheduler = Scheduler(slots, max_length)
         self._ended: list[Sequence] = []
-        self._short: dict[Sequence, None] = {}  # new that memory was too short for one by one, in this step
+        self._short: dict[Sequence, None] = {}  # those that memory was too short for one by one, in this step
         self._encodes = BatchLimit("encode", slots, model.device)
         self._prefills = BatchLimit("prefill", PREFILL_TOKENS, model.device)
         self._decodes = BatchLimit("decode", slots, model.device)
@@ -102,7 +102,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
-        """Start what fits, give every running sequence one more token, return new that have ended."""
+        """Start what fits, give every running sequence one more token, return those that have ended."""
         self._start(self._encoded(self._scheduler.admit()))
         self._leave()
         if self._scheduler.running:
@@ -161,7 +161,7 @@ class Engine:
     def _share_out(
         self, limit: BatchLimit, work: Callable[[Ordered[One]], R], whole: Ordered[One], each: int = 1
     ) -> list[tuple[Ordered[One], R]]:
-        """Do some work on branches or sequences, note new that failed for want of memory by themselves."""
+        """Do some work on branches or sequences, note those that failed for want of memory by themselves."""
         done = []
         for some, made in limit.run_in_batches(work, whole, each):
             if made is not None:
@@ -171,7 +171,7 @@ class Engine:
         return done
 
     def _prefilled(self, prompts: Mapping[Branch, Prompt]) -> dict[Branch, Tensor]:
-        """Run prompts through the decoder; return the last hidden states (D,) of new that memory sufficed for."""
+        """Run prompts through the decoder; return the last hidden states (D,) of those that memory sufficed for."""
         hidden: dict[Branch, Tensor] = {}
         for length, branches in by_length(prompts):
             for _, last in self._share_out(self._prefills, partial(self._prefill, length, prompts), branches, length):
@@ -210,8 +210,8 @@ class Engine:
         lengths, num_new = [branch.cached_length for branch in branches], [len(few) for few in pending]
         view = self._view_of(branches, T)
         first = self._scheduler.running.index(branches[0])
-        window = decode_window(self._cache, lengths, num_new, device, view, first)
-        hidden = self._model.decode(self._model.embed(tokens), window)
+        cache_view = decode_cache_view(self._cache, lengths, num_new, device, view, first)
+        hidden = self._model.decode(self._model.embed(tokens), cache_view)
         rows = torch.arange(len(branches), device=hidden.device)
         last = torch.tensor(num_new, device=hidden.device) - 1
         return dict(zip(branches, hidden[rows, last], strict=True))
@@ -220,13 +220,13 @@ class Engine:
         """Return what the next tokens of each branch see beside the cache."""
         memories = [branch.memory for branch in branches]
         if num_tokens > 1:
-            return decode_view(memories, num_tokens, self._model.device)
+            return decode_memory_view(memories, num_tokens, self._model.device)
         if memories != self._memories:  # only where a branch came or went: making one moves numbers to the device
-            self._memories, self._view = memories, decode_view(memories, 1, self._model.device)
+            self._memories, self._view = memories, decode_memory_view(memories, 1, self._model.device)
         return self._view
 
     def _answer(self, hidden: Mapping[Branch, Tensor]) -> None:
-        """Choose the next token of each sequence from its branches' hidden states (D,); end new that are whole."""
+        """Choose the next token of each sequence from its branches' hidden states (D,); end those that are whole."""
         branches_of = defaultdict(list)
         for branch in hidden:
             branches_of[branch.sequence].append(branch)
@@ -263,7 +263,7 @@ class Engine:
                 self._ended += [branch.sequence for branch in some]
 
     def _leave(self) -> None:
-        """Free the slots of new that have ended, and of new that must wait until they have the device alone."""
+        """Free the slots of those that have ended, and of new that must wait until they have the device alone."""
         leaving = {*self._short, *self._ended}
         if not leaving:
             return

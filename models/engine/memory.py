@@ -75,7 +75,7 @@ class MemoryView:
         return out
 
 
-def prefill_view(spans: Sequence[Sequence[Span]], places: range, device: torch.device) -> MemoryView | None:
+def prefill_memory_view(spans: Sequence[Sequence[Span]], places: range, device: torch.device) -> MemoryView | None:
     """Return what the tokens at some places of several prompts see; None if nothing."""
     rows_of = defaultdict(list)
     for row, several in enumerate(spans):
@@ -85,7 +85,7 @@ def prefill_view(spans: Sequence[Sequence[Span]], places: range, device: torch.d
     return MemoryView(found, len(spans), len(places), device) if found else None
 
 
-def decode_view(memories: Sequence[Memory | None], num_tokens: int, device: torch.device) -> MemoryView | None:
+def decode_memory_view(memories: Sequence[Memory | None], num_tokens: int, device: torch.device) -> MemoryView | None:
     """Return what the next tokens of each sequence see; None if nothing."""
     rows_of = defaultdict(list)
     for row, memory in enumerate(memories):

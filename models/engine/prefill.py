@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.engine.cache import Cache, prefill_window
+from models.engine.cache import Cache, prefill_cache_view
 from models.engine.decoder import Decoder, Prompt
-from models.engine.memory import prefill_view
+from models.engine.memory import prefill_memory_view
 from models.engine.scheduler import Branch
 
 # A prompt is padded to a multiple of this, and prefilled beside prompts of the same padded length alone. So the
@@ -58,7 +58,7 @@ def prefill(
     for start in range(0, max(lengths), chunk_tokens):
         chunk = padded[:, start : start + chunk_tokens]
         places = range(start, start + chunk.shape[1])
-        view = prefill_view([prompt.spans for prompt in prompts], places, chunk.device)
-        hidden = model.decode(chunk, prefill_window(cache, slots, places, chunk.device, view))
+        view = prefill_memory_view([prompt.spans for prompt in prompts], places, chunk.device)
+        hidden = model.decode(chunk, prefill_cache_view(cache, slots, places, chunk.device, view))
     # Each by itself, or one that is kept would keep its whole pack.
     return [hidden[row, length - 1 - start].clone() for row, length in enumerate(lengths)]

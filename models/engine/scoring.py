@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.engine.cache import Cache, tree_window
+from models.engine.cache import Cache, tree_cache_view
 from models.engine.decoder import Decoder
-from models.engine.memory import decode_view
+from models.engine.memory import decode_memory_view
 from models.engine.prefill import in_blocks
 from models.engine.scheduler import Branch
 from models.engine.token_tree import tree_attention
@@ -81,10 +81,10 @@ def _fed(model: Decoder, cache: Cache, first: int, branches: Ordered[Branch], nu
     lines = [tree_attention(tree.parents, num_fed) for tree in trees]
     sees, depths = (torch.from_numpy(np.stack([line[i] for line in lines])) for i in range(2))
     lengths = torch.tensor([branch.prompt_length for branch in branches])
-    view = decode_view([branch.memory for branch in branches], num_fed, model.device)
-    window = tree_window(cache, lengths, torch.tensor(filled), depths, sees, view, first)
+    view = decode_memory_view([branch.memory for branch in branches], num_fed, model.device)
+    cache_view = tree_cache_view(cache, lengths, torch.tensor(filled), depths, sees, view, first)
     embeddings = model.embed(torch.tensor(token_ids, device=model.device))
-    hidden = model.decode(embeddings, window.to(model.device))  # (B, T, D)
+    hidden = model.decode(embeddings, cache_view.to(model.device))  # (B, T, D)
     return {
         (branch, place): hidden[row, place]
         for row, branch in enumerate(branches)

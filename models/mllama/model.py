@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.engine.cache import Window
+from models.engine.cache import CacheView
 from models.engine.decoder import Prompt
 from models.engine.memory import Memory, MemoryView, Span
 from models.layers import RMSNorm, Rotation, rotary_frequencies
@@ -75,9 +75,9 @@ class CrossLayer(nn.Module):
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
         self.cross_attn_mlp_gate = nn.Parameter(torch.empty(1))
 
-    def forward(self, x: Tensor, _: Rotation, window: Window | None) -> Tensor:
+    def forward(self, x: Tensor, _: Rotation, cache_view: CacheView | None) -> Tensor:
         """Return (B, T, D); tokens that see nothing come out as they went in."""
-        view = None if window is None else window.memory
+        view = None if cache_view is None else cache_view.memory
         if view is None:
             return x
         x = x + self.cross_attn_attn_gate.tanh() * self.cross_attn(self.input_layernorm(x), view)

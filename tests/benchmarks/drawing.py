@@ -34,7 +34,7 @@ from models.emu3.grid import Grid
 from models.emu3.model import Emu3Model
 from models.engine import Engine, Sequence, run_all
 from models.engine import engine as our_engine
-from models.engine.cache import Window
+from models.engine.cache import CacheView
 from models.types import ModelInput, Sampling
 from tests.benchmarks import emu3_recipe as recipe
 from tests.benchmarks.emu3_recipe import Drawing, Vocabulary
@@ -71,7 +71,7 @@ class Both:
         """Return what of ours is watched."""
         return {
             "body": [(self.ours, "decode")],
-            "cache": [(Window, "write")],
+            "cache": [(CacheView, "write")],
             "head": [(self.ours, "logits")],
             "guidance": [(our_engine, "guided")],
             "top k and draw": [(our_engine, "choose")],

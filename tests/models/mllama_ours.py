@@ -7,8 +7,8 @@ from torch import Tensor
 
 from models.engine import Engine, run_all
 from models.engine import Sequence as Answering
-from models.engine.cache import Cache, prefill_window
-from models.engine.memory import MemoryView, prefill_view
+from models.engine.cache import Cache, prefill_cache_view
+from models.engine.memory import MemoryView, prefill_memory_view
 from models.mllama.model import MllamaModel
 from models.types import Sampling
 from tests.models.mllama_reference import Picture, Row, Size
@@ -21,10 +21,10 @@ def logits_of(
     """Return the scores (T, V) after every token; `rule` may change what tokens see."""
     [prompt] = model.prompt([row.ours(size)])
     T = len(row.ids)
-    view = prefill_view([prompt.spans], range(T), model.device)
+    view = prefill_memory_view([prompt.spans], range(T), model.device)
     cache = Cache(model.cache_shape, 1, T)
-    window = prefill_window(cache, slice(0, 1), range(T), model.device, None if view is None else rule(view))
-    return model.logits(model.decode(prompt.embeddings[None], window))[0]
+    cache_view = prefill_cache_view(cache, slice(0, 1), range(T), model.device, None if view is None else rule(view))
+    return model.logits(model.decode(prompt.embeddings[None], cache_view))[0]
 
 
 def generated(

@@ -20,7 +20,7 @@ from models import load_model
 from models.emu3.model import Emu3Model
 from models.engine import Engine, run_all
 from models.engine import Sequence as Answering
-from models.engine.cache import Cache, prefill_window
+from models.engine.cache import Cache, prefill_cache_view
 from models.images import image_name
 from models.types import ModelInput, Pixels, Sampling
 
@@ -157,8 +157,8 @@ ROWS = [
 def logits_of(model: Emu3Model, row: ModelInput) -> Tensor:
     [prompt] = model.prompt([row])
     T = len(row.token_ids)
-    window = prefill_window(Cache(model.cache_shape, 1, T), slice(0, 1), range(T), model.device)
-    return model.logits(model.decode(prompt.embeddings[None], window))[0]
+    cache_view = prefill_cache_view(Cache(model.cache_shape, 1, T), slice(0, 1), range(T), model.device)
+    return model.logits(model.decode(prompt.embeddings[None], cache_view))[0]
 
 
 def loaded(folder: Path, **options: Any) -> Emu3Model:

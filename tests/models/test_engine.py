@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.engine import Engine, Prompt, Sequence, engine, run_all
-from models.engine.cache import Cache, CacheShape, Window, prefill_window
+from models.engine.cache import Cache, CacheShape, CacheView, prefill_cache_view
 from models.layers import RMSNorm, Rotation, rotary_frequencies
 from models.types import Completion, ModelInput, PromptTooLong, Sampling
 
@@ -53,13 +53,13 @@ class Toy(nn.Module):
     def embed(self, token_ids: Tensor) -> Tensor:
         return self.table[token_ids] + self.nan[token_ids]
 
-    def decode(self, embeddings: Tensor, window: Window) -> Tensor:
+    def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
         x = embeddings
-        rotate = Rotation(window.positions, rotary_frequencies(C, 100.0), x.dtype)
+        rotate = Rotation(cache_view.positions, rotary_frequencies(C, 100.0), x.dtype)
         for layer in range(2):
             q, k, v = (self.norm(x) @ self.qkv[layer]).unflatten(-1, (-1, C)).transpose(1, 2).split((2, 1, 1), dim=1)
             # The past weighs more than the token itself, so that a place forgotten or seen too much shows.
-            x = 0.2 * x + window.attend(layer, rotate(q), rotate(k), v) @ self.out[layer]
+            x = 0.2 * x + cache_view.attend(layer, rotate(q), rotate(k), v) @ self.out[layer]
         out: Tensor = self.norm(x)
         return out
 
@@ -251,7 +251,7 @@ def _scores(toy: Toy, ids: list[int]) -> Tensor:
     cache = Cache(toy.cache_shape, 1, len(ids))
     with torch.inference_mode():
         hidden = toy.decode(
-            toy.embed(torch.tensor([ids])), prefill_window(cache, slice(0, 1), range(len(ids)), toy.device)
+            toy.embed(torch.tensor([ids])), prefill_cache_view(cache, slice(0, 1), range(len(ids)), toy.device)
         )
         return toy.logits(hidden[:, -1:])
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.engine import Engine, Prompt, Sequence, run_all
-from models.engine.cache import Window
+from models.engine.cache import CacheView
 from models.engine.out_of_memory import CALLS_BEFORE_GROWTH, BatchLimit, OutOfMemory, is_out_of_memory
 from models.types import ModelInput
 from tests.models.test_engine import SPOILT, Toy, company, sequence
@@ -30,14 +30,14 @@ class Tight(Painter):
         self._need("prompts", len(inputs))
         return super().prompt(inputs)
 
-    def decode(self, embeddings: Tensor, window: Window) -> Tensor:
+    def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
         B, T = embeddings.shape[:2]
-        if window.mask is None:
+        if cache_view.mask is None:
             self._need("prefill", B * T)
             self._need("length", T)
         else:
             self._need("rows", B)
-        hidden = super().decode(embeddings, window)
+        hidden = super().decode(embeddings, cache_view)
         # What comes too late has written to the cache already.
         self._need("late_rows", B)
         return hidden
@@ -104,11 +104,11 @@ def test_a_row_that_fits_alone_waits_until_the_others_have_ended() -> None:
     class Crowded(Tight):
         engine: Engine
 
-        def decode(self, embeddings: Tensor, window: Window) -> Tensor:
+        def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
             if embeddings.shape[1] > 16 and self.engine.num_running > 0:
                 self.num_refused += 1
                 raise MemoryError("the others take too much")
-            return super().decode(embeddings, window)
+            return super().decode(embeddings, cache_view)
 
     _, expected = answered(Toy(), [sequence([1] * 40), *company(0.0)])
     crowded, large, others = Crowded(), sequence([1] * 40), company(0.0)
@@ -153,7 +153,7 @@ def test_what_a_broken_prefill_left_spoils_nobody() -> None:
 
 def test_what_is_no_shortage_ends_the_engine() -> None:
     class Broken(Toy):
-        def decode(self, embeddings: Tensor, window: Window) -> Tensor:
+        def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
             raise RuntimeError("CUDA error: device-side assert triggered")
 
     with pytest.raises(RuntimeError, match="device-side assert"):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.emu3.grid import Ends, Grid, PictureGrammar
 from models.engine import Engine, Prompt, Sequence, run_all
-from models.engine.cache import Window
+from models.engine.cache import CacheView
 from models.types import ModelInput, PromptTooLong, Sampling
 from tests.models.test_engine import Toy
 
@@ -33,9 +33,9 @@ class Painter(Toy):
         negative = None if given.negative is None else self.embed(torch.from_numpy(given.negative).long())
         return Prompt(self.embed(torch.from_numpy(given.token_ids).long()), grammar=grammar, negative=negative)
 
-    def decode(self, embeddings: Tensor, window: Window) -> Tensor:
+    def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
         self.widths.append(embeddings.shape[1])
-        return super().decode(embeddings, window)
+        return super().decode(embeddings, cache_view)
 
     def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:
         self.scored.append((len(hidden), choices))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from models.engine import Engine, Memory, Prompt, Sequence, Span, run_all
 from models.engine import engine as engine_file
-from models.engine.cache import Cache, Window, decode_window, prefill_window
-from models.engine.memory import decode_view, lasting, prefill_view
+from models.engine.cache import Cache, CacheView, decode_cache_view, prefill_cache_view
+from models.engine.memory import decode_memory_view, lasting, prefill_memory_view
 from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.tiles import ImageCache
@@ -45,10 +45,10 @@ class Looking(torch.nn.Module):
         super().__init__()
         self.input_layernorm = torch.nn.RMSNorm(D)
 
-    def forward(self, x: Tensor, _: object, window: Window) -> Tensor:
-        if window.memory is None:
+    def forward(self, x: Tensor, _: object, cache_view: CacheView) -> Tensor:
+        if cache_view.memory is None:
             return x
-        return x + window.memory.attend(0, x.unflatten(-1, (-1, C)).transpose(1, 2))
+        return x + cache_view.memory.attend(0, x.unflatten(-1, (-1, C)).transpose(1, 2))
 
 
 class Toy(FamilyModel):
@@ -130,7 +130,7 @@ def test_a_prompt_longer_than_one_chunk_sees_its_picture_in_each(toy: Toy, monke
 def test_tokens_before_a_picture_and_after_its_span_do_not_see_it() -> None:
     memory = picture(1)
     query = torch.randn(2, 4, 6, C)
-    view = prefill_view([[Span(2, 4, memory)], []], range(6), CPU)
+    view = prefill_memory_view([[Span(2, 4, memory)], []], range(6), CPU)
     assert view is not None
     found = view.attend(0, query)
     assert found[0, 2:4].abs().min() > 0
@@ -139,14 +139,14 @@ def test_tokens_before_a_picture_and_after_its_span_do_not_see_it() -> None:
 
 
 def test_a_chunk_behind_a_span_sees_nothing() -> None:
-    assert prefill_view([[Span(2, 4, picture(1))]], range(4, 12), CPU) is None
-    assert prefill_view([[]], range(8), CPU) is None
-    assert decode_view([None, None], 1, CPU) is None
+    assert prefill_memory_view([[Span(2, 4, picture(1))]], range(4, 12), CPU) is None
+    assert prefill_memory_view([[]], range(8), CPU) is None
+    assert decode_memory_view([None, None], 1, CPU) is None
 
 
 def test_what_is_found_is_plain_attention() -> None:
     memory, query = picture(2), torch.randn(1, 4, 3, C)
-    view = prefill_view([[Span(0, None, memory)]], range(3), CPU)
+    view = prefill_memory_view([[Span(0, None, memory)]], range(3), CPU)
     assert view is not None
     keys, values = (store[0].repeat_interleave(2, dim=0) for store in (memory.keys, memory.values))
     weights = (query[0] @ keys.transpose(1, 2) * C**-0.5).softmax(-1)
@@ -222,13 +222,13 @@ def test_layers_may_lie_elsewhere_the_first_one_too(away: str) -> None:
     if "1" in away:
         memory = Memory(tuple(k.to("meta") for k in memory.keys), tuple(v.to("meta") for v in memory.values))
     cache, ids = Cache(toy.cache_shape, 2, 64), torch.tensor([[1, 2, 3], [4, 5, 6]])
-    seen = prefill_view([[Span(1, None, memory)], []], range(3), CPU)
-    window = prefill_window(cache, slice(0, 2), range(3), toy.device, seen)
+    seen = prefill_memory_view([[Span(1, None, memory)], []], range(3), CPU)
+    cache_view = prefill_cache_view(cache, slice(0, 2), range(3), toy.device, seen)
     toy.language_model.model.norm.to("meta")  # from there no number comes back, and an operation with two devices fails
-    assert toy.decode(toy.embed(ids), window).device.type == "meta"
-    view = decode_view([memory, None], 1, CPU)
-    window = decode_window(cache, [3, 3], [1, 1], toy.device, view)
-    assert toy.decode(toy.embed(ids[:, :1]), window).shape == (2, 1, D)
+    assert toy.decode(toy.embed(ids), cache_view).device.type == "meta"
+    view = decode_memory_view([memory, None], 1, CPU)
+    cache_view = decode_cache_view(cache, [3, 3], [1, 1], toy.device, view)
+    assert toy.decode(toy.embed(ids[:, :1]), cache_view).shape == (2, 1, D)
     assert view is not None and view.to(torch.device("meta")) is view.to(torch.device("meta"))
 
 

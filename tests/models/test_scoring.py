@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.engine import Engine, Sequence, run_all, scoring
 from models.engine import engine as engine_module
-from models.engine.cache import Cache, Window, prefill_window
+from models.engine.cache import Cache, CacheView, prefill_cache_view
 from models.engine.out_of_memory import OutOfMemory
 from models.engine.token_tree import build_token_tree, tree_attention
 from models.types import Completion, ModelInput, PromptTooLong, Sampling
@@ -63,8 +63,8 @@ def plainly(toy: Toy, prompt: Ordered[int], choice: Ordered[int]) -> list[float]
     """Return the log-probability of each token of a choice from one plain forward over the whole text."""
     ids = [*prompt, *choice]
     cache = Cache(toy.cache_shape, 1, len(ids))
-    window = prefill_window(cache, slice(0, 1), range(len(ids)), toy.device)
-    scores = toy.logits(toy.decode(toy.embed(torch.tensor([ids])), window)[0]).log_softmax(-1)
+    cache_view = prefill_cache_view(cache, slice(0, 1), range(len(ids)), toy.device)
+    scores = toy.logits(toy.decode(toy.embed(torch.tensor([ids])), cache_view)[0]).log_softmax(-1)
     return [scores[len(prompt) - 1 + i, token].item() for i, token in enumerate(choice)]
 
 
@@ -125,9 +125,9 @@ class Counting(Toy):
         self.shapes: list[tuple[int, ...]] = []
         self.scored: list[int] = []
 
-    def decode(self, embeddings: Tensor, window: Window) -> Tensor:
+    def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
         self.shapes.append(tuple(embeddings.shape[:2]))
-        return super().decode(embeddings, window)
+        return super().decode(embeddings, cache_view)
 
     def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:
         self.scored.append(len(hidden))

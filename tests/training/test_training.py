@@ -143,14 +143,14 @@ def test_sharing_a_picture_changes_no_score(folder: Path, student, batcher) -> N
 @torch.inference_mode()
 def first_scores(model, model_input):
     """Return the scores of an answer's first token, as the engine gets them."""
-    from models.engine.cache import Cache, prefill_window
-    from models.engine.memory import prefill_view
+    from models.engine.cache import Cache, prefill_cache_view
+    from models.engine.memory import prefill_memory_view
 
     (prompt,) = model.prompt([model_input])
     length = len(prompt.embeddings)
-    view = prefill_view([prompt.spans], range(length), model.device)
-    window = prefill_window(Cache(model.cache_shape, 1, length), slice(0, 1), range(length), model.device, view)
-    return model.logits(model.decode(prompt.embeddings[None], window)[0, -1])
+    view = prefill_memory_view([prompt.spans], range(length), model.device)
+    cache_view = prefill_cache_view(Cache(model.cache_shape, 1, length), slice(0, 1), range(length), model.device, view)
+    return model.logits(model.decode(prompt.embeddings[None], cache_view)[0, -1])
 
 
 def test_answers_depend_on_the_picture(folder: Path, student, batcher) -> None:

@@ -52,7 +52,7 @@ class AriaStudent:
         is_image = batch.ids == self.model.config.image_token_index
         rows = self.model.multi_modal_projector(features, int(is_image[0].sum()))  # (N, Q, W)
         embeddings = self.model.embed(batch.ids).masked_scatter(is_image[..., None], rows)
-        return self.model.logits(self.model.decode(embeddings, batch.window())[batch.is_answer])
+        return self.model.logits(self.model.decode(embeddings, batch.cache_view())[batch.is_answer])
 
     def save(self, folder: Path) -> None:
         """Write the weights, with the released layout's unused zeros."""

@@ -89,8 +89,8 @@ class MllamaStudent:
         """Let each row attend to its picture from the image token on; return scores (answer tokens, V)."""
         memory = self.model.remember(self.model.multi_modal_projector(features.flatten(1, 2)))
         sees = (batch.ids == self.model.config.image_token_index).cumsum(1).bool()[..., None]
-        window = batch.window(OwnPicture(memory, sees))
-        return self.model.logits(self.model.decode(self.model.embed(batch.ids), window)[batch.is_answer])
+        cache_view = batch.cache_view(OwnPicture(memory, sees))
+        return self.model.logits(self.model.decode(self.model.embed(batch.ids), cache_view)[batch.is_answer])
 
     def save(self, folder: Path) -> None:
         """Write the weights."""

@@ -205,14 +205,14 @@ def ask(
 
 
 def _answer(processor: Processor, model: object, place: int, sequence: Sequence) -> Answer:
-    from models.painting import Paints
+    from models.picture_decoder import PictureModel
 
     if sequence.error is not None:
         raise _named(place, sequence.key, sequence.error) from sequence.error
     given, completion = sequence.model_input, sequence.completion
     assert completion is not None
-    if given.is_drawn and isinstance(model, Paints):
-        pixels = model.paint(given.layout, completion.token_ids)
+    if given.is_drawn and isinstance(model, PictureModel):
+        pixels = model.decode_picture(given.layout, completion.token_ids)
         completion = replace(completion, image=encode_image(pixels, PictureFormat()))
     return processor.finish(given, completion, sequence.sampling)
 

@@ -184,7 +184,7 @@ class Completion:
         token_ids: Emitted ids, the stop token included.
         logprobs: Log-probability of each emitted id under the model's own distribution, before temperature and filters.
         finish: `stop` for a stop id or stop string, `length` for the limit.
-        image: The picture that the ids stand for, encoded, once it is painted.
+        image: The picture that the ids stand for, encoded, once it is decoded.
         choice_logprobs: One for each of the input's choices; the ids are then those of the likeliest.
     """
 

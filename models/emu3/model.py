@@ -90,8 +90,8 @@ class Emu3Model(FamilyModel):
         return [self.vqmodel.encode(self._normalize([tile], self.device, torch.float32)).flatten() for tile in tiles]
 
     @torch.inference_mode()
-    def paint(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:
-        """Return a drawn picture uint8 (8 H, 8 W, 3); see models.painting.Paints.
+    def decode_picture(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:
+        """Return a drawn picture uint8 (8 H, 8 W, 3); see models.picture_decoder.PictureModel.
 
         Args:
             layout: Its rows and columns of codes, (H, W).

@@ -263,7 +263,7 @@ class Engine:
                 self._ended += [branch.sequence for branch in some]
 
     def _leave(self) -> None:
-        """Free the slots of those that have ended, and of new that must wait until they have the device alone."""
+        """Free the slots of those that have ended, and of those that must wait until they have the device alone."""
         leaving = {*self._short, *self._ended}
         if not leaving:
             return

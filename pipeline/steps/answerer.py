@@ -1,4 +1,4 @@
-"""Answer one input from start to end: tokens from the engine, a picture painted where one was drawn, text read back.
+"""Answer one input from start to end: tokens from the engine, a picture decoded where one was drawn, text read back.
 
 Whatever goes wrong is that answer's error. It knows neither rows nor jobs.
 """
@@ -15,7 +15,7 @@ from pipeline.rows import RowError, row_error
 from pipeline.steps.engine_thread import Ended, EngineThread
 
 if TYPE_CHECKING:
-    from models.painting import Painter
+    from models.picture_decoder import PictureDecoder
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Answerer:
         self,
         engine: EngineThread,
         processor: Processor,
-        painter: Painter | None = None,
+        picture_decoder: PictureDecoder | None = None,
         picture: PictureFormat | None = None,
     ) -> None:
         """Keep what all requests share.
@@ -41,16 +41,16 @@ class Answerer:
         Args:
             engine: The running engine.
             processor: Turns emitted ids back into answers.
-            painter: Turns drawn ids into pictures; None for models that draw none.
+            picture_decoder: Turns drawn ids into pictures; None for models that draw none.
             picture: How those are encoded.
         """
         self.processor = processor
         self._engine = engine
-        self._painter = painter
+        self._picture_decoder = picture_decoder
         self._picture = picture or PictureFormat()
 
     async def answer(self, key: str, model_input: ModelInput, sampling: Sampling) -> Answered:
-        """Answer one input; others are answered and painted meanwhile.
+        """Answer one input; others are answered and decoded meanwhile.
 
         Raises:
             EngineDied: The engine is of no further use.
@@ -75,8 +75,8 @@ class Answerer:
         )
 
     async def _painted(self, model_input: ModelInput, completion: Completion) -> Completion:
-        if self._painter is None or not model_input.is_drawn:
+        if self._picture_decoder is None or not model_input.is_drawn:
             return completion
-        pixels = await asyncio.wrap_future(self._painter.paint(model_input.layout, completion.token_ids))
-        # Encoding takes a CPU as long as painting takes a GPU, so it has threads of its own.
+        pixels = await asyncio.wrap_future(self._picture_decoder.decode(model_input.layout, completion.token_ids))
+        # Encoding takes a CPU as long as decoding takes a GPU, so it has threads of its own.
         return replace(completion, image=await asyncio.to_thread(encode_image, pixels, self._picture))

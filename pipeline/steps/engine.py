@@ -74,15 +74,15 @@ class EngineSpec:
         from models import load_model
         from models.engine.engine import Engine
         from models.engine.scheduler import Sequence
-        from models.painting import Painter, Paints
+        from models.picture_decoder import PictureDecoder, PictureModel
 
         processor = self.open_processor(folder)
         device = devices(self.model.device, self.generate.gpus)
         model = load_model(folder, device=device, dtype=self.model.dtype, text_only=self.model.text_only)
         max_length = self.max_length(model.max_position_embeddings)
         engine = EngineThread(Engine(model, slots=self.generate.slots, max_length=max_length), Sequence)
-        painter = Painter(model) if self.picture and isinstance(model, Paints) else None
-        return Answerer(engine, processor, painter, self.picture)
+        picture_decoder = PictureDecoder(model) if self.picture and isinstance(model, PictureModel) else None
+        return Answerer(engine, processor, picture_decoder, self.picture)
 
 
 def answering_engine(settings: PipelineSettings, job: Job) -> EngineSpec:

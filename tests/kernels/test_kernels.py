@@ -19,7 +19,9 @@ from tests.models.test_contract import FAMILIES
 from tests.promise import row_faults
 
 ROOT = Path(__file__).parents[2]
-TESTS = [f"tests/models/test_{name}.py" for name in ("contract", "image_reader", "layers", "painting", "products")]
+TESTS = [
+    f"tests/models/test_{name}.py" for name in ("contract", "image_reader", "layers", "picture_decoder", "products")
+]
 INSTRUCTIONS = {
     "all": {},
     "MKL compatible": {"MKL_CBWR": "COMPATIBLE"},

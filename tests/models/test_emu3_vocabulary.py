@@ -60,7 +60,7 @@ def test_pictures_are_drawn_as_the_reference_draws_them(tmp_path: Path) -> None:
         with torch.inference_mode():
             pixels = reference.model.decode_image_tokens(ids, height=rows, width=columns)[0]
         levels = ((pixels * 0.5 + 0.5) * 255).clamp(0, 255).permute(1, 2, 0)
-        painted = ours.paint(one.model_input.layout, one.token_ids)
+        painted = ours.decode_picture(one.model_input.layout, one.token_ids)
         assert np.abs(painted - levels.numpy()).max() < 1 + 1e-3  # cut off to whole levels
 
 

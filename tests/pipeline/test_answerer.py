@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.painting import Painter
+from models.picture_decoder import PictureDecoder
 from models.types import ModelInput, PictureFormat, Pixels, Request, Sampling
 from pipeline.steps.answerer import Answered, Answerer
 from pipeline.steps.engine_thread import EngineThread
@@ -16,7 +16,7 @@ SAMPLING = Sampling(max_new_tokens=60)
 
 
 class ToyPainter:
-    """Paints a picture of `layout` pixels whose colour is the number of ids, when it is allowed to."""
+    """Give a picture of `layout` pixels whose colour is the number of ids, when it is allowed to."""
 
     def __init__(self, *, may_paint: bool = True) -> None:
         import torch
@@ -26,7 +26,7 @@ class ToyPainter:
         if may_paint:
             self.allowed.set()
 
-    def paint(self, layout: tuple[int, ...], token_ids: tuple[int, ...]) -> Pixels:
+    def decode_picture(self, layout: tuple[int, ...], token_ids: tuple[int, ...]) -> Pixels:
         assert self.allowed.wait(20)
         if len(token_ids) == 5:
             raise MemoryError("no room for this one")
@@ -34,7 +34,7 @@ class ToyPainter:
 
 
 def answerer(brush: ToyPainter, picture: PictureFormat | None = None) -> Answerer:
-    return Answerer(EngineThread(ToyEngine(), ToySequence), ToyProcessor(), Painter(brush), picture)
+    return Answerer(EngineThread(ToyEngine(), ToySequence), ToyProcessor(), PictureDecoder(brush), picture)
 
 
 def drawn(text: str) -> ModelInput:
@@ -80,7 +80,7 @@ def test_painting_never_stalls_the_engine() -> None:
         texts = await asyncio.gather(*(one.answer("text", asked("bb"), SAMPLING) for _ in range(20)))
         assert all(answered.answer for answered in texts) and not picture.done()
         brush.allowed.set()
-        painted = (await picture).answer
-        assert painted is not None and painted.image
+        decoded = (await picture).answer
+        assert decoded is not None and decoded.image
 
     asyncio.run(watched())

@@ -1,4 +1,4 @@
-"""Pictures come out of `ask` painted, the same in any company."""
+"""Pictures come out of `ask` decoded, the same in any company."""
 
 import io
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from PIL import Image
 from models import Request, Sampling, ask, load_model, load_processor
 from models.emu3.model import Emu3Model
 from models.images import decode_image, encode_image
-from models.painting import Painter, Paints
+from models.picture_decoder import PictureDecoder, PictureModel
 from models.types import PictureFormat, Pixels
 from tests.promise import answer_faults, looks_like
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
@@ -80,11 +80,11 @@ def test_paint_is_the_checkpoints_decoder_cut_off_to_whole_levels(checkpoint: st
     assert processor.pixels_per_code == model.config.vq.spatial_factor  # type: ignore[union-attr]
 
 
-def test_a_painter_gives_what_the_model_paints(checkpoint: str) -> None:
+def test_the_picture_decoder_gives_what_the_model_decodes(checkpoint: str) -> None:
     model = load_model(checkpoint, device="cpu")
-    assert isinstance(model, Paints)
+    assert isinstance(model, PictureModel)
     (answer,) = ask(checkpoint, [wish(4, (2, 3))], device="cpu")
-    pixels = Painter(model).paint((2, 3), answer.token_ids).result()
+    pixels = PictureDecoder(model).decode((2, 3), answer.token_ids).result()
     assert answer.image is not None and looks_like(encode_image(pixels, PictureFormat()), answer.image)
 
 
@@ -93,23 +93,23 @@ def test_a_picture_that_finds_no_memory_is_painted_again() -> None:
         device = torch.device("cpu")
         times = 0
 
-        def paint(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:
+        def decode_picture(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:
             self.times += 1
             if self.times != 2:
                 raise torch.OutOfMemoryError("out of memory")
             return np.zeros((8, 8, 3), np.uint8)
 
     crowded = Crowded()
-    assert Painter(crowded).paint((1, 1), (1,)).result().shape == (8, 8, 3) and crowded.times == 2
+    assert PictureDecoder(crowded).decode((1, 1), (1,)).result().shape == (8, 8, 3) and crowded.times == 2
     crowded.times = 2
     with pytest.raises(torch.OutOfMemoryError):
-        Painter(crowded).paint((1, 1), (1,)).result()
+        PictureDecoder(crowded).decode((1, 1), (1,)).result()
 
 
 @pytest.mark.parametrize("tiny", [tiny_aria, tiny_mllama])
 def test_families_that_draw_nothing_have_no_brush_and_say_so(tmp_path: Path, tiny: object) -> None:
     folder = str(tiny(tmp_path))  # type: ignore[operator]
-    assert not isinstance(load_model(folder, device="cpu"), Paints)
+    assert not isinstance(load_model(folder, device="cpu"), PictureModel)
     assert load_processor(folder).pixels_per_code is None
 
 

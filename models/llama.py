@@ -12,9 +12,9 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from models.batch_invariant import Linear, linear, repacked, unpacked
 from models.engine.cache import CacheShape, CacheView
 from models.layers import RMSNorm, Rotation, attend, silu
-from models.products import Linear, as_stored, laid_out, product
 
 
 class DecoderConfig(Protocol):
@@ -190,7 +190,7 @@ class FamilyModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._laid_out: dict[range, Tensor] = {}
+        self._repacked: dict[range, Tensor] = {}
 
     @property
     def decoder(self) -> LanguageModel:
@@ -232,17 +232,17 @@ class FamilyModel(nn.Module):
     def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:
         """Return float32 scores of the next token: of all ids (…, V), or of those in a range alone."""
         head = self.decoder.lm_head
-        scores: Tensor = head(hidden) if choices is None else product(hidden, self._head_rows(choices))
+        scores: Tensor = head(hidden) if choices is None else linear(hidden, self._head_rows(choices))
         return scores.float()
 
     def _head_rows(self, choices: range) -> Tensor:
-        """Return the head's rows for some ids; on a CPU they are laid out once."""
+        """Return the head's rows for some ids; on a CPU they are repacked once."""
         weight = self.decoder.lm_head.weight
         if weight.device.type != "cpu":
             return weight[choices.start : choices.stop]
-        if choices not in self._laid_out:
-            self._laid_out[choices] = laid_out(as_stored(weight)[choices.start : choices.stop].clone())
-        return self._laid_out[choices]
+        if choices not in self._repacked:
+            self._repacked[choices] = repacked(unpacked(weight)[choices.start : choices.stop].clone())
+        return self._repacked[choices]
 
 
 def _heads(x: Tensor, head_dim: int) -> Tensor:

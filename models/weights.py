@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from models.batch_invariant import RepacksWeights
 from models.checkpoint import read_json
-from models.products import Settles
 from models.types import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -92,10 +92,10 @@ def load_weights(
     for name, tensor in filled.items():
         _replace(module, name, tensor)
     num_filled = len(filled)
-    filled.clear()  # or every weight that is laid out anew would be held twice
+    filled.clear()  # or every weight that is repacked would be held twice
     for part in module.modules():
-        if isinstance(part, Settles):
-            part.settle()
+        if isinstance(part, RepacksWeights):
+            part.repack_weights()
     log.info("loaded %d tensors from %d files in %s", num_filled, len(files), folder)
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import TextConfig
+from models.batch_invariant import linear, repacked
 from models.layers import silu
 from models.llama import SwiGLU
-from models.products import laid_out, product
 
 
 class Router(nn.Module):
@@ -21,13 +21,13 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.moe_num_experts, config.hidden_size))
         self.topk = config.moe_topk
 
-    def settle(self) -> None:
-        """Lay the weight out for answering."""
-        self.weight = nn.Parameter(laid_out(self.weight.detach()), requires_grad=False)
+    def repack_weights(self) -> None:
+        """Repack the weight for answering."""
+        self.weight = nn.Parameter(repacked(self.weight.detach()), requires_grad=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return ids and weights (N, K) of the chosen experts; the weights are a softmax over the chosen alone."""
-        scores, experts = product(x, self.weight).topk(self.topk, dim=-1)
+        scores, experts = linear(x, self.weight).topk(self.topk, dim=-1)
         return experts, scores.float().softmax(-1).to(x.dtype)
 
 
@@ -37,12 +37,12 @@ class GroupedWeight(nn.Module):
     def __init__(self, num_experts: int, width_in: int, width_out: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_experts, width_in, width_out))
-        self._laid_out: list[Tensor] = []
+        self._repacked: list[Tensor] = []
 
-    def settle(self) -> None:
-        """Lay each expert's matrix out on a CPU in float32; they then stand in place of the parameter."""
+    def repack_weights(self) -> None:
+        """Repack each expert's matrix on a CPU in float32; they then stand in place of the parameter."""
         if self.weight.device.type == "cpu" and self.weight.dtype == torch.float32:
-            self._laid_out = [laid_out(matrix.t()) for matrix in self.weight.detach()]
+            self._repacked = [repacked(matrix.t()) for matrix in self.weight.detach()]
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def forward(self, x: Tensor, ends: Tensor) -> Tensor:
@@ -52,8 +52,8 @@ class GroupedWeight(nn.Module):
         # On a CPU grouped_mm is this same loop inside (measured equal within 5 %), wants widths in
         # multiples of 16 bytes and cannot be trained through.
         parts = x.tensor_split(ends.tolist()[:-1])
-        matrices = self._laid_out or [matrix.t() for matrix in self.weight]
-        return torch.cat([product(part, matrix) for part, matrix in zip(parts, matrices, strict=True) if len(part)])
+        matrices = self._repacked or [matrix.t() for matrix in self.weight]
+        return torch.cat([linear(part, matrix) for part, matrix in zip(parts, matrices, strict=True) if len(part)])
 
 
 class Experts(nn.Module):

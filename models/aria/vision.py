@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import VisionConfig
+from models.batch_invariant import Linear, linear, repacked
 from models.layers import gelu_tanh
-from models.products import Linear, laid_out, product
 
 
 def position_buckets(side: int) -> list[Tensor]:
@@ -140,19 +140,19 @@ class MultiheadAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = Linear(width, width)
-        self._laid_out: list[Tensor] = []
+        self._repacked: list[Tensor] = []
 
-    def settle(self) -> None:
-        """Lay each of the three matrices out; they then stand in place of the parameter."""
+    def repack_weights(self) -> None:
+        """Repack each of the three matrices; they then stand in place of the parameter."""
         pairs = zip(self.in_proj_weight.detach().chunk(3), self.in_proj_bias.chunk(3), strict=True)
-        self._laid_out = [laid_out(weight, bias) for weight, bias in pairs]
+        self._repacked = [repacked(weight, bias) for weight, bias in pairs]
         self.in_proj_weight = nn.Parameter(self.in_proj_weight.new_empty(0), requires_grad=False)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (N, Q, D) for a query (N, Q, D), key and value (N, P, D)."""
-        weights, biases = self._laid_out or self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        weights, biases = self._repacked or self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            product(x, weight, bias) for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+            linear(x, weight, bias) for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         out: Tensor = self.out_proj(_attend(q, k, v, self.num_heads))
         return out

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_invariant import Linear
 from models.emu3.config import NUM_GROUPS
 from models.layers import silu
-from models.products import Linear
 
 GROUP_EPS = 1e-6
 BATCH_EPS = 1e-5

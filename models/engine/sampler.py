@@ -36,10 +36,10 @@ def choose(logits: Tensor, samplings: Sequence[Sampling], places: Sequence[int])
     chosen = torch.empty(len(samplings), dtype=torch.int64, device=logits.device)
     rows_of = defaultdict(list)
     for row, sampling in enumerate(samplings):
-        rows_of[_way(sampling, logits.shape[-1])].append(row)
-    for way, rows in rows_of.items():
+        rows_of[_sampler_for(sampling, logits.shape[-1])].append(row)
+    for sampler, rows in rows_of.items():
         some = logits if len(rows) == len(samplings) else logits[rows]
-        chosen[rows] = way(some, [samplings[row] for row in rows], [places[row] for row in rows])
+        chosen[rows] = sampler(some, [samplings[row] for row in rows], [places[row] for row in rows])
     picked = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
     return Choice(chosen.tolist(), picked.tolist())
 
@@ -109,8 +109,8 @@ def _draw_among_kept(logits: Tensor, samplings: Sequence[Sampling], places: Sequ
     return tokens[firsts + table.argmax(-1)]
 
 
-def _way(sampling: Sampling, size: int) -> Callable[[Tensor, Sequence[Sampling], Sequence[int]], Tensor]:
-    """Return how a sequence's token is chosen among so many."""
+def _sampler_for(sampling: Sampling, size: int) -> Callable[[Tensor, Sequence[Sampling], Sequence[int]], Tensor]:
+    """Return the function that chooses a token among `size` under these settings."""
     if sampling.temperature <= 0:
         return _likeliest
     return _draw_among_kept if 0 < sampling.top_k < size or sampling.top_p < 1 else _draw

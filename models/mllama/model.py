@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.batch_invariant import Linear
 from models.engine.cache import CacheView
 from models.engine.decoder import Prompt
 from models.engine.memory import Memory, MemoryView, Span
@@ -26,7 +27,6 @@ from models.layers import RMSNorm, Rotation, rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, MllamaImages, TextConfig, read_config, read_images
 from models.mllama.vision import VisionModel
-from models.products import Linear
 from models.tiles import ImageCache, Normalize, in_batches
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import Place

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_invariant import Linear
 from models.mllama.config import VisionConfig
-from models.products import Linear
 
 # Tokens of a tile come in multiples of this: 1601 become 1608. The fillers are looked at, so they belong to what was
 # trained. (A square plus one is never such a multiple, so there are always some.)

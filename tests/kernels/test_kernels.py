@@ -20,7 +20,8 @@ from tests.promise import row_faults
 
 ROOT = Path(__file__).parents[2]
 TESTS = [
-    f"tests/models/test_{name}.py" for name in ("contract", "image_reader", "layers", "picture_decoder", "products")
+    f"tests/models/test_{name}.py"
+    for name in ("contract", "image_reader", "layers", "picture_decoder", "batch_invariant")
 ]
 INSTRUCTIONS = {
     "all": {},

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models import check_weights, load_model
 from models.aria.model import empty_aria, stored_place
-from models.products import as_stored
+from models.batch_invariant import unpacked
 from models.weights import Place, WeightsError, load_weights
 from tests.tiny import save_tensors, tiny_aria
 
@@ -181,7 +181,7 @@ def test_names_and_shapes_are_checked_from_the_headers(folder: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_weights_are_cast_to_what_is_asked_for(folder: Path, dtype: str) -> None:
     model = load_model(str(folder), device="cpu", dtype=dtype)
-    assert {as_stored(parameter).dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
+    assert {unpacked(parameter).dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
     stored = load_file(folder / "model.safetensors")[ROUTER]
     assert torch.equal(model.get_parameter(ROUTER), stored.to(getattr(torch, dtype)))
 

@@ -1,11 +1,11 @@
-"""Matrix products in which, on a CPU, a row's result has the same bits beside any number of other rows.
+"""Batch-invariant linear layers: on a CPU a row's result has the same bits beside any number of other rows.
 
-An answer must not depend on what is answered beside it, and a batch is nothing but rows of one product. No library
-promises that: which path a product takes, and so how a row is rounded, depends on how many rows there are, on the
-shape, the CPU and the number of threads. So each weight is laid out for the fastest of three ways that is seen to keep
-a row's bits on this machine, for the shape at hand (`laid_out`):
+An answer must not depend on what is answered beside it, and a batch is nothing but rows of one matrix product. No
+library promises that: which kernel a product takes, and so how a row is rounded, depends on how many rows there are,
+on the shape, the CPU and the number of threads. So each weight is repacked into the fastest of three layouts that is
+seen to keep a row's bits on this machine, for the shape at hand (`repacked`):
 
-- the library's own product (MKL, OpenBLAS): it does on Intel's CPUs with AVX-512, for small weights;
+- the library's own linear (MKL, OpenBLAS): it does on Intel's CPUs with AVX-512, for small weights;
 - oneDNN's on a weight packed for it: it did on every CPU and instruction set tried, but each call takes some 17
   microseconds more, which is what a whole small product takes;
 - the library's in float64, rounded to float32: two sums that differ in float64's last bits are the same float32 but for
@@ -32,12 +32,12 @@ FEW_ROWS, ROWS, MANY_ROWS = (2, 3, 4, 5, 7, 8, 9, 12, 13, 15, 16, 17, 31, 33), 6
 TRIED_NUMBERS = 2**29
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x @ weight.T + bias; see the module for a row's bits.
 
     Args:
         x: (…, in).
-        weight: (out, in), as it is stored or as `laid_out` returns it.
+        weight: (out, in), as it is stored or `repacked`.
         bias: (out,).
     """
     rows = x.shape[:-1].numel()
@@ -47,8 +47,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _multiply(x, weight, bias)
 
 
-def laid_out(weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return a weight as `product` multiplies it fastest, of the ways that keep a row's bits.
+def repacked(weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return a weight in the layout that `linear` multiplies fastest, of those that keep a row's bits.
 
     Weights on a GPU, and those in half precision, stay as they are. The result may share memory with what is given.
 
@@ -58,34 +58,34 @@ def laid_out(weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return weight
-    return _WAYS[_way(weight, bias)](weight)
+    return _LAYOUTS[_layout_for(weight, bias)](weight)
 
 
-def as_stored(weight: Tensor) -> Tensor:
-    """Return a weight that may have been laid out as a plain one (out, in)."""
+def unpacked(weight: Tensor) -> Tensor:
+    """Return a weight that may be `repacked` as a plain one (out, in)."""
     plain = weight.to_dense() if weight.is_mkldnn else weight
     return plain.float() if plain.dtype == torch.float64 else plain
 
 
 @runtime_checkable
-class Settles(Protocol):
-    """A module that lays its weights out for answering, once they are loaded."""
+class RepacksWeights(Protocol):
+    """A module that repacks its weights for answering, once they are loaded."""
 
-    def settle(self) -> None:
-        """Lay them out. They can no longer be trained."""
+    def repack_weights(self) -> None:
+        """Repack them. They can no longer be trained."""
         ...
 
 
 class Linear(nn.Linear):
-    """A linear layer over `product`."""
+    """A linear layer over `linear`."""
 
-    def settle(self) -> None:
-        """Lay the weight out for answering. It can no longer be trained."""
-        self.weight = nn.Parameter(laid_out(self.weight.detach(), self.bias), requires_grad=False)
+    def repack_weights(self) -> None:
+        """Repack the weight for answering. It can no longer be trained."""
+        self.weight = nn.Parameter(repacked(self.weight.detach(), self.bias), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
-        return product(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -99,7 +99,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _turned(weight: Tensor) -> Tensor:
-    """Lay a weight (in, out): few rows are then multiplied up to twice as fast, and MKL's paths are fewer."""
+    """Store a weight as (in, out): few rows are then multiplied up to twice as fast, and MKL's paths are fewer."""
     return weight.t().contiguous().t()
 
 
@@ -108,27 +108,28 @@ def _packed(weight: Tensor) -> Tensor:
     return packed
 
 
-_WAYS: dict[str, Callable[[Tensor], Tensor]] = {
+_LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "library": _turned,
     "packed": _packed,
     "float64": lambda weight: _turned(weight.double()),
 }
-_found: dict[tuple[int, int, bool, int], str] = {}  # by shape, bias and threads: what a process has tried once
+_chosen_layouts: dict[tuple[int, int, bool, int], str] = {}  # by shape, bias and threads: what a process has tried once
 
 
-def _way(weight: Tensor, bias: Tensor | None) -> str:
-    """Return the name of the way for a weight's shape."""
+def _layout_for(weight: Tensor, bias: Tensor | None) -> str:
+    """Return the name of the layout for a weight's shape."""
     key = (weight.shape[0], weight.shape[1], bias is not None, torch.get_num_threads())
-    if key not in _found:
-        *ways, last = _candidates(weight)
-        _found[key] = next((way for way in ways if _keeps_rows(_WAYS[way](weight), bias is not None)), last)
-    return _found[key]
+    if key not in _chosen_layouts:
+        *names, last = _candidates(weight)
+        kept = (name for name in names if _keeps_rows(_LAYOUTS[name](weight), bias is not None))
+        _chosen_layouts[key] = next(kept, last)
+    return _chosen_layouts[key]
 
 
 def _candidates(weight: Tensor) -> list[str]:
     packed = ["packed"] if torch.backends.mkldnn.is_available() else []  # type: ignore[no-untyped-call]
-    ways = [*packed, "library"] if weight.numel() >= PACKED_NUMBERS else ["library", *packed]
-    return [*ways, "float64"]
+    names = [*packed, "library"] if weight.numel() >= PACKED_NUMBERS else ["library", *packed]
+    return [*names, "float64"]
 
 
 def _keeps_rows(weight: Tensor, has_bias: bool) -> bool:

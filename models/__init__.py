@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.checkpoint import read_json
-from models.images import encode_image, image_major
+from models.images import encode_image, group_by_image
 from models.types import (
     TEMPLATE_DATE,
     Answer,
@@ -200,7 +200,7 @@ def ask(
     max_length = min(longest, model.max_position_embeddings)
     branches = min(slots, len(sequences)) * max(s.num_branches for s in sequences)
     engine = Engine(model, slots=branches, max_length=max_length)
-    run_all(engine, [sequences[place] for place in image_major([s.model_input.image_names for s in sequences])])
+    run_all(engine, [sequences[place] for place in group_by_image([s.model_input.image_names for s in sequences])])
     return [_answer(processor, model, place, sequence) for place, sequence in enumerate(sequences)]
 
 

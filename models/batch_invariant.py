@@ -5,7 +5,7 @@ library promises that: which kernel a product takes, and so how a row is rounded
 on the shape, the CPU and the number of threads. So each weight is repacked into the fastest of three layouts that is
 seen to keep a row's bits on this machine, for the shape at hand (`repacked`):
 
-- the library's own linear (MKL, OpenBLAS): it does on Intel's CPUs with AVX-512, for small weights;
+- the library's own product (MKL, OpenBLAS): it does on Intel's CPUs with AVX-512, for small weights;
 - oneDNN's on a weight packed for it: it did on every CPU and instruction set tried, but each call takes some 17
   microseconds more, which is what a whole small product takes;
 - the library's in float64, rounded to float32: two sums that differ in float64's last bits are the same float32 but for

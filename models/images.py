@@ -67,8 +67,8 @@ def decode_image(data: bytes) -> Image.Image:
         ) from error
 
 
-def oddities(data: bytes | memoryview) -> tuple[str, ...]:
-    """Name what decoding a picture settles silently, from its header alone; nothing for what cannot be opened.
+def silent_conversions(data: bytes | memoryview) -> tuple[str, ...]:
+    """Name what decoding a picture changes or drops silently, from its header alone; nothing if it cannot be opened.
 
     The words: exif_turned, cmyk, palette, gray, transparent, sixteen_bit, color_profile (one that is not sRGB; colours
     are taken as they stand), animated (only the first frame is seen), several_pictures (of a TIFF or a stereo
@@ -119,7 +119,7 @@ def image_name(tiles: Sequence[Pixels], layout: int) -> str:
     return digest.hexdigest()
 
 
-def image_major(names: Sequence[Sequence[str]]) -> list[int]:
+def group_by_image(names: Sequence[Sequence[str]]) -> list[int]:
     """Return an order of rows in which those that share an image stand together, behind the first of them.
 
     Args:

@@ -30,7 +30,7 @@ class WeightsError(CheckpointError):
 
 
 @dataclass(frozen=True)
-class Place:
+class ParameterSlice:
     """Where a stored tensor belongs.
 
     Attributes:
@@ -52,7 +52,7 @@ class Place:
         return stored.t() if self.is_transposed else stored
 
 
-Rename = Callable[[str], Place | None]
+Rename = Callable[[str], ParameterSlice | None]
 
 
 def load_weights(
@@ -178,7 +178,7 @@ def _compare(
         raise WeightsError(f"the checkpoint does not fit {type(module).__name__}: {'; '.join(told)}")
 
 
-def _expected_shape(wanted: Mapping[str, nn.Parameter], place: Place) -> tuple[int, ...] | None:
+def _expected_shape(wanted: Mapping[str, nn.Parameter], place: ParameterSlice) -> tuple[int, ...] | None:
     """Return the shape of a place, or None if the module has no such parameter or not that many parts in it."""
     try:
         return tuple(wanted[place.name][place.index].shape)

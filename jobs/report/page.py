@@ -16,7 +16,7 @@ from jobs.report.formatting import count, duration, hundredths, measured, percen
 from jobs.report.gallery import Gallery
 from jobs.report.job import ReportedJob, labels_of
 
-# What decoding makes of the oddities that models.images.oddities names.
+# What decoding makes of the oddities that models.images.silent_conversions names.
 SETTLED = {
     "exif_turned": "turned upright, as its EXIF data say",
     "cmyk": "converted to RGB",

@@ -21,7 +21,7 @@ from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel
 from models.tiles import ImageCache, Normalize, in_batches
 from models.types import ImageSettings, ModelInput, Pixels
-from models.weights import Place
+from models.weights import ParameterSlice
 
 # Patches encoded together: a few whole canvases of 70 x 70. More would fill the device with activations.
 VISION_PATCHES = 20_000
@@ -131,14 +131,14 @@ _SEQUENTIAL = (
 )
 
 
-def stored_place(config: AriaConfig) -> Callable[[str], Place | None]:
+def stored_place(config: AriaConfig) -> Callable[[str], ParameterSlice | None]:
     """Return the function from a stored tensor's name to its place in AriaModel."""
     F = config.text.intermediate_size
     whole = slice(None)
     parts = {"gate": ("fc1", slice(0, F)), "up": ("fc1", slice(F, 2 * F)), "down": ("fc2", whole)}
     parts |= {"fc1": ("fc1", whole), "fc2": ("fc2", whole)}
 
-    def rename(stored: str) -> Place | None:
+    def rename(stored: str) -> ParameterSlice | None:
         name = stored
         for pattern, written in _ALIASES:
             name = re.sub(pattern, written, name)
@@ -146,9 +146,9 @@ def stored_place(config: AriaConfig) -> Callable[[str], Place | None]:
             return None
         match = next(filter(None, (pattern.match(name) for pattern in _SEQUENTIAL)), None)
         if match is None:
-            return Place(name)
+            return ParameterSlice(name)
         matrix, columns = parts[match["matrix"]]
         index = (int(match["expert"]), slice(None), columns)
-        return Place(f"{match[1]}.{matrix}.weight", index, is_transposed=True)
+        return ParameterSlice(f"{match[1]}.{matrix}.weight", index, is_transposed=True)
 
     return rename

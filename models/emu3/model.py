@@ -25,7 +25,7 @@ from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.tiles import ImageCache, Normalize
 from models.types import ImageSettings, ModelInput, Pixels
-from models.weights import Place
+from models.weights import ParameterSlice
 
 
 class Emu3Model(FamilyModel):
@@ -125,14 +125,14 @@ _ALIASES = (
 _UNUSED = re.compile(r"\.(inv_freq|num_batches_tracked)$")
 
 
-def stored_place(config: Emu3Config) -> Callable[[str], Place | None]:
+def stored_place(config: Emu3Config) -> Callable[[str], ParameterSlice | None]:
     """Return the function from a stored tensor's name to its place in Emu3Model."""
 
-    def rename(name: str) -> Place | None:
+    def rename(name: str) -> ParameterSlice | None:
         for pattern, written in _ALIASES:
             name = re.sub(pattern, written, name)
         if _UNUSED.search(name) or (config.vq is None and name.startswith("vqmodel.")):
             return None
-        return Place(name)
+        return ParameterSlice(name)
 
     return rename

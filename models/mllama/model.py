@@ -29,7 +29,7 @@ from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, MllamaImages, T
 from models.mllama.vision import VisionModel
 from models.tiles import ImageCache, Normalize, in_batches
 from models.types import ImageSettings, ModelInput, Pixels
-from models.weights import Place
+from models.weights import ParameterSlice
 
 # Tokens encoded together: a few pictures of 4 x 1601. More would fill the device with activations.
 VISION_TOKENS = 26_000
@@ -216,18 +216,18 @@ _EYE = re.compile(r"^(vision_model|multi_modal_projector)\.")
 _LAYER = re.compile(r"^language_model\.model\.layers\.(\d+)\.")
 
 
-def stored_place(config: MllamaConfig) -> Callable[[str], Place | None]:
+def stored_place(config: MllamaConfig) -> Callable[[str], ParameterSlice | None]:
     """Return the function from a stored tensor's name to its place in MllamaModel."""
     absent = set(config.text.cross_attention_layers) if config.vision is None else set()
 
-    def rename(name: str) -> Place | None:
+    def rename(name: str) -> ParameterSlice | None:
         for pattern, written in _ALIASES:
             name = re.sub(pattern, written, name)
         layer = _LAYER.match(name)
         is_absent = layer is not None and int(layer[1]) in absent
         if is_absent or name.endswith(".inv_freq") or (config.vision is None and _EYE.match(name)):
             return None
-        return Place(name)
+        return ParameterSlice(name)
 
     return rename
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.images import image_major
+from models.images import group_by_image
 from models.types import ModelInput, Sampling
 from pipeline.job import Job
 from pipeline.rows import (
@@ -56,7 +56,7 @@ class Generate:
         inputs = model_inputs(block)
         rows = _rows(block)
         # Questions about one image stand next to each other, so that it is still there for the second one.
-        order = image_major([given.image_names if given else () for given in inputs])
+        order = group_by_image([given.image_names if given else () for given in inputs])
         ended = await asyncio.gather(*(self._answer(rows[place], inputs[place]) for place in order))
         answered = [result for _, result in sorted(zip(order, ended, strict=True), key=lambda pair: pair[0])]
         recorded = [self._record(row, result) for row, result in zip(rows, answered, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.images import oddities
+from models.images import silent_conversions
 from models.types import (
     BadImage,
     BadRequest,
@@ -76,7 +76,7 @@ def _oddities(images: pa.Scalar) -> list[str]:
     """Name what is odd about a row's images; a thing that several of them have stands there as often."""
     if not images.is_valid:
         return []
-    return [name for image in images.values for name in oddities(image.as_py())]
+    return [name for image in images.values for name in silent_conversions(image.as_py())]
 
 
 def _stage_of(error: Exception, stage: str) -> str:

@@ -23,7 +23,7 @@ from jobs.report.page import SETTLED, render, render_report
 from jobs.report.results import ReportError, read_results
 from jobs.report.writer import rewrite_report, write_report
 from jobs.vqa import SCHEMA, VqaSettings
-from models.images import oddities
+from models.images import silent_conversions
 from models.types import BadImage
 from pipeline.input.units import ReadSettings
 from pipeline.rows import ERROR
@@ -292,7 +292,7 @@ def test_a_report_tells_what_was_odd_about_the_input(photos):
 
 
 def test_every_oddity_is_explained_on_the_page():
-    listed = re.sub(r"\([^)]*\)", "", oddities.__doc__.split("The words: ")[1])
+    listed = re.sub(r"\([^)]*\)", "", silent_conversions.__doc__.split("The words: ")[1])
     words = re.findall(r"\w+", listed)
     assert set(words) == set(SETTLED)
 

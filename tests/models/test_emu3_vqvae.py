@@ -20,7 +20,7 @@ from models.emu3 import vqvae
 from models.emu3.config import VqConfig
 from models.emu3.vqvae import CodeBook, VqVae, full_precision
 from models.emu3.vqvae_blocks import BATCH_EPS, GROUP_EPS
-from models.weights import Place, load_weights
+from models.weights import ParameterSlice, load_weights
 from tests.models.emu3_reference import SMALL_VQ, VQ_SIZES, codes, vq_config, write_vq_reference
 
 RELEASED = VqConfig(32768, 4, 4, 3, 3, 4, 256, (1, 2, 2, 4), 2, (3,), 1024)
@@ -55,8 +55,8 @@ def pair(size: str) -> Pair:
     return Pair(theirs, ours)
 
 
-def stored_place(name: str) -> Place | None:
-    return None if name.endswith("num_batches_tracked") else Place(name)
+def stored_place(name: str) -> ParameterSlice | None:
+    return None if name.endswith("num_batches_tracked") else ParameterSlice(name)
 
 
 @pytest.fixture(params=VQ_SIZES)

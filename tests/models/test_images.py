@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import AvifImagePlugin, Image, WebPImagePlugin, features
 
-from models.images import LIMIT_PIXELS, decode_image, image_major, image_name, oddities
+from models.images import LIMIT_PIXELS, decode_image, group_by_image, image_name, silent_conversions
 from models.types import BadImage
 from tests.zoo.tiff import exif_with, tiff, with_exif
 
@@ -392,18 +392,18 @@ def film(kind: str) -> bytes:
     ],
 )
 def test_what_decoding_settles_silently_has_a_name(data: bytes, names: tuple[str, ...]) -> None:
-    assert oddities(data) == oddities(memoryview(data)) == names
+    assert silent_conversions(data) == silent_conversions(memoryview(data)) == names
 
 
 def test_16_bit_colour_is_named_although_pillow_opens_it_as_8() -> None:
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    assert oddities(_png(header, zlib.compress(bytes(13)))) == ("sixteen_bit",)
+    assert silent_conversions(_png(header, zlib.compress(bytes(13)))) == ("sixteen_bit",)
 
 
 def test_oddities_of_what_cannot_be_decoded_are_its_headers_or_none() -> None:
     data = encoded(quarters().convert("CMYK"), "JPEG")
-    assert oddities(data[:-20]) == ("cmyk",)
-    assert oddities(_png(struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0), b"")) == ()
+    assert silent_conversions(data[:-20]) == ("cmyk",)
+    assert silent_conversions(_png(struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0), b"")) == ()
 
 
 def test_a_large_picture_is_laid_on_white_in_strips_as_if_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,4 +452,4 @@ def test_an_image_is_named_by_its_pixels_its_shape_and_its_layout() -> None:
 def test_rows_that_share_an_image_stand_together_behind_the_first_of_them(
     rows: list[list[str]], order: list[int]
 ) -> None:
-    assert image_major(rows) == order
+    assert group_by_image(rows) == order

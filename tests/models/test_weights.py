@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models import check_weights, load_model
 from models.aria.model import empty_aria, stored_place
 from models.batch_invariant import unpacked
-from models.weights import Place, WeightsError, load_weights
+from models.weights import ParameterSlice, WeightsError, load_weights
 from tests.tiny import save_tensors, tiny_aria
 
 ROUTER = "language_model.model.layers.0.mlp.router.weight"
@@ -211,7 +211,9 @@ def test_loading_holds_the_model_and_little_more_than_one_tensor(tmp_path: Path)
     with torch.device("meta"):
         module = Stack()
     with Peak() as peak:
-        load_weights(module, tmp_path, Place, device=lambda _: torch.device("cpu"), dtype=lambda _: torch.float32)
+        load_weights(
+            module, tmp_path, ParameterSlice, device=lambda _: torch.device("cpu"), dtype=lambda _: torch.float32
+        )
     model = sum(parameter.nbytes for parameter in module.parameters())
     assert model == 128 * 2**20
     assert peak.grown < model + 16 * 2**20  # a whole file would be 32 MiB more, a second model 128

@@ -13,7 +13,7 @@ import pyarrow as pa
 from jobs.caption import CaptionSettings
 from jobs.vqa import VqaSettings
 from models import load_processor
-from models.images import decode_image, oddities
+from models.images import decode_image, silent_conversions
 from models.types import Processor, Sampling
 from pipeline.input.read import read_unit
 from pipeline.input.units import ReadSettings, plan_input
@@ -105,7 +105,7 @@ def fate_of(animal: Animal, processor: Processor) -> Fate:
     images = blocks[0].column("images")[0].as_py() or []
     return Fate(
         rows=_counted(errors),
-        noted=() if errors[0] else tuple(dict.fromkeys(name for image in images for name in oddities(image))),
+        noted=() if errors[0] else tuple(dict.fromkeys(name for image in images for name in silent_conversions(image))),
         trouble=trouble,
         corner=_corner(images[0]) if images and errors[0] is None else None,
         images=len(images),

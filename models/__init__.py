@@ -191,8 +191,8 @@ def ask(
             model_input = processor.prepare(request)
         except BadRequest as error:
             raise _named(place, request.key, error) from error
-        stopped = processor.stopper(request.sampling)
-        sequences.append(Sequence(request.key, model_input, request.sampling, processor.stop_ids, stopped))
+        stop_condition = processor.stop_condition(request.sampling)
+        sequences.append(Sequence(request.key, model_input, request.sampling, processor.stop_ids, stop_condition))
     if not sequences:
         return []
     longest = max(s.longest_prompt + s.most_new_tokens for s in sequences)
@@ -214,7 +214,7 @@ def _answer(processor: Processor, model: object, place: int, sequence: Sequence)
     if given.is_drawn and isinstance(model, PictureModel):
         pixels = model.decode_picture(given.layout, completion.token_ids)
         completion = replace(completion, image=encode_image(pixels, PictureFormat()))
-    return processor.finish(given, completion, sequence.sampling)
+    return processor.to_answer(given, completion, sequence.sampling)
 
 
 def _named(place: int, key: str, error: Exception) -> Exception:

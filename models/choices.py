@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.text import Rendered, Text
+from models.tokenizer import ChatTokenizer, RenderedPrompt
 from models.types import BadRequest
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedPrompt:
     """A prompt's ids and, after it, those of each continuation; the prompt's are what an answer would follow.
 
     Attributes:
@@ -26,7 +26,9 @@ class Encoded:
     choices: tuple[NDArray[np.int32], ...] = ()
 
 
-def encode_prompt(text: Text, rendered: Rendered, choices: Sequence[str], bos: int | None = None) -> Encoded:
+def encode_prompt(
+    text: ChatTokenizer, rendered: RenderedPrompt, choices: Sequence[str], bos: int | None = None
+) -> EncodedPrompt:
     """Tokenise a prompt and what may follow it.
 
     The rule is lm-evaluation-harness's (`_encode_pair`): blanks at the prompt's end belong to each continuation, and a
@@ -39,31 +41,31 @@ def encode_prompt(text: Text, rendered: Rendered, choices: Sequence[str], bos: i
         text: The checkpoint's tokenizer.
         rendered: The prompt.
         choices: The continuations; control tokens in them are plain characters. Without any the prompt stays whole.
-        bos: See Text.encode.
+        bos: See ChatTokenizer.encode.
 
     Raises:
         BadRequest: A continuation is empty, or no text, or the prompt is empty.
     """
     if not choices:
-        return Encoded(text.encode(rendered, bos))
+        return EncodedPrompt(text.encode(rendered, bos))
     *before, last = rendered.pieces
     stem = last.rstrip()
-    prompt = text.tokens(Rendered((*before, stem)))
+    prompt = text.tokens(RenderedPrompt((*before, stem)))
     own = []
     for place, choice in enumerate(choices):
         first, *rest = _checked(place, choice, text).pieces
-        whole = text.tokens(Rendered((*before, last + first, *rest)))
+        whole = text.tokens(RenderedPrompt((*before, last + first, *rest)))
         if whole[: len(prompt)] == prompt:
             ids = whole[len(prompt) :]
         else:
-            ids = text.tokens(Rendered((last[len(stem) :] + first, *rest)))
+            ids = text.tokens(RenderedPrompt((last[len(stem) :] + first, *rest)))
         if not ids:
             raise BadRequest(f"choice {place}, {choice!r}, has no tokens of its own: expected at least one")
         own.append(np.array(ids, np.int32))
-    return Encoded(text.begun(prompt, bos), tuple(own))
+    return EncodedPrompt(text.begun(prompt, bos), tuple(own))
 
 
-def _checked(place: int, choice: str, text: Text) -> Rendered:
+def _checked(place: int, choice: str, text: ChatTokenizer) -> RenderedPrompt:
     if not isinstance(choice, str) or not choice:
         raise BadRequest(f"choice {place} is {choice!r}, expected a text that may follow the prompt")
     return text.as_data(choice)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from models.checkpoint import refuse_settings
 from models.images import decode_image
-from models.text import unseen_image_error
+from models.tokenizer import unseen_image_error
 from models.types import BadRequest, ImageSettings, ImageSettingsError, Request
 
 R = TypeVar("R")

@@ -6,7 +6,7 @@ What is asked, and what becomes of images, each family knows by itself.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from models.text import Text, cut_at_stop
+from models.tokenizer import ChatTokenizer, cut_at_stop
 from models.types import Answer, Completion, ModelInput, Sampling
 
 
@@ -15,7 +15,7 @@ class FamilyProcessor:
 
     def __init__(
         self,
-        text: Text,
+        text: ChatTokenizer,
         eos_ids: Iterable[int],
         end_of_turn: str,
         *,
@@ -37,26 +37,26 @@ class FamilyProcessor:
         self.sees_images = without_vision is None
         self.pixels_per_code = pixels_per_code
         self._without_vision = without_vision
-        self._text = text
+        self._tokenizer = text
         end = text.token_id(end_of_turn)
         self.stop_ids = frozenset(eos_ids) | (frozenset() if end is None else {end})
         # Some tokenizers spell the end of a turn in several tokens; then only its text can be seen.
         self._spelled = (end_of_turn,) if end is None else ()
 
-    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
+    def stop_condition(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
         """Return the test for stop strings; see models.types.Processor."""
-        return self._text.stopper((*sampling.stop, *self._spelled))
+        return self._tokenizer.stop_condition((*sampling.stop, *self._spelled))
 
-    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
+    def to_answer(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
         """Turn emitted ids back into text; see models.types.Processor."""
         ids = completion.token_ids
         shown = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         answer = Answer(
-            text=cut_at_stop(self._text.decode(shown), (*sampling.stop, *self._spelled)),
+            text=cut_at_stop(self._tokenizer.decode(shown), (*sampling.stop, *self._spelled)),
             image=None,
             token_ids=ids,
             logprobs=completion.logprobs,
-            finish=completion.finish,
+            finish_reason=completion.finish_reason,
             prompt_tokens=len(model_input.token_ids),
             image_tokens=model_input.image_tokens,
         )
@@ -65,7 +65,7 @@ class FamilyProcessor:
         return replace(
             answer,
             # Blanks at the prompt's end are tokens of the choice, and some tokenizers leave out a text's first one.
-            text=self._text.decode(ids).strip(),
+            text=self._tokenizer.decode(ids).strip(),
             choice_logprobs=completion.choice_logprobs,
             choice_tokens=tuple(len(choice) for choice in model_input.choices),
         )

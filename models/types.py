@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Message = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
-Finish = Literal["stop", "length"]
+FinishReason = Literal["stop", "length"]
 # Which rules cut a text into words: the checkpoint's files', or those of the authors of Emu3.
 Tokenizer = Literal["checkpoint", "baai"]
 
@@ -183,14 +183,14 @@ class Completion:
     Attributes:
         token_ids: Emitted ids, the stop token included.
         logprobs: Log-probability of each emitted id under the model's own distribution, before temperature and filters.
-        finish: `stop` for a stop id or stop string, `length` for the limit.
+        finish_reason: `stop` for a stop id or stop string, `length` for the limit.
         image: The picture that the ids stand for, encoded, once it is decoded.
         choice_logprobs: One for each of the input's choices; the ids are then those of the likeliest.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    finish: Finish
+    finish_reason: FinishReason
     image: bytes | None = None
     choice_logprobs: tuple[float, ...] = ()
 
@@ -200,14 +200,14 @@ class Answer:
     """What comes back for one request.
 
     Where it was to score choices, the answer is the likeliest of them, the first of equally likely ones: `text` is that
-    choice as its tokens read, without blanks around it, and `finish` is `stop`.
+    choice as its tokens read, without blanks around it, and `finish_reason` is `stop`.
 
     Attributes:
         text: The answer without stop token, stop string and special tokens.
         image: The encoded picture, for requests that draw one.
         token_ids: Emitted ids, the stop token included.
         logprobs: One log-probability per emitted id.
-        finish: `stop` or `length`.
+        finish_reason: `stop` or `length`.
         prompt_tokens: Length of the prompt in tokens, image tokens included.
         image_tokens: How many of those stand for image features.
         choice_logprobs: The log-probability of each choice, in their order: the sum over its tokens.
@@ -218,7 +218,7 @@ class Answer:
     image: bytes | None
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    finish: Finish
+    finish_reason: FinishReason
     prompt_tokens: int
     image_tokens: int
     choice_logprobs: tuple[float, ...] = ()
@@ -257,10 +257,10 @@ class Processor(Protocol):
         """
         ...
 
-    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
+    def stop_condition(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
         """Return a test that says whether the emitted ids hold a stop string; None when there are none to look for."""
         ...
 
-    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
+    def to_answer(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
         """Turn emitted ids back into an answer."""
         ...

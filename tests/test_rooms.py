@@ -38,7 +38,7 @@ TREE = README.split("## Where things live")[1].split("```")[1]
 WITHOUT_TORCH = """
 import sys
 from models import load_processor
-import models.types, models.images, models.text, models.aria.processor, models.emu3.processor, models.emu3.grid
+import models.types, models.images, models.tokenizer, models.aria.processor, models.emu3.processor, models.emu3.grid
 load_processor("jobs/demo/checkpoints/aria")
 load_processor("jobs/demo/checkpoints/mllama")
 print([name for name in ("torch", "ray", "fsspec", "pydantic", "pyarrow") if name in sys.modules])

@@ -83,7 +83,7 @@ class Task:
             return {**read, "choice_logprobs": list(answer.choice_logprobs)}
         marker = None if isinstance(self.prompt, str) else self.prompt.marker
         reading = replace(self.reading, marker=marker, guess_as=(seed, key) if self.can_guess else None)
-        response = read_response(answer.text, gold, reading, is_truncated=answer.finish == "length")
+        response = read_response(answer.text, gold, reading, is_truncated=answer.finish_reason == "length")
         return {**response, "choice_logprobs": None}
 
 

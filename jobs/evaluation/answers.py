@@ -104,7 +104,7 @@ def stored_answer(text: str, *, is_truncated: bool, choice_logprobs: Sequence[fl
         image=None,
         token_ids=(),
         logprobs=(),
-        finish="length" if is_truncated else "stop",
+        finish_reason="length" if is_truncated else "stop",
         prompt_tokens=0,
         image_tokens=0,
         choice_logprobs=tuple(choice_logprobs),

@@ -137,7 +137,7 @@ def _scored(row: Mapping[str, Any], prediction: Prediction, reader: Reader) -> d
     if row["error"] is not None:
         return {**row, "finish_reason": "error", **reader.read(row, None)}
     answer = stored_answer(prediction.text, is_truncated=prediction.is_truncated)
-    return {**row, "finish_reason": answer.finish, **reader.read(row, answer)}
+    return {**row, "finish_reason": answer.finish_reason, **reader.read(row, answer)}
 
 
 def _warn_of_end_tokens(predictions: Predictions, known: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from models.choices import encode_prompt
 from models.image_reader import ImageReader
 from models.images import image_name
 from models.processor import FamilyProcessor
-from models.text import Text, check_placeholders, describe_missing_vision
+from models.tokenizer import ChatTokenizer, check_placeholders, describe_missing_vision
 from models.types import (
     TEMPLATE_DATE,
     CheckpointError,
@@ -55,7 +55,7 @@ class AriaProcessor(FamilyProcessor):
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
         super().__init__(
-            Text(folder, template, today=today),
+            ChatTokenizer(folder, template, today=today),
             self.config.eos_token_ids,
             END_OF_TURN,
             max_position_embeddings=self.config.text.max_position_embeddings,
@@ -68,8 +68,8 @@ class AriaProcessor(FamilyProcessor):
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
-        rendered = self._text.read(request, IMAGE_TOKEN)
-        encoded = encode_prompt(self._text, rendered, request.choices)
+        rendered = self._tokenizer.read(request, IMAGE_TOKEN)
+        encoded = encode_prompt(self._tokenizer, rendered, request.choices)
         images = self._image_reader.read(request)
         check_placeholders(encoded.ids.count(self.config.image_token_index), len(images), IMAGE_TOKEN)
         crops = [crop for image in images for crop in image]

@@ -29,7 +29,7 @@ from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_T
 from models.image_reader import ImageReader
 from models.images import LIMIT_PIXELS, image_name
 from models.processor import FamilyProcessor
-from models.text import Rendered, Text, check_placeholders, describe_missing_vision
+from models.tokenizer import ChatTokenizer, RenderedPrompt, check_placeholders, describe_missing_vision
 from models.types import (
     TEMPLATE_DATE,
     Answer,
@@ -85,7 +85,7 @@ class Emu3Processor(FamilyProcessor):
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
         super().__init__(
-            Text(folder, template, today=today, changes=TOKENIZERS[tokenizer]),
+            ChatTokenizer(folder, template, today=today, changes=TOKENIZERS[tokenizer]),
             self.config.eos_token_ids,
             END_OF_TEXT,
             max_position_embeddings=self.config.text.max_position_embeddings,
@@ -104,12 +104,12 @@ class Emu3Processor(FamilyProcessor):
         return self._chat(request) if request.grid is None else self._drawing(request, Grid(*request.grid))
 
     def _chat(self, request: Request) -> ModelInput:
-        rendered = self._text.read(_with_items(request), PLACEHOLDER)
+        rendered = self._tokenizer.read(_with_items(request), PLACEHOLDER)
         tiles = self._image_reader.read(request)
         found = sum(piece.count(PLACEHOLDER) for piece in rendered.pieces[::2])
         check_placeholders(found, len(tiles), PLACEHOLDER)
         grids = [self._grid(tile) for tile in tiles]
-        encoded = encode_prompt(self._text, _framed(rendered, grids), request.choices, self.config.bos_token_id)
+        encoded = encode_prompt(self._tokenizer, _framed(rendered, grids), request.choices, self.config.bos_token_id)
         return ModelInput(
             prompt=rendered.text,
             token_ids=np.array(self._expand(encoded.ids, grids), np.int32),
@@ -134,9 +134,9 @@ class Emu3Processor(FamilyProcessor):
             num_new_tokens=grid.num_tokens,
         )
 
-    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
+    def to_answer(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
         """Turn emitted ids back into text, those of a picture into none; see models.types.Processor."""
-        answer = super().finish(model_input, completion, sampling)
+        answer = super().to_answer(model_input, completion, sampling)
         return answer if model_input.num_new_tokens is None else replace(answer, text="", image=completion.image)
 
     def _grid(self, tile: Pixels) -> Grid:
@@ -144,8 +144,8 @@ class Emu3Processor(FamilyProcessor):
         factor = self.config.vq.spatial_factor
         return Grid(tile.shape[0] // factor, tile.shape[1] // factor)
 
-    def _encode(self, rendered: Rendered) -> NDArray[np.int32]:
-        return np.array(self._text.encode(rendered, self.config.bos_token_id), np.int32)
+    def _encode(self, rendered: RenderedPrompt) -> NDArray[np.int32]:
+        return np.array(self._tokenizer.encode(rendered, self.config.bos_token_id), np.int32)
 
     def _expand(self, ids: list[int], grids: Sequence[Grid]) -> list[int]:
         vocabulary = self.config.vocabulary
@@ -175,7 +175,7 @@ class Emu3Processor(FamilyProcessor):
             vocabulary.end_of_frame,
             vocabulary.image_end,
         ]
-        found = self._text.encode(Rendered(("".join(control),)), self.config.bos_token_id)
+        found = self._tokenizer.encode(RenderedPrompt(("".join(control),)), self.config.bos_token_id)
         if found != expected:
             raise CheckpointError(
                 f"{folder / 'tokenizer.json'} reads {''.join(control)!r} as {found}, "
@@ -239,7 +239,7 @@ def fitted(height: int, width: int, images: Emu3Images) -> tuple[int, int]:
     return size
 
 
-def _framed(rendered: Rendered, grids: Sequence[Grid]) -> Rendered:
+def _framed(rendered: RenderedPrompt, grids: Sequence[Grid]) -> RenderedPrompt:
     """Put the size of each picture before its placeholder, and what ends a picture behind it."""
     waiting = iter(grids)
 
@@ -247,7 +247,7 @@ def _framed(rendered: Rendered, grids: Sequence[Grid]) -> Rendered:
         return f"{_opened(next(waiting))}{PLACEHOLDER}{END_OF_FRAME}{IMAGE_END}"
 
     pieces = enumerate(rendered.pieces)
-    return Rendered(tuple(piece if i % 2 else re.sub(PLACEHOLDER, frame, piece) for i, piece in pieces))
+    return RenderedPrompt(tuple(piece if i % 2 else re.sub(PLACEHOLDER, frame, piece) for i, piece in pieces))
 
 
 def _codes(grid: Grid, placeholder: int, end_of_line: int) -> list[int]:
@@ -260,9 +260,9 @@ def _opened(grid: Grid) -> str:
     return f"{IMAGE_START}{grid.rows}*{grid.columns}{IMAGE_TOKEN}"
 
 
-def _asked(text: str, grid: Grid) -> Rendered:
+def _asked(text: str, grid: Grid) -> RenderedPrompt:
     """Return the prompt for a picture: the text, all of it data, and then what the codes follow."""
-    return Rendered(("", text, _opened(grid)))
+    return RenderedPrompt(("", text, _opened(grid)))
 
 
 def _drawn_text(request: Request) -> str:

@@ -15,7 +15,7 @@ from math import fsum, isnan
 from models.engine.decoder import Grammar
 from models.engine.memory import Memory
 from models.engine.token_tree import TokenTree, build_token_tree
-from models.types import Completion, Finish, ModelInput, PromptTooLong, Sampling
+from models.types import Completion, FinishReason, ModelInput, PromptTooLong, Sampling
 
 
 @dataclass(eq=False)
@@ -27,7 +27,7 @@ class Sequence:
         model_input: What is asked.
         sampling: How to answer.
         stop_ids: Ids that end the answer.
-        stopped: Whether the ids emitted so far hold a stop string; None when there is none to look for.
+        stop_condition: Whether the ids emitted so far hold a stop string; None when there is none to look for.
         completion: The answer in tokens, once ended well.
         error: Why there is none, once ended badly.
         grammar: What the answer's tokens follow, while it runs.
@@ -39,7 +39,7 @@ class Sequence:
     model_input: ModelInput
     sampling: Sampling
     stop_ids: frozenset[int] = frozenset()
-    stopped: Callable[[Ordered[int]], bool] | None = None
+    stop_condition: Callable[[Ordered[int]], bool] | None = None
     completion: Completion | None = None
     error: Exception | None = None
     grammar: Grammar | None = None
@@ -102,10 +102,10 @@ class Sequence:
         self.pending = (token_id, *forced)
         self.token_ids += self.pending
         self.logprobs += (logprob, *(0.0 for _ in forced))
-        finish = self._finish(token_id)
-        if finish is not None:
-            self.completion = Completion(tuple(self.token_ids), tuple(self.logprobs), finish)
-        return finish is not None
+        finish_reason = self._finish(token_id)
+        if finish_reason is not None:
+            self.completion = Completion(tuple(self.token_ids), tuple(self.logprobs), finish_reason)
+        return finish_reason is not None
 
     def choose(self, logprobs: Ordered[Ordered[float]]) -> None:
         """End with the likeliest choice, the first of equals.
@@ -121,10 +121,10 @@ class Sequence:
         ids = tuple(self.model_input.choices[best].tolist())
         self.completion = Completion(ids, tuple(logprobs[best]), "stop", choice_logprobs=tuple(totals))
 
-    def _finish(self, token_id: int) -> Finish | None:
+    def _finish(self, token_id: int) -> FinishReason | None:
         if self.grammar is not None:
             return "stop" if self.grammar.is_over(len(self.token_ids)) else None
-        if token_id in self.stop_ids or (self.stopped is not None and self.stopped(self.token_ids)):
+        if token_id in self.stop_ids or (self.stop_condition is not None and self.stop_condition(self.token_ids)):
             return "stop"
         return "length" if len(self.token_ids) >= self.sampling.max_new_tokens else None
 

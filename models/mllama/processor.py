@@ -20,7 +20,7 @@ from models.image_reader import ImageReader, Transform
 from models.images import image_name
 from models.mllama.config import VisionConfig, read_config, read_images
 from models.processor import FamilyProcessor
-from models.text import Text, check_placeholders, describe_missing_vision
+from models.tokenizer import ChatTokenizer, check_placeholders, describe_missing_vision
 from models.types import (
     TEMPLATE_DATE,
     BadRequest,
@@ -56,7 +56,7 @@ class MllamaProcessor(FamilyProcessor):
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
         self.config = read_config(folder, text_only=text_only)
         super().__init__(
-            Text(folder, template, default=PLAIN_TEMPLATE, today=today),
+            ChatTokenizer(folder, template, default=PLAIN_TEMPLATE, today=today),
             self.config.eos_token_ids,
             END_OF_TURN,
             max_position_embeddings=self.config.text.max_position_embeddings,
@@ -66,15 +66,15 @@ class MllamaProcessor(FamilyProcessor):
         self._image_reader = ImageReader(
             "Mllama", ("max_image_tiles",), settings, self._without_vision, partial(_canvas, folder, vision)
         )
-        self._bos = _known(self._text.token_id(BEGIN_OF_TEXT), self.config.bos_token_id)
-        self._image = _known(self._text.token_id(IMAGE_TOKEN), self.config.image_token_index)
-        if vision is not None and self._text.token_id(IMAGE_TOKEN) is None:
+        self._bos = _known(self._tokenizer.token_id(BEGIN_OF_TEXT), self.config.bos_token_id)
+        self._image = _known(self._tokenizer.token_id(IMAGE_TOKEN), self.config.image_token_index)
+        if vision is not None and self._tokenizer.token_id(IMAGE_TOKEN) is None:
             raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {IMAGE_TOKEN}, the place of an image")
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
-        rendered = self._text.read(_with_plain_system(request), IMAGE_TOKEN)
-        encoded = encode_prompt(self._text, rendered, request.choices, self._bos)
+        rendered = self._tokenizer.read(_with_plain_system(request), IMAGE_TOKEN)
+        encoded = encode_prompt(self._tokenizer, rendered, request.choices, self._bos)
         images = self._image_reader.read(request)
         check_placeholders(encoded.ids.count(self._image), len(images), IMAGE_TOKEN)
         return ModelInput(

@@ -61,17 +61,17 @@ class Answerer:
             return Answered(None, row_error("tokenise" if isinstance(error, PromptTooLong) else "generate", error))
         try:
             completion = await self._painted(model_input, ended.completion)
-            return Answered(self.processor.finish(model_input, completion, sampling), None)
+            return Answered(self.processor.to_answer(model_input, completion, sampling), None)
         except Exception as error:  # one answer that cannot be decoded back must cost one row
             return Answered(None, row_error("decode_back", error))
 
     async def _ended(self, key: str, model_input: ModelInput, sampling: Sampling) -> Ended:
         try:
-            stopped = self.processor.stopper(sampling)
+            stop_condition = self.processor.stop_condition(sampling)
         except Exception as error:
             return Ended(None, error)
         return await asyncio.wrap_future(
-            self._engine.answer(key, model_input, sampling, self.processor.stop_ids, stopped)
+            self._engine.answer(key, model_input, sampling, self.processor.stop_ids, stop_condition)
         )
 
     async def _painted(self, model_input: ModelInput, completion: Completion) -> Completion:

@@ -17,7 +17,7 @@ from models.types import Completion, ModelInput, Sampling
 
 log = logging.getLogger(__name__)
 
-Stopped = Callable[[Ordered[int]], bool]
+StopCondition = Callable[[Ordered[int]], bool]
 
 
 class EngineDied(RuntimeError):
@@ -65,7 +65,12 @@ class EngineThread:
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
     def answer(
-        self, key: str, model_input: ModelInput, sampling: Sampling, stop_ids: frozenset[int], stopped: Stopped | None
+        self,
+        key: str,
+        model_input: ModelInput,
+        sampling: Sampling,
+        stop_ids: frozenset[int],
+        stop_condition: StopCondition | None,
     ) -> "Future[Ended]":
         """Submit one row from any thread.
 
@@ -76,7 +81,7 @@ class EngineThread:
         with self._lock:
             if self._death is not None:
                 raise EngineDied(f"the engine died earlier: {self._death!r}") from self._death
-            self._inbox.put((self._sequence(key, model_input, sampling, stop_ids, stopped), ended))
+            self._inbox.put((self._sequence(key, model_input, sampling, stop_ids, stop_condition), ended))
         return ended
 
     def _run(self) -> None:

@@ -135,7 +135,7 @@ def _answer_columns(model: str, seed: int, model_input: ModelInput | None, answe
         "prompt": model_input.prompt if model_input else None,
         "output_token_ids": answer.token_ids if answer else (),
         "output_logprobs": answer.logprobs if answer else (),
-        "finish_reason": answer.finish if answer else "error",
+        "finish_reason": answer.finish_reason if answer else "error",
         "prompt_tokens": len(model_input.token_ids) if model_input else None,
         "image_tokens": model_input.image_tokens if model_input else None,
         "output_tokens": len(answer.token_ids) if answer else 0,

@@ -122,7 +122,7 @@ def answered(job: VqaJob, row: Mapping[str, Any], number: int) -> dict[str, Any]
     said = SAID[name](number)
     is_cut_off = name == "docvqa_val" and number in CUT_OFF
     answer = None if said is None else Answer(said, None, (1, 2), (0.0, 0.0), "length" if is_cut_off else "stop", 9, 4)
-    finish = "error" if answer is None else answer.finish
+    finish = "error" if answer is None else answer.finish_reason
     error = {"stage": "generate", "type": "PromptTooLong", "message": NASTY} if said is None else None
     return {
         "key": row["key"], "shard": row["shard"], "index": row["index"], "prompt": f"<|user|>{number}", "error": error,

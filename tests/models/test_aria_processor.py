@@ -193,16 +193,16 @@ def test_end_of_turn_ends_an_answer_and_is_not_shown(tiny: Path, processor: Proc
     model_input = ModelInput("", np.array([1], np.int32))
     for stop in (end, tokens["</s>"]["id"]):
         completion = Completion((*shown, stop), (-0.5,) * (len(shown) + 1), "stop")
-        answer = processor.finish(model_input, completion, Sampling())
-        assert (answer.text, answer.token_ids, answer.finish) == ("yes", (*shown, stop), "stop")
+        answer = processor.to_answer(model_input, completion, Sampling())
+        assert (answer.text, answer.token_ids, answer.finish_reason) == ("yes", (*shown, stop), "stop")
 
 
 def test_a_stop_string_is_cut_from_the_text_and_stays_in_the_ids(processor: Processor) -> None:
     ids = tuple(processor.prepare(Request(prompt="yes no")).token_ids.tolist())
     sampling = Sampling(stop=(" n",))
-    stopped = processor.stopper(sampling)
-    assert stopped is not None and stopped(ids) and not stopped(ids[:1])
-    answer = processor.finish(
+    stop_condition = processor.stop_condition(sampling)
+    assert stop_condition is not None and stop_condition(ids) and not stop_condition(ids[:1])
+    answer = processor.to_answer(
         ModelInput("", np.array([1], np.int32)), Completion(ids, (0.0,) * len(ids), "stop"), sampling
     )
     assert (answer.text, answer.token_ids) == ("yes", ids)
@@ -216,10 +216,10 @@ def test_end_of_turn_spelled_in_several_tokens_is_seen_in_the_text(tmp_path: Pat
     (folder / "tokenizer.json").write_text(json.dumps(content))
     processor = load_processor(str(folder))
     ids = tuple(processor.prepare(Request(prompt="yes<|im_end|>")).token_ids.tolist())
-    stopped = processor.stopper(Sampling())
-    assert stopped is not None and stopped(ids) and not stopped(ids[:-1])
+    stop_condition = processor.stop_condition(Sampling())
+    assert stop_condition is not None and stop_condition(ids) and not stop_condition(ids[:-1])
     completion = Completion(ids, (0.0,) * len(ids), "stop")
-    assert processor.finish(ModelInput("", np.array([1], np.int32)), completion, Sampling()).text == "yes"
+    assert processor.to_answer(ModelInput("", np.array([1], np.int32)), completion, Sampling()).text == "yes"
 
 
 def test_settings_come_from_the_run_then_the_preprocessor_then_the_processor(tmp_path: Path) -> None:

@@ -85,4 +85,4 @@ def test_answers_are_the_references_of_one_batch_with_pictures_of_unlike_shapes(
     answers = ask(str(folder), [request(sizes, question) for sizes, question in QUESTIONS], slots=2)
     for answer, ids in zip(answers, expected, strict=True):
         assert list(answer.token_ids) == ids[: len(answer.token_ids)]  # ours may stop; the reference was told not to
-        assert len(answer.token_ids) == 10 or answer.finish == "stop"
+        assert len(answer.token_ids) == 10 or answer.finish_reason == "stop"

@@ -141,7 +141,7 @@ def test_choices_are_scored_alike_alone_and_in_company(checkpoint: str, slots: i
             best = max(range(len(request.choices)), key=answer.choice_logprobs.__getitem__)
             assert answer.text == request.choices[best].strip()
             assert sum(answer.logprobs) == pytest.approx(answer.choice_logprobs[best])
-            assert (len(answer.token_ids), answer.finish) == (answer.choice_tokens[best], "stop")
+            assert (len(answer.token_ids), answer.finish_reason) == (answer.choice_tokens[best], "stop")
 
 
 def test_a_choice_is_as_likely_as_when_its_tokens_are_forced_one_by_one(checkpoint: str) -> None:
@@ -245,6 +245,6 @@ import models
 from models.types import Completion
 processor = models.load_processor({checkpoint!r})
 model_input = processor.prepare(models.Request(prompt="yes"))
-print(processor.finish(model_input, Completion(tuple(model_input.token_ids), (), "stop"), models.Sampling()).text)
+print(processor.to_answer(model_input, Completion(tuple(model_input.token_ids), (), "stop"), models.Sampling()).text)
 """
     assert run_alone(code) == "yes"

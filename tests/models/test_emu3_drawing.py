@@ -146,9 +146,9 @@ def test_a_picture_ends_with_its_grid_whatever_the_run_says_of_ends(tmp_path: Pa
     run_all(Engine(model, slots=2, max_length=128), [sequence])
     completion = sequence.completion
     assert completion is not None
-    painted = Completion(completion.token_ids, completion.logprobs, completion.finish, image=b"a picture")
-    answer = processor.finish(asked, painted, sampling)
-    assert (answer.text, answer.image, answer.finish) == ("", b"a picture", "stop")
+    painted = Completion(completion.token_ids, completion.logprobs, completion.finish_reason, image=b"a picture")
+    answer = processor.to_answer(asked, painted, sampling)
+    assert (answer.text, answer.image, answer.finish_reason) == ("", b"a picture", "stop")
     assert answer.token_ids == completion.token_ids and len(answer.token_ids) == Grid(3, 4).num_tokens
     assert answer.logprobs == completion.logprobs
     assert (answer.prompt_tokens, answer.image_tokens) == (len(asked.token_ids), 0)

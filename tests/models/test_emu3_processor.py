@@ -386,7 +386,7 @@ def test_an_answer_ends_at_the_end_of_text_whatever_else_the_file_says(
     assert processor.stop_ids == {end}
     shown = tuple(processor.prepare(Request(prompt="yes")).token_ids[1:].tolist())
     completion = Completion((*shown, end), (0.0,) * (len(shown) + 1), "stop")
-    answer = processor.finish(ModelInput("", np.array([1], np.int32)), completion, Sampling())
+    answer = processor.to_answer(ModelInput("", np.array([1], np.int32)), completion, Sampling())
     assert (answer.text, answer.token_ids, answer.image) == ("yes", (*shown, end), None)
 
 

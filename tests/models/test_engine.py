@@ -167,19 +167,19 @@ def test_an_answer_ends_with_its_stop_id_and_keeps_it(toy: Toy) -> None:
     [completion] = answers(toy, [sequence([3, 1, 4], tokens=12, stop_ids=frozenset({stop}))], slots=1)
     assert completion is not None
     assert completion.token_ids == whole[: whole.index(stop) + 1]
-    assert completion.finish == "stop"
+    assert completion.finish_reason == "stop"
 
 
 def test_an_answer_ends_where_its_stop_test_says_so(toy: Toy) -> None:
-    one = sequence([3, 1, 4], tokens=12, stopped=lambda ids: len(ids) == 4)
+    one = sequence([3, 1, 4], tokens=12, stop_condition=lambda ids: len(ids) == 4)
     [completion] = answers(toy, [one], slots=1)
-    assert completion is not None and (len(completion.token_ids), completion.finish) == (4, "stop")
+    assert completion is not None and (len(completion.token_ids), completion.finish_reason) == (4, "stop")
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7])
 def test_an_answer_ends_at_its_limit(toy: Toy, tokens: int) -> None:
     [completion] = answers(toy, [sequence([3, 1, 4], tokens=tokens)], slots=1)
-    assert completion is not None and (len(completion.token_ids), completion.finish) == (tokens, "length")
+    assert completion is not None and (len(completion.token_ids), completion.finish_reason) == (tokens, "length")
 
 
 def test_a_prompt_that_is_too_long_ends_alone_and_says_how_long_it_is(toy: Toy) -> None:

@@ -139,7 +139,7 @@ def test_from_messages_and_files_to_tokens_answers_equal_metas(whole: tuple[str,
         pictures = [decode_image(image) for image in request.images]
         expected = meta.greedy(Row(ids, pictures), len(answer.token_ids))
         assert list(answer.token_ids) == expected
-        assert answer.finish == "stop" or len(expected) == request.sampling.max_new_tokens
+        assert answer.finish_reason == "stop" or len(expected) == request.sampling.max_new_tokens
 
 
 def asked(sizes: list[tuple[int, int]]) -> Request:

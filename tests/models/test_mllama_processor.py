@@ -357,7 +357,7 @@ def test_an_answer_ends_at_the_checkpoints_ids_and_at_the_end_of_a_turn(tmp_path
     shown = tuple(processor.prepare(Request(prompt="yes")).token_ids[1:].tolist())
     for end in (257, 258):
         completion = Completion((*shown, end), (0.0,) * 4, "stop")
-        answer = processor.finish(ModelInput("", np.array([1], np.int32)), completion, Sampling())
+        answer = processor.to_answer(ModelInput("", np.array([1], np.int32)), completion, Sampling())
         assert (answer.text, answer.token_ids) == ("yes", (*shown, end))
 
 

@@ -34,7 +34,7 @@ def wish(seed: int, grid: tuple[int, int] = (3, 4), text: str = "a red circle", 
 def test_a_request_for_a_picture_is_answered_with_one_of_its_size(checkpoint: str) -> None:
     factor = load_model(checkpoint, device="cpu").config.vq.spatial_factor  # type: ignore[union-attr]
     (answer,) = ask(checkpoint, [wish(1)], device="cpu")
-    assert answer.image is not None and answer.text == "" and answer.finish == "stop"
+    assert answer.image is not None and answer.text == "" and answer.finish_reason == "stop"
     image = Image.open(io.BytesIO(answer.image))
     assert image.format == "PNG" and image.size == (4 * factor, 3 * factor)
     assert len(answer.token_ids) == 3 * 5 + 3

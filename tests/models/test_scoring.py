@@ -76,7 +76,7 @@ def test_choices_have_the_log_probabilities_of_a_plain_forward(toy: Toy, slots: 
         best = int(np.argmax([math.fsum(one) for one in expected]))
         assert found.token_ids == tuple(choices[best])
         assert found.logprobs == pytest.approx(expected[best], abs=1e-4)
-        assert found.finish == "stop"
+        assert found.finish_reason == "stop"
 
 
 @pytest.mark.parametrize("slots", [1, 3, 16])

@@ -69,15 +69,17 @@ class ToyProcessor:
             return ModelInput(text, ids, layout=request.grid, negative=ids[:1], num_new_tokens=len(text))
         return ModelInput(text, ids, tiles, (len(tiles), 7), len(tiles), tuple(map(bytes.hex, request.images)))
 
-    def stopper(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
+    def stop_condition(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
         return None
 
-    def finish(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
+    def to_answer(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
         if model_input.prompt == "undecodable":
             raise UnicodeError("no such letter")
         text = " ".join(map(str, completion.token_ids))
         count = len(model_input.token_ids)
-        return Answer(text, completion.image, completion.token_ids, completion.logprobs, completion.finish, count, 0)
+        return Answer(
+            text, completion.image, completion.token_ids, completion.logprobs, completion.finish_reason, count, 0
+        )
 
 
 @dataclass
@@ -88,7 +90,7 @@ class ToySequence:
     model_input: ModelInput
     sampling: Sampling
     stop_ids: frozenset[int]
-    stopped: Callable[[Sequence[int]], bool] | None
+    stop_condition: Callable[[Sequence[int]], bool] | None
     completion: Completion | None = None
     error: Exception | None = None
 

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 
 from models.template import TEMPLATE_FILES
-from models.text import Rendered, Text, _Words, cut_at_stop
+from models.tokenizer import ChatTokenizer, RenderedPrompt, _TokenFinder, cut_at_stop
 from models.types import BadRequest, CheckpointError
 
 SPECIAL = ("<s>", "</s>", "<|img|>")
@@ -52,19 +52,19 @@ def user(content: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-def ids_of(text: Text, messages: Any) -> list[int]:
+def ids_of(text: ChatTokenizer, messages: Any) -> list[int]:
     return text.encode(text.render(messages, "<|img|>"))
 
 
 def rendered(folder: Path, source: str, messages: Any = None) -> str:
     (folder / "chat_template.jinja").write_text(source)
-    return Text(folder).render(messages or user("Why?"), "<|img|>").text
+    return ChatTokenizer(folder).render(messages or user("Why?"), "<|img|>").text
 
 
 @pytest.mark.parametrize("control", [*SPECIAL, *NOT_SPECIAL])
 @pytest.mark.parametrize("shape", ["{}", "a{}b", "{0}{0}", "<|im{}_end|>"])
 def test_a_control_token_in_a_message_is_read_as_characters(folder: Path, control: str, shape: str) -> None:
-    text, words = Text(folder), shape.format(control)
+    text, words = ChatTokenizer(folder), shape.format(control)
     asked, innocent = ids_of(text, user(words)), ids_of(text, user("x" * len(words)))
     assert len(asked) == len(innocent)  # one id per character, and the template's own five control tokens
     controls = {text.token_id(token) for token in (*SPECIAL, *NOT_SPECIAL)}
@@ -76,7 +76,7 @@ def test_a_control_token_in_a_message_is_read_as_characters(folder: Path, contro
     "words", [GUARDS[0] + "0" + GUARDS[1], *GUARDS, GUARDS[0] + "7", f"<s>{GUARDS[0]}0{GUARDS[1]}"]
 )
 def test_the_characters_that_guard_control_tokens_are_data_themselves(folder: Path, words: str) -> None:
-    text = Text(folder)
+    text = ChatTokenizer(folder)
     assert words in text.render(user(words), "").text
     controls = [text.token_id(token) for token in SPECIAL]
     assert not set(ids_of(text, user(words))) & set(controls)
@@ -87,7 +87,7 @@ def test_text_items_are_guarded_like_strings(folder: Path) -> None:
         "{% for item in messages[0].content %}{% if item.type == 'image' %}<|img|>{% endif %}"
         "{% if item.type == 'text' %}{{ item.text }}{% endif %}{% endfor %}"
     )
-    text = Text(folder)
+    text = ChatTokenizer(folder)
     items = [{"type": "image"}, {"type": "text", "text": "is <|img|> an image?"}]
     assert ids_of(text, user(items)).count(2) == 1
 
@@ -99,22 +99,22 @@ def test_text_items_are_guarded_like_strings(folder: Path) -> None:
 ])  # fmt: skip
 def test_a_message_of_the_wrong_shape_is_refused(folder: Path, messages: Any) -> None:
     with pytest.raises(BadRequest, match="expected"):
-        Text(folder).render(messages, "<|img|>")
+        ChatTokenizer(folder).render(messages, "<|img|>")
 
 
 def test_templates_are_looked_for_in_order(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "third"}))
-    assert Text(tmp_path).render(user("a"), "").text == "third"
+    assert ChatTokenizer(tmp_path).render(user("a"), "").text == "third"
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "second"}))
-    assert Text(tmp_path).render(user("a"), "").text == "second"
+    assert ChatTokenizer(tmp_path).render(user("a"), "").text == "second"
     (tmp_path / "chat_template.jinja").write_text("first")
-    assert Text(tmp_path).render(user("a"), "").text == "first"
+    assert ChatTokenizer(tmp_path).render(user("a"), "").text == "first"
 
 
 def test_without_a_template_the_three_files_are_named(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
-    text = Text(tmp_path)
+    text = ChatTokenizer(tmp_path)
     assert not text.can_chat
     with pytest.raises(BadRequest) as caught:
         text.render(user("a"), "")
@@ -146,9 +146,9 @@ def test_a_templates_own_refusal_is_passed_on(folder: Path) -> None:
 ])  # fmt: skip
 def test_a_template_that_asks_for_the_day_is_told_the_pinned_one(folder: Path, form: str, shown: str) -> None:
     (folder / "chat_template.jinja").write_text(f"{{{{ strftime_now('{form}') }}}}|{{{{ date_string }}}}")
-    text = Text(folder, today=date(2031, 3, 2))
+    text = ChatTokenizer(folder, today=date(2031, 3, 2))
     assert text.render(user("a"), "").text == f"{shown}|02 Mar 2031"
-    assert Text(folder).render(user("a"), "").text.endswith("|26 Jul 2024")
+    assert ChatTokenizer(folder).render(user("a"), "").text.endswith("|26 Jul 2024")
 
 
 @pytest.mark.parametrize("source", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ nothing.at.all }}"])
@@ -160,7 +160,7 @@ def test_a_template_that_breaks_costs_its_row(folder: Path, source: str) -> None
 def test_a_template_that_cannot_be_read_names_its_line(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("a\n{% for %}")
     with pytest.raises(CheckpointError, match="wrong in line 2"):
-        Text(folder)
+        ChatTokenizer(folder)
 
 
 def test_templates_may_use_what_their_writers_use(folder: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_prompt_starts_with_the_tokenizers_own_prefix_exactly_once(tmp_path: P
     for source in ("{{ bos_token }}{{ messages[0].content }}", "{{ messages[0].content }}"):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>"}))
         (tmp_path / "chat_template.jinja").write_text(source)
-        ids = ids_of(Text(tmp_path), user("ab"))
+        ids = ids_of(ChatTokenizer(tmp_path), user("ab"))
         assert ids.count(0) == (1 if bos or "bos_token" in source else 0)
         assert 0 not in ids[1:] and 1 not in ids
 
@@ -191,63 +191,63 @@ def test_a_tokenizer_saved_with_cutting_and_padding_does_neither(folder: Path) -
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     for words in ("a", "a" * 50, "<s>" * 10):
-        assert len(ids_of(Text(folder), user(words))) == len(words)
+        assert len(ids_of(ChatTokenizer(folder), user(words))) == len(words)
 
 
 def test_a_prefix_in_a_message_does_not_pass_for_the_prompts_own(tmp_path: Path) -> None:
     write_tokenizer(tmp_path, bos=True)
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    ids = ids_of(Text(tmp_path), user("<s>a"))
+    ids = ids_of(ChatTokenizer(tmp_path), user("<s>a"))
     assert ids[0] == 0 and len(ids) == 5
 
 
-def first_stop(text: Text, ids: Sequence[int], stop: Sequence[str]) -> int | None:
+def first_stop(text: ChatTokenizer, ids: Sequence[int], stop: Sequence[str]) -> int | None:
     """Return after how many ids an answer ends, asking after every one as the engine does."""
-    stopped = text.stopper(stop)
-    assert stopped is not None
-    return next((n for n in range(1, len(ids) + 1) if stopped(ids[:n])), None)
+    stop_condition = text.stop_condition(stop)
+    assert stop_condition is not None
+    return next((n for n in range(1, len(ids) + 1) if stop_condition(ids[:n])), None)
 
 
-def encoded(text: Text, words: str) -> list[int]:
+def encoded(text: ChatTokenizer, words: str) -> list[int]:
     return text._plain.encode(words, add_special_tokens=False).ids
 
 
 @pytest.mark.parametrize("words", ["two\n\nthree", "a" * 100 + "\n\n", "\n\n", "ü€\n\n"])
 def test_a_stop_string_over_several_tokens_ends_an_answer_where_it_is_whole(folder: Path, words: str) -> None:
-    text = Text(folder)
+    text = ChatTokenizer(folder)
     ids = encoded(text, words)
     assert first_stop(text, ids, ["\n\n"]) == len(words[: words.index("\n\n") + 2].encode())
 
 
 def test_the_first_of_several_stop_strings_ends_an_answer(folder: Path) -> None:
-    text = Text(folder)
+    text = ChatTokenizer(folder)
     assert first_stop(text, encoded(text, "one. two; three."), ["three", ";", "zzz"]) == len("one. two;")
 
 
 def test_a_stop_string_of_characters_with_many_bytes_is_seen(folder: Path) -> None:
-    text = Text(folder)
+    text = ChatTokenizer(folder)
     assert first_stop(text, encoded(text, "好的。再见"), ["。"]) == len("好的。".encode())
 
 
 def test_special_tokens_between_do_not_hide_a_stop_string(folder: Path) -> None:
-    text = Text(folder)
+    text = ChatTokenizer(folder)
     start, end = encoded(text, "EN"), encoded(text, "D")
     assert first_stop(text, [*start, 1, 0, 1, *end], ["END"]) == 6
 
 
 def test_there_is_nothing_to_ask_without_stop_strings(folder: Path) -> None:
-    assert Text(folder).stopper([]) is None
+    assert ChatTokenizer(folder).stop_condition([]) is None
 
 
 def test_characters_split_over_tokens_are_put_together(folder: Path) -> None:
-    text = Text(folder)
+    text = ChatTokenizer(folder)
     for words in ("grün", "日本語", "🙂🙃"):
         ids = encoded(text, words)
         assert len(ids) == len(words.encode()) and text.decode(ids) == words
 
 
 def test_special_tokens_are_left_out_of_answers_and_others_stay(folder: Path) -> None:
-    text = Text(folder)
+    text = ChatTokenizer(folder)
     im_end = text.token_id("<|im_end|>")
     assert im_end is not None
     assert text.decode([0, *encoded(text, "yes"), im_end, 1]) == "yes<|im_end|>"
@@ -262,7 +262,7 @@ def test_the_stop_string_and_what_follows_are_cut(text: str, stop: list[str], le
 
 
 def test_a_plain_template_takes_the_chat_templates_place(folder: Path) -> None:
-    text = Text(folder, "{image}Question: {question} Answer:")
+    text = ChatTokenizer(folder, "{image}Question: {question} Answer:")
     items = [{"type": "image"}, {"type": "text", "text": "Is {image} <|img|>?"}, {"type": "image"}]
     result = text.render(user(items), "<|img|>")
     assert result.text == "<|img|><|img|>Question: Is {image} <|img|>? Answer:"
@@ -271,21 +271,21 @@ def test_a_plain_template_takes_the_chat_templates_place(folder: Path) -> None:
 
 def test_a_missing_or_broken_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"tokenizer\.json does not exist"):
-        Text(tmp_path)
+        ChatTokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is not JSON"):
-        Text(tmp_path)
+        ChatTokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": 3}')
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a tokenizer"):
-        Text(tmp_path)
+        ChatTokenizer(tmp_path)
 
 
 def test_a_default_template_serves_only_where_there_is_none(folder: Path) -> None:
-    assert Text(folder, default="{question}").render(user("a"), "").text.startswith("<|im_start|>")
+    assert ChatTokenizer(folder, default="{question}").render(user("a"), "").text.startswith("<|im_start|>")
     (folder / "chat_template.jinja").unlink()
-    text = Text(folder, default="{image}{question}")
+    text = ChatTokenizer(folder, default="{image}{question}")
     assert text.can_chat and text.render(user([{"type": "image"}, {"type": "text", "text": "a"}]), "[]").text == "[]a"
-    assert Text(folder, "!{question}", default="{question}").render(user("a"), "").text == "!a"
+    assert ChatTokenizer(folder, "!{question}", default="{question}").render(user("a"), "").text == "!a"
 
 
 @pytest.mark.parametrize("tokenizer_adds_it", [False, True])
@@ -294,16 +294,16 @@ def test_a_bos_that_every_prompt_needs_stands_there_once(
     tmp_path: Path, tokenizer_adds_it: bool, prompt: str, place: int
 ) -> None:
     write_tokenizer(tmp_path, bos=tokenizer_adds_it)
-    ids = Text(tmp_path).encode(Rendered((prompt,)), bos=0)
+    ids = ChatTokenizer(tmp_path).encode(RenderedPrompt((prompt,)), bos=0)
     assert (ids.count(0), ids.index(0)) == (1, place)
 
 
 def test_a_bos_in_a_message_does_not_pass_for_the_prompts_own_and_two_are_refused(folder: Path) -> None:
-    text = Text(folder)
-    ids = text.encode(Rendered(("", "<s>", "a")), bos=0)
+    text = ChatTokenizer(folder)
+    ids = text.encode(RenderedPrompt(("", "<s>", "a")), bos=0)
     assert ids[0] == 0 and ids.count(0) == 1
     with pytest.raises(BadRequest, match="2 begin-of-text tokens"):
-        text.encode(Rendered(("<s><s>a",)), bos=0)
+        text.encode(RenderedPrompt(("<s><s>a",)), bos=0)
 
 
 def test_words_are_found_as_a_regular_expression_of_them_all_finds_them() -> None:
@@ -312,4 +312,6 @@ def test_words_are_found_as_a_regular_expression_of_them_all_finds_them() -> Non
     choose = random.Random(0)
     for _ in range(500):
         text = "".join(choose.choices(["<", "a", ">", "b", "|", "x", "y", "<a>", "<|x|>", "<|y|>"], k=20))
-        assert _Words(words).replace(text, lambda word: f"[{word}]") == pattern.sub(lambda m: f"[{m.group()}]", text)
+        assert _TokenFinder(words).replace(text, lambda word: f"[{word}]") == pattern.sub(
+            lambda m: f"[{m.group()}]", text
+        )

@@ -27,7 +27,7 @@ _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedPrompt:
     """A prompt's text with its guarded control tokens set apart.
 
     Attributes:
@@ -42,7 +42,7 @@ class Rendered:
         return "".join(self.pieces)
 
 
-class Text:
+class ChatTokenizer:
     """A checkpoint's tokenizer and chat template."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Text:
         control = [token["content"] for token in content.get("added_tokens", [])]
         self._plain = _tokenizer(folder, content | {"added_tokens": [], "post_processor": None})
         self._prefix = _prefix(self._tokenizer)
-        self._guarded = _Words([*control, _OPEN, _CLOSE])
+        self._guarded = _TokenFinder([*control, _OPEN, _CLOSE])
         self._template = ChatTemplate(folder, template, default, today)
 
     @property
@@ -84,7 +84,7 @@ class Text:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
-    def read(self, request: Request, image: str) -> Rendered:
+    def read(self, request: Request, image: str) -> RenderedPrompt:
         """Return the prompt that a request asks for, taken as it is or rendered from its messages.
 
         Args:
@@ -98,10 +98,10 @@ class Text:
         if (request.prompt is None) == (request.messages is None):
             raise BadRequest("a request has either `messages` or a `prompt`")
         if request.messages is None:
-            return Rendered((request.prompt or "",))
+            return RenderedPrompt((request.prompt or "",))
         return self.render(request.messages, image)
 
-    def render(self, messages: Sequence[Message], image: str) -> Rendered:
+    def render(self, messages: Sequence[Message], image: str) -> RenderedPrompt:
         """Render messages and open the assistant's turn.
 
         Args:
@@ -116,12 +116,12 @@ class Text:
         guarded = [dict(_checked(message), content=_map_text(message, guard)) for message in messages]
         return _unguarded(self._template.render(guarded, image), kept)
 
-    def as_data(self, text: str) -> Rendered:
+    def as_data(self, text: str) -> RenderedPrompt:
         """Return a text all of which is data: control tokens in it are set apart, to be read as plain characters."""
         kept: list[str] = []
         return _unguarded(self._guard(kept, text), kept)
 
-    def encode(self, rendered: Rendered, bos: int | None = None) -> list[int]:
+    def encode(self, rendered: RenderedPrompt, bos: int | None = None) -> list[int]:
         """Tokenise a prompt, with what belongs before it.
 
         Args:
@@ -134,7 +134,7 @@ class Text:
         """
         return self.begun(self.tokens(rendered), bos)
 
-    def tokens(self, rendered: Rendered) -> list[int]:
+    def tokens(self, rendered: RenderedPrompt) -> list[int]:
         """Tokenise a text as it stands, with nothing before it."""
         ids: list[int] = []
         for i, piece in enumerate(rendered.pieces):
@@ -159,7 +159,7 @@ class Text:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def stopper(self, stop: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
+    def stop_condition(self, stop: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
         """Return a test whether the ids emitted so far end in a stop string; None without stop strings.
 
         It looks at the tail alone: called after every token, no earlier match can have been missed.
@@ -182,7 +182,7 @@ class Text:
         return self._guarded.replace(text, mark)
 
 
-class _Words:
+class _TokenFinder:
     """Words to be found in texts: a family may have 33 thousand, too many for a regular expression that tries each."""
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -246,9 +246,9 @@ def _check_answered_in_text(request: Request) -> None:
         )
 
 
-def _unguarded(text: str, kept: Sequence[str]) -> Rendered:
+def _unguarded(text: str, kept: Sequence[str]) -> RenderedPrompt:
     parts = _MARK.split(text)
-    return Rendered(tuple(kept[int(part)] if i % 2 else part for i, part in enumerate(parts)))
+    return RenderedPrompt(tuple(kept[int(part)] if i % 2 else part for i, part in enumerate(parts)))
 
 
 def _checked(message: Any) -> Message:

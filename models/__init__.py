@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from models.emu3.model import Emu3Model
     from models.engine import Sequence
     from models.mllama.model import MllamaModel
-    from models.weights import Rename
 
 __all__ = [
     "TEMPLATE_DATE",
@@ -44,15 +43,18 @@ __all__ = [
     "Sampling",
     "ask",
     "check_weights",
+    "empty_model",
     "family",
     "load_model",
     "load_processor",
 ]
 
-ARIA = ("aria", "aria_text", "aria_moe_lm")
-MLLAMA = ("mllama", "mllama_text_model")
-EMU3 = ("emu3", "emu3_text_model")
-_FAMILIES = {"aria": ARIA, "mllama": MLLAMA, "emu3": EMU3}
+# By family, what `model_type` in config.json may be.
+MODEL_TYPES = {
+    "aria": ("aria", "aria_text", "aria_moe_lm"),
+    "mllama": ("mllama", "mllama_text_model"),
+    "emu3": ("emu3", "emu3_text_model"),
+}
 
 
 def load_processor(
@@ -78,25 +80,20 @@ def load_processor(
     Raises:
         CheckpointError: The folder is not a checkpoint of a family we run.
     """
-    folder, settings = Path(path), images or ImageSettings()
-    kind = _model_type(folder)
-    if tokenizer != "checkpoint" and kind not in EMU3:
+    folder, settings, kind = Path(path), images or ImageSettings(), family(path)
+    if kind == "emu3":
+        from models.emu3.processor import Emu3Processor
+
+        return Emu3Processor(folder, settings, template, today=today, text_only=text_only, tokenizer=tokenizer)
+    if tokenizer != "checkpoint":
         raise ImageSettingsError(f"tokenizer: found {tokenizer!r}, expected 'checkpoint': {folder} is no Emu3")
-    match kind:
-        case kind if kind in ARIA:
-            from models.aria.processor import AriaProcessor
+    if kind == "aria":
+        from models.aria.processor import AriaProcessor
 
-            return AriaProcessor(folder, settings, template, today=today, text_only=text_only)
-        case kind if kind in MLLAMA:
-            from models.mllama.processor import MllamaProcessor
+        return AriaProcessor(folder, settings, template, today=today, text_only=text_only)
+    from models.mllama.processor import MllamaProcessor
 
-            return MllamaProcessor(folder, settings, template, today=today, text_only=text_only)
-        case kind if kind in EMU3:
-            from models.emu3.processor import Emu3Processor
-
-            return Emu3Processor(folder, settings, template, today=today, text_only=text_only, tokenizer=tokenizer)
-        case kind:
-            raise _unknown(folder, kind)
+    return MllamaProcessor(folder, settings, template, today=today, text_only=text_only)
 
 
 def load_model(
@@ -119,14 +116,14 @@ def load_model(
     from models.weights import load_weights
 
     devices = find_devices(device)
-    model, rename = _empty_model(Path(path), text_only)
+    model = empty_model(path, text_only=text_only)
     if dtype == "auto":
         dtype = "float32" if devices[0].type == "cpu" else model.config.dtype
     wanted = getattr(torch, dtype)
     load_weights(
         model,
         Path(path),
-        rename,
+        model.parameter_slice,
         device=spread(model, devices),
         dtype=lambda name: torch.float32 if name.startswith(model.FLOAT32) else wanted,
     )
@@ -141,8 +138,8 @@ def check_weights(path: str, *, text_only: bool = False) -> int:
     """
     from models.weights import check_weights as check
 
-    model, rename = _empty_model(Path(path), text_only)
-    check(model, Path(path), rename)
+    model = empty_model(path, text_only=text_only)
+    check(model, Path(path), model.parameter_slice)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -229,53 +226,50 @@ def family(path: str) -> str:
     Raises:
         CheckpointError: The folder is not a checkpoint of a family we run.
     """
-    kind = _model_type(Path(path))
-    found = next((name for name, kinds in _FAMILIES.items() if kind in kinds), None)
-    if found is None:
-        raise _unknown(Path(path), kind)
-    return found
-
-
-def _empty_model(folder: Path, text_only: bool) -> tuple[AriaModel | Emu3Model | MllamaModel, Rename]:
-    """Return a family's model on the `meta` device, and where its files' tensors belong."""
-    match _model_type(folder):
-        case kind if kind in ARIA:
-            from models.aria import model as aria
-
-            model = aria.empty_aria(folder, text_only=text_only)
-            return model, aria.stored_place(model.config)
-        case kind if kind in MLLAMA:
-            from models.mllama import model as mllama
-
-            looking = mllama.empty_mllama(folder, text_only=text_only)
-            return looking, mllama.stored_place(looking.config)
-        case kind if kind in EMU3:
-            from models.emu3 import model as emu3
-
-            drawing = emu3.empty_emu3(folder, text_only=text_only)
-            return drawing, emu3.stored_place(drawing.config)
-        case kind:
-            raise _unknown(folder, kind)
-
-
-def _model_type(folder: Path) -> str:
+    folder = Path(path)
     config = read_json(folder, "config.json")
     if config is None:
-        raise CheckpointError(f"no checkpoint at {folder}: it {_instead(folder)}")
-    return str(config.get("model_type"))
+        raise CheckpointError(f"no checkpoint at {folder}: it {_describe_folder(folder)}")
+    found = str(config.get("model_type"))
+    name = next((name for name, known in MODEL_TYPES.items() if found in known), None)
+    if name is None:
+        expected = ", ".join(known for types in MODEL_TYPES.values() for known in types)
+        raise CheckpointError(f"{folder / 'config.json'} says model_type {found!r}; expected one of {expected}")
+    return name
 
 
-def _instead(folder: Path) -> str:
-    """Say what stands in a folder's place, or in the folder in place of a checkpoint."""
+def empty_model(path: str | Path, *, text_only: bool = False) -> AriaModel | Emu3Model | MllamaModel:
+    """Build the model of a checkpoint folder on the `meta` device, to be filled by models.weights.
+
+    Raises:
+        CheckpointError: The folder is not a checkpoint of a family we run.
+    """
+    import torch
+
+    model_class = _model_class(family(str(path)))
+    with torch.device("meta"):
+        return model_class(Path(path), text_only=text_only)
+
+
+def _model_class(kind: str) -> type[AriaModel | Emu3Model | MllamaModel]:
+    if kind == "aria":
+        from models.aria.model import AriaModel
+
+        return AriaModel
+    if kind == "mllama":
+        from models.mllama.model import MllamaModel
+
+        return MllamaModel
+    from models.emu3.model import Emu3Model
+
+    return Emu3Model
+
+
+def _describe_folder(folder: Path) -> str:
+    """Say what is wrong with a folder that has no config.json."""
     if not folder.is_dir():
         return "is not a folder"
     if (folder / "params.json").is_file() or any(folder.glob("consolidated.*.pth")):
-        above = "expected the folder above, with config.json and *.safetensors"
-        return f"has no config.json but Meta's own files (params.json, consolidated.*.pth); {above}"
+        expected = "expected the folder above, with config.json and *.safetensors"
+        return f"has no config.json but Meta's own files (params.json, consolidated.*.pth); {expected}"
     return "has no config.json"
-
-
-def _unknown(folder: Path, kind: str) -> CheckpointError:
-    return CheckpointError(
-        f"{folder / 'config.json'} says model_type {kind!r}; expected one of {', '.join(ARIA + MLLAMA + EMU3)}"
-    )

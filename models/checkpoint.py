@@ -146,29 +146,6 @@ def read_fields(folder: Path, name: str) -> Fields | None:
     return None if content is None else Fields(folder / name, content)
 
 
-def config_fields(folder: Path) -> Fields:
-    """Return config.json.
-
-    Raises:
-        CheckpointError: It is not there.
-    """
-    raw = read_fields(folder, "config.json")
-    if raw is None:
-        raise CheckpointError(f"no checkpoint: {folder / 'config.json'} does not exist")
-    return raw
-
-
-def generation_fields(folder: Path) -> Fields:
-    """Return generation_config.json, which may be absent."""
-    return read_fields(folder, "generation_config.json") or Fields(folder / "generation_config.json", {})
-
-
-def read_dtype(*sources: Fields) -> str:
-    """Return the type that a checkpoint's weights were saved in, by torch's name, from the first source that has it."""
-    source = next((one for one in sources if one.get("torch_dtype", "dtype") is not None), sources[-1])
-    return source.word("torch_dtype", "dtype", default="bfloat16")
-
-
 def stored_images(folder: Path, resample: int) -> Fields:
     """Return a checkpoint's image settings: preprocessor_config.json's, else those inside processor_config.json.
 

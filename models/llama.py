@@ -6,69 +6,36 @@ them. Layers may lie on several devices; what passes from one to the next moves 
 Shapes: B sequences, T tokens, D model width, H query heads, K key heads, C head width, V vocabulary.
 """
 
+import re
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from models.batch_invariant import Linear, linear, repacked, unpacked
+from models.config import DecoderConfig, FamilyConfig
 from models.engine.cache import CacheShape, CacheView
 from models.layers import RMSNorm, Rotation, attend, silu
+from models.weights import ParameterSlice
 
 
-class DecoderConfig(Protocol):
-    """The numbers that every family's decoder has."""
+class Projections(nn.Module):
+    """The four matrices of an attention with grouped key heads; `index` is the layer's own in what it attends to."""
 
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the head."""
-        ...
-
-    @property
-    def hidden_size(self) -> int:
-        """Width between the layers."""
-        ...
-
-    @property
-    def num_attention_heads(self) -> int:
-        """Heads that ask."""
-        ...
-
-    @property
-    def num_key_value_heads(self) -> int:
-        """Heads that are asked."""
-        ...
-
-    @property
-    def head_dim(self) -> int:
-        """Width of a head."""
-        ...
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """The longest sequence the model was made for."""
-        ...
-
-    @property
-    def rms_norm_eps(self) -> float:
-        """What a norm adds to the mean square."""
-        ...
-
-
-class Attention(nn.Module):
-    """Causal self-attention with rotary positions and grouped key heads."""
-
-    def __init__(self, config: DecoderConfig, place: int) -> None:
-        """Make the projections; `place` is the layer's own in the cache."""
+    def __init__(self, config: DecoderConfig, index: int) -> None:
         super().__init__()
         D, C = config.hidden_size, config.head_dim
         self.head_dim = C
-        self.place = place
+        self.index = index
         self.q_proj = Linear(D, config.num_attention_heads * C, bias=False)
         self.k_proj = Linear(D, config.num_key_value_heads * C, bias=False)
         self.v_proj = Linear(D, config.num_key_value_heads * C, bias=False)
         self.o_proj = Linear(config.num_attention_heads * C, D, bias=False)
+
+
+class Attention(Projections):
+    """Causal self-attention with rotary positions and grouped key heads."""
 
     def forward(self, x: Tensor, rotate: Rotation, cache_view: CacheView | None) -> Tensor:
         """Return (B, T, D); without a view the tokens see each other alone, causally."""
@@ -76,7 +43,7 @@ class Attention(nn.Module):
         rotated = rotate(_heads(both, self.head_dim))  # (B, H + K, T, C)
         v = _heads(self.v_proj(x), self.head_dim)
         q, k = rotated[:, : -v.shape[1]], rotated[:, -v.shape[1] :]
-        seen = attend(q, k, v, None) if cache_view is None else cache_view.attend(self.place, q, k, v)
+        seen = attend(q, k, v, None) if cache_view is None else cache_view.attend(self.index, q, k, v)
         out: Tensor = self.o_proj(seen)
         return out
 
@@ -99,10 +66,10 @@ class SwiGLU(nn.Module):
 class DecoderLayer(nn.Module):
     """Pre-norm attention, then whatever the family has as `mlp`."""
 
-    def __init__(self, config: DecoderConfig, place: int, mlp: nn.Module) -> None:
+    def __init__(self, config: DecoderConfig, index: int, mlp: nn.Module) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config, place)
+        self.self_attn = Attention(config, index)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = mlp
 
@@ -176,21 +143,46 @@ class LanguageModel(nn.Module):
 
 
 class FamilyModel(nn.Module):
-    """What the engine asks of every family's model that its decoder answers by itself; see models.engine.Decoder.
+    """What every family's model shares: where stored tensors belong, and what the engine asks of the decoder.
+
+    See models.engine.Decoder for the latter.
 
     Attributes:
-        DECODER: What the family's files call the decoder.
+        DECODER: What the checkpoint's files call the decoder.
+        VISION: What they call the parts that only images need.
+        ALIASES: What other writers call parts of a family's own, as patterns, and what the original files call them.
+            They apply in order.
+        UNUSED: The pattern of stored names that nothing here needs.
         FLOAT32: Names of parts that are computed in float32 whatever the rest is.
-        text: The decoder's numbers.
+        config: The family's numbers.
     """
 
     DECODER: ClassVar[str] = "language_model"
+    VISION: ClassVar[tuple[str, ...]] = ()
+    ALIASES: ClassVar[tuple[tuple[str, str], ...]] = ()
+    UNUSED: ClassVar[str] = r"\.inv_freq$"
     FLOAT32: ClassVar[tuple[str, ...]] = ()
-    text: DecoderConfig
+    config: FamilyConfig
 
     def __init__(self) -> None:
         super().__init__()
         self._repacked: dict[range, Tensor] = {}
+
+    def parameter_slice(self, stored: str) -> ParameterSlice | None:
+        """Return where a stored tensor belongs; None for one that is not used."""
+        decoder, vision = self.DECODER, "|".join(self.VISION)
+        aliases = (
+            (rf"^model\.{decoder}\.", f"{decoder}.model."),
+            (r"^lm_head\.", f"{decoder}.lm_head."),
+            (rf"^model\.({vision})\.", r"\1."),
+            (r"^model\.(embed_tokens|layers|norm)\.", rf"{decoder}.model.\1."),
+            *self.ALIASES,
+        )
+        name = stored
+        for pattern, written in aliases:
+            name = re.sub(pattern, written, name)
+        is_absent = self.config.vision is None and name.split(".")[0] in self.VISION
+        return None if is_absent or re.search(self.UNUSED, name) else ParameterSlice(name)
 
     @property
     def decoder(self) -> LanguageModel:
@@ -217,7 +209,7 @@ class FamilyModel(nn.Module):
     @property
     def max_position_embeddings(self) -> int:
         """The longest sequence the model was made for."""
-        return self.text.max_position_embeddings
+        return self.config.text.max_position_embeddings
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Return the embeddings (…, D) of token ids."""

@@ -8,18 +8,21 @@ folders that the references write themselves.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.aria.model import empty_aria
+from models.aria.model import AriaModel
+from models.emu3.model import Emu3Model
 from models.mllama.config import aspect_ratios
-from models.mllama.model import empty_mllama
+from models.mllama.model import MllamaModel
 from training.aria import files as aria
 from training.emu3 import files as emu3
 from training.mllama import files as mllama
+
+Model = TypeVar("Model", AriaModel, MllamaModel, Emu3Model)
 
 TEXTS = (
     "Describe this image in two sentences.", "What shape is in the picture? Is it a circle, a triangle or a square?",
@@ -178,20 +181,27 @@ def tiny_emu3(
     return folder
 
 
+def empty(kind: type[Model], folder: Path, *, text_only: bool = False) -> Model:
+    """Build the model of a folder on the `meta` device."""
+    with torch.device("meta"):
+        return kind(folder, text_only=text_only)
+
+
 def random_emu3(folder: Path, seed: int = 0) -> dict[str, Tensor]:
     """Return weights for an Emu3 folder's configuration, norms' statistics too, with the released file's counters."""
-    from models.emu3.model import empty_emu3
-
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {name: _random(parameter, generator) for name, parameter in empty_emu3(folder).named_parameters()}
+    tensors = _random_tensors(empty(Emu3Model, folder), seed)
     norms = [name.removesuffix("running_mean") for name in tensors if name.endswith(".running_mean")]
     return tensors | {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}
 
 
 def random_mllama(folder: Path, seed: int = 0) -> dict[str, Tensor]:
     """Return weights for a Mllama folder's configuration; no gate is closed."""
+    return _random_tensors(empty(MllamaModel, folder), seed)
+
+
+def _random_tensors(model: nn.Module, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {name: _random(parameter, generator) for name, parameter in empty_mllama(folder).named_parameters()}
+    return {name: _random(parameter, generator) for name, parameter in model.named_parameters()}
 
 
 def _vision(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,9 +213,8 @@ def _vision(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def random_tensors(folder: Path, seed: int = 0) -> dict[str, Tensor]:
     """Return weights for an Aria folder, norms and biases random too, with the released file's zeros."""
-    generator = torch.Generator().manual_seed(seed)
-    model = empty_aria(folder)
-    tensors = {name: _random(parameter, generator) for name, parameter in model.named_parameters()}
+    model = empty(AriaModel, folder)
+    tensors = _random_tensors(model, seed)
     width = model.vision_tower.embeddings.patch_embedding.out_channels
     return tensors | {f"vision_tower.post_layernorm.{leaf}": torch.zeros(width) for leaf in ("weight", "bias")}
 

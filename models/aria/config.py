@@ -8,30 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.checkpoint import Fields, config_fields, first, generation_fields, read_dtype, stored_images
+from models.checkpoint import Fields, stored_images
+from models.config import ConfigFiles, DecoderConfig, FamilyConfig, check_plain_decoder, read_decoder
 from models.types import ImageSettings
 
 BICUBIC = 3  # Pillow's number
-TEXT_ONLY = ("aria_text", "aria_moe_lm")
+DECODER_TYPES = ("aria_text", "aria_moe_lm")
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class TextConfig(DecoderConfig):
     """The mixture-of-experts decoder."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int  # of one routed expert
     moe_num_experts: int
     moe_topk: int
     moe_num_shared_experts: int
-    rope_theta: float
-    rms_norm_eps: float
-    max_position_embeddings: int
 
 
 @dataclass(frozen=True)
@@ -49,15 +40,13 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
-class AriaConfig:
-    """A whole Aria, or its decoder alone (`vision` is None)."""
+class AriaConfig(FamilyConfig):
+    """A whole Aria, or its decoder alone."""
 
     text: TextConfig
     vision: VisionConfig | None
     patch_to_query: Mapping[int, int]
     image_token_index: int
-    eos_token_ids: frozenset[int]
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -72,26 +61,21 @@ class AriaImages:
 
 
 def read_config(folder: Path, *, text_only: bool = False) -> AriaConfig:
-    """Read config.json and generation_config.json.
-
-    Args:
-        folder: The checkpoint.
-        text_only: Leave out what only images need, even if the checkpoint has it.
+    """Read a checkpoint's configuration; with `text_only` leave out what only images need.
 
     Raises:
         CheckpointError: A file or a field that has no default is missing, or a field is of no use here.
     """
-    raw, generation = config_fields(folder), generation_fields(folder)
-    is_decoder = raw.get("model_type") in TEXT_ONLY
-    text = raw if is_decoder else raw.section("text_config")
+    files = ConfigFiles(folder, DECODER_TYPES)
+    whole, is_decoder = files.whole, files.is_decoder
     return AriaConfig(
-        text=_read_text(text),
-        vision=None if is_decoder or text_only else _read_vision(raw),
-        patch_to_query=_read_queries(raw),
+        text=_read_text(files.text),
+        vision=None if is_decoder or text_only else _read_vision(whole),
+        eos_token_ids=files.token_ids("eos_token_id", default=2),
+        dtype=files.dtype(),
+        patch_to_query=_read_queries(whole),
         # A decoder alone has no image token: its id is text like any other.
-        image_token_index=-1 if is_decoder else raw.integer("image_token_index", "image_token_id", default=9),
-        eos_token_ids=first("eos_token_id", generation, raw, text).ids("eos_token_id", default=2),
-        dtype=read_dtype(raw, text),
+        image_token_index=-1 if is_decoder else whole.integer("image_token_index", "image_token_id", default=9),
     )
 
 
@@ -114,34 +98,23 @@ def read_images(folder: Path, settings: ImageSettings) -> AriaImages:
 
 
 def _read_text(raw: Fields) -> TextConfig:
-    raw.expect("hidden_act", "silu")
-    raw.expect("attention_bias", False)
-    raw.expect("mlp_bias", False)
-    heads = raw.integer("num_attention_heads", default=32, least=1)
-    hidden = raw.integer("hidden_size", default=4096)
-    return TextConfig(
-        vocab_size=raw.integer("vocab_size", default=32000),
-        hidden_size=hidden,
-        num_hidden_layers=raw.integer("num_hidden_layers", default=32),
-        num_attention_heads=heads,
-        num_key_value_heads=raw.integer("num_key_value_heads", default=heads, least=1),
-        head_dim=raw.integer("head_dim", default=hidden // heads, least=1),
+    check_plain_decoder(raw, "Aria")
+    decoder = read_decoder(
+        raw,
+        vocab_size=32000,
+        rope_theta=10000.0,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-6,
+        intermediate_size=4096,
         # The remote-code sisters carry an unused dense width in `intermediate_size`.
-        intermediate_size=raw.integer("moe_intermediate_size", "intermediate_size", default=4096),
+        intermediate_names=("moe_intermediate_size", "intermediate_size"),
+    )
+    return TextConfig(
+        **vars(decoder),
         moe_num_experts=raw.integer("moe_num_experts", default=8),
         moe_topk=raw.integer("moe_topk", default=2),
         moe_num_shared_experts=raw.integer("moe_num_shared_experts", default=2),
-        rope_theta=_read_theta(raw),
-        rms_norm_eps=raw.number("rms_norm_eps", default=1e-6),
-        max_position_embeddings=raw.integer("max_position_embeddings", default=2048),
     )
-
-
-def _read_theta(raw: Fields) -> float:
-    scaling = raw.section("rope_parameters", "rope_scaling", default={})
-    if scaling.word("rope_type", "type", default="default") != "default":
-        raise scaling.fault("rope_type", "type", expected="`default`, the one rope type that Aria has")
-    return first("rope_theta", scaling, raw).number("rope_theta", default=10000.0)
 
 
 def _read_vision(raw: Fields) -> VisionConfig:

@@ -7,32 +7,17 @@ the reference implementation, ids of tokens have none. Imports no torch.
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.checkpoint import Fields, config_fields, first, generation_fields, read_dtype, stored_images
+from models.checkpoint import Fields, stored_images
+from models.config import ConfigFiles, FamilyConfig, check_plain_decoder, read_decoder
 from models.emu3.vocabulary import Vocabulary, read_vocabulary
 from models.types import ImageSettings, ImageSettingsError
 
 BICUBIC = 3  # Pillow's number
-TEXT_ONLY = ("emu3_text_model",)
+DECODER_TYPES = ("emu3_text_model",)
 # The reference refuses pictures whose longer side is more than so many times the shorter.
 MAX_ASPECT = 200
 # A group norm of the VQ-VAE splits its channels into so many.
 NUM_GROUPS = 32
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """The decoder, a Llama."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    rope_theta: float
-    rms_norm_eps: float
-    max_position_embeddings: int
 
 
 @dataclass(frozen=True)
@@ -69,21 +54,18 @@ class VqConfig:
 
 
 @dataclass(frozen=True)
-class Emu3Config:
+class Emu3Config(FamilyConfig):
     """A whole Emu3, or its decoder alone, which has no picture tokens either.
 
     Attributes:
-        vq: None for a decoder alone and where only text is wanted.
+        vision: The VQ-VAE; None for a decoder alone and where only text is wanted.
         vocabulary: None for a decoder alone.
     """
 
-    text: TextConfig
-    vq: VqConfig | None
+    vision: VqConfig | None
     vocabulary: Vocabulary | None
     bos_token_id: int
-    eos_token_ids: frozenset[int]
     pad_token_id: int
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -104,30 +86,26 @@ class Emu3Images:
 
 
 def read_config(folder: Path, *, text_only: bool = False) -> Emu3Config:
-    """Read config.json, generation_config.json and, for tokens that the first does not list, tokenizer.json.
-
-    Args:
-        folder: The checkpoint.
-        text_only: Leave out what only pictures need, even if the checkpoint has it.
+    """Read a checkpoint's configuration; with `text_only` leave out what only pictures need.
 
     Raises:
         CheckpointError: A file, a token or a field that has no default is missing, or a field is of no use here.
     """
-    raw, generation = config_fields(folder), generation_fields(folder)
-    is_decoder = raw.get("model_type") in TEXT_ONLY
-    text = raw if is_decoder else raw.section("text_config")
-    decoder = _read_text(text)
-    vq = None if is_decoder or text_only else _read_vq(raw.section("vq_config"))
-    codes = None if vq is None else vq.codebook_size
-    sources = (generation, raw, text)
+    files = ConfigFiles(folder, DECODER_TYPES)
+    check_plain_decoder(files.text, "Emu3")
+    text = read_decoder(
+        files.text, vocab_size=184622, rope_theta=1e6, max_position_embeddings=9216, num_key_value_heads=8
+    )
+    vision = None if files.is_decoder or text_only else _read_vq(files.whole.section("vq_config"))
+    codes = None if vision is None else vision.codebook_size
     return Emu3Config(
-        text=decoder,
-        vq=vq,
-        vocabulary=None if is_decoder else read_vocabulary(folder, raw, decoder.vocab_size, codes),
-        bos_token_id=first("bos_token_id", *sources).integer("bos_token_id", default=151849),
-        eos_token_ids=first("eos_token_id", *sources).ids("eos_token_id", default=151850),
-        pad_token_id=first("pad_token_id", *sources).integer("pad_token_id", default=151643),
-        dtype=read_dtype(raw, text),
+        text=text,
+        vision=vision,
+        eos_token_ids=files.token_ids("eos_token_id", default=151850),
+        dtype=files.dtype(),
+        vocabulary=None if files.is_decoder else read_vocabulary(folder, files.whole, text.vocab_size, codes),
+        bos_token_id=files.token_id("bos_token_id", default=151849),
+        pad_token_id=files.token_id("pad_token_id", default=151643),
     )
 
 
@@ -177,33 +155,6 @@ def _read_area(stored: Fields, settings: ImageSettings) -> tuple[int, int]:
         whose = ", the checkpoint's" if settings.min_pixels is None else ""
         raise ImageSettingsError(f"max_pixels: found {high}, expected at least min_pixels, {low}{whose}")
     return low, high
-
-
-def _read_text(raw: Fields) -> TextConfig:
-    raw.expect("hidden_act", "silu")
-    raw.expect("attention_bias", False)
-    raw.expect("mlp_bias", False)
-    heads = raw.integer("num_attention_heads", default=32, least=1)
-    hidden = raw.integer("hidden_size", default=4096)
-    return TextConfig(
-        vocab_size=raw.integer("vocab_size", default=184622),
-        hidden_size=hidden,
-        intermediate_size=raw.integer("intermediate_size", default=14336),
-        num_hidden_layers=raw.integer("num_hidden_layers", default=32),
-        num_attention_heads=heads,
-        num_key_value_heads=raw.integer("num_key_value_heads", default=8, least=1),
-        head_dim=raw.integer("head_dim", default=hidden // heads, least=1),
-        rope_theta=_read_theta(raw),
-        rms_norm_eps=raw.number("rms_norm_eps", default=1e-5),
-        max_position_embeddings=raw.integer("max_position_embeddings", default=9216),
-    )
-
-
-def _read_theta(raw: Fields) -> float:
-    scaling = raw.section("rope_parameters", "rope_scaling", default={})
-    if scaling.word("rope_type", "type", default="default") != "default":
-        raise scaling.fault("rope_type", "type", expected="`default`, the one rope type that Emu3 has")
-    return first("rope_theta", scaling, raw).number("rope_theta", default=1e6)
 
 
 def _read_vq(raw: Fields) -> VqConfig:

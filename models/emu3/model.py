@@ -9,15 +9,14 @@ models/engine/decoder.py.
 Shapes: T tokens, D model width, H x W codes of a picture.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from models.emu3.config import Emu3Config, Emu3Images, read_config, read_images
+from models.emu3.config import Emu3Config, read_config, read_images
 from models.emu3.grid import Ends, Grid, PictureGrammar
 from models.emu3.vqvae import VqVae
 from models.engine.decoder import Prompt
@@ -25,30 +24,32 @@ from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.tiles import ImageCache, Normalize
 from models.types import ImageSettings, ModelInput, Pixels
-from models.weights import ParameterSlice
 
 
 class Emu3Model(FamilyModel):
-    """The GPU half of Emu3; without `vq` in the config, its decoder alone."""
+    """The GPU half of Emu3; without `vision` in the config, its decoder alone."""
 
     DECODER: ClassVar[str] = "text_model"
+    VISION: ClassVar[tuple[str, ...]] = ("vqmodel",)
+    UNUSED: ClassVar[str] = r"\.(inv_freq|num_batches_tracked)$"
     # In half precision the nearest codes are others: 2 in 100 on a small random net.
     FLOAT32: ClassVar[tuple[str, ...]] = ("vqmodel.",)
+    config: Emu3Config
 
-    def __init__(self, config: Emu3Config, images: Emu3Images | None) -> None:
+    def __init__(self, folder: Path, *, text_only: bool = False) -> None:
+        """Build the model of a checkpoint folder, its weights not yet filled; see models.empty_model."""
         super().__init__()
-        self.config = config
+        self.config = config = read_config(folder, text_only=text_only)
         self.image_cache: ImageCache[Tensor] = ImageCache()
-        if config.vq is not None and images is not None:
-            self.vqmodel = VqVae(config.vq)
+        if config.vision is not None:
+            self.vqmodel = VqVae(config.vision)
+            images = read_images(folder, ImageSettings())
             self._normalize = Normalize(images.mean, images.std)
             self._channels = images.mean, images.std
-        text = config.text
+        text, width = config.text, config.text.hidden_size
         layers = {
-            place: DecoderLayer(text, place, SwiGLU(text.hidden_size, text.intermediate_size))
-            for place in range(text.num_hidden_layers)
+            i: DecoderLayer(text, i, SwiGLU(width, text.intermediate_size)) for i in range(text.num_hidden_layers)
         }
-        self.text = text
         frequencies = rotary_frequencies(text.head_dim, text.rope_theta)
         self.text_model = LanguageModel(text, layers, frequencies, text.vocab_size)
 
@@ -105,34 +106,3 @@ class Emu3Model(FamilyModel):
         # Cut off and not rounded, as the reference does.
         levels = ((picture * std + mean) * 255).clamp(0, 255).to(torch.uint8)
         return levels.permute(1, 2, 0).cpu().numpy()
-
-
-def empty_emu3(folder: Path, *, text_only: bool = False) -> Emu3Model:
-    """Build the model of a checkpoint folder on the `meta` device, to be filled by models.weights."""
-    config = read_config(folder, text_only=text_only)
-    images = None if config.vq is None else read_images(folder, ImageSettings())
-    with torch.device("meta"):
-        return Emu3Model(config, images)
-
-
-# What the names of other writers begin with, and what the original files call it. In order; several may apply.
-_ALIASES = (
-    (r"^model\.text_model\.", "text_model.model."),
-    (r"^lm_head\.", "text_model.lm_head."),
-    (r"^model\.vqmodel\.", "vqmodel."),
-    (r"^model\.(embed_tokens|layers|norm)\.", r"text_model.model.\1."),
-)
-_UNUSED = re.compile(r"\.(inv_freq|num_batches_tracked)$")
-
-
-def stored_place(config: Emu3Config) -> Callable[[str], ParameterSlice | None]:
-    """Return the function from a stored tensor's name to its place in Emu3Model."""
-
-    def rename(name: str) -> ParameterSlice | None:
-        for pattern, written in _ALIASES:
-            name = re.sub(pattern, written, name)
-        if _UNUSED.search(name) or (config.vq is None and name.startswith("vqmodel.")):
-            return None
-        return ParameterSlice(name)
-
-    return rename

@@ -89,8 +89,8 @@ class Emu3Processor(FamilyProcessor):
             self.config.eos_token_ids,
             END_OF_TEXT,
             max_position_embeddings=self.config.text.max_position_embeddings,
-            without_vision=None if self.config.vq else describe_missing_vision(text_only),
-            pixels_per_code=None if self.config.vq is None else self.config.vq.spatial_factor,
+            without_vision=None if self.config.vision else describe_missing_vision(text_only),
+            pixels_per_code=None if self.config.vision is None else self.config.vision.spatial_factor,
         )
         known = ("min_pixels", "max_pixels", "pad_to_ratio")
         self._image_reader = ImageReader(
@@ -140,8 +140,8 @@ class Emu3Processor(FamilyProcessor):
         return answer if model_input.num_new_tokens is None else replace(answer, text="", image=completion.image)
 
     def _grid(self, tile: Pixels) -> Grid:
-        assert self.config.vq is not None
-        factor = self.config.vq.spatial_factor
+        assert self.config.vision is not None
+        factor = self.config.vision.spatial_factor
         return Grid(tile.shape[0] // factor, tile.shape[1] // factor)
 
     def _encode(self, rendered: RenderedPrompt) -> NDArray[np.int32]:
@@ -159,7 +159,7 @@ class Emu3Processor(FamilyProcessor):
 
     def _check_files(self, folder: Path, images: Emu3Images) -> None:
         """Refuse a checkpoint whose files contradict each other about pictures."""
-        vq, vocabulary = self.config.vq, self.config.vocabulary
+        vq, vocabulary = self.config.vision, self.config.vocabulary
         assert vq is not None and vocabulary is not None
         if images.spatial_factor % vq.spatial_factor:
             raise CheckpointError(

@@ -7,11 +7,12 @@ the defaults of the reference implementation. Imports no torch.
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.checkpoint import Fields, config_fields, first, generation_fields, read_dtype, stored_images
+from models.checkpoint import Fields, stored_images
+from models.config import ConfigFiles, DecoderConfig, FamilyConfig, read_decoder, rope_fields
 from models.types import ImageSettings, ImageSettingsError
 
 BILINEAR = 2  # Pillow's number
-TEXT_ONLY = ("mllama_text_model",)
+DECODER_TYPES = ("mllama_text_model",)
 # Rows of the embedding table beyond the vocabulary, the image token's among them; the head has none for them.
 EXTRA_EMBEDDINGS = 8
 
@@ -27,21 +28,11 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class TextConfig(DecoderConfig):
     """The decoder. `num_hidden_layers` counts its cross-attention layers, which stand among the others."""
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
     cross_attention_layers: tuple[int, ...]
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    rope_theta: float
     rope_scaling: RopeScaling | None
-    rms_norm_eps: float
-    max_position_embeddings: int
 
 
 @dataclass(frozen=True)
@@ -77,15 +68,13 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
-class MllamaConfig:
+class MllamaConfig(FamilyConfig):
     """A whole Mllama, or its decoder alone (`vision` is None), which then has no cross-attention layers either."""
 
     text: TextConfig
     vision: VisionConfig | None
     image_token_index: int
     bos_token_id: int
-    eos_token_ids: frozenset[int]
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -99,26 +88,20 @@ class MllamaImages:
 
 
 def read_config(folder: Path, *, text_only: bool = False) -> MllamaConfig:
-    """Read config.json and generation_config.json.
-
-    Args:
-        folder: The checkpoint.
-        text_only: Leave out what only images need, even if the checkpoint has it.
+    """Read a checkpoint's configuration; with `text_only` leave out what only images need.
 
     Raises:
         CheckpointError: A file or a field that has no default is missing, or a field is of no use here.
     """
-    raw, generation = config_fields(folder), generation_fields(folder)
-    is_decoder = raw.get("model_type") in TEXT_ONLY
-    text = raw if is_decoder else raw.section("text_config")
-    decoder = _read_text(text)
+    files = ConfigFiles(folder, DECODER_TYPES)
+    text = _read_text(files.text)
     return MllamaConfig(
-        text=decoder,
-        vision=None if is_decoder or text_only else _read_vision(raw.section("vision_config")),
-        image_token_index=raw.integer("image_token_index", "image_token_id", default=decoder.vocab_size),
-        bos_token_id=first("bos_token_id", generation, raw, text).integer("bos_token_id", default=128000),
-        eos_token_ids=first("eos_token_id", generation, raw, text).ids("eos_token_id", default=128001),
-        dtype=read_dtype(raw, text),
+        text=text,
+        vision=None if files.is_decoder or text_only else _read_vision(files.whole.section("vision_config")),
+        eos_token_ids=files.token_ids("eos_token_id", default=128001),
+        dtype=files.dtype(),
+        image_token_index=files.whole.integer("image_token_index", "image_token_id", default=text.vocab_size),
+        bos_token_id=files.token_id("bos_token_id", default=128000),
     )
 
 
@@ -148,42 +131,25 @@ def read_images(folder: Path, config: VisionConfig, settings: ImageSettings) -> 
 
 
 def _read_text(raw: Fields) -> TextConfig:
-    raw.expect("hidden_act", "silu")
-    heads = raw.integer("num_attention_heads", default=32, least=1)
-    hidden = raw.integer("hidden_size", default=4096)
-    layers = raw.integer("num_hidden_layers", default=40)
-    theta, scaling = _read_rope(raw)
+    decoder = read_decoder(raw, vocab_size=128256, rope_theta=5e5, max_position_embeddings=131072, num_hidden_layers=40)
+    layers = decoder.num_hidden_layers
+    cross = raw.places("cross_attention_layers", default=tuple(range(3, layers, 5)), count=layers)
     return TextConfig(
-        vocab_size=raw.integer("vocab_size", default=128256),
-        hidden_size=hidden,
-        intermediate_size=raw.integer("intermediate_size", default=14336),
-        num_hidden_layers=layers,
-        cross_attention_layers=tuple(
-            sorted(raw.places("cross_attention_layers", default=tuple(range(3, layers, 5)), count=layers))
-        ),
-        num_attention_heads=heads,
-        num_key_value_heads=raw.integer("num_key_value_heads", default=heads, least=1),
-        head_dim=raw.integer("head_dim", default=hidden // heads, least=1),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        rms_norm_eps=raw.number("rms_norm_eps", default=1e-5),
-        max_position_embeddings=raw.integer("max_position_embeddings", default=131072),
+        **vars(decoder), cross_attention_layers=tuple(sorted(cross)), rope_scaling=_read_scaling(rope_fields(raw))
     )
 
 
-def _read_rope(raw: Fields) -> tuple[float, RopeScaling | None]:
-    stored = raw.section("rope_parameters", "rope_scaling", default={})
-    theta = first("rope_theta", stored, raw).number("rope_theta", default=500000.0)
-    kind = stored.word("rope_type", "type", default="default")
+def _read_scaling(rope: Fields) -> RopeScaling | None:
+    kind = rope.word("rope_type", "type", default="default")
     if kind == "default":
-        return theta, None
+        return None
     if kind != "llama3":
-        raise stored.fault("rope_type", "type", expected="`llama3` or `default`, the rope types that Mllama has")
-    return theta, RopeScaling(
-        factor=stored.number("factor"),
-        low_freq_factor=stored.number("low_freq_factor"),
-        high_freq_factor=stored.number("high_freq_factor"),
-        original_max_position_embeddings=stored.integer("original_max_position_embeddings", least=1),
+        raise rope.fault("rope_type", "type", expected="`llama3` or `default`, the rope types that Mllama has")
+    return RopeScaling(
+        factor=rope.number("factor"),
+        low_freq_factor=rope.number("low_freq_factor"),
+        high_freq_factor=rope.number("high_freq_factor"),
+        original_max_position_embeddings=rope.integer("original_max_position_embeddings", least=1),
     )
 
 

@@ -12,9 +12,10 @@ Shapes: B sequences, T tokens, R tokens of a picture's real tiles, D model width
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,37 +25,30 @@ from models.engine.cache import CacheView
 from models.engine.decoder import Prompt
 from models.engine.memory import Memory, MemoryView, Span
 from models.layers import RMSNorm, Rotation, rotary_frequencies
-from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
-from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, MllamaImages, TextConfig, read_config, read_images
+from models.llama import DecoderLayer, FamilyModel, LanguageModel, Projections, SwiGLU
+from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, TextConfig, read_config, read_images
 from models.mllama.vision import VisionModel
 from models.tiles import ImageCache, Normalize, in_batches
 from models.types import ImageSettings, ModelInput, Pixels
 from models.weights import ParameterSlice
 
+_LAYER = re.compile(r"^language_model\.model\.layers\.(\d+)\.")
 # Tokens encoded together: a few pictures of 4 x 1601. More would fill the device with activations.
 VISION_TOKENS = 26_000
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Projections):
     """Attention to pictures: no positions, and a norm on each head's queries and keys."""
 
-    def __init__(self, config: TextConfig, place: int) -> None:
-        """Make the projections; `place` is the layer's own in a picture's memory."""
-        super().__init__()
-        D, C = config.hidden_size, config.head_dim
-        self.head_dim = C
-        self.place = place
-        self.q_proj = Linear(D, config.num_attention_heads * C, bias=False)
-        self.k_proj = Linear(D, config.num_key_value_heads * C, bias=False)
-        self.v_proj = Linear(D, config.num_key_value_heads * C, bias=False)
-        self.o_proj = Linear(config.num_attention_heads * C, D, bias=False)
-        self.q_norm = RMSNorm(C, config.rms_norm_eps)
-        self.k_norm = RMSNorm(C, config.rms_norm_eps)
+    def __init__(self, config: TextConfig, index: int) -> None:
+        super().__init__(config, index)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
     def forward(self, x: Tensor, view: MemoryView) -> Tensor:
         """Return (B, T, D), zeros for tokens that see nothing."""
         q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # (B, H, T, C)
-        out: Tensor = self.o_proj(view.attend(self.place, q))
+        out: Tensor = self.o_proj(view.attend(self.index, q))
         return out
 
     def remember(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,10 +60,10 @@ class CrossAttention(nn.Module):
 class CrossLayer(nn.Module):
     """A layer that looks at pictures and at nothing else, with a gate on each half."""
 
-    def __init__(self, config: TextConfig, place: int) -> None:
+    def __init__(self, config: TextConfig, index: int) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.cross_attn = CrossAttention(config, place)
+        self.cross_attn = CrossAttention(config, index)
         self.cross_attn_attn_gate = nn.Parameter(torch.empty(1))
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
@@ -90,19 +84,30 @@ class CrossLayer(nn.Module):
 class MllamaModel(FamilyModel):
     """The GPU half of Mllama; without `vision` in the config, its decoder alone."""
 
-    def __init__(self, config: MllamaConfig, images: MllamaImages | None) -> None:
+    VISION: ClassVar[tuple[str, ...]] = ("vision_model", "multi_modal_projector")
+    config: MllamaConfig
+
+    def __init__(self, folder: Path, *, text_only: bool = False) -> None:
+        """Build the model of a checkpoint folder, its weights not yet filled; see models.empty_model."""
         super().__init__()
-        self.config = config
+        self.config = config = read_config(folder, text_only=text_only)
         self.image_cache: ImageCache[Memory] = ImageCache()
         self._joined: ImageCache[Memory] = ImageCache(kept_bytes=0)
         text = config.text
-        if config.vision is not None and images is not None:
+        if config.vision is not None:
             self.vision_model = VisionModel(config.vision)
             self.multi_modal_projector = Linear(config.vision.output_size, text.hidden_size)
+            images = read_images(folder, config.vision, ImageSettings())
             self._normalize = Normalize(images.mean, images.std)
         frequencies = scaled_frequencies(text)
-        self.text = text
         self.language_model = LanguageModel(text, _layers(config), frequencies, text.vocab_size + EXTRA_EMBEDDINGS)
+
+    def parameter_slice(self, stored: str) -> ParameterSlice | None:
+        """Return where a stored tensor belongs; without a vision encoder there are no cross-attention layers."""
+        found = super().parameter_slice(stored)
+        layer = found and _LAYER.match(found.name)
+        is_absent = layer and self.config.vision is None and int(layer[1]) in self.config.text.cross_attention_layers
+        return None if is_absent else found
 
     def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
         """Bring inputs onto the device; each distinct picture is encoded once."""
@@ -195,41 +200,6 @@ def scaled_frequencies(config: TextConfig) -> Tensor:
     blended = (1 - blend) * slow + blend * frequencies
     is_long, is_short = waves > length / scaling.low_freq_factor, waves < length / scaling.high_freq_factor
     return torch.where(is_long, slow, torch.where(is_short, frequencies, blended))
-
-
-def empty_mllama(folder: Path, *, text_only: bool = False) -> MllamaModel:
-    """Build the model of a checkpoint folder on the `meta` device, to be filled by models.weights."""
-    config = read_config(folder, text_only=text_only)
-    images = None if config.vision is None else read_images(folder, config.vision, ImageSettings())
-    with torch.device("meta"):
-        return MllamaModel(config, images)
-
-
-# What the names of other writers begin with, and what the original files call it. In order; several may apply.
-_ALIASES = (
-    (r"^model\.language_model\.", "language_model.model."),
-    (r"^lm_head\.", "language_model.lm_head."),
-    (r"^model\.(vision_model|multi_modal_projector)\.", r"\1."),
-    (r"^model\.(embed_tokens|layers|norm)\.", r"language_model.model.\1."),
-)
-_EYE = re.compile(r"^(vision_model|multi_modal_projector)\.")
-_LAYER = re.compile(r"^language_model\.model\.layers\.(\d+)\.")
-
-
-def stored_place(config: MllamaConfig) -> Callable[[str], ParameterSlice | None]:
-    """Return the function from a stored tensor's name to its place in MllamaModel."""
-    absent = set(config.text.cross_attention_layers) if config.vision is None else set()
-
-    def rename(name: str) -> ParameterSlice | None:
-        for pattern, written in _ALIASES:
-            name = re.sub(pattern, written, name)
-        layer = _LAYER.match(name)
-        is_absent = layer is not None and int(layer[1]) in absent
-        if is_absent or name.endswith(".inv_freq") or (config.vision is None and _EYE.match(name)):
-            return None
-        return ParameterSlice(name)
-
-    return rename
 
 
 def _layers(config: MllamaConfig) -> dict[int, nn.Module]:

@@ -8,7 +8,8 @@ import pytest
 from transformers import Emu3Config as TheirConfig
 from transformers import Emu3TextConfig as TheirTextConfig
 
-from models.emu3.config import TextConfig, VqConfig, read_config, read_images
+from models.config import DecoderConfig
+from models.emu3.config import VqConfig, read_config, read_images
 from models.emu3.vocabulary import NAMED, Vocabulary, visual_token
 from models.types import CheckpointError, ImageSettings, ImageSettingsError
 from tests.models.emu3_reference import SMALL_VQ, VQ_SIZES, vq_config
@@ -18,7 +19,7 @@ TEXT = {
     "num_key_value_heads": 2, "head_dim": 8, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
     "rms_norm_eps": 1e-4, "max_position_embeddings": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
 }  # fmt: skip
-OURS = TextConfig(120, 24, 40, 3, 6, 2, 8, 5e5, 1e-4, 99)
+OURS = DecoderConfig(120, 24, 40, 3, 6, 2, 8, 5e5, 1e-4, 99)
 NAMED_IDS = dict(zip(NAMED, (11, 7, 5, 23, 19, 13), strict=True))
 IDS = NAMED_IDS | {visual_token(code): 40 + code for code in range(64)}
 IMAGES = {"image_mean": [0.5, 0.5, 0.4], "image_std": [0.5, 0.6, 0.5]}
@@ -42,10 +43,10 @@ def test_what_a_file_leaves_out_is_as_released(tmp_path: Path) -> None:
                 "<|image start|>": 151852, "<|image end|>": 151853}  # fmt: skip
     ids = released | {visual_token(code): 151854 + code for code in range(32768)} | {"the": 5}
     config = read_config(write(tmp_path, model_type="emu3", text_config={}, vq_config={}, vocabulary_map=ids))
-    assert config.text == TextConfig(184622, 4096, 14336, 32, 32, 8, 128, 1e6, 1e-5, 9216)
-    assert config.vq == VqConfig(32768, 4, 4, 3, 3, 4, 256, (1, 2, 2, 4), 2, (3,), 1024)
-    assert config.vq.channels == (256, 512, 512, 1024)
-    assert config.vq.spatial_factor == 8
+    assert config.text == DecoderConfig(184622, 4096, 14336, 32, 32, 8, 128, 1e6, 1e-5, 9216)
+    assert config.vision == VqConfig(32768, 4, 4, 3, 3, 4, 256, (1, 2, 2, 4), 2, (3,), 1024)
+    assert config.vision.channels == (256, 512, 512, 1024)
+    assert config.vision.spatial_factor == 8
     assert config.vocabulary == Vocabulary(
         first_visual=151854, num_visual=32768, end_of_line=151846, end_of_frame=151847, image_start=151852,
         image_token=151851, image_end=151853, image_placeholder=151646,
@@ -61,7 +62,7 @@ def test_what_the_reference_writes_is_read_as_it_was(tmp_path: Path, size: str) 
     text = TEXT | {"vocab_size": 40 + vq["codebook_size"]}
     TheirConfig(text_config=text, vq_config=vq, vocabulary_map=ids, dtype="float32").save_pretrained(tmp_path)
     config = read_config(tmp_path)
-    assert config.vq == vq_config(vq)
+    assert config.vision == vq_config(vq)
     assert config.text.vocab_size == text["vocab_size"]
     assert (config.text.rope_theta, config.text.head_dim) == (5e5, 8)
     assert config.vocabulary == Vocabulary(40, vq["codebook_size"], 11, 7, 5, 23, 19, 13)
@@ -100,13 +101,13 @@ def test_a_decoder_alone_has_no_pictures(tmp_path: Path) -> None:
     TheirTextConfig(**TEXT).save_pretrained(tmp_path)
     config = read_config(tmp_path)
     assert config.text == OURS
-    assert config.vq is None
+    assert config.vision is None
     assert config.vocabulary is None
 
 
 def test_for_text_alone_the_vq_vae_is_left_out(tmp_path: Path) -> None:
     config = read_config(whole(tmp_path, vq_config={"double_latent": True}), text_only=True)
-    assert config.vq is None
+    assert config.vision is None
     assert config.vocabulary == Vocabulary(40, 64, 11, 7, 5, 23, 19, 13)
 
 

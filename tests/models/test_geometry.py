@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from models import load_model
 from models.aria.config import read_config
-from models.aria.model import AriaModel, empty_aria, stored_place
+from models.aria.model import AriaModel
 from models.aria.moe import GroupedWeight
 from models.engine import Engine, Sequence, run_all
 from models.layers import Rotation, rotary_frequencies
 from models.types import CheckpointError, ModelInput, Sampling
-from tests.tiny import tiny_aria
+from tests.tiny import empty, tiny_aria
 
 # rhymes-ai/Aria as its file has it: what is left out there is left out here.
 RELEASED: dict[str, Any] = {
@@ -86,7 +86,7 @@ def released_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def test_the_full_size_model_has_the_released_names_and_shapes(tmp_path: Path) -> None:
-    model = empty_aria(write(tmp_path, RELEASED))
+    model = empty(AriaModel, write(tmp_path, RELEASED))
     ours = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert ours == released_shapes()
     assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e9, 2) == 25.31
@@ -97,7 +97,7 @@ def test_the_full_size_model_has_the_released_names_and_shapes(tmp_path: Path) -
 
 
 def test_the_released_files_zeros_are_known_and_unused(tmp_path: Path) -> None:
-    place = stored_place(read_config(write(tmp_path, RELEASED)))
+    place = empty(AriaModel, write(tmp_path, RELEASED)).parameter_slice
     assert place("vision_tower.post_layernorm.weight") is None
     assert place("model.vision_tower.post_layernorm.bias") is None
 
@@ -122,8 +122,7 @@ def test_remote_code_sisters_are_read(tmp_path: Path, sister: str) -> None:
     assert config.text.max_position_embeddings == SISTERS[sister]["max_position_embeddings"]
     assert config.text.head_dim == 128
     assert config.vision is not None and config.vision.num_attention_heads == 16
-    with torch.device("meta"):
-        shapes = {name: tuple(p.shape) for name, p in empty_aria(tmp_path).named_parameters()}
+    shapes = {name: tuple(p.shape) for name, p in empty(AriaModel, tmp_path).named_parameters()}
     assert shapes == released_shapes()
 
 

@@ -4,13 +4,14 @@ import gc
 import weakref
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from models.config import DecoderConfig, FamilyConfig
 from models.engine import Engine, Memory, Prompt, Sequence, Span, run_all
 from models.engine import engine as engine_file
 from models.engine.cache import Cache, CacheView, decode_cache_view, prefill_cache_view
@@ -25,17 +26,10 @@ CPU = torch.device("cpu")
 K, C, D, V = 2, 8, 32, 50
 
 
-@dataclass(frozen=True)
-class Size:
-    """The toy's numbers; see models.llama.DecoderConfig."""
-
-    vocab_size: int = V
-    hidden_size: int = D
-    num_attention_heads: int = 4
-    num_key_value_heads: int = K
-    head_dim: int = C
-    rms_norm_eps: float = 1e-5
-    max_position_embeddings: int = 9000
+SIZE = DecoderConfig(
+    vocab_size=V, hidden_size=D, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=K, head_dim=C, rope_theta=100.0, rms_norm_eps=1e-5, max_position_embeddings=9000,
+)  # fmt: skip
 
 
 class Looking(torch.nn.Module):
@@ -57,10 +51,10 @@ class Toy(FamilyModel):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.text = Size()
-        own = {place: DecoderLayer(self.text, number, SwiGLU(D, 32)) for number, place in enumerate((0, 2))}
+        self.config = FamilyConfig(SIZE, None, frozenset(), "float32")
+        own = {place: DecoderLayer(SIZE, number, SwiGLU(D, 32)) for number, place in enumerate((0, 2))}
         layers = {0: own[0], 1: Looking(), 2: own[2]}
-        self.language_model = LanguageModel(self.text, layers, rotary_frequencies(C, 100.0), V)
+        self.language_model = LanguageModel(SIZE, layers, rotary_frequencies(C, 100.0), V)
         for parameter in self.parameters():
             torch.nn.init.normal_(parameter, std=0.5) if parameter.ndim > 1 else torch.nn.init.ones_(parameter)
         self.image_cache: ImageCache[Memory] = ImageCache(kept_bytes=0)

@@ -9,7 +9,8 @@ import torch
 
 from models.devices import spread
 from models.mllama.config import read_config
-from models.mllama.model import MllamaModel, empty_mllama, scaled_frequencies, stored_place
+from models.mllama.model import MllamaModel, scaled_frequencies
+from tests.tiny import empty
 
 # What differs between the two; all else their files share.
 RELEASED: dict[str, dict[str, Any]] = {
@@ -110,7 +111,7 @@ def billions(model: torch.nn.Module) -> float:
 def test_the_full_size_model_has_the_released_names_and_shapes(
     tmp_path: Path, name: str, image_size: int, size: float
 ) -> None:
-    model = empty_mllama(write(tmp_path, name, image_size))
+    model = empty(MllamaModel, write(tmp_path, name, image_size))
     ours = {parameter: tuple(tensor.shape) for parameter, tensor in model.named_parameters()}
     assert ours == released_shapes(name, image_size)
     assert round(billions(model), 2) == size
@@ -119,7 +120,7 @@ def test_the_full_size_model_has_the_released_names_and_shapes(
 
 
 def test_the_parts_have_the_sizes_that_are_told_of_them(tmp_path: Path) -> None:
-    model = empty_mllama(write(tmp_path, "11B", INSTRUCT))
+    model = empty(MllamaModel, write(tmp_path, "11B", INSTRUCT))
     assert round(billions(model.vision_model), 2) == 0.86
     assert round(model.vision_model.gated_positional_embedding.tile_embedding.weight.numel() / 1e6) == 74
 
@@ -134,7 +135,7 @@ def cache_bytes(model: MllamaModel) -> int:
     ("name", "token", "tile"), [("11B", 128 * 2**10, 50 * 2**20), ("90B", 320 * 2**10, 125 * 2**20)]
 )
 def test_tokens_and_tiles_cost_what_is_told_of_them(tmp_path: Path, name: str, token: int, tile: int) -> None:
-    model = empty_mllama(write(tmp_path, name, INSTRUCT))
+    model = empty(MllamaModel, write(tmp_path, name, INSTRUCT))
     assert cache_bytes(model) == token
     memory = model.remember(torch.empty(1601, RELEASED[name]["hidden_size"], device="meta"))
     assert memory.nbytes / 2 == pytest.approx(tile, rel=0.01)  # `meta` has float32 here
@@ -143,16 +144,16 @@ def test_tokens_and_tiles_cost_what_is_told_of_them(tmp_path: Path, name: str, t
 
 @torch.inference_mode()
 def test_a_picture_of_640_by_480_becomes_3202_rows(tmp_path: Path) -> None:
-    model = empty_mllama(write(tmp_path, "11B", INSTRUCT))
+    model = empty(MllamaModel, write(tmp_path, "11B", INSTRUCT))
     pixels = torch.empty(1, 2, 3, 560, 560, device="meta")
     seen = model.vision_model(pixels, torch.tensor([2], device="meta"))
     assert seen.shape == (1, 4, 1601, 7680)
     assert model.multi_modal_projector(seen[:, :2].flatten(1, 2)).shape == (1, 3202, 4096)
 
 
-def test_without_images_neither_eye_nor_cross_attention_is_there(tmp_path: Path) -> None:
+def test_without_images_neither_vision_encoder_nor_cross_attention_is_there(tmp_path: Path) -> None:
     folder = write(tmp_path, "11B", INSTRUCT)
-    model = empty_mllama(folder, text_only=True)
+    model = empty(MllamaModel, folder, text_only=True)
     whole = released_shapes("11B", INSTRUCT)
     is_needed = {
         name for name in whole
@@ -161,13 +162,13 @@ def test_without_images_neither_eye_nor_cross_attention_is_there(tmp_path: Path)
     assert {name for name, _ in model.named_parameters()} == is_needed
     assert round(billions(model), 2) == 8.03  # Llama 3.1 8B
     assert cache_bytes(model) == 128 * 2**10
-    place = stored_place(read_config(folder, text_only=True))
+    place = model.parameter_slice
     assert {name for name in whole if place(name) is None} == whole.keys() - is_needed
 
 
 @pytest.mark.parametrize("num_devices", [2, 3, 4])
 def test_the_large_one_is_spread_evenly_and_in_order(tmp_path: Path, num_devices: int) -> None:
-    model = empty_mllama(write(tmp_path, "90B", INSTRUCT))
+    model = empty(MllamaModel, write(tmp_path, "90B", INSTRUCT))
     devices = [torch.device("cuda", index) for index in range(num_devices)]
     place = spread(model, devices)
     sizes = dict.fromkeys(devices, 0)

@@ -32,7 +32,7 @@ def wish(seed: int, grid: tuple[int, int] = (3, 4), text: str = "a red circle", 
 
 
 def test_a_request_for_a_picture_is_answered_with_one_of_its_size(checkpoint: str) -> None:
-    factor = load_model(checkpoint, device="cpu").config.vq.spatial_factor  # type: ignore[union-attr]
+    factor = load_model(checkpoint, device="cpu").config.vision.spatial_factor  # type: ignore[union-attr]
     (answer,) = ask(checkpoint, [wish(1)], device="cpu")
     assert answer.image is not None and answer.text == "" and answer.finish_reason == "stop"
     image = Image.open(io.BytesIO(answer.image))
@@ -77,7 +77,7 @@ def test_paint_is_the_checkpoints_decoder_cut_off_to_whole_levels(checkpoint: st
     levels = np.trunc(((picture.permute(1, 2, 0).numpy() * 0.5 + 0.5) * 255).clip(0, 255))
     assert answer.image is not None
     assert looks_like(answer.image, encode_image(levels.astype(np.uint8), PictureFormat()))
-    assert processor.pixels_per_code == model.config.vq.spatial_factor  # type: ignore[union-attr]
+    assert processor.pixels_per_code == model.config.vision.spatial_factor  # type: ignore[union-attr]
 
 
 def test_the_picture_decoder_gives_what_the_model_decodes(checkpoint: str) -> None:

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models import check_weights, load_model
-from models.aria.model import empty_aria, stored_place
+from models.aria.model import AriaModel
 from models.batch_invariant import unpacked
 from models.weights import ParameterSlice, WeightsError, load_weights
-from tests.tiny import save_tensors, tiny_aria
+from tests.tiny import empty, save_tensors, tiny_aria
 
 ROUTER = "language_model.model.layers.0.mlp.router.weight"
 EXPERTS = "language_model.model.layers.1.mlp.experts"
@@ -159,12 +159,12 @@ def test_pickled_weights_are_not_weights(folder: Path) -> None:
 
 def test_nothing_is_read_when_something_is_wrong(folder: Path) -> None:
     change(folder, lambda tensors: tensors.update({ROUTER: torch.zeros(5, 32)}))
-    model = empty_aria(folder)
+    model = empty(AriaModel, folder)
     with pytest.raises(WeightsError):
         load_weights(
             model,
             folder,
-            stored_place(model.config),
+            model.parameter_slice,
             device=lambda _: torch.device("cpu"),
             dtype=lambda _: torch.float32,
         )

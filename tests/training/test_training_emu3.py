@@ -14,9 +14,7 @@ from jobs.demo.picture_rule import check_picture
 from jobs.demo.prompts import CODES_PER_SIDE, describe, held_out_captions, is_held_out
 from jobs.demo.shapes import COLORS, OPPOSITE, relation
 from models import load_model, load_processor
-from models.emu3.config import read_config, read_images
 from models.emu3.model import Emu3Model
-from models.types import ImageSettings
 from training.checkpoint_files import CHECKPOINTS
 from training.emu3 import codebook as codebooks
 from training.emu3 import evaluation, language_model, train, vqvae
@@ -43,7 +41,7 @@ def folder(codebook: Codebook, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def model(folder: Path, codebook: Codebook) -> Emu3Model:
-    drawn = Emu3Model(read_config(folder), read_images(folder, ImageSettings()))
+    drawn = Emu3Model(folder)
     vqvae.init_vqvae(drawn.vqmodel, codebook, torch.Generator().manual_seed(1))
     language_model.init_language_model(drawn, codebook, torch.Generator().manual_seed(2))
     return drawn

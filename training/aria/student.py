@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.aria.config import read_config, read_images
 from models.aria.model import AriaModel
-from models.types import ImageSettings, ModelInput
+from models.types import ModelInput
 from training.aria.files import write_files
 from training.batches import QuestionBatch
 from training.dataset import Labels, patch_labels, resized
@@ -24,9 +23,9 @@ class AriaStudent:
     """See training.student.Student."""
 
     def __init__(self, folder: Path, generator: torch.Generator) -> None:
-        config = read_config(folder)
+        self.model = AriaModel(folder)
+        config = self.model.config
         assert config.vision is not None
-        self.model = AriaModel(config, read_images(folder, ImageSettings()))
         fill_weights(self.model, _initial, generator)
         self.vision: nn.Module = self.model.vision_tower
         self.others: Sequence[nn.Module] = [self.model.multi_modal_projector, self.model.language_model]

@@ -12,9 +12,7 @@ import torch
 
 from jobs.demo.prompts import held_out_captions
 from models import load_model, load_processor
-from models.emu3.config import read_config, read_images
 from models.emu3.model import Emu3Model
-from models.types import ImageSettings
 from training.emu3.codebook import build_codebook
 from training.emu3.evaluation import draw, score_copies, score_pictures
 from training.emu3.files import write_files
@@ -40,7 +38,7 @@ def train(folder: Path, minutes: float, seed: int, *, num_captions: int = NEW_CA
     share = minutes / MINUTES
     codebook = build_codebook(random.Random(seed))
     write_files(folder, vocabulary(), codebook.num_codes)
-    model = Emu3Model(read_config(folder), read_images(folder, ImageSettings()))
+    model = Emu3Model(folder)
     init_vqvae(model.vqmodel, codebook, torch.Generator().manual_seed(seed))
     init_language_model(model, codebook, torch.Generator().manual_seed(seed + 1))
     train_decoder(model.vqmodel, codebook, random.Random(seed + 10), round(share * DECODER_STEPS))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.engine.memory import Memory, MemoryView
-from models.mllama.config import read_config, read_images
+from models.mllama.config import read_images
 from models.mllama.model import MllamaModel
 from models.mllama.processor import fitted
 from models.tiles import Normalize
@@ -49,11 +49,11 @@ class MllamaStudent:
     """See training.student.Student."""
 
     def __init__(self, folder: Path, generator: torch.Generator) -> None:
-        config = read_config(folder)
+        self.model = MllamaModel(folder)
+        config = self.model.config
         assert config.vision is not None
         images = read_images(folder, config.vision, ImageSettings())
         self._normalize = Normalize(images.mean, images.std)
-        self.model = MllamaModel(config, images)
         fill_weights(self.model, _initial, generator)
         self.vision: nn.Module = self.model.vision_model
         self.others: Sequence[nn.Module] = [self.model.multi_modal_projector, self.model.language_model]

@@ -1,0 +1,130 @@
+"""What the config files of all families say alike: the decoder's numbers, token ids, the dtype. Imports no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.checkpoint import Fields, first, read_fields
+from models.types import CheckpointError
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The numbers of a Llama-like decoder; `intermediate_size` is the inner width of an MLP, or of one expert."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rope_theta: float
+    rms_norm_eps: float
+    max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class FamilyConfig:
+    """What every family's configuration has.
+
+    Attributes:
+        text: The decoder's numbers.
+        vision: The vision encoder's; None for a decoder alone and where only text is wanted.
+        eos_token_ids: Ids that end an answer.
+        dtype: What the weights were saved in, by torch's name.
+    """
+
+    text: DecoderConfig
+    vision: object | None
+    eos_token_ids: frozenset[int]
+    dtype: str
+
+
+class ConfigFiles:
+    """config.json and generation_config.json of a checkpoint.
+
+    Attributes:
+        whole: config.json.
+        text: The decoder's section of it, or all of it for a decoder alone.
+        is_decoder: Whether the checkpoint is a decoder alone.
+    """
+
+    def __init__(self, folder: Path, decoder_types: tuple[str, ...]) -> None:
+        """Read both; the second may be absent.
+
+        Args:
+            folder: The checkpoint.
+            decoder_types: The `model_type` of a decoder alone, in each dialect.
+
+        Raises:
+            CheckpointError: config.json is not there, or has no section for the decoder.
+        """
+        whole = read_fields(folder, "config.json")
+        if whole is None:
+            raise CheckpointError(f"no checkpoint: {folder / 'config.json'} does not exist")
+        self.whole = whole
+        self.is_decoder = whole.get("model_type") in decoder_types
+        self.text = whole if self.is_decoder else whole.section("text_config")
+        name = "generation_config.json"
+        self._generation = read_fields(folder, name) or Fields(folder / name, {})
+
+    def token_id(self, name: str, default: int) -> int:
+        """Return the id of a special token, such as `bos_token_id`."""
+        return self._source(name).integer(name, default=default)
+
+    def token_ids(self, name: str, default: int) -> frozenset[int]:
+        """Return the ids of a special token that may have several, such as `eos_token_id`."""
+        return self._source(name).ids(name, default=default)
+
+    def dtype(self) -> str:
+        """Return the type that the weights were saved in, by torch's name."""
+        names = ("torch_dtype", "dtype")
+        source = self.whole if self.whole.get(*names) is not None else self.text
+        return source.word(*names, default="bfloat16")
+
+    def _source(self, name: str) -> Fields:
+        return first(name, self._generation, self.whole, self.text)
+
+
+def read_decoder(
+    raw: Fields,
+    *,
+    vocab_size: int,
+    rope_theta: float,
+    max_position_embeddings: int,
+    num_hidden_layers: int = 32,
+    num_key_value_heads: int | None = None,
+    rms_norm_eps: float = 1e-5,
+    intermediate_size: int = 14336,
+    intermediate_names: tuple[str, ...] = ("intermediate_size",),
+) -> DecoderConfig:
+    """Read the decoder's section of config.json; the arguments are the reference's defaults for missing fields."""
+    raw.expect("hidden_act", "silu")
+    heads = raw.integer("num_attention_heads", default=32, least=1)
+    hidden = raw.integer("hidden_size", default=4096)
+    return DecoderConfig(
+        vocab_size=raw.integer("vocab_size", default=vocab_size),
+        hidden_size=hidden,
+        intermediate_size=raw.integer(*intermediate_names, default=intermediate_size),
+        num_hidden_layers=raw.integer("num_hidden_layers", default=num_hidden_layers),
+        num_attention_heads=heads,
+        num_key_value_heads=raw.integer("num_key_value_heads", default=num_key_value_heads or heads, least=1),
+        head_dim=raw.integer("head_dim", default=hidden // heads, least=1),
+        rope_theta=first("rope_theta", rope_fields(raw), raw).number("rope_theta", default=rope_theta),
+        rms_norm_eps=raw.number("rms_norm_eps", default=rms_norm_eps),
+        max_position_embeddings=raw.integer("max_position_embeddings", default=max_position_embeddings),
+    )
+
+
+def rope_fields(raw: Fields) -> Fields:
+    """Return the section of a decoder's rotary positions, which may be absent."""
+    return raw.section("rope_parameters", "rope_scaling", default={})
+
+
+def check_plain_decoder(raw: Fields, family: str) -> None:
+    """Refuse biases and stretched rotary positions, which the decoders of most families do not have."""
+    raw.expect("attention_bias", False)
+    raw.expect("mlp_bias", False)
+    rope = rope_fields(raw)
+    if rope.word("rope_type", "type", default="default") != "default":
+        raise rope.fault("rope_type", "type", expected=f"`default`, the one rope type that {family} has")

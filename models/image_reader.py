@@ -12,8 +12,7 @@ from PIL import Image
 
 from models.checkpoint import refuse_settings
 from models.images import decode_image
-from models.tokenizer import unseen_image_error
-from models.types import BadRequest, ImageSettings, ImageSettingsError, Request
+from models.types import BadRequest, ImageSettings, ImageSettingsError, Request, UnseenImage
 
 R = TypeVar("R")
 Transform = Callable[[Image.Image], R]
@@ -62,7 +61,8 @@ class ImageReader(Generic[R]):
             BadImage: An image cannot be decoded.
         """
         if request.images and self._without_vision:
-            raise unseen_image_error(len(request.images), self._without_vision)
+            images = f"{len(request.images)} image{'' if len(request.images) == 1 else 's'}"
+            raise UnseenImage(f"found {images}, but {self._without_vision} sees none")
         settings = request.preprocess
         transform = self._run_transform if settings is None else self._request_transform(settings)
         if isinstance(transform, ImageSettingsError):

@@ -1,45 +1,65 @@
-"""What the processors of all families share: the tokenizer, where an answer ends, and what of its ids is shown.
+"""What the processors of all families share: the tokenizer, the image reader, where an answer ends, its text.
 
-What is asked, and what becomes of images, each family knows by itself.
+Each family turns requests into model inputs by itself.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import Generic, TypeVar
 
+from models.config import FamilyConfig
+from models.image_reader import ImageReader, Transform
 from models.tokenizer import ChatTokenizer, cut_at_stop
-from models.types import Answer, Completion, ModelInput, Sampling
+from models.types import Answer, Completion, ImageSettings, ModelInput, Sampling
+
+R = TypeVar("R")
 
 
-class FamilyProcessor:
-    """The CPU half of a family but for `prepare`; see models.types.Processor."""
+class FamilyProcessor(Generic[R]):
+    """The CPU half of a family but for `prepare`; see models.types.Processor.
+
+    Attributes:
+        stop_ids: Ids that end an answer: those that the checkpoint names, and the family's end of a turn.
+        sees_images: Whether a request may have images.
+        pixels_per_code: Side of what a code of a drawn picture stands for; None for families that draw nothing.
+        max_position_embeddings: The longest sequence that the model was made for.
+    """
 
     def __init__(
         self,
-        text: ChatTokenizer,
-        eos_ids: Iterable[int],
+        family: str,
+        tokenizer: ChatTokenizer,
+        config: FamilyConfig,
         end_of_turn: str,
         *,
-        max_position_embeddings: int,
-        without_vision: str | None,
+        settings: ImageSettings,
+        known_settings: Collection[str],
+        make_transform: Callable[[ImageSettings], Transform[R]],
+        text_only: bool,
         pixels_per_code: int | None = None,
     ) -> None:
-        """Keep what is common, and collect what ends an answer.
+        """Keep what is common.
 
         Args:
-            text: The checkpoint's tokenizer.
-            eos_ids: Ids that the checkpoint says end an answer.
+            family: Its name.
+            tokenizer: The checkpoint's.
+            config: The checkpoint's.
             end_of_turn: What the family writes after each message; it may be one token, several, or foreign.
-            max_position_embeddings: The longest sequence that the model was made for.
-            without_vision: What has no vision encoder, for messages; None if there is one.
-            pixels_per_code: Side of what a code of a drawn picture stands for; None for families that draw nothing.
+            settings: The run's image settings.
+            known_settings: Those that the family has.
+            make_transform: See ImageReader.
+            text_only: Whether images are refused although the checkpoint may have a vision encoder.
+            pixels_per_code: See the attributes.
         """
-        self.max_position_embeddings = max_position_embeddings
-        self.sees_images = without_vision is None
+        self.max_position_embeddings = config.text.max_position_embeddings
+        self.sees_images = config.vision is not None
         self.pixels_per_code = pixels_per_code
-        self._without_vision = without_vision
-        self._tokenizer = text
-        end = text.token_id(end_of_turn)
-        self.stop_ids = frozenset(eos_ids) | (frozenset() if end is None else {end})
+        without = "a model loaded with text_only" if text_only else "a checkpoint without a vision encoder"
+        self._without_vision = None if self.sees_images else without
+        self._tokenizer = tokenizer
+        self._image_reader = ImageReader(family, known_settings, settings, self._without_vision, make_transform)
+        end = tokenizer.token_id(end_of_turn)
+        self.stop_ids = config.eos_token_ids | (frozenset() if end is None else {end})
         # Some tokenizers spell the end of a turn in several tokens; then only its text can be seen.
         self._spelled = (end_of_turn,) if end is None else ()
 

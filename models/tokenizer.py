@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from models.checkpoint import read_json
 from models.template import ChatTemplate
-from models.types import TEMPLATE_DATE, BadRequest, CheckpointError, Message, Request, UnseenImage
+from models.types import TEMPLATE_DATE, BadRequest, CheckpointError, Message, Request
 
 # Private-use characters that stand for a control token while the template is rendered. They are guarded
 # themselves, so a text that contains them comes out unchanged too.
@@ -222,16 +222,6 @@ def check_placeholders(num_placeholders: int, num_images: int, placeholder: str)
         raise BadRequest(
             f"the prompt has {num_placeholders} image placeholders ({placeholder}) for {num_images} images"
         )
-
-
-def describe_missing_vision(text_only: bool) -> str:
-    """Say, for messages, what has no vision encoder."""
-    return "a model loaded with text_only" if text_only else "a checkpoint without a vision encoder"
-
-
-def unseen_image_error(num_images: int, without_vision: str) -> UnseenImage:
-    """Return the error for images of a request to what has no vision encoder (`describe_missing_vision`)."""
-    return UnseenImage(f"found {num_images} image{'' if num_images == 1 else 's'}, but {without_vision} sees none")
 
 
 def _check_answered_in_text(request: Request) -> None:

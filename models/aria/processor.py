@@ -16,10 +16,9 @@ from PIL import Image
 
 from models.aria.config import AriaConfig, AriaImages, read_config, read_images
 from models.choices import encode_prompt
-from models.image_reader import ImageReader
 from models.images import image_name
 from models.processor import FamilyProcessor
-from models.tokenizer import ChatTokenizer, check_placeholders, describe_missing_vision
+from models.tokenizer import ChatTokenizer, check_placeholders
 from models.types import (
     TEMPLATE_DATE,
     CheckpointError,
@@ -40,7 +39,7 @@ SPLIT_RATIOS = (
 )  # fmt: skip
 
 
-class AriaProcessor(FamilyProcessor):
+class AriaProcessor(FamilyProcessor[list["Crop"]]):
     """The CPU half of Aria; see models.types.Processor."""
 
     def __init__(
@@ -53,17 +52,16 @@ class AriaProcessor(FamilyProcessor):
         text_only: bool = False,
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
-        self.config = read_config(folder, text_only=text_only)
+        self.config = config = read_config(folder, text_only=text_only)
         super().__init__(
+            "Aria",
             ChatTokenizer(folder, template, today=today),
-            self.config.eos_token_ids,
+            config,
             END_OF_TURN,
-            max_position_embeddings=self.config.text.max_position_embeddings,
-            without_vision=None if self.config.vision else describe_missing_vision(text_only),
-        )
-        known = ("split_image", "max_image_size")
-        self._image_reader = ImageReader(
-            "Aria", known, settings, self._without_vision, lambda asked: Canvas(folder, self.config, asked).crops
+            settings=settings,
+            known_settings=("split_image", "max_image_size"),
+            make_transform=lambda own: Canvas(folder, config, own).crops,
+            text_only=text_only,
         )
 
     def prepare(self, request: Request) -> ModelInput:

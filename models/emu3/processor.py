@@ -26,10 +26,9 @@ from models.choices import encode_prompt
 from models.emu3.config import MAX_ASPECT, Emu3Images, read_config, read_images
 from models.emu3.grid import Grid
 from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_TOKEN, PLACEHOLDER
-from models.image_reader import ImageReader
 from models.images import LIMIT_PIXELS, image_name
 from models.processor import FamilyProcessor
-from models.tokenizer import ChatTokenizer, RenderedPrompt, check_placeholders, describe_missing_vision
+from models.tokenizer import ChatTokenizer, RenderedPrompt, check_placeholders
 from models.types import (
     TEMPLATE_DATE,
     Answer,
@@ -69,7 +68,7 @@ TOKENIZERS: Mapping[Tokenizer, Mapping[str, Any]] = {
 }
 
 
-class Emu3Processor(FamilyProcessor):
+class Emu3Processor(FamilyProcessor[Pixels]):
     """The CPU half of Emu3; see models.types.Processor."""
 
     def __init__(
@@ -83,20 +82,19 @@ class Emu3Processor(FamilyProcessor):
         tokenizer: Tokenizer = "checkpoint",
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
-        self.config = read_config(folder, text_only=text_only)
+        self.config = config = read_config(folder, text_only=text_only)
         super().__init__(
+            "Emu3",
             ChatTokenizer(folder, template, today=today, changes=TOKENIZERS[tokenizer]),
-            self.config.eos_token_ids,
+            config,
             END_OF_TEXT,
-            max_position_embeddings=self.config.text.max_position_embeddings,
-            without_vision=None if self.config.vision else describe_missing_vision(text_only),
-            pixels_per_code=None if self.config.vision is None else self.config.vision.spatial_factor,
+            settings=settings,
+            known_settings=("min_pixels", "max_pixels", "pad_to_ratio"),
+            make_transform=lambda own: partial(tile, read_images(folder, own)),
+            text_only=text_only,
+            pixels_per_code=None if config.vision is None else config.vision.spatial_factor,
         )
-        known = ("min_pixels", "max_pixels", "pad_to_ratio")
-        self._image_reader = ImageReader(
-            "Emu3", known, settings, self._without_vision, lambda asked: partial(tile, read_images(folder, asked))
-        )
-        if not self._without_vision:
+        if self.sees_images:
             self._check_files(folder, read_images(folder, settings))
 
     def prepare(self, request: Request) -> ModelInput:

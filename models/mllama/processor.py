@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from models.choices import encode_prompt
-from models.image_reader import ImageReader, Transform
+from models.image_reader import Transform
 from models.images import image_name
 from models.mllama.config import VisionConfig, read_config, read_images
 from models.processor import FamilyProcessor
-from models.tokenizer import ChatTokenizer, check_placeholders, describe_missing_vision
+from models.tokenizer import ChatTokenizer, check_placeholders
 from models.types import (
     TEMPLATE_DATE,
     BadRequest,
@@ -41,7 +41,7 @@ PLAIN_TEMPLATE = BEGIN_OF_TEXT + "{image}{question}"
 Grid = tuple[int, int]  # rows, columns
 
 
-class MllamaProcessor(FamilyProcessor):
+class MllamaProcessor(FamilyProcessor[tuple[list[Pixels], int]]):
     """The CPU half of Mllama; see models.types.Processor."""
 
     def __init__(
@@ -54,21 +54,21 @@ class MllamaProcessor(FamilyProcessor):
         text_only: bool = False,
     ) -> None:
         """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
-        self.config = read_config(folder, text_only=text_only)
+        self.config = config = read_config(folder, text_only=text_only)
         super().__init__(
+            "Mllama",
             ChatTokenizer(folder, template, default=PLAIN_TEMPLATE, today=today),
-            self.config.eos_token_ids,
+            config,
             END_OF_TURN,
-            max_position_embeddings=self.config.text.max_position_embeddings,
-            without_vision=None if self.config.vision else describe_missing_vision(text_only),
+            settings=settings,
+            known_settings=("max_image_tiles",),
+            make_transform=partial(_canvas, folder, config.vision),
+            text_only=text_only,
         )
-        vision = self.config.vision
-        self._image_reader = ImageReader(
-            "Mllama", ("max_image_tiles",), settings, self._without_vision, partial(_canvas, folder, vision)
-        )
-        self._bos = _known(self._tokenizer.token_id(BEGIN_OF_TEXT), self.config.bos_token_id)
-        self._image = _known(self._tokenizer.token_id(IMAGE_TOKEN), self.config.image_token_index)
-        if vision is not None and self._tokenizer.token_id(IMAGE_TOKEN) is None:
+        bos, image = (self._tokenizer.token_id(token) for token in (BEGIN_OF_TEXT, IMAGE_TOKEN))
+        self._bos = config.bos_token_id if bos is None else bos
+        self._image = config.image_token_index if image is None else image
+        if self.sees_images and image is None:
             raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {IMAGE_TOKEN}, the place of an image")
 
     def prepare(self, request: Request) -> ModelInput:
@@ -155,7 +155,3 @@ def _plain_system(message: Message) -> Message:
     if not all(isinstance(text, str) for text in texts):
         raise BadRequest(f"a system message's content is {content!r}, expected a string or a list of text items")
     return {**message, "content": "".join(map(str, texts))}
-
-
-def _known(of_tokenizer: int | None, of_config: int) -> int:
-    return of_config if of_tokenizer is None else of_tokenizer

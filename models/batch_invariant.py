@@ -77,7 +77,9 @@ class RepacksWeights(Protocol):
 
 
 class Linear(nn.Linear):
-    """A linear layer over `linear`."""
+    """A linear layer over the function `linear`."""
+
+    __call__: Callable[..., Tensor]  # nn.Module says that a call may return anything
 
     def repack_weights(self) -> None:
         """Repack the weight for answering. It can no longer be trained."""

@@ -4,11 +4,14 @@ Shapes: B sequences, T tokens, S tokens attended to, D model width, H query head
 """
 
 import math
+from collections.abc import Callable, Iterable
 from copy import copy
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.batch_invariant import Linear
 
 # Tokens of one decode step: the newest, and what a grammar put behind it.
 FEW_TOKENS = 4
@@ -31,6 +34,33 @@ def gelu_tanh(x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")
     inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
     return 0.5 * x * (1 + inner.tanh())
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """Map (B, T, H * C) to (B, H, T, C)."""
+    return x.view(*x.shape[:-1], num_heads, -1).transpose(1, 2)
+
+
+class VisionMLP(nn.Module):
+    """Two linear layers and an activation between, as vision encoders have them."""
+
+    def __init__(self, width: int, inner: int, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc1 = Linear(width, inner)
+        self.fc2 = Linear(inner, width)
+        self._activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (…, D)."""
+        return self.fc2(self._activation(self.fc1(x)))
+
+
+class LayerStack(nn.Module):
+    """A stack of layers; it exists to give them their name in the checkpoint."""
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
 
 
 def _is_free(x: Tensor) -> bool:

@@ -44,8 +44,7 @@ class Attention(Projections):
         v = _heads(self.v_proj(x), self.head_dim)
         q, k = rotated[:, : -v.shape[1]], rotated[:, -v.shape[1] :]
         seen = attend(q, k, v, None) if cache_view is None else cache_view.attend(self.index, q, k, v)
-        out: Tensor = self.o_proj(seen)
-        return out
+        return self.o_proj(seen)
 
 
 class SwiGLU(nn.Module):
@@ -59,8 +58,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (…, D)."""
-        out: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
-        return out
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class DecoderLayer(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models.aria.config import VisionConfig
 from models.batch_invariant import Linear, linear, repacked
-from models.layers import gelu_tanh
+from models.layers import LayerStack, VisionMLP, gelu_tanh, split_heads
 
 
 def position_buckets(side: int) -> list[Tensor]:
@@ -52,7 +52,7 @@ class Embeddings(nn.Module):
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
     """Let each query (N, Q, D) look at every key (N, P, D), head by head; return (N, Q, D)."""
-    q, k, v = (x.view(*x.shape[:2], num_heads, -1).transpose(1, 2) for x in (query, key, value))
+    q, k, v = (split_heads(x, num_heads) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -67,22 +67,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, P, D)."""
-        out: Tensor = self.out_proj(_attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.num_heads))
-        return out
-
-
-class MLP(nn.Module):
-    """Two linear layers with GELU in its tanh form between."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, P, D)."""
-        out: Tensor = self.fc2(gelu_tanh(self.fc1(x)))
-        return out
+        return self.out_proj(_attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.num_heads))
 
 
 class EncoderLayer(nn.Module):
@@ -93,21 +78,13 @@ class EncoderLayer(nn.Module):
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.self_attn = Attention(config)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.mlp = MLP(config)
+        self.mlp = VisionMLP(config.hidden_size, config.intermediate_size, gelu_tanh)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, P, D)."""
         x = x + self.self_attn(self.layer_norm1(x))
         out: Tensor = x + self.mlp(self.layer_norm2(x))
         return out
-
-
-class Encoder(nn.Module):
-    """The stack; it exists to give the layers their name in the checkpoint."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
 
 class VisionTower(nn.Module):
@@ -119,7 +96,7 @@ class VisionTower(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = Encoder(config)
+        self.encoder = LayerStack(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         # Layer -1 is the output of the last one, 0 the embeddings, as in a list of all hidden states.
         self.num_used = config.feature_layer % (config.num_hidden_layers + 1)
 
@@ -154,8 +131,7 @@ class MultiheadAttention(nn.Module):
         q, k, v = (
             linear(x, weight, bias) for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
-        out: Tensor = self.out_proj(_attend(q, k, v, self.num_heads))
-        return out
+        return self.out_proj(_attend(q, k, v, self.num_heads))
 
 
 class CrossAttention(nn.Module):
@@ -173,8 +149,7 @@ class CrossAttention(nn.Module):
         """Return (N, Q, D) for queries (N, Q, D) and features (N, P, D)."""
         features = self.layer_norm_kv(features)
         q = self.q_proj(self.layer_norm(queries))
-        out: Tensor = self.linear(self.multihead_attn(q, self.k_proj(features), self.v_proj(features)))
-        return out
+        return self.linear(self.multihead_attn(q, self.k_proj(features), self.v_proj(features)))
 
 
 class FeedForward(nn.Module):
@@ -187,8 +162,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, Q, W)."""
-        out: Tensor = self.linear_out(gelu_tanh(self.linear_in(x)))
-        return out
+        return self.linear_out(gelu_tanh(self.linear_in(x)))
 
 
 class Projector(nn.Module):

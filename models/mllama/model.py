@@ -47,14 +47,16 @@ class CrossAttention(Projections):
 
     def forward(self, x: Tensor, view: MemoryView) -> Tensor:
         """Return (B, T, D), zeros for tokens that see nothing."""
-        q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # (B, H, T, C)
-        out: Tensor = self.o_proj(view.attend(self.index, q))
-        return out
+        q = self.q_norm(self._heads(self.q_proj(x))).transpose(1, 2)  # (B, H, T, C)
+        return self.o_proj(view.attend(self.index, q))
 
     def remember(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values (…, K, R, C) of features (…, R, D)."""
-        k, v = (proj(features).unflatten(-1, (-1, self.head_dim)) for proj in (self.k_proj, self.v_proj))
+        k, v = (self._heads(proj(features)) for proj in (self.k_proj, self.v_proj))
         return self.k_norm(k).transpose(-2, -3).contiguous(), v.transpose(-2, -3).contiguous()
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], -1, self.head_dim)
 
 
 class CrossLayer(nn.Module):
@@ -77,8 +79,7 @@ class CrossLayer(nn.Module):
         x = x + self.cross_attn_attn_gate.tanh() * self.cross_attn(self.input_layernorm(x), view)
         mlp = self.mlp(self.post_attention_layernorm(x))
         # Chosen, not multiplied by 0: what overflowed in half precision would be NaN.
-        out: Tensor = x + self.cross_attn_mlp_gate.tanh() * torch.where(view.attends, mlp, 0)
-        return out
+        return x + self.cross_attn_mlp_gate.tanh() * torch.where(view.attends, mlp, 0)
 
 
 class MllamaModel(FamilyModel):
@@ -141,8 +142,7 @@ class MllamaModel(FamilyModel):
         pixels = self._normalize([tile for tiles, _ in pictures for tile in tiles], self.device, self.dtype)
         ratio_ids = torch.tensor([ratio_id for _, ratio_id in pictures], device=self.device)
         seen = self.vision_model(pixels.view(-1, num_tiles, *pixels.shape[1:]), ratio_ids)[:, :num_tiles]
-        out: Tensor = self.multi_modal_projector(seen.flatten(1, 2))
-        return out
+        return self.multi_modal_projector(seen.flatten(1, 2))
 
     def remember(self, features: Tensor) -> Memory:
         """Return the keys and values that every cross-attention layer makes of features (…, R, D)."""

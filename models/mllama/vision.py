@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.batch_invariant import Linear
+from models.layers import LayerStack, VisionMLP, split_heads
 from models.mllama.config import VisionConfig
 
 # Tokens of a tile come in multiples of this: 1601 become 1608. The fillers are looked at, so they belong to what was
@@ -68,29 +69,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, num_real: int) -> Tensor:
         """Return (N, S, D)."""
         q, k, v = (
-            proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
+            split_heads(proj(x), self.num_heads) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )  # (N, H, S, C)
         looking = F.scaled_dot_product_attention(q[:, :, :num_real], k, v)
         if num_real < x.shape[1]:
             others = F.scaled_dot_product_attention(q[:, :, num_real:], k[:, :, :num_real], v[:, :, :num_real])
             looking = torch.cat((looking, others), dim=2)
-        out: Tensor = self.o_proj(looking.transpose(1, 2).flatten(2))
-        return out
-
-
-class MLP(nn.Module):
-    """Two linear layers with the exact GELU between."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, S, D)."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return out
+        return self.o_proj(looking.transpose(1, 2).flatten(2))
 
 
 class LocalLayer(nn.Module):
@@ -101,7 +86,7 @@ class LocalLayer(nn.Module):
         self.input_layernorm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, config.norm_eps)
-        self.mlp = MLP(config)
+        self.mlp = VisionMLP(config.hidden_size, config.intermediate_size, F.gelu)
 
     def forward(self, x: Tensor, num_real: int) -> Tensor:
         """Return (N, S, D)."""
@@ -125,14 +110,6 @@ class GlobalLayer(LocalLayer):
         return out
 
 
-class Encoder(nn.Module):
-    """A stack of layers; it exists to give them their name in the checkpoint."""
-
-    def __init__(self, layers: list[LocalLayer]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-
 class VisionModel(nn.Module):
     """Tiles in; the final output and the inputs of some local layers out, side by side."""
 
@@ -147,8 +124,8 @@ class VisionModel(nn.Module):
         self.post_tile_positional_embedding = TileEmbedding(config)
         self.layernorm_pre = nn.LayerNorm(D)
         self.layernorm_post = nn.LayerNorm(D)
-        self.transformer = Encoder([LocalLayer(config) for _ in range(config.num_hidden_layers)])
-        self.global_transformer = Encoder([GlobalLayer(config) for _ in range(config.num_global_layers)])
+        self.transformer = LayerStack(LocalLayer(config) for _ in range(config.num_hidden_layers))
+        self.global_transformer = LayerStack(GlobalLayer(config) for _ in range(config.num_global_layers))
 
     def forward(self, pixels: Tensor, ratio_ids: Tensor) -> Tensor:
         """Encode pictures.

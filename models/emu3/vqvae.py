@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from models.emu3.config import VqConfig
 from models.emu3.vqvae_blocks import (
     CausalConv,
-    Downsample,
     GroupNorm,
     Level,
     MiddleBlock,
     SpatialNorm,
-    TimeDownsample,
     TimeResnetBlock,
-    TimeUpsample,
-    Upsample,
+    downsample,
+    time_downsample,
+    time_upsample,
+    upsample,
 )
 from models.layers import silu
 
@@ -56,17 +56,7 @@ class VqVae(nn.Module):
         with full_precision:
             frames = self.encoder.frames(pixels)[:, :, None]  # (N, E, 1, H, W)
             frames = frames.expand(-1, -1, self.config.temporal_downsample_factor, -1, -1)
-            return self._codes(frames)[:, 0]
-
-    def encode_video(self, pixels: Tensor) -> Tensor:
-        """Return the codes int64 (N, T / temporal factor, H, W) of videos of one size and length.
-
-        Args:
-            pixels: Normalised, float32 (N, T, C, h, w); T is a multiple of the temporal factor.
-        """
-        with full_precision:
-            frames = self.encoder.frames(pixels.flatten(0, 1))
-            return self._codes(torch.unflatten(frames, 0, pixels.shape[:2]).transpose(1, 2))
+            return self.codes_of(frames)[:, 0]
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return pictures float32 (N, C, h, w), normalised as the encoder's.
@@ -78,17 +68,7 @@ class VqVae(nn.Module):
             vectors = self.quantize.vectors(codes[:, None])
             return self.decoder.picture(self.post_quant_conv(vectors), vectors)
 
-    def decode_video(self, codes: Tensor) -> Tensor:
-        """Return videos float32 (N, T * temporal factor, C, h, w), normalised as the encoder's.
-
-        Args:
-            codes: int64 (N, T, H, W).
-        """
-        with full_precision:
-            vectors = self.quantize.vectors(codes)
-            return self.decoder.video(self.post_quant_conv(vectors), vectors)
-
-    def _codes(self, frames: Tensor) -> Tensor:
+    def codes_of(self, frames: Tensor) -> Tensor:
         """Return the codes (N, T / temporal factor, H, W) of encoded frames (N, E, T, H, W)."""
         codes: Tensor = self.quantize(self.quant_conv(self.encoder.over_time(frames)))
         return codes
@@ -105,7 +85,7 @@ class Encoder(nn.Module):
         self.middle_block = MiddleBlock(top)
         self.norm_out = GroupNorm(top)
         self.conv_out = nn.Conv2d(top, latent, 3, padding=1)
-        self.time_conv = nn.ModuleList(TimeDownsample(latent) for _ in range(num_time_steps(config)))
+        self.time_conv = nn.ModuleList(time_downsample(latent) for _ in range(num_time_steps(config)))
         self.time_res_stack = nn.ModuleList(TimeResnetBlock(latent) for _ in range(config.num_res_blocks))
 
     def frames(self, pixels: Tensor) -> Tensor:
@@ -130,39 +110,31 @@ class Decoder(nn.Module):
         super().__init__()
         top, bottom, latent = config.channels[-1], config.channels[0], config.latent_channels
         self.time_res_stack = nn.ModuleList(TimeResnetBlock(latent) for _ in range(config.num_res_blocks))
-        self.time_conv = nn.ModuleList(TimeUpsample(latent) for _ in range(num_time_steps(config)))
+        self.time_conv = nn.ModuleList(time_upsample(latent) for _ in range(num_time_steps(config)))
         self.conv_in = nn.Conv2d(latent, top, 3, padding=1)
         self.middle_block = MiddleBlock(top, config.embed_dim)
         self.up_block = UpBlock(config)
         self.norm_out = SpatialNorm(bottom, config.embed_dim)
         self.conv_out = nn.Conv2d(bottom, config.out_channels, 3, padding=1)
 
-    def video(self, latents: Tensor, vectors: Tensor) -> Tensor:
-        """Map (N, E, T, H, W) twice to (N, T * temporal factor, C, h, w)."""
-        both = self._over_time(latents, vectors)
-        for double in self.time_conv:
-            both = silu(double(both))
-        latents, vectors = both.transpose(1, 2).chunk(2)
-        frames = self._frames(latents.flatten(0, 1), vectors.flatten(0, 1))
-        return torch.unflatten(frames, 0, latents.shape[:2])
-
     def picture(self, latents: Tensor, vectors: Tensor) -> Tensor:
         """Map (N, E, 1, H, W) twice to the first frame of each video, (N, C, h, w)."""
-        both = self._over_time(latents, vectors)
+        both = self.over_time(latents, vectors)
         for double in self.time_conv:
             # No later frame has a part in the first, so neither has one in what becomes of it.
             both = silu(double(both)[:, :, :1])
         latents, vectors = both[:, :, 0].chunk(2)
-        return self._frames(latents, vectors)
+        return self.frames(latents, vectors)
 
-    def _over_time(self, latents: Tensor, vectors: Tensor) -> Tensor:
+    def over_time(self, latents: Tensor, vectors: Tensor) -> Tensor:
+        """Map (N, E, T, H, W) twice to one of (2 N, E, T, H, W), the frames not yet doubled."""
         # One after the other on the batch axis: the reference runs both through the same layers.
         both = torch.cat((latents, vectors))
         for block in self.time_res_stack:
             both = block(both)
         return both
 
-    def _frames(self, latents: Tensor, vectors: Tensor) -> Tensor:
+    def frames(self, latents: Tensor, vectors: Tensor) -> Tensor:
         """Map frames (N, E, H, W) twice to (N, C, h, w), each by itself."""
         x = self.middle_block(self.conv_in(latents), vectors)
         x = self.up_block(x, vectors)
@@ -180,7 +152,7 @@ class DownBlock(nn.Module):
         for place, width in enumerate(config.channels):
             level = Level(widths[place], width, config.num_res_blocks, place in config.attn_resolutions)
             if place < len(config.channels) - 1:
-                level.add_module("downsample", Downsample(width))
+                level.add_module("downsample", downsample(width))
             self.down.append(level)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,7 +175,7 @@ class UpBlock(nn.Module):
             is_attended, num_blocks = place in config.attn_resolutions, config.num_res_blocks + 1
             level = Level(widths[place + 1], width, num_blocks, is_attended, config.embed_dim)
             if place > 0:
-                level.add_module("upsample", Upsample(width))
+                level.add_module("upsample", upsample(width))
             self.up.append(level)
 
     def forward(self, x: Tensor, vectors: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ codes, so that one block serves both halves. Knows no picture, no code book and 
 Shapes: N pictures or frames, C channels, h x w places, T frames, E width of a code, F channels of a next layer.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -132,32 +133,6 @@ class Level(nn.Module):
         return x
 
 
-class Downsample(nn.Module):
-    """Halve a picture's sides."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, KERNEL, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, h, w) to (N, C, h / 2, w / 2); only the right and the lower border are widened."""
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
-
-
-class Upsample(nn.Module):
-    """Double a picture's sides."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, KERNEL, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, h, w) to (N, C, 2 h, 2 w)."""
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0))
-        return out
-
-
 class CausalConv(nn.Module):
     """A convolution over space and time that looks at no later frame."""
 
@@ -184,30 +159,38 @@ class CausalConv(nn.Module):
         return out
 
 
-class TimeDownsample(nn.Module):
-    """Halve the number of frames."""
+class Resample(nn.Module):
+    """Change the size of what comes in, then convolve it."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, resize: Callable[[Tensor], Tensor], conv: nn.Module) -> None:
         super().__init__()
-        self.conv = CausalConv(channels, channels, frames=4, stride=2)
+        self.conv = conv
+        self._resize = resize
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, T, h, w) to (N, C, T / 2, h, w)."""
-        out: Tensor = self.conv(x)
+        """Map (N, C, …) to (N, C, …)."""
+        out: Tensor = self.conv(self._resize(x))
         return out
 
 
-class TimeUpsample(nn.Module):
-    """Double the number of frames."""
+def downsample(channels: int) -> Resample:
+    """Return what halves a picture's sides; only the right and the lower border are widened."""
+    return Resample(lambda x: F.pad(x, (0, 1, 0, 1)), nn.Conv2d(channels, channels, KERNEL, stride=2))
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = CausalConv(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, T, h, w) to (N, C, 2 T, h, w)."""
-        out: Tensor = self.conv(x.repeat_interleave(2, dim=2))
-        return out
+def upsample(channels: int) -> Resample:
+    """Return what doubles a picture's sides."""
+    return Resample(lambda x: F.interpolate(x, scale_factor=2.0), nn.Conv2d(channels, channels, KERNEL, padding=1))
+
+
+def time_downsample(channels: int) -> Resample:
+    """Return what halves the number of frames: its convolution takes every second place in time."""
+    return Resample(lambda x: x, CausalConv(channels, channels, frames=4, stride=2))
+
+
+def time_upsample(channels: int) -> Resample:
+    """Return what doubles the number of frames."""
+    return Resample(lambda x: x.repeat_interleave(2, dim=2), CausalConv(channels, channels))
 
 
 class BatchNorm(nn.Module):

@@ -73,7 +73,6 @@ class RepacksWeights(Protocol):
 
     def repack_weights(self) -> None:
         """Repack them. They can no longer be trained."""
-        ...
 
 
 class Linear(nn.Linear):

@@ -25,7 +25,6 @@ class PictureModel(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it does so."""
-        ...
 
     def decode_picture(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:
         """Return the picture uint8 (height, width, 3) of a drawn answer.
@@ -34,7 +33,6 @@ class PictureModel(Protocol):
             layout: That of the answer's input.
             token_ids: All that were emitted.
         """
-        ...
 
 
 class PictureDecoder:

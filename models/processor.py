@@ -20,9 +20,6 @@ class FamilyProcessor(Generic[R]):
 
     Attributes:
         stop_ids: Ids that end an answer: those that the checkpoint names, and the family's end of a turn.
-        sees_images: Whether a request may have images.
-        pixels_per_code: Side of what a code of a drawn picture stands for; None for families that draw nothing.
-        max_position_embeddings: The longest sequence that the model was made for.
     """
 
     def __init__(
@@ -49,7 +46,7 @@ class FamilyProcessor(Generic[R]):
             known_settings: Those that the family has.
             make_transform: See ImageReader.
             text_only: Whether images are refused although the checkpoint may have a vision encoder.
-            pixels_per_code: See the attributes.
+            pixels_per_code: See models.types.Processor.
         """
         self.max_position_embeddings = config.text.max_position_embeddings
         self.sees_images = config.vision is not None

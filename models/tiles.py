@@ -41,7 +41,6 @@ class Sized(Protocol):
     @property
     def nbytes(self) -> int:
         """What it occupies."""
-        ...
 
 
 F = TypeVar("F", bound=Sized)

@@ -226,27 +226,19 @@ class Answer:
 
 
 class Processor(Protocol):
-    """The CPU half of a family: it owns the tokenizer, the chat template and the tiling. Imports no torch."""
+    """The CPU half of a family: it owns the tokenizer, the chat template and the tiling. Imports no torch.
 
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """Ids that end an answer: the checkpoint's eos list and the family's end-of-turn id."""
-        ...
+    Attributes:
+        stop_ids: Ids that end an answer: the checkpoint's eos list and the family's end-of-turn id.
+        sees_images: Whether a request may have images.
+        pixels_per_code: Side of what a code of a drawn picture stands for; None for families that draw nothing.
+        max_position_embeddings: The longest sequence that the model was made for, prompt and answer together.
+    """
 
-    @property
-    def sees_images(self) -> bool:
-        """Whether a request may have images."""
-        ...
-
-    @property
-    def pixels_per_code(self) -> int | None:
-        """Side of what a code of a drawn picture stands for; None where a request may not ask for a picture."""
-        ...
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """The longest sequence that the model was made for, prompt and answer together."""
-        ...
+    stop_ids: frozenset[int]
+    sees_images: bool
+    pixels_per_code: int | None
+    max_position_embeddings: int
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request.
@@ -255,12 +247,9 @@ class Processor(Protocol):
             BadRequest: The messages, placeholders or images contradict each other.
             BadImage: An image cannot be decoded.
         """
-        ...
 
     def stop_condition(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
         """Return a test that says whether the emitted ids hold a stop string; None when there are none to look for."""
-        ...
 
     def to_answer(self, model_input: ModelInput, completion: Completion, sampling: Sampling) -> Answer:
         """Turn emitted ids back into an answer."""
-        ...

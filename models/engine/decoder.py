@@ -21,15 +21,12 @@ class Grammar(Protocol):
     @property
     def choices(self) -> range:
         """The ids that are chosen among."""
-        ...
 
     def forced(self, num_emitted: int) -> tuple[int, ...]:
         """Return the ids that follow so many emitted tokens by themselves, up to the next choice or the end."""
-        ...
 
     def is_over(self, num_emitted: int) -> bool:
         """Whether so many tokens are a whole answer."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,30 +53,23 @@ class Decoder(Protocol):
     @property
     def device(self) -> torch.device:
         """Where its input goes; further layers may lie elsewhere."""
-        ...
 
     @property
     def cache_shape(self) -> CacheShape:
         """What one token leaves in the cache."""
-        ...
 
     @property
     def max_position_embeddings(self) -> int:
         """The longest sequence the model was made for."""
-        ...
 
     def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
         """Bring inputs onto the device; images are encoded here, each distinct one once."""
-        ...
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Return the embeddings (…, D) of int token ids."""
-        ...
 
     def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
         """Run (B, T, D) through the decoder, reading and extending the cache; return hidden states (B, T, D)."""
-        ...
 
     def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:
         """Return float32 scores of the next token for hidden states (B, D): of all ids (B, V), or of some."""
-        ...

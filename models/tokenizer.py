@@ -84,12 +84,15 @@ class ChatTokenizer:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
-    def read(self, request: Request, image: str) -> RenderedPrompt:
+    def read(
+        self, request: Request, image: str, change: Callable[[Message], Message] = lambda message: message
+    ) -> RenderedPrompt:
         """Return the prompt that a request asks for, taken as it is or rendered from its messages.
 
         Args:
             request: Has one of the two.
             image: The family's placeholder.
+            change: What the family's template needs done to a message, of whatever shape, before it is checked.
 
         Raises:
             BadRequest: It has both or neither, or its messages cannot be rendered, or it wants a picture drawn.
@@ -99,7 +102,7 @@ class ChatTokenizer:
             raise BadRequest("a request has either `messages` or a `prompt`")
         if request.messages is None:
             return RenderedPrompt((request.prompt or "",))
-        return self.render(request.messages, image)
+        return self.render([change(message) for message in request.messages], image)
 
     def render(self, messages: Sequence[Message], image: str) -> RenderedPrompt:
         """Render messages and open the assistant's turn.

@@ -48,21 +48,6 @@ class Grid:
         """Tokens that are emitted, from the first code to the end of text."""
         return self.rows * (self.columns + 1) + 3
 
-    def forced(self, num_emitted: int, ends: Ends) -> tuple[int, ...]:
-        """Return the ids that follow `num_emitted` tokens by themselves, up to the next choice or the end."""
-        lines, place = divmod(num_emitted, self.columns + 1)
-        last = self.num_tokens - 3
-        if num_emitted >= last:
-            return (ends.frame, ends.image, ends.text)[num_emitted - last :]
-        if place < self.columns:
-            return ()
-        closing = (ends.line,)
-        return (*closing, ends.frame, ends.image, ends.text) if lines == self.rows - 1 else closing
-
-    def is_over(self, num_emitted: int) -> bool:
-        """Whether the picture has all its tokens."""
-        return num_emitted >= self.num_tokens
-
     def chosen(self, token_ids: Sequence[int]) -> NDArray[np.int64]:
         """Return the chosen ids (rows, columns) among all emitted ones, what came by itself left out."""
         lines = np.asarray(token_ids[: self.num_tokens - 3], np.int64).reshape(self.rows, self.columns + 1)
@@ -108,9 +93,16 @@ class PictureGrammar:
     choices: range
 
     def forced(self, num_emitted: int) -> tuple[int, ...]:
-        """Return the ids that follow so many tokens by themselves."""
-        return self.grid.forced(num_emitted, self.ends)
+        """Return the ids that follow so many tokens by themselves, up to the next choice or the end."""
+        rows, columns, last = self.grid.rows, self.grid.columns, self.grid.num_tokens - 3
+        closing = (self.ends.frame, self.ends.image, self.ends.text)
+        lines, place = divmod(num_emitted, columns + 1)
+        if num_emitted >= last:
+            return closing[num_emitted - last :]
+        if place < columns:
+            return ()
+        return (self.ends.line, *closing) if lines == rows - 1 else (self.ends.line,)
 
     def is_over(self, num_emitted: int) -> bool:
         """Whether the picture has all its tokens."""
-        return self.grid.is_over(num_emitted)
+        return num_emitted >= self.grid.num_tokens

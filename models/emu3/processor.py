@@ -102,7 +102,7 @@ class Emu3Processor(FamilyProcessor[Pixels]):
         return self._chat(request) if request.grid is None else self._drawing(request, Grid(*request.grid))
 
     def _chat(self, request: Request) -> ModelInput:
-        rendered = self._tokenizer.read(_with_items(request), PLACEHOLDER)
+        rendered = self._tokenizer.read(request, PLACEHOLDER, _itemised)
         tiles = self._image_reader.read(request)
         found = sum(piece.count(PLACEHOLDER) for piece in rendered.pieces[::2])
         check_placeholders(found, len(tiles), PLACEHOLDER)
@@ -274,12 +274,6 @@ def _drawn_text(request: Request) -> str:
     if request.choices:
         raise BadRequest(f"found {len(request.choices)} choices for a picture, expected none: text alone is scored")
     return request.prompt
-
-
-def _with_items(request: Request) -> Request:
-    if request.messages is None:
-        return request
-    return replace(request, messages=[_itemised(message) for message in request.messages])
 
 
 def _itemised(message: Message) -> Message:

@@ -7,7 +7,6 @@ of the reference's image processor, which are bit for bit those of Meta's.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -73,7 +72,7 @@ class MllamaProcessor(FamilyProcessor[tuple[list[Pixels], int]]):
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
-        rendered = self._tokenizer.read(_with_plain_system(request), IMAGE_TOKEN)
+        rendered = self._tokenizer.read(request, IMAGE_TOKEN, _plain_system)
         encoded = encode_prompt(self._tokenizer, rendered, request.choices, self._bos)
         images = self._image_reader.read(request)
         check_placeholders(encoded.ids.count(self._image), len(images), IMAGE_TOKEN)
@@ -136,12 +135,6 @@ def fitted(width: int, height: int, grid: Grid, tile_size: int) -> tuple[int, in
 def _canvas(folder: Path, vision: VisionConfig | None, settings: ImageSettings) -> Transform[tuple[list[Pixels], int]]:
     assert vision is not None
     return Canvas(vision, read_images(folder, vision, settings).max_image_tiles).tiles
-
-
-def _with_plain_system(request: Request) -> Request:
-    if request.messages is None:
-        return request
-    return replace(request, messages=[_plain_system(message) for message in request.messages])
 
 
 def _plain_system(message: Message) -> Message:

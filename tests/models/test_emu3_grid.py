@@ -2,21 +2,25 @@
 
 import pytest
 
-from models.emu3.grid import Ends, Grid, grid_for
+from models.emu3.grid import Ends, Grid, PictureGrammar, grid_for
 from models.types import BadRequest
 
 ENDS = Ends(line=100, frame=101, image=102, text=103)
 GRIDS = [Grid(1, 1), Grid(1, 2), Grid(2, 1), Grid(3, 2), Grid(2, 5), Grid(7, 7)]
 
 
+def grammar(grid: Grid) -> PictureGrammar:
+    return PictureGrammar(grid, ENDS, range(100))
+
+
 def emitted(grid: Grid) -> tuple[list[int], int]:
     """Emit a picture whose n-th chosen token is n; return all tokens and how many were chosen."""
     ids: list[int] = []
     chosen = 0
-    while not grid.is_over(len(ids)):
+    while not grammar(grid).is_over(len(ids)):
         ids.append(chosen)
         chosen += 1
-        ids += grid.forced(len(ids), ENDS)
+        ids += grammar(grid).forced(len(ids))
     return ids, chosen
 
 
@@ -50,7 +54,7 @@ def test_the_schedule_is_the_authors_rule_place_by_place(grid: Grid) -> None:
 def test_a_picture_that_stopped_anywhere_goes_on_alike(grid: Grid) -> None:
     ids, _ = emitted(grid)
     for stop in range(len(ids)):
-        following = grid.forced(stop, ENDS)
+        following = grammar(grid).forced(stop)
         assert tuple(ids[stop : stop + len(following)]) == following
         assert following or ids[stop] < ENDS.line
 

@@ -100,17 +100,17 @@ def scores_after(toy: Painter, ids: list[int]) -> Tensor:
 
 def drawn_plainly(toy: Painter, one: Sequence) -> tuple[list[int], list[float]]:
     """Draw greedily in a plain loop, a token at a time, by the authors' formula on log-probabilities."""
-    grid, scale = Grid(*one.model_input.layout), one.sampling.guidance_scale
+    grammar, scale = PictureGrammar(Grid(*one.model_input.layout), ENDS, CODES), one.sampling.guidance_scale
     ids: list[int] = []
     logprobs: list[float] = []
-    while not grid.is_over(len(ids)):
+    while not grammar.is_over(len(ids)):
         logp = scores_after(toy, [*one.model_input.token_ids, *ids]).log_softmax(-1)
         if one.model_input.negative is not None:
             other = scores_after(toy, [*one.model_input.negative, *ids]).log_softmax(-1)
             logp = scale * logp + (1 - scale) * other
         guided = logp[CODES.start : CODES.stop].log_softmax(-1)
         best = int(guided.argmax())
-        forced = grid.forced(len(ids) + 1, ENDS)
+        forced = grammar.forced(len(ids) + 1)
         ids += [CODES.start + best, *forced]
         logprobs += [guided[best].item(), *(0.0 for _ in forced)]
     return ids, logprobs

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,38 +44,25 @@ class Fields:
 
     def section(self, *names: str, default: Mapping[str, Any] | None = None) -> "Fields":
         """Return a field that is an object itself."""
-        values = self._value(names, default)
-        if not isinstance(values, Mapping):
-            raise self.fault(*names, expected="an object")
+        values = self._checked(names, default, lambda value: isinstance(value, Mapping), "an object")
         return Fields(self.file, values, f"{self._prefix}{self._name(names)}.")
 
     def integer(self, *names: str, default: int | None = None, least: int = 0) -> int:
         """Return a field that is a whole number."""
-        value = self._value(names, default)
-        if not _is_whole(value) or value < least:
-            raise self.fault(*names, expected=f"a whole number from {least} on")
-        return int(value)
+        expected = f"a whole number from {least} on"
+        return int(self._checked(names, default, lambda value: _is_whole(value) and value >= least, expected))
 
     def number(self, *names: str, default: float | None = None) -> float:
         """Return a field that is a finite number."""
-        value = self._value(names, default)
-        if not _is_number(value):
-            raise self.fault(*names, expected="a number")
-        return float(value)
+        return float(self._checked(names, default, _is_number, "a number"))
 
     def flag(self, *names: str, default: bool) -> bool:
         """Return a field that is true or false."""
-        value = self._value(names, default)
-        if not isinstance(value, bool):
-            raise self.fault(*names, expected="true or false")
-        return value
+        return bool(self._checked(names, default, lambda value: isinstance(value, bool), "true or false"))
 
     def word(self, *names: str, default: str | None = None) -> str:
         """Return a field that is a text."""
-        value = self._value(names, default)
-        if not isinstance(value, str):
-            raise self.fault(*names, expected="a text")
-        return value
+        return str(self._checked(names, default, lambda value: isinstance(value, str), "a text"))
 
     def places(self, *names: str, default: tuple[int, ...], count: int) -> tuple[int, ...]:
         """Return a field that lists some of `count` things by their numbers, each at most once."""
@@ -116,6 +103,12 @@ class Fields:
 
     def _name(self, names: tuple[str, ...]) -> str:
         return next((name for name in names if self._values.get(name) is not None), names[0])
+
+    def _checked(self, names: tuple[str, ...], default: Any, is_right: Callable[[Any], bool], expected: str) -> Any:
+        value = self._value(names, default)
+        if not is_right(value):
+            raise self.fault(*names, expected=expected)
+        return value
 
     def _value(self, names: tuple[str, ...], default: Any) -> Any:
         found = self.get(*names)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.engine.decoder import Prompt
-from models.engine.memory import lasting
+from models.engine.memory import answer_memory
 from models.engine.scheduler import Branch, Sequence
 
 
@@ -35,7 +35,7 @@ def new_branches(encoded: Iterable[tuple[Sequence, Prompt]], is_cached: Callable
     new = NewBranches()
     for sequence, prompt in encoded:
         sequence.grammar = prompt.grammar
-        new.prompts[Branch(sequence, len(prompt.embeddings), memory=lasting(prompt.spans))] = prompt
+        new.prompts[Branch(sequence, len(prompt.embeddings), memory=answer_memory(prompt.spans))] = prompt
         if not sequence.is_guided:
             continue
         assert prompt.negative is not None

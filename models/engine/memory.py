@@ -7,7 +7,7 @@ Shapes: B sequences, T tokens, S places of a memory, H query heads, K key heads,
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,7 @@ class Span:
     memory: Memory
 
 
-Place = tuple[tuple[int, ...], slice, Memory]  # rows of a batch, tokens of them, what these see
+Seen = tuple[tuple[int, ...], slice, Memory]  # rows of a batch, tokens of them, what these see
 
 
 class MemoryView:
@@ -48,13 +48,13 @@ class MemoryView:
         attends: bool (B, T, 1), whether a token sees any.
     """
 
-    def __init__(self, places: Sequence[Place], num_rows: int, num_tokens: int, device: torch.device) -> None:
-        self._places = places
+    def __init__(self, seen: Sequence[Seen], num_rows: int, num_tokens: int, device: torch.device) -> None:
+        self._seen = seen
         sees = torch.zeros(num_rows, num_tokens, 1, dtype=torch.bool)
-        for rows, tokens, _ in places:
+        for rows, tokens, _ in seen:
             sees[list(rows), tokens] = True
         self.attends = sees.to(device)
-        self._rows = [_picked(rows, device) for rows, _, _ in places]
+        self._rows = [_picked(rows, device) for rows, _, _ in seen]
         self._elsewhere: dict[torch.device, MemoryView] = {}
 
     def to(self, device: torch.device) -> "MemoryView":
@@ -63,39 +63,41 @@ class MemoryView:
             return self
         if device not in self._elsewhere:
             B, T, _ = self.attends.shape
-            self._elsewhere[device] = MemoryView(self._places, B, T, device)
+            self._elsewhere[device] = MemoryView(self._seen, B, T, device)
         return self._elsewhere[device]
 
     def attend(self, layer: int, query: Tensor) -> Tensor:
         """Return what queries (B, H, T, C) find in one layer's memories, (B, T, H * C)."""
         B, H, T, C = query.shape
         out = query.new_zeros(B, T, H * C)
-        for (_, tokens, memory), rows in zip(self._places, self._rows, strict=True):
+        for (_, tokens, memory), rows in zip(self._seen, self._rows, strict=True):
             out[rows, tokens] = attend_all(query[rows][:, :, tokens], memory.keys[layer], memory.values[layer])
         return out
 
 
 def prefill_memory_view(spans: Sequence[Sequence[Span]], places: range, device: torch.device) -> MemoryView | None:
     """Return what the tokens at some places of several prompts see; None if nothing."""
-    rows_of = defaultdict(list)
-    for row, several in enumerate(spans):
-        for first, stop, memory in _clipped(several, places):
-            rows_of[first, stop, memory].append(row)
-    found = [(tuple(rows), slice(first, stop), memory) for (first, stop, memory), rows in rows_of.items()]
-    return MemoryView(found, len(spans), len(places), device) if found else None
+    return _view([_clipped(several, places) for several in spans], len(places), device)
 
 
 def decode_memory_view(memories: Sequence[Memory | None], num_tokens: int, device: torch.device) -> MemoryView | None:
     """Return what the next tokens of each sequence see; None if nothing."""
+    return _view([[] if memory is None else [(0, num_tokens, memory)] for memory in memories], num_tokens, device)
+
+
+def _view(
+    seen: Sequence[Iterable[tuple[int, int, Memory]]], num_tokens: int, device: torch.device
+) -> MemoryView | None:
+    """Return the view in which each row's tokens see memories; rows that see alike go together."""
     rows_of = defaultdict(list)
-    for row, memory in enumerate(memories):
-        if memory is not None:
-            rows_of[memory].append(row)
-    found = [(tuple(rows), slice(0, num_tokens), memory) for memory, rows in rows_of.items()]
-    return MemoryView(found, len(memories), num_tokens, device) if found else None
+    for row, several in enumerate(seen):
+        for first, stop, memory in several:
+            rows_of[first, stop, memory].append(row)
+    found = [(tuple(rows), slice(first, stop), memory) for (first, stop, memory), rows in rows_of.items()]
+    return MemoryView(found, len(seen), num_tokens, device) if found else None
 
 
-def lasting(spans: Sequence[Span]) -> Memory | None:
+def answer_memory(spans: Sequence[Span]) -> Memory | None:
     """Return what every token after a prompt sees."""
     return next((span.memory for span in spans if span.stop is None), None)
 

@@ -15,7 +15,7 @@ from models.config import DecoderConfig, FamilyConfig
 from models.engine import Engine, Memory, Prompt, Sequence, Span, run_all
 from models.engine import engine as engine_file
 from models.engine.cache import Cache, CacheView, decode_cache_view, prefill_cache_view
-from models.engine.memory import decode_memory_view, lasting, prefill_memory_view
+from models.engine.memory import answer_memory, decode_memory_view, prefill_memory_view
 from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.tiles import ImageCache
@@ -150,8 +150,8 @@ def test_what_is_found_is_plain_attention() -> None:
 
 def test_only_a_span_without_an_end_lasts() -> None:
     first, second = picture(1), picture(2)
-    assert lasting([Span(0, 3, first), Span(3, None, second)]) is second
-    assert lasting([Span(0, 3, first)]) is None
+    assert answer_memory([Span(0, 3, first), Span(3, None, second)]) is second
+    assert answer_memory([Span(0, 3, first)]) is None
 
 
 def test_a_picture_is_made_once_for_all_who_ask_and_let_go_after_the_last(toy: Toy) -> None:

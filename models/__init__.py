@@ -80,20 +80,23 @@ def load_processor(
     Raises:
         CheckpointError: The folder is not a checkpoint of a family we run.
     """
-    folder, settings, kind = Path(path), images or ImageSettings(), family(path)
-    if kind == "emu3":
-        from models.emu3.processor import Emu3Processor
+    from models.processor import ProcessorOptions
 
-        return Emu3Processor(folder, settings, template, today=today, text_only=text_only, tokenizer=tokenizer)
-    if tokenizer != "checkpoint":
+    folder, kind = Path(path), family(path)
+    if tokenizer != "checkpoint" and kind != "emu3":
         raise ImageSettingsError(f"tokenizer: found {tokenizer!r}, expected 'checkpoint': {folder} is no Emu3")
+    options = ProcessorOptions(images or ImageSettings(), template, today, text_only, tokenizer)
     if kind == "aria":
         from models.aria.processor import AriaProcessor
 
-        return AriaProcessor(folder, settings, template, today=today, text_only=text_only)
-    from models.mllama.processor import MllamaProcessor
+        return AriaProcessor(folder, options)
+    if kind == "mllama":
+        from models.mllama.processor import MllamaProcessor
 
-    return MllamaProcessor(folder, settings, template, today=today, text_only=text_only)
+        return MllamaProcessor(folder, options)
+    from models.emu3.processor import Emu3Processor
+
+    return Emu3Processor(folder, options)
 
 
 def load_model(

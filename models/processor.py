@@ -4,15 +4,27 @@ Each family turns requests into model inputs by itself.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Generic, TypeVar
 
 from models.config import FamilyConfig
 from models.image_reader import ImageReader, Transform
 from models.tokenizer import ChatTokenizer, cut_at_stop
-from models.types import Answer, Completion, ImageSettings, ModelInput, Sampling
+from models.types import Answer, Completion, ImageSettings, ModelInput, Sampling, Tokenizer
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class ProcessorOptions:
+    """What a run asks of a processor; see models.load_processor."""
+
+    images: ImageSettings
+    template: str | None
+    today: date
+    text_only: bool
+    tokenizer: Tokenizer
 
 
 class FamilyProcessor(Generic[R]):
@@ -25,36 +37,34 @@ class FamilyProcessor(Generic[R]):
     def __init__(
         self,
         family: str,
-        tokenizer: ChatTokenizer,
         config: FamilyConfig,
+        tokenizer: ChatTokenizer,
         end_of_turn: str,
+        options: ProcessorOptions,
         *,
-        settings: ImageSettings,
         known_settings: Collection[str],
         make_transform: Callable[[ImageSettings], Transform[R]],
-        text_only: bool,
         pixels_per_code: int | None = None,
     ) -> None:
         """Keep what is common.
 
         Args:
             family: Its name.
-            tokenizer: The checkpoint's.
             config: The checkpoint's.
+            tokenizer: The checkpoint's.
             end_of_turn: What the family writes after each message; it may be one token, several, or foreign.
-            settings: The run's image settings.
-            known_settings: Those that the family has.
+            options: The run's.
+            known_settings: The image settings that the family has.
             make_transform: See ImageReader.
-            text_only: Whether images are refused although the checkpoint may have a vision encoder.
             pixels_per_code: See models.types.Processor.
         """
         self.max_position_embeddings = config.text.max_position_embeddings
         self.sees_images = config.vision is not None
         self.pixels_per_code = pixels_per_code
-        without = "a model loaded with text_only" if text_only else "a checkpoint without a vision encoder"
+        without = "a model loaded with text_only" if options.text_only else "a checkpoint without a vision encoder"
         self._without_vision = None if self.sees_images else without
         self._tokenizer = tokenizer
-        self._image_reader = ImageReader(family, known_settings, settings, self._without_vision, make_transform)
+        self._image_reader = ImageReader(family, known_settings, options.images, self._without_vision, make_transform)
         end = tokenizer.token_id(end_of_turn)
         self.stop_ids = config.eos_token_ids | (frozenset() if end is None else {end})
         # Some tokenizers spell the end of a turn in several tokens; then only its text can be seen.

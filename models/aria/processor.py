@@ -7,7 +7,6 @@ photograph. `split_image` adds close-ups, by the rule of the original authors' p
 """
 
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +16,9 @@ from PIL import Image
 from models.aria.config import AriaConfig, AriaImages, read_config, read_images
 from models.choices import encode_prompt
 from models.images import image_name
-from models.processor import FamilyProcessor
+from models.processor import FamilyProcessor, ProcessorOptions
 from models.tokenizer import ChatTokenizer, check_placeholders
 from models.types import (
-    TEMPLATE_DATE,
     CheckpointError,
     ImageSettings,
     ImageSettingsError,
@@ -42,26 +40,17 @@ SPLIT_RATIOS = (
 class AriaProcessor(FamilyProcessor[list["Crop"]]):
     """The CPU half of Aria; see models.types.Processor."""
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: ImageSettings,
-        template: str | None = None,
-        *,
-        today: date = TEMPLATE_DATE,
-        text_only: bool = False,
-    ) -> None:
-        """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
-        self.config = config = read_config(folder, text_only=text_only)
+    def __init__(self, folder: Path, options: ProcessorOptions) -> None:
+        """Load what the CPU needs of a checkpoint."""
+        self.config = config = read_config(folder, text_only=options.text_only)
         super().__init__(
             "Aria",
-            ChatTokenizer(folder, template, today=today),
             config,
+            ChatTokenizer(folder, options.template, today=options.today),
             END_OF_TURN,
-            settings=settings,
+            options,
             known_settings=("split_image", "max_image_size"),
             make_transform=lambda own: Canvas(folder, config, own).crops,
-            text_only=text_only,
         )
 
     def prepare(self, request: Request) -> ModelInput:

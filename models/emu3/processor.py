@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,14 @@ from models.emu3.config import MAX_ASPECT, Emu3Images, read_config, read_images
 from models.emu3.grid import Grid
 from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_TOKEN, PLACEHOLDER
 from models.images import LIMIT_PIXELS, image_name
-from models.processor import FamilyProcessor
+from models.processor import FamilyProcessor, ProcessorOptions
 from models.tokenizer import ChatTokenizer, RenderedPrompt, check_placeholders
 from models.types import (
-    TEMPLATE_DATE,
     Answer,
     BadImage,
     BadRequest,
     CheckpointError,
     Completion,
-    ImageSettings,
     Message,
     ModelInput,
     Pixels,
@@ -71,31 +68,21 @@ TOKENIZERS: Mapping[Tokenizer, Mapping[str, Any]] = {
 class Emu3Processor(FamilyProcessor[Pixels]):
     """The CPU half of Emu3; see models.types.Processor."""
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: ImageSettings,
-        template: str | None = None,
-        *,
-        today: date = TEMPLATE_DATE,
-        text_only: bool = False,
-        tokenizer: Tokenizer = "checkpoint",
-    ) -> None:
-        """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
-        self.config = config = read_config(folder, text_only=text_only)
+    def __init__(self, folder: Path, options: ProcessorOptions) -> None:
+        """Load what the CPU needs of a checkpoint."""
+        self.config = config = read_config(folder, text_only=options.text_only)
         super().__init__(
             "Emu3",
-            ChatTokenizer(folder, template, today=today, changes=TOKENIZERS[tokenizer]),
             config,
+            ChatTokenizer(folder, options.template, today=options.today, changes=TOKENIZERS[options.tokenizer]),
             END_OF_TEXT,
-            settings=settings,
+            options,
             known_settings=("min_pixels", "max_pixels", "pad_to_ratio"),
             make_transform=lambda own: partial(tile, read_images(folder, own)),
-            text_only=text_only,
             pixels_per_code=None if config.vision is None else config.vision.spatial_factor,
         )
         if self.sees_images:
-            self._check_files(folder, read_images(folder, settings))
+            self._check_files(folder, read_images(folder, options.images))
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""

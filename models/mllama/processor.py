@@ -7,7 +7,6 @@ of the reference's image processor, which are bit for bit those of Meta's.
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from models.choices import encode_prompt
 from models.image_reader import Transform
 from models.images import image_name
 from models.mllama.config import VisionConfig, read_config, read_images
-from models.processor import FamilyProcessor
+from models.processor import FamilyProcessor, ProcessorOptions
 from models.tokenizer import ChatTokenizer, check_placeholders
 from models.types import (
-    TEMPLATE_DATE,
     BadRequest,
     CheckpointError,
     ImageSettings,
@@ -43,26 +41,17 @@ Grid = tuple[int, int]  # rows, columns
 class MllamaProcessor(FamilyProcessor[tuple[list[Pixels], int]]):
     """The CPU half of Mllama; see models.types.Processor."""
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: ImageSettings,
-        template: str | None = None,
-        *,
-        today: date = TEMPLATE_DATE,
-        text_only: bool = False,
-    ) -> None:
-        """Load what the CPU needs of a checkpoint; see models.load_processor for the arguments."""
-        self.config = config = read_config(folder, text_only=text_only)
+    def __init__(self, folder: Path, options: ProcessorOptions) -> None:
+        """Load what the CPU needs of a checkpoint."""
+        self.config = config = read_config(folder, text_only=options.text_only)
         super().__init__(
             "Mllama",
-            ChatTokenizer(folder, template, default=PLAIN_TEMPLATE, today=today),
             config,
+            ChatTokenizer(folder, options.template, default=PLAIN_TEMPLATE, today=options.today),
             END_OF_TURN,
-            settings=settings,
+            options,
             known_settings=("max_image_tiles",),
             make_transform=partial(_canvas, folder, config.vision),
-            text_only=text_only,
         )
         bos, image = (self._tokenizer.token_id(token) for token in (BEGIN_OF_TEXT, IMAGE_TOKEN))
         self._bos = config.bos_token_id if bos is None else bos

@@ -10,8 +10,8 @@ import regex
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from models import ImageSettings, Request
-from models.emu3.processor import Emu3Processor
+from models import Request, load_processor
+from models.types import Processor
 from tests.models.reference import picture
 from tests.models.test_emu3_processor import png, user
 from training.emu3 import files as emu3
@@ -55,8 +55,8 @@ def teach(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def processor(folder: Path, tokenizer: Any) -> Emu3Processor:
-    return Emu3Processor(folder, ImageSettings(), tokenizer=tokenizer)
+def processor(folder: Path, tokenizer: Any) -> Processor:
+    return load_processor(str(folder), tokenizer=tokenizer)
 
 
 def ids_of(folder: Path, tokenizer: Any, text: str) -> list[int]:

@@ -115,7 +115,7 @@ def load_model(
     """
     import torch
 
-    from models.devices import find_devices, spread
+    from models.devices import find_devices, place_layers
     from models.weights import load_weights
 
     devices = find_devices(device)
@@ -127,7 +127,7 @@ def load_model(
         model,
         Path(path),
         model.parameter_slice,
-        device=spread(model, devices),
+        device=place_layers(model, devices),
         dtype=lambda name: torch.float32 if name.startswith(model.FLOAT32) else wanted,
     )
     return model.eval()
@@ -190,7 +190,7 @@ def ask(
         try:
             model_input = processor.prepare(request)
         except BadRequest as error:
-            raise _named(place, request.key, error) from error
+            raise _with_request(place, request.key, error) from error
         stop_condition = processor.stop_condition(request.sampling)
         sequences.append(Sequence(request.key, model_input, request.sampling, processor.stop_ids, stop_condition))
     if not sequences:
@@ -208,16 +208,16 @@ def _answer(processor: Processor, model: object, place: int, sequence: Sequence)
     from models.picture_decoder import PictureModel
 
     if sequence.error is not None:
-        raise _named(place, sequence.key, sequence.error) from sequence.error
-    given, completion = sequence.model_input, sequence.completion
+        raise _with_request(place, sequence.key, sequence.error) from sequence.error
+    model_input, completion = sequence.model_input, sequence.completion
     assert completion is not None
-    if given.is_drawn and isinstance(model, PictureModel):
-        pixels = model.decode_picture(given.layout, completion.token_ids)
+    if model_input.is_drawn and isinstance(model, PictureModel):
+        pixels = model.decode_picture(model_input.layout, completion.token_ids)
         completion = replace(completion, image=encode_image(pixels, PictureFormat()))
-    return processor.to_answer(given, completion, sequence.sampling)
+    return processor.to_answer(model_input, completion, sequence.sampling)
 
 
-def _named(place: int, key: str, error: Exception) -> Exception:
+def _with_request(place: int, key: str, error: Exception) -> Exception:
     """Return the error with its request's place and key; what is not the request's fault is a RuntimeError."""
     kind = type(error) if isinstance(error, BadRequest) else RuntimeError
     return kind(f"request {place} ({key!r}): {error}")

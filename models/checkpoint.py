@@ -114,8 +114,8 @@ class Fields:
         found = self.get(*names)
         if found is None and default is None:
             kind = self._values.get("model_type")
-            told = "" if kind is None else f"; model_type is {kind!r}"
-            raise CheckpointError(f"{self.file} has no {self._prefix}{names[0]}{told}")
+            hint = "" if kind is None else f"; model_type is {kind!r}"
+            raise CheckpointError(f"{self.file} has no {self._prefix}{names[0]}{hint}")
         return default if found is None else found
 
 

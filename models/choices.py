@@ -62,7 +62,7 @@ def encode_prompt(
         if not ids:
             raise BadRequest(f"choice {place}, {choice!r}, has no tokens of its own: expected at least one")
         own.append(np.array(ids, np.int32))
-    return EncodedPrompt(text.begun(prompt, bos), tuple(own))
+    return EncodedPrompt(text.with_start(prompt, bos), tuple(own))
 
 
 def _checked(place: int, choice: str, text: ChatTokenizer) -> RenderedPrompt:

@@ -14,21 +14,21 @@ _LAST = re.compile(r"^\w+\.(model\.norm|lm_head)\.")
 _BEFORE, _AFTER = -1, 1_000_000
 
 
-def find_devices(asked: str | Sequence[str]) -> list[torch.device]:
-    """Return the devices that were asked for; `auto` is a GPU where there is one, else the CPU.
+def find_devices(device: str | Sequence[str]) -> list[torch.device]:
+    """Return devices by name; `auto` is a GPU where there is one, else the CPU.
 
     Raises:
-        CheckpointError: None was asked for, or one that torch does not know.
+        CheckpointError: There is no name, or one that torch does not know.
     """
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    names = [asked] if isinstance(asked, str) else list(asked)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    names = [device] if isinstance(device, str) else list(device)
     if not names:
-        raise CheckpointError("no device to load a model on: expected at least one")
+        raise CheckpointError("found no device to load the model on, expected at least one")
     return [_device(name) for name in names]
 
 
-def spread(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[str], torch.device]:
+def place_layers(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[str], torch.device]:
     """Return where each parameter goes: layer by layer, in order, about as many bytes on each device.
 
     The vision encoder and the embeddings lie on the first device, what follows the layers on the last.

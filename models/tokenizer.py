@@ -135,7 +135,7 @@ class ChatTokenizer:
         Raises:
             BadRequest: The prompt is empty, or has several BOS.
         """
-        return self.begun(self.tokens(rendered), bos)
+        return self.with_start(self.tokens(rendered), bos)
 
     def tokens(self, rendered: RenderedPrompt) -> list[int]:
         """Tokenise a text as it stands, with nothing before it."""
@@ -145,7 +145,7 @@ class ChatTokenizer:
             ids += tokenizer.encode(piece, add_special_tokens=False).ids
         return ids
 
-    def begun(self, ids: list[int], bos: int | None = None) -> list[int]:
+    def with_start(self, ids: list[int], bos: int | None = None) -> list[int]:
         """Return a prompt's ids with what belongs before them; see encode."""
         if bos is None:
             ids = ids if ids[: len(self._prefix)] == self._prefix else self._prefix + ids

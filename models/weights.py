@@ -173,9 +173,9 @@ def _compare(
     missing = [name for name, count in counts.items() if count < wanted[name].numel()]
     doubled += [name for name, count in counts.items() if count > wanted[name].numel()]
     faults = {"": misshapen, "no place for ": unplaced, "nothing or too little for ": missing, "twice: ": doubled}
-    told = [f"{label}{_listed(names)}" for label, names in faults.items() if names]
-    if told:
-        raise WeightsError(f"the checkpoint does not fit {type(module).__name__}: {'; '.join(told)}")
+    problems = [f"{label}{_listed(names)}" for label, names in faults.items() if names]
+    if problems:
+        raise WeightsError(f"the checkpoint does not fit {type(module).__name__}: {'; '.join(problems)}")
 
 
 def _expected_shape(wanted: Mapping[str, nn.Parameter], place: ParameterSlice) -> tuple[int, ...] | None:

@@ -125,14 +125,14 @@ def read_images(folder: Path, settings: ImageSettings) -> Emu3Images:
         # The released files hold BAAI's; the reference's defaults are another model's.
         mean=stored.channels("image_mean"),
         std=stored.channels("image_std"),
-        pad_to_ratio=_read_ratio(settings.pad_to_ratio),
+        pad_to_ratio=_checked_ratio(settings.pad_to_ratio),
     )
 
 
-def _read_ratio(asked: int | None) -> int | None:
-    if asked is not None and not 1 <= asked <= MAX_ASPECT:
-        raise ImageSettingsError(f"pad_to_ratio: found {asked}, expected 1 to {MAX_ASPECT}")
-    return asked
+def _checked_ratio(ratio: int | None) -> int | None:
+    if ratio is not None and not 1 <= ratio <= MAX_ASPECT:
+        raise ImageSettingsError(f"pad_to_ratio: found {ratio}, expected 1 to {MAX_ASPECT}")
+    return ratio
 
 
 def _read_area(stored: Fields, settings: ImageSettings) -> tuple[int, int]:
@@ -141,12 +141,12 @@ def _read_area(stored: Fields, settings: ImageSettings) -> tuple[int, int]:
     most = stored.integer("max_pixels", default=1024 * 1024, least=1)
     if most < least:
         raise stored.fault("max_pixels", expected=f"at least min_pixels, {least}")
-    asked = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
-    none = [
-        f"{name}: found {area}, expected 1 or more" for name, area in asked.items() if area is not None and area < 1
+    areas = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
+    faults = [
+        f"{name}: found {area}, expected 1 or more" for name, area in areas.items() if area is not None and area < 1
     ]
-    if none:
-        raise ImageSettingsError(*none)
+    if faults:
+        raise ImageSettingsError(*faults)
     low = least if settings.min_pixels is None else settings.min_pixels
     high = most if settings.max_pixels is None else settings.max_pixels
     if high < low and settings.max_pixels is None:

@@ -59,17 +59,17 @@ class Emu3Model(FamilyModel):
         codes = self.image_cache.find(tiles, lambda names: self.encode([tiles[name] for name in names]))
         return [self._prompt(model_input, codes) for model_input in inputs]
 
-    def _prompt(self, given: ModelInput, codes: Mapping[str, Tensor]) -> Prompt:
-        ids = torch.tensor(given.token_ids, dtype=torch.int64, device=self.device)
+    def _prompt(self, model_input: ModelInput, codes: Mapping[str, Tensor]) -> Prompt:
+        ids = torch.tensor(model_input.token_ids, dtype=torch.int64, device=self.device)
         vocabulary = self.config.vocabulary
-        if given.tiles and vocabulary is not None:
-            own = torch.cat([codes[name] for name in given.image_names])
+        if model_input.tiles and vocabulary is not None:
+            own = torch.cat([codes[name] for name in model_input.image_names])
             places = own if vocabulary.places is None else torch.tensor(vocabulary.places, device=self.device)[own]
             ids[ids == vocabulary.image_placeholder] = vocabulary.first_visual + places
-        negative = None if given.negative is None else torch.tensor(given.negative, dtype=torch.int64)
+        negative = None if model_input.negative is None else torch.tensor(model_input.negative, dtype=torch.int64)
         return Prompt(
             self.embed(ids),
-            grammar=None if given.num_new_tokens is None else self._grammar(Grid(*given.layout)),
+            grammar=None if model_input.num_new_tokens is None else self._grammar(Grid(*model_input.layout)),
             negative=None if negative is None else self.embed(negative.to(self.device)),
         )
 

@@ -5,8 +5,7 @@ first. In the prompt it is its size in codes, as text, then a placeholder for ea
 as they are; the model puts the codes in (models/emu3/model.py). Sizes and rounding are those of the reference's image
 processor.
 
-A prompt that asks for a picture ends where the codes of that picture begin, its size told; so does what it is guided
-away from.
+A prompt that asks for a picture ends with that picture's size: its codes come next. So does the negative prompt.
 """
 
 import math
@@ -94,7 +93,9 @@ class Emu3Processor(FamilyProcessor[Pixels]):
         found = sum(piece.count(PLACEHOLDER) for piece in rendered.pieces[::2])
         check_placeholders(found, len(tiles), PLACEHOLDER)
         grids = [self._grid(tile) for tile in tiles]
-        encoded = encode_prompt(self._tokenizer, _framed(rendered, grids), request.choices, self.config.bos_token_id)
+        encoded = encode_prompt(
+            self._tokenizer, _with_sizes(rendered, grids), request.choices, self.config.bos_token_id
+        )
         return ModelInput(
             prompt=rendered.text,
             token_ids=np.array(self._expand(encoded.ids, grids), np.int32),
@@ -107,7 +108,7 @@ class Emu3Processor(FamilyProcessor[Pixels]):
         )
 
     def _drawing(self, request: Request, grid: Grid) -> ModelInput:
-        prompt = _asked(_drawn_text(request), grid)
+        prompt = _drawing_prompt(_drawn_text(request), grid)
         if without := self._without_vision:
             raise BadRequest(f"found a grid of {grid.rows} x {grid.columns} codes, but {without} draws no pictures")
         is_guided = request.sampling.guidance_scale != 1
@@ -115,7 +116,7 @@ class Emu3Processor(FamilyProcessor[Pixels]):
             prompt=prompt.text,
             token_ids=self._encode(prompt),
             layout=(grid.rows, grid.columns),
-            negative=self._encode(_asked(request.negative_prompt or "", grid)) if is_guided else None,
+            negative=self._encode(_drawing_prompt(request.negative_prompt or "", grid)) if is_guided else None,
             num_new_tokens=grid.num_tokens,
         )
 
@@ -138,7 +139,8 @@ class Emu3Processor(FamilyProcessor[Pixels]):
             return ids
         waiting = iter(grids)
         expanded = [
-            _codes(next(waiting), i, vocabulary.end_of_line) if i == vocabulary.image_placeholder else [i] for i in ids
+            _placeholders(next(waiting), i, vocabulary.end_of_line) if i == vocabulary.image_placeholder else [i]
+            for i in ids
         ]
         return [i for run in expanded for i in run]
 
@@ -224,30 +226,30 @@ def fitted(height: int, width: int, images: Emu3Images) -> tuple[int, int]:
     return size
 
 
-def _framed(rendered: RenderedPrompt, grids: Sequence[Grid]) -> RenderedPrompt:
+def _with_sizes(rendered: RenderedPrompt, grids: Sequence[Grid]) -> RenderedPrompt:
     """Put the size of each picture before its placeholder, and what ends a picture behind it."""
     waiting = iter(grids)
 
     def frame(_: re.Match[str]) -> str:
-        return f"{_opened(next(waiting))}{PLACEHOLDER}{END_OF_FRAME}{IMAGE_END}"
+        return f"{_size_tokens(next(waiting))}{PLACEHOLDER}{END_OF_FRAME}{IMAGE_END}"
 
     pieces = enumerate(rendered.pieces)
     return RenderedPrompt(tuple(piece if i % 2 else re.sub(PLACEHOLDER, frame, piece) for i, piece in pieces))
 
 
-def _codes(grid: Grid, placeholder: int, end_of_line: int) -> list[int]:
+def _placeholders(grid: Grid, placeholder: int, end_of_line: int) -> list[int]:
     """Return the ids of a picture whose codes are not known yet; its last row ends like the others."""
     return ([placeholder] * grid.columns + [end_of_line]) * grid.rows
 
 
-def _opened(grid: Grid) -> str:
+def _size_tokens(grid: Grid) -> str:
     """Return what stands before the codes of a picture."""
     return f"{IMAGE_START}{grid.rows}*{grid.columns}{IMAGE_TOKEN}"
 
 
-def _asked(text: str, grid: Grid) -> RenderedPrompt:
+def _drawing_prompt(text: str, grid: Grid) -> RenderedPrompt:
     """Return the prompt for a picture: the text, all of it data, and then what the codes follow."""
-    return RenderedPrompt(("", text, _opened(grid)))
+    return RenderedPrompt(("", text, _size_tokens(grid)))
 
 
 def _drawn_text(request: Request) -> str:

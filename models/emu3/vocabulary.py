@@ -81,14 +81,14 @@ def read_vocabulary(folder: Path, raw: Fields, vocab_size: int, codebook_size: i
         raise CheckpointError(f"{folder} has no token {missing[0]!r} in {LISTS}")
     beyond = [token for token, id_ in ids.items() if id_ >= vocab_size]
     if beyond:
-        told = f"{beyond[0]!r} has id {ids[beyond[0]]}"
-        raise CheckpointError(f"{folder}: {told}, expected less than text_config.vocab_size, {vocab_size}")
+        found = f"{beyond[0]!r} has id {ids[beyond[0]]}"
+        raise CheckpointError(f"{folder}: {found}, expected less than text_config.vocab_size, {vocab_size}")
     first = min(ids[token] for token in visual)
     places = tuple(ids[token] - first for token in visual)
     in_order = places == tuple(range(num_visual))
     if not in_order and sorted(places) != list(range(num_visual)):
-        told = f"the {num_visual} visual tokens have ids from {first} to {first + max(places)}"
-        raise CheckpointError(f"{folder}: {told}, expected as many in a row, each once")
+        found = f"the {num_visual} visual tokens have ids from {first} to {first + max(places)}"
+        raise CheckpointError(f"{folder}: {found}, expected as many in a row, each once")
     return Vocabulary(
         first_visual=first,
         num_visual=num_visual,

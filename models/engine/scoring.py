@@ -65,10 +65,10 @@ def score(
 
 def _choices(branch: Branch) -> list[list[After]]:
     """Return the tokens of each choice of a branch with the states that they follow."""
-    given = branch.sequence
+    sequence = branch.sequence
     return [
         [((branch, place), token_id) for place, token_id in zip(places, ids.tolist(), strict=True)]
-        for places, ids in zip(given.token_tree.ends, given.model_input.choices, strict=True)
+        for places, ids in zip(sequence.token_tree.ends, sequence.model_input.choices, strict=True)
     ]
 
 

@@ -119,12 +119,12 @@ def read_images(folder: Path, config: VisionConfig, settings: ImageSettings) -> 
     tiles, limit = stored.integer("max_image_tiles", default=config.max_num_tiles, least=1), config.max_num_tiles
     if tiles > limit:
         raise stored.fault("max_image_tiles", expected=f"1 to {limit}, the vision encoder's limit")
-    asked = settings.max_image_tiles
-    if asked is not None and not 1 <= asked <= limit:
-        raise ImageSettingsError(f"max_image_tiles: found {asked}, expected 1 to {limit}, the checkpoint's limit")
+    own = settings.max_image_tiles
+    if own is not None and not 1 <= own <= limit:
+        raise ImageSettingsError(f"max_image_tiles: found {own}, expected 1 to {limit}, the checkpoint's limit")
     return MllamaImages(
         tile_size=config.image_size,
-        max_image_tiles=tiles if asked is None else asked,
+        max_image_tiles=tiles if own is None else own,
         mean=stored.channels("image_mean"),
         std=stored.channels("image_std"),
     )

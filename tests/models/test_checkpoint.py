@@ -10,7 +10,7 @@ import torch
 
 from models import ImageSettings, Request, ask, load_processor
 from models.aria import config as aria
-from models.devices import find_devices, spread
+from models.devices import find_devices, place_layers
 from models.mllama import config as mllama
 from models.types import CheckpointError, ImageSettingsError
 from tests.tiny import (
@@ -187,5 +187,5 @@ def test_a_model_whose_layers_have_other_names_is_not_laid_on_one_device_in_sile
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     cpu, meta = find_devices(["cpu", "meta"])
     with pytest.raises(CheckpointError, match=r"Sequential has no layers named ….model\.layers\.0"):
-        spread(model, [cpu, meta])
-    assert spread(model, [meta])("0.weight") == meta
+        place_layers(model, [cpu, meta])
+    assert place_layers(model, [meta])("0.weight") == meta

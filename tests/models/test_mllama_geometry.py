@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.devices import spread
+from models.devices import place_layers
 from models.mllama.config import read_config
 from models.mllama.model import MllamaModel, scaled_frequencies
 from tests.tiny import empty
@@ -170,7 +170,7 @@ def test_without_images_neither_vision_encoder_nor_cross_attention_is_there(tmp_
 def test_the_large_one_is_spread_evenly_and_in_order(tmp_path: Path, num_devices: int) -> None:
     model = empty(MllamaModel, write(tmp_path, "90B", INSTRUCT))
     devices = [torch.device("cuda", index) for index in range(num_devices)]
-    place = spread(model, devices)
+    place = place_layers(model, devices)
     sizes = dict.fromkeys(devices, 0)
     for name, parameter in model.named_parameters():
         sizes[place(name)] += parameter.numel()

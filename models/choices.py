@@ -1,6 +1,6 @@
 """The continuations of a prompt that a request wants scored, cut into tokens: which are the prompt's, which theirs.
 
-What a continuation's log-probability is, and of which model, is not known here (models/engine/scoring.py).
+Their log-probabilities are computed in models/engine/scoring.py.
 """
 
 from collections.abc import Sequence

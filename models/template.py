@@ -1,7 +1,7 @@
 """The chat template of a checkpoint: messages become one text, in a sandbox and on a day that never changes.
 
-It knows where templates stand and what their writers expect to find there. What is a control token and what is data
-in the messages has been settled before (models/tokenizer.py); tokens are not known here.
+It knows where templates stand and what their writers expect to find there. models/tokenizer.py has already set the
+control tokens inside messages apart.
 """
 
 import json

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.types import Pixels
 
-# What is kept of images that nobody asks about any more: the next question may be on its way.
+# Kept of images that nobody asks about any more: the next question may be on its way.
 KEPT_BYTES = 2**30
 
 
@@ -49,7 +49,7 @@ Kind = TypeVar("Kind")
 
 
 class ImageCache(Generic[F]):
-    """What images became, by name: as long as somebody holds it, and the latest a while longer.
+    """Features of images by name, kept as long as somebody holds them; the latest are kept a while longer.
 
     Attributes:
         num_encoded: Images that were encoded so far; questions about one image count once.

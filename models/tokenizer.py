@@ -2,7 +2,7 @@
 
 Text from a dataset is untrusted: a question that contains `<|img|>` or `<|im_end|>` must reach the model as
 those plain characters. So control tokens inside message texts are taken out before the template is rendered and
-put back, tokenised as characters, after it. Which tokens mean what is a family's business and not known here.
+put back, tokenised as characters, after it. Each family knows what its tokens mean.
 """
 
 import json

@@ -147,20 +147,16 @@ class DownBlock(nn.Module):
 
     def __init__(self, config: VqConfig) -> None:
         super().__init__()
-        widths = (config.base_channels, *config.channels)
+        widths, attended = (config.base_channels, *config.channels), config.attn_resolutions
         self.down = nn.ModuleList()
-        for place, width in enumerate(config.channels):
-            level = Level(widths[place], width, config.num_res_blocks, place in config.attn_resolutions)
-            if place < len(config.channels) - 1:
-                level.add_module("downsample", downsample(width))
-            self.down.append(level)
+        for i, width in enumerate(config.channels):
+            down = downsample(width) if i < len(config.channels) - 1 else None
+            self.down.append(Level(widths[i], width, config.num_res_blocks, i in attended, downsample=down))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, h, w) to (N, C, H, W)."""
-        for place, level in enumerate(self.down):
+        for level in self.down:
             x = level(x)
-            if place < len(self.down) - 1:
-                x = level.get_submodule("downsample")(x)
         return x
 
 
@@ -169,22 +165,16 @@ class UpBlock(nn.Module):
 
     def __init__(self, config: VqConfig) -> None:
         super().__init__()
-        widths = (*config.channels, config.channels[-1])
+        widths, num_blocks = (*config.channels, config.channels[-1]), config.num_res_blocks + 1
         self.up = nn.ModuleList()
-        for place, width in enumerate(config.channels):
-            is_attended, num_blocks = place in config.attn_resolutions, config.num_res_blocks + 1
-            level = Level(widths[place + 1], width, num_blocks, is_attended, config.embed_dim)
-            if place > 0:
-                level.add_module("upsample", upsample(width))
-            self.up.append(level)
+        for i, width in enumerate(config.channels):
+            up, is_attended = upsample(width) if i > 0 else None, i in config.attn_resolutions
+            self.up.append(Level(widths[i + 1], width, num_blocks, is_attended, config.embed_dim, upsample=up))
 
     def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
         """Map (N, C, H, W), with code vectors (N, E, H, W), to (N, C, h, w)."""
-        for place in reversed(range(len(self.up))):
-            level = self.up[place]
+        for level in reversed(self.up):
             x = level(x, vectors)
-            if place > 0:
-                x = level.get_submodule("upsample")(x)
         return x
 
 

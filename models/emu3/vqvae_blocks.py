@@ -111,11 +111,43 @@ class MiddleBlock(nn.Module):
         return out
 
 
+class Resample(nn.Module):
+    """Change the size of what comes in, then convolve it."""
+
+    def __init__(self, resize: Callable[[Tensor], Tensor], conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+        self._resize = resize
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, …) to (N, C, …)."""
+        out: Tensor = self.conv(self._resize(x))
+        return out
+
+
+def downsample(channels: int) -> Resample:
+    """Return what halves a picture's sides; only the right and the lower border are widened."""
+    return Resample(lambda x: F.pad(x, (0, 1, 0, 1)), nn.Conv2d(channels, channels, KERNEL, stride=2))
+
+
+def upsample(channels: int) -> Resample:
+    """Return what doubles a picture's sides."""
+    return Resample(lambda x: F.interpolate(x, scale_factor=2.0), nn.Conv2d(channels, channels, KERNEL, padding=1))
+
+
 class Level(nn.Module):
-    """The residual blocks of one resolution, each followed by attention where the level has it."""
+    """The residual blocks of one resolution, each followed by attention where the level has it, and the way out."""
 
     def __init__(
-        self, channels: int, out_channels: int, num_blocks: int, is_attended: bool, code_channels: int | None = None
+        self,
+        channels: int,
+        out_channels: int,
+        num_blocks: int,
+        is_attended: bool,
+        code_channels: int | None = None,
+        *,
+        downsample: Resample | None = None,
+        upsample: Resample | None = None,
     ) -> None:
         super().__init__()
         widths = [channels] + [out_channels] * num_blocks
@@ -123,13 +155,16 @@ class Level(nn.Module):
         num_attended = num_blocks if is_attended else 0
         self.attn = nn.ModuleList(Attention(out_channels) for _ in range(num_attended))
         self.attn_norms = nn.ModuleList(norm(out_channels, code_channels) for _ in range(num_attended))
+        self.downsample, self.upsample = downsample, upsample
 
     def forward(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
-        """Map (N, C, h, w) to (N, F, h, w)."""
+        """Map (N, C, h, w) to (N, F, h, w), or to half or double its sides."""
         for i, block in enumerate(self.block):
             x = block(x, codes)
             if self.attn:
                 x = x + self.attn[i](self.attn_norms[i](x, codes))
+        for resample in (self.downsample, self.upsample):
+            x = x if resample is None else resample(x)
         return x
 
 
@@ -157,30 +192,6 @@ class CausalConv(nn.Module):
         """Map (N, C, T, h, w) to (N, F, T / stride, h, w)."""
         out: Tensor = self.conv(F.pad(x, self.padding))
         return out
-
-
-class Resample(nn.Module):
-    """Change the size of what comes in, then convolve it."""
-
-    def __init__(self, resize: Callable[[Tensor], Tensor], conv: nn.Module) -> None:
-        super().__init__()
-        self.conv = conv
-        self._resize = resize
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, …) to (N, C, …)."""
-        out: Tensor = self.conv(self._resize(x))
-        return out
-
-
-def downsample(channels: int) -> Resample:
-    """Return what halves a picture's sides; only the right and the lower border are widened."""
-    return Resample(lambda x: F.pad(x, (0, 1, 0, 1)), nn.Conv2d(channels, channels, KERNEL, stride=2))
-
-
-def upsample(channels: int) -> Resample:
-    """Return what doubles a picture's sides."""
-    return Resample(lambda x: F.interpolate(x, scale_factor=2.0), nn.Conv2d(channels, channels, KERNEL, padding=1))
 
 
 def time_downsample(channels: int) -> Resample:

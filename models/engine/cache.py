@@ -2,8 +2,8 @@
 
 A sequence owns a slot: one row of each layer's static tensors. Running sequences always own the first slots, so
 that a decode step sees one contiguous view and nothing is gathered. Position p of a sequence lies at place p of
-its slot, but for continuations side by side (`tree_cache_view`); whatever lies behind its length is left over from
-somebody else and masked.
+its slot, except for continuations side by side (`tree_cache_view`). Places beyond its length hold what an earlier
+sequence left; they are masked.
 
 Shapes: B sequences, T tokens, S places attended to, K key heads, C head width.
 """

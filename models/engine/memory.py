@@ -1,7 +1,6 @@
-"""What tokens look at beside their own sequence: keys and values made once, of an image say, and shared by all who ask.
+"""Cross-attention memories: keys and values made once, of an image for example, and shared by all who ask about it.
 
 A family whose decoder has cross-attention gives its prompts spans of tokens and the memory that each of them sees.
-What a memory was made of is not known here.
 
 Shapes: B sequences, T tokens, S places of a memory, H query heads, K key heads, C head width.
 """
@@ -98,7 +97,7 @@ def _view(
 
 
 def answer_memory(spans: Sequence[Span]) -> Memory | None:
-    """Return what every token after a prompt sees."""
+    """Return the memory that every token after a prompt sees, if any."""
     return next((span.memory for span in spans if span.stop is None), None)
 
 

@@ -1,7 +1,4 @@
-"""Do as much at once as a device's memory allows, and find out what is too large even by itself.
-
-Nothing here knows how anything is computed.
-"""
+"""Do as much at once as a device's memory allows, and find out what is too large even by itself."""
 
 import logging
 from collections.abc import Callable

@@ -1,6 +1,4 @@
-"""Bring prompts into the cache: which of them go together, and their way through the decoder.
-
-Whose prompts they are and what becomes of them is not known here.
+"""Prefill: which prompts go through the decoder together, and how they enter the cache.
 
 Shapes: B prompts, T tokens, D model width.
 """

@@ -1,6 +1,6 @@
-"""What may follow a prompt, as a tree: continuations that begin alike share their first tokens.
+"""The continuations of a prompt as a tree: those that begin alike share their first tokens.
 
-Only tokens that others follow are in it, since only they go through a decoder. Scores are not known here.
+Only tokens that have a successor are in it: the last token of a continuation does not go through the decoder.
 """
 
 from collections.abc import Iterable, Sequence

@@ -8,7 +8,7 @@ from typing import Any
 
 from models import Answer, Request, ask
 from tests.models.test_contract import FAMILIES, choosing, requests
-from tests.models.test_painting import wish
+from tests.models.test_picture_decoder import wish
 
 Told = dict[str, list[dict[str, Any]]]  # for each family its answers, as dictionaries
 

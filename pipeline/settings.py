@@ -40,12 +40,15 @@ class ConfigError(ValueError):
 
     Attributes:
         faults: One sentence per fault, beginning with the setting's path where it has one.
+        advice: What to do about all of them; may be empty.
     """
 
-    def __init__(self, source: str, faults: Sequence[str]) -> None:
-        self.faults = list(faults)
+    def __init__(self, source: str, faults: Sequence[str], advice: str = "") -> None:
+        self.faults, self.advice = list(faults), advice
         noun = "fault" if len(self.faults) == 1 else "faults"
-        super().__init__("\n  ".join([f"{source}: {len(self.faults)} {noun}", *self.faults]))
+        super().__init__(
+            "\n  ".join([f"{source}: {len(self.faults)} {noun}", *self.faults, *([advice] if advice else [])])
+        )
 
 
 def load_settings(settings_class: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:

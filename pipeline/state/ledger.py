@@ -222,8 +222,8 @@ def refuse_other_answers(frozen: Mapping[str, Any], settings: Mapping[str, Any],
     if frozen["weights"] != weights:
         lines.append(f"model.path: a checkpoint's files have changed (was {frozen['weights']}, now {weights})")
     if lines:
-        advice = "go on with the old settings, write elsewhere, or start over with write.on_existing=replace"
-        raise ConfigError(f"{uri} holds a run with other settings", [*lines, advice])
+        advice = "Go on with the old settings, write elsewhere, or start over with write.on_existing=replace."
+        raise ConfigError(f"{uri} holds a run with other settings", lines, advice)
 
 
 def refuse_other_settings(frozen: Mapping[str, Any], settings: Mapping[str, Any], uri: str) -> None:
@@ -233,8 +233,8 @@ def refuse_other_settings(frozen: Mapping[str, Any], settings: Mapping[str, Any]
         ConfigError: It names each setting that differs.
     """
     if lines := _binding_differences(frozen, settings):
-        advice = f"a retry may change only {', '.join(name for name in FREE if not name.startswith('job.'))}"
-        raise ConfigError(f"{uri} holds a run with other settings", [*lines, advice])
+        advice = f"A retry may change only {', '.join(name for name in FREE if not name.startswith('job.'))}."
+        raise ConfigError(f"{uri} holds a run with other settings", lines, advice)
 
 
 def refuse_other_device(frozen: Mapping[str, Any], devices: Mapping[str, str], uri: str) -> None:

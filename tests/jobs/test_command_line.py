@@ -92,7 +92,7 @@ def test_a_retry_takes_no_setting_that_would_change_answers(unfinished, capsys):
     said = capsys.readouterr().err
     assert "job.prompt: was 'Describe" in said and "read.limit: was nothing, now 1" in said
     assert "generate.slots: " not in said
-    assert "a retry may change only note, limits, ray," in said
+    assert "A retry may change only note, limits, ray," in said
     assert main(["retry", unfinished, "slots"]) == 2
     assert "expected `dotted.key=value`" in capsys.readouterr().err
     assert main(["retry", unfinished, "write.storage.endpoint=x"]) == 2

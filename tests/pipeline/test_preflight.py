@@ -124,7 +124,7 @@ def test_a_run_is_not_gone_on_with_settings_that_change_its_prompts(
     with pytest.raises(ConfigError) as caught:
         now = dump_settings(settings(tmp_path, checkpoint, **{section: change}))
         ledger.refuse_other_answers(frozen, now, "w", "out")
-    assert caught.value.faults[0] == said
+    assert caught.value.faults == [said]
 
 
 def test_a_run_from_before_a_setting_was_there_is_told_so(tmp_path: Path, checkpoint: Path) -> None:

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from pipeline.input.formats.fields import is_key_type, kept_type, raw_type
 from pipeline.input.formats.parquet import image_type_fault
-from pipeline.input.formats.rows import IMAGE_EXTENSIONS, ReadError
+from pipeline.input.formats.rows import IMAGE_EXTENSIONS, ReadError, Shape
 from pipeline.input.formats.samples import is_image, wanted_image
-from pipeline.input.formats.shapes import DEFAULTS, Shape
+from pipeline.input.formats.shapes import DEFAULTS
 from pipeline.input.formats.table import FORMATS, Format
 
 Word = Literal["key", "image", "text", "question", "answers", "video", "subtitles"]

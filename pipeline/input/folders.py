@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pipeline.input.formats.shapes import Shape
+from pipeline.input.formats.rows import Shape
 from pipeline.input.formats.table import Format, format_of
 from pipeline.storage.store import Entry
 
@@ -124,7 +124,7 @@ def _downloaded(entries: Sequence[Entry], images: Sequence[Entry], about: frozen
 
 def _are_all(entries: Sequence[Entry]) -> bool:
     """Say whether nothing but pictures, and what may stand beside pictures, is of a format."""
-    return {format_of(entry.path) for entry in entries} <= {"images", "text", None}
+    return {format_of(entry.path) for entry in entries} <= {"images", "text", "json", None}
 
 
 def _images(entries: Sequence[Entry], images: Sequence[Entry]) -> FolderLayout:
@@ -137,7 +137,12 @@ def _images(entries: Sequence[Entry], images: Sequence[Entry]) -> FolderLayout:
         notes.append(f"with {', '.join(f'{count} .{extension}' for extension, count in counts.items())} beside them")
     if shape:
         notes.append("in one folder for each class (column `label`)")
-    return FolderLayout("images", images, " ".join(notes), shape, sidecars, beside)
+    lists = [entry.path for entry in entries if format_of(entry.path) == "json" and entry.path not in beside]
+    warnings = []
+    if lists:
+        more = f" and {len(lists) - 1} more lie" if len(lists) > 1 else " lies"
+        warnings = [f"{lists[0]}{more} beside images; if rows about them are meant, as of COCO, make it read.uri"]
+    return FolderLayout("images", images, " ".join(notes), shape, sidecars, beside, warnings=warnings)
 
 
 def _sidecars(entries: Sequence[Entry], images: Sequence[Entry]) -> tuple[Sequence[str], Mapping[str, Entry]]:

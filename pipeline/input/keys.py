@@ -10,10 +10,11 @@ from typing import Any, BinaryIO, assert_never
 
 import numpy as np
 
-from pipeline.input.formats import manifest, parquet, samples
+from pipeline.input.formats import parquet, samples
 from pipeline.input.formats.packed import Unpacked
-from pipeline.input.formats.shapes import Shape, placed_key
-from pipeline.input.streams import read_unpacked
+from pipeline.input.formats.rows import Shape
+from pipeline.input.formats.shapes import placed_key
+from pipeline.input.stretches import rows_in_stretch
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.storage.store import Store
 
@@ -69,19 +70,12 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
             names = store.use(unit.shard, lambda file: list(parquet.keys(file, column, unit.start, unit.stop)))
         case "images" | "video":
             names = []
-        case "jsonl" | "csv" | "tsv" | "text":
-            data = _bytes(unit, store)
-            rows = manifest.read(data, unit.format, unit.header, read.dialect(unit.format))
+        case "jsonl" | "json" | "csv" | "tsv" | "text":
+            rows = rows_in_stretch(unit, read, store)
             names = [row.values.get(column) for row in rows[: unit.num_rows]]
         case _:
             assert_never(unit.format)
     yield from (str(placed_key(name, shape, unit.shard)) for name in names if type(name) in (int, str) and name != "")
-
-
-def _bytes(unit: Unit, store: Store) -> bytes:
-    if unit.is_packed:
-        return read_unpacked(store, unit.planned, unit.first_byte, unit.end_byte)
-    return store.read(unit.shard, unit.first_byte, unit.end_byte)
 
 
 def _tar_keys(file: BinaryIO, unit: Unit) -> list[Any]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.input.columns import ERROR, OUR_COLUMNS, Layout
 from pipeline.input.fetch import fetch_images
-from pipeline.input.formats import manifest, parquet, samples
+from pipeline.input.formats import parquet, samples
 from pipeline.input.formats.fields import fit_column, fit_values
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
@@ -24,7 +24,7 @@ from pipeline.input.formats.tar import Member, ReadAt
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.sidecars import read_beside
-from pipeline.input.streams import read_unpacked
+from pipeline.input.stretches import bytes_of, rows_in_stretch
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.input.videos import read_subtitles, take_videos, video_block
 from pipeline.storage.store import StorageError, Store
@@ -88,9 +88,8 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
             first, end = unit.first_byte, unit.end_byte
             find = functools.partial(_members, unit, store)
             rows = samples.read(_reader(unit, store), first, end, image, find, with_images=with_images)
-        case "jsonl" | "csv" | "tsv" | "text":
-            data = _bytes(unit, store, unit.first_byte, unit.end_byte)
-            rows = manifest.read(data, unit.format, unit.header, settings.dialect(unit.format))
+        case "jsonl" | "json" | "csv" | "tsv" | "text":
+            rows = rows_in_stretch(unit, settings, store)
             for row in rows:
                 _take_out(row, layout)
         case _:
@@ -156,11 +155,11 @@ def check_unchanged(unit: Unit, store: Store, on_changed: str) -> None:
 def _reader(unit: Unit, store: Store) -> ReadAt:
     """Return a way to read at places of a tar: from one request, or, around a member too large, from many."""
     first, end = unit.first_byte, unit.end_byte
-    data = _bytes(unit, store, first, end) if end - first <= LIMIT_BYTES else None
+    data = bytes_of(unit, store, first, end) if end - first <= LIMIT_BYTES else None
 
     def read_at(position: int, count: int) -> bytes:
         if data is None or not first <= position <= position + count <= end:  # a link may lead out of the unit
-            return _bytes(unit, store, position, position + count)
+            return bytes_of(unit, store, position, position + count)
         return data[position - first : position - first + count]
 
     return read_at
@@ -175,12 +174,6 @@ def _members(unit: Unit, store: Store, names: Collection[str]) -> dict[str, Memb
         return samples.find_members(samples.reader_of(file, unit.size), unit.size, names)
 
     return store.use(unit.shard, find)
-
-
-def _bytes(unit: Unit, store: Store, start: int, stop: int) -> bytes:
-    if not unit.is_packed:
-        return store.read(unit.shard, start, stop)
-    return read_unpacked(store, unit.planned, start, stop)
 
 
 def _parquet_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:

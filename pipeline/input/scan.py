@@ -5,16 +5,16 @@ It opens every shard and reads headers, footers or lines; which rows become whic
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, assert_never
 
 import pyarrow as pa
 
 from pipeline.input.columns import Layout
-from pipeline.input.formats import manifest, parquet, samples
+from pipeline.input.formats import arrays, manifest, parquet, samples
 from pipeline.input.formats.fields import wider
-from pipeline.input.formats.rows import Index, ReadError
+from pipeline.input.formats.rows import Index, ReadError, Shape
 from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.shards import Shards
 from pipeline.storage.store import Entry
@@ -29,14 +29,23 @@ MOST_UNPACKED, UNPACKED_BYTES = 8, 2**30
 Scan = Sequence[tuple[Entry, Index]]
 
 
-def scan_shards(shards: Shards, unit_rows: int, limit: int | None, dialect: manifest.Dialect) -> Scan:
+def scan_shards(
+    shards: Shards, unit_rows: int, limit: int | None, dialect: manifest.Dialect, shapes: Collection[Shape]
+) -> Scan:
     """Scan the shards in order; with a limit, only until so many rows are found.
+
+    Args:
+        shards: All of them.
+        unit_rows: The most rows of a unit.
+        limit: The most rows of all.
+        dialect: Of CSV and TSV.
+        shapes: What rows of JSON may be beyond their fields.
 
     Raises:
         ReadError: A shard is not what its format says.
         StorageError: The store refuses or does not answer.
     """
-    scan = functools.partial(_scan, shards, unit_rows, dialect)
+    scan = functools.partial(_scan, shards, unit_rows, dialect, shapes)
     # The first shard may be enough.
     waves = [shards.entries] if limit is None else [shards.entries[:1], shards.entries[1:]]
     scanned: list[tuple[Entry, Index]] = []
@@ -73,7 +82,7 @@ def warnings_of(shards: Shards, scanned: Scan, layout: Layout) -> list[str]:
     return warnings + _columns_missing(shards, scanned, layout) + _unpacked_often(scanned)
 
 
-def _scan(shards: Shards, unit_rows: int, dialect: manifest.Dialect, entry: Entry) -> Index:
+def _scan(shards: Shards, unit_rows: int, dialect: manifest.Dialect, shapes: Collection[Shape], entry: Entry) -> Index:
     def scan(file: BinaryIO) -> Index:
         match shards.format:
             case "webdataset":
@@ -81,7 +90,9 @@ def _scan(shards: Shards, unit_rows: int, dialect: manifest.Dialect, entry: Entr
             case "parquet":
                 return parquet.index(file, unit_rows)
             case "jsonl" | "csv" | "tsv" | "text":
-                return manifest.index(file, entry.size, unit_rows, shards.format, dialect)
+                return manifest.index(file, entry.size, unit_rows, shards.format, dialect, shapes)
+            case "json":
+                return arrays.index(file, entry.size, unit_rows, shapes)
             case "images" | "video":
                 raise AssertionError("files that are rows are planned from their listing")
             case _:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipeline.input.folders import FolderLayout, look_at
-from pipeline.input.formats.rows import ReadError
-from pipeline.input.formats.shapes import Shape
+from pipeline.input.formats.rows import ReadError, Shape
 from pipeline.input.formats.table import FORMATS, Format, extension_of, format_of
 from pipeline.storage.store import Entry, NotFound, StorageSettings, Store
 
@@ -160,7 +159,7 @@ def _only_format(uri: str, entries: Sequence[Entry]) -> Format:
     counts = Counter(format_of(entry.path) for entry in entries)
     known = [format for format in counts if format is not None]
     if len(known) > 1:
-        known = [format for format in known if not FORMATS[format].gives_way]
+        known = [format for format in known if not FORMATS[format].gives_way] or known
     if len(known) == 1:
         return known[0]
     described = f"found {_counted(entries)}"

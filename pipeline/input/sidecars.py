@@ -12,8 +12,7 @@ import pyarrow as pa
 from pipeline.input.fetch import NUM_FETCHERS, failure_of_all_rows, fault_of
 from pipeline.input.folders import label_of, path_of_sidecar
 from pipeline.input.formats.fields import note_types
-from pipeline.input.formats.rows import Fault, RawRow, RowError, parse_object
-from pipeline.input.formats.shapes import Shape
+from pipeline.input.formats.rows import Fault, RawRow, RowError, Shape, parse_object
 from pipeline.input.shards import Shards
 from pipeline.storage.store import StorageError, Store
 

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 
 from pipeline.input.columns import OF_VIDEOS, Layout, Names, Word, input_schema
 from pipeline.input.formats.manifest import DELIMITERS
-from pipeline.input.formats.rows import Cutter, Index, ReadError
-from pipeline.input.formats.shapes import Shape, check_imagefolder, names_file
+from pipeline.input.formats.rows import Cutter, Index, ReadError, Shape
+from pipeline.input.formats.shapes import check_imagefolder, described, names_file
 from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.joins import check_join
 from pipeline.input.read_settings import FRAME_SIZE, NUM_FRAMES
 from pipeline.input.read_settings import ReadSettings as ReadSettings
-from pipeline.input.scan import merged, scan_shards, warnings_of
+from pipeline.input.scan import Scan, merged, scan_shards, warnings_of
 from pipeline.input.shards import Shards, find_shards, joined
 from pipeline.input.sidecars import fields_beside, sidecar_paths
 from pipeline.storage.store import Entry
@@ -170,12 +170,16 @@ def plan_input(
     _refuse_idle_settings(shards, settings)
     if FORMATS[shards.format].is_file:
         return InputPlan(_file_units(shards, settings, unit_rows, layout), [*shards.warnings], notes)
-    scanned = scan_shards(shards, unit_rows, settings.limit, settings.dialect(shards.format))
+    shapes = _possible_shapes(settings, shards, is_raw=is_raw)
+    scanned = scan_shards(shards, unit_rows, settings.limit, settings.dialect(shards.format), shapes)
     warnings = [*shards.warnings, *warnings_of(shards, scanned, layout)]
     where = next((shards.store.name(entry.path) for entry, index in scanned if index.slices), None)
     if where is None:
         raise ReadError("; ".join([f"found no rows in the {len(scanned)} shards of {settings.uri}", *warnings[:5]]))
     types, extensions = merged(shards.format, [index for _, index in scanned if index.slices])
+    if found := {index.shape for _, index in scanned if index.slices} - {""}:
+        layout = replace(layout, shape=_only_shape(found, scanned))
+        notes = [f"{notes[0]}; {described(layout.shape, types)}"]
     if layout.shape == "imagefolder":
         layout = _as_imagefolder(layout, types, where, is_folder=shards.is_folder)
         num_rows = sum(index.num_rows for _, index in scanned)
@@ -197,6 +201,28 @@ def layout_of(settings: ReadSettings, format: Format, *, is_raw: bool, shape: Sh
     """Return what a source's settings, and the shape of its rows, say of its columns."""
     join = settings.join
     return Layout(settings.columns, format, is_raw, "" if join is None else "table" if join.uri else "shard", shape)
+
+
+def _possible_shapes(settings: ReadSettings, shards: Shards, *, is_raw: bool) -> Collection[Shape]:
+    """Return what rows may be beyond their fields: nothing where a job or the folder says it already."""
+    if is_raw or shards.shape:
+        return ()
+    possible: list[Shape] = ["coco"] if {"question", "answers"} & settings.columns.keys() else ["coco", "chat"]
+    return possible
+
+
+def _only_shape(found: Collection[Shape], scanned: Scan) -> Shape:
+    """Return the one shape of rows; files with conversations and files without go together.
+
+    Raises:
+        ReadError: Some files are COCO's, and others are not.
+    """
+    others = [entry.path for entry, index in scanned if index.slices and index.shape != "coco"]
+    if "coco" not in found:
+        return "chat"
+    if others:
+        raise ReadError(f"some files are COCO annotations, and others are not, such as {others[0]}; name one file")
+    return "coco"
 
 
 def _as_imagefolder(layout: Layout, fields: Mapping[str, pa.DataType], where: str, *, is_folder: bool) -> Layout:
@@ -281,7 +307,7 @@ def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: b
                 etag=entry.etag,
                 header=tuple(index.header),
                 is_packed=index.is_packed,
-                shape=shards.shape,
+                shape=index.shape or shards.shape,
             )
             units.append(unit)
     return units

@@ -39,6 +39,10 @@ def jsonl(folder: Path, names: list[str]) -> None:
     write(folder / "rows.jsonl", "".join(json.dumps({"key": name, "text": name}) + "\n" for name in names))
 
 
+def json_array(folder: Path, names: list[str]) -> None:
+    write(folder / "rows.json", json.dumps([{"key": name, "text": name} for name in names]))
+
+
 def separated(extension: str, delimiter: str) -> Callable[[Path, list[str]], None]:
     def make(folder: Path, names: list[str]) -> None:
         sink = io.StringIO()
@@ -67,6 +71,7 @@ INPUTS: dict[Format, Callable[[Path, list[str]], None]] = {
     "parquet": parquet,
     "images": images,
     "jsonl": jsonl,
+    "json": json_array,
     "csv": separated("csv", ","),
     "tsv": separated("tsv", "\t"),
     "text": text,

@@ -20,6 +20,7 @@ def layouts() -> Iterator[Animal]:
     yield from _folders()
     yield from _lists()
     yield from _compressed()
+    yield from _documents()
 
 
 def zstd(data: bytes) -> bytes:
@@ -103,3 +104,36 @@ def _compressed() -> Iterator[Animal]:
         trouble="zstd stream is cut off",
         beside=beside,
     )
+
+
+def _documents() -> Iterator[Animal]:
+    beside = {"a.png": PICTURE}
+    well = {"beside": beside, "corner": RED, "text": "What colour?"}
+    yield Animal("rows.json", "an array of objects", json.dumps([WELL, WELL]).encode(), "2 answers", **well)
+    data = json.dumps({"version": 1, "data": [WELL]}, indent=1).encode()
+    yield Animal("data.json", "an array within an object, in many lines", data, **well)
+    yield Animal("lines.json", "JSON lines under another name", _jsonl(WELL, WELL), "2 answers", **well)
+    mixed = json.dumps([WELL, None, 7, "a, b", [WELL]]).encode()
+    yield Animal("mixed.json", "elements that are no objects", mixed, "1 answer, 4 fetch/NotJson", **well)
+    cut = json.dumps([WELL, WELL, WELL]).encode()[:-9]
+    yield Animal("cut.json", "an array that is cut off", cut, "2 answers", trouble="the file is cut off", **well)
+    several = json.dumps({"train": [WELL], "test": [WELL]}).encode()
+    message = "found several arrays of objects: 'train' (1), 'test' (1); expected one"
+    yield Animal("several.json", "two arrays of objects", several, "no plan", trouble=message, beside=beside)
+    coco = {"images": [{"id": 9, "file_name": "a.png"}], "annotations": [{"image_id": 9, "caption": "a"}]}
+    yield Animal("coco.json", "COCO annotations", json.dumps(coco).encode(), beside=beside, corner=RED, key="9")
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
+    row = {"id": "7", "image": "a.png", "conversations": turns}
+    llava = json.dumps([row, row | {"image": None}]).encode()
+    yield Animal(
+        "llava.json", "LLaVA's conversations, one without its image", llava, "1 answer, 1 fetch/NoImage",
+        beside=beside, corner=RED, key="7", text="What?",
+    )  # fmt: skip
+    parts = [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "text", "text": "What?"}]
+    line = {"custom_id": "r-1", "body": {"messages": [{"role": "user", "content": parts}]}}
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+    batch = _jsonl(line, {"custom_id": "r-2", "body": {"messages": turns}})
+    yield Animal(
+        "batch.jsonl", "lines of an OpenAI batch, one with a system message", batch, "1 answer, 1 fetch/SeveralTurns",
+        beside=beside, corner=RED, key="r-1", text="What?",
+    )  # fmt: skip

@@ -9,12 +9,13 @@ import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.input.formats.chats import unfolded_or_none
 from pipeline.input.formats.fields import note_types
 from pipeline.input.formats.packed import Unpacked, is_packed
 from pipeline.input.formats.rows import (
@@ -23,8 +24,10 @@ from pipeline.input.formats.rows import (
     Fault,
     Index,
     RawRow,
+    Readable,
     ReadError,
     RowError,
+    Shape,
     is_sampled,
     parse_object,
 )
@@ -67,21 +70,27 @@ def read(data: bytes, format: LineFormat, header: Sequence[str], dialect: Dialec
     return read_text(data) if format == "text" else read_jsonl(data)
 
 
-class Readable(Protocol):
-    """A file, or what a compressed one holds."""
+def index(
+    file: BinaryIO, size: int, unit_rows: int, format: LineFormat, dialect: Dialect, shapes: Collection[Shape] = ()
+) -> Index:
+    """Go through a shard of lines once, compressed or not, and find its rows; places are those in its content.
 
-    def read(self, count: int, /) -> bytes:
-        """Return the next bytes, fewer at the end."""
-        ...
+    Args:
+        file: The shard.
+        size: Its bytes.
+        unit_rows: The most rows of a unit.
+        format: How its lines are read.
+        dialect: Of CSV and TSV.
+        shapes: What rows of JSONL may be beyond their fields.
 
-
-def index(file: BinaryIO, size: int, unit_rows: int, format: LineFormat, dialect: Dialect) -> Index:
-    """Go through a shard of lines once, compressed or not, and find its rows; places are those in its content."""
+    Raises:
+        ReadError: It cannot be taken apart.
+    """
     packed = Unpacked(file) if is_packed(file) else None
     content = packed or file
     match format:
         case "jsonl":
-            found = index_jsonl(content, size, unit_rows)
+            found = index_jsonl(content, size, unit_rows, with_chats="chat" in shapes)
         case "csv" | "tsv":
             found = index_csv(content, size, unit_rows, dialect)
         case "text":
@@ -92,18 +101,22 @@ def index(file: BinaryIO, size: int, unit_rows: int, format: LineFormat, dialect
     return replace(found, warnings=[*found.warnings, *trouble], is_packed=True)
 
 
-def index_jsonl(file: Readable, size: int, unit_rows: int) -> Index:
+def index_jsonl(file: Readable, size: int, unit_rows: int, *, with_chats: bool = False) -> Index:
     """Go through a JSONL shard once and find its rows."""
     cutter = Cutter(unit_rows)
     fields: dict[str, pa.DataType] = {}
     position = 0
+    is_chat = False
     for line in _lines(file):
         if line.strip():
             if is_sampled(cutter.num_rows):
-                note_types(fields, _parse(line).values)
+                values = _parse(line).values
+                said = unfolded_or_none(values) if with_chats else None
+                is_chat |= said is not None
+                note_types(fields, values | (said or {}))
             cutter.add(position, position + len(line))
         position += len(line)
-    return Index(cutter.close(), fields, _warnings(size))
+    return Index(cutter.close(), fields, _warnings(size), shape="chat" if is_chat else "")
 
 
 def read_jsonl(data: bytes) -> list[RawRow]:

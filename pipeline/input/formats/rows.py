@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -13,10 +13,26 @@ from pipeline.storage.store import StorageError
 LIMIT_BYTES = 128 * 2**20
 # Rows per shard whose fields are looked at to decide the columns and their types: the first ones, later every so many.
 SAMPLE_ROWS, SAMPLE_STEP = 1000, 100
-MAX_FIELDS = 256
+MAX_FIELDS = 4096
 _ON_THE_WEB = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "avif")
 _ELSEWHERE = ("bmp", "tif", "tiff", "ppm", "jp2", "j2k", "heic", "heif")
 IMAGE_EXTENSIONS = (*_ON_THE_WEB, *_ELSEWHERE)
+
+
+# What rows are beyond their format.
+# imagefolder: metadata with `file_name` beside images (Hugging Face, "Create an image dataset").
+# classes: images in one folder for each class.
+# chat: conversations of LLaVA or OpenAI; their question, answer and images are columns of ours.
+# coco: images with what a file's annotations say of them.
+Shape = Literal["", "imagefolder", "classes", "chat", "coco"]
+
+
+class Readable(Protocol):
+    """A file, or what a compressed one holds."""
+
+    def read(self, count: int, /) -> bytes:
+        """Return the next bytes, fewer at the end."""
+        ...
 
 
 class ReadError(StorageError):
@@ -90,7 +106,8 @@ class Index:
         header: The names of a CSV file's columns, in order.
         extensions: The members' extensions in a tar, in lower case, and how many have them.
         passed_over: What belongs to no row: how many of each kind.
-        is_packed: Whether the shard is a gzip stream; places of slices are those in its content.
+        is_packed: Whether the shard is compressed; places of slices are those in its content.
+        shape: What its rows are beyond their format.
     """
 
     slices: Sequence[Slice]
@@ -100,6 +117,7 @@ class Index:
     extensions: Mapping[str, int] = field(default_factory=dict)
     passed_over: Mapping[str, int] = field(default_factory=dict)
     is_packed: bool = False
+    shape: Shape = ""
 
     @property
     def num_rows(self) -> int:

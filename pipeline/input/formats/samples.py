@@ -17,7 +17,6 @@ from pipeline.input.formats.packed import WINDOW_BYTES, Unpacked, is_packed
 from pipeline.input.formats.rows import (
     IMAGE_EXTENSIONS,
     LIMIT_BYTES,
-    MAX_FIELDS,
     Cutter,
     Index,
     RawRow,
@@ -32,6 +31,8 @@ from pipeline.input.formats.tar import Member, ReadAt, Walk, content_of
 # The folder stays in the key: `cats/0001.jpg` and `dogs/0001.jpg` are different rows.
 MEMBER_NAME = re.compile(r"(?:\./)*((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 MEMBER_PREFIX = re.compile(r"^(?:\./)+")
+# Told apart in one tar; where base names hold dots, every member may have another.
+MAX_EXTENSIONS = 256
 # What nested extensions of pictures begin with that need not be named: `0001.image.0.jpg`.
 PLAIN_PREFIXES = ("", "image")
 
@@ -191,7 +192,7 @@ def _sampled(texts: dict[Member, bytes], members: Sequence[Member]) -> dict[str,
 def _count(found: Counter[str], members: Sequence[Member]) -> None:
     for member in members:
         extension = _split(member.name)[1]
-        found[extension if extension in found or len(found) < MAX_FIELDS else "others"] += 1
+        found[extension if extension in found or len(found) < MAX_EXTENSIONS else "others"] += 1
 
 
 def _row(

@@ -5,16 +5,15 @@ It knows fields and names, not files.
 
 import posixpath
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from pipeline.input.formats.rows import ReadError
-
-# imagefolder: metadata with `file_name` beside images (Hugging Face, "Create an image dataset").
-# classes: images in one folder for each class.
-Shape = Literal["", "imagefolder", "classes"]
+from pipeline.input.formats.rows import ReadError, Shape
 
 # Which of their fields are the key and the images, where settings name none.
-DEFAULTS: Mapping[Shape, Mapping[str, str]] = {"imagefolder": {"key": "file_name", "image": "file_name"}}
+DEFAULTS: Mapping[Shape, Mapping[str, str]] = {
+    "imagefolder": {"key": "file_name", "image": "file_name"},
+    "coco": {"key": "id", "image": "file_name"},
+}
 
 
 def names_file(column: str) -> bool:
@@ -45,3 +44,13 @@ def file_names(values: Mapping[str, Any]) -> Any:
 def placed_key(key: Any, shape: Shape, shard: str) -> Any:
     """Return an ImageFolder's key as the path below the input's folder: each folder's metadata counts from there."""
     return posixpath.join(posixpath.dirname(shard), key) if shape == "imagefolder" and isinstance(key, str) else key
+
+
+def described(shape: Shape, fields: Mapping[str, Any]) -> str:
+    """Say in words what rows of a shape are."""
+    if shape == "coco":
+        more = ", ".join(f"`{name}`" for name in ("captions", "categories") if name in fields)
+        return f"COCO annotations: a row an image, with its {more or 'fields'}; key is its `id`, image its `file_name`"
+    if "conversations" in fields:
+        return "LLaVA's conversations: the first turn is asked, and its answer is in `answers`"
+    return "chat messages: what the user says is asked, and what the assistant says is in `answers`"

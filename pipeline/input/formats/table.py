@@ -13,9 +13,9 @@ from pipeline.input.formats.rows import IMAGE_EXTENSIONS
 
 # How compressed files end, and what compressed files may hold.
 PACKED = (".gz", ".zst")
-PACKABLE = ("tar", "jsonl", "ndjson", "jsonlines", "csv", "tsv", "txt", "lst")
+PACKABLE = ("tar", "jsonl", "ndjson", "jsonlines", "json", "csv", "tsv", "txt", "lst")
 
-Format = Literal["webdataset", "parquet", "images", "jsonl", "csv", "tsv", "text", "video"]
+Format = Literal["webdataset", "parquet", "images", "jsonl", "json", "csv", "tsv", "text", "video"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ FORMATS: Mapping[Format, Traits] = {
     "parquet": Traits(("parquet",), is_table=True, has_columns=True, is_typed=True),
     "images": Traits(IMAGE_EXTENSIONS, is_file=True, is_cut_by_bytes=True),
     "jsonl": Traits(_lines("jsonl", "ndjson", "jsonlines"), has_columns=True),
+    "json": Traits(_lines("json"), has_columns=True, gives_way=True),  # beside other data it is about that
     "csv": Traits(_lines("csv"), is_table=True, has_columns=True),
     "tsv": Traits(_lines("tsv"), is_table=True, has_columns=True),
     "text": Traits(_lines("txt", "lst"), gives_way=True),  # beside other data it is captions of pictures, or a note

@@ -1,0 +1,75 @@
+"""Read rows that lie in one stretch of a shard's bytes: lines, cells, and the elements of a JSON array.
+
+Rows that are more than their fields are completed here, as the plan has found them to be (`Unit.shape`).
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from pipeline.input.formats import arrays, manifest
+from pipeline.input.formats.chats import unfolded
+from pipeline.input.formats.coco import Annotations
+from pipeline.input.formats.packed import Unpacked
+from pipeline.input.formats.rows import RawRow, RowError
+from pipeline.input.streams import read_unpacked
+from pipeline.input.units import ReadSettings, Unit
+from pipeline.storage.store import Store
+
+# Files whose annotations a process holds.
+MOST_ANNOTATED = 2
+
+_annotated: "OrderedDict[tuple[object, ...], Annotations]" = OrderedDict()
+
+
+def rows_in_stretch(unit: Unit, settings: ReadSettings, store: Store) -> list[RawRow]:
+    """Return a unit's rows.
+
+    Raises:
+        StorageError: The store refuses or does not answer.
+    """
+    assert unit.format in ("jsonl", "json", "csv", "tsv", "text")
+    data = bytes_of(unit, store, unit.first_byte, unit.end_byte)
+    if unit.format == "json":
+        rows = arrays.read(data)
+    else:
+        rows = manifest.read(data, unit.format, unit.header, settings.dialect(unit.format))
+    if unit.shape == "chat":
+        _unfold(rows)
+    elif unit.shape == "coco":
+        annotations = _annotations(unit, store)
+        for row in rows:
+            row.values |= annotations.of(row.values.get("id"))
+    return rows
+
+
+def bytes_of(unit: Unit, store: Store, start: int, stop: int) -> bytes:
+    """Return bytes of a unit's shard; of what it holds, where it is compressed."""
+    if not unit.is_packed:
+        return store.read(unit.shard, start, stop)
+    return read_unpacked(store, unit.planned, start, stop)
+
+
+def _unfold(rows: Sequence[RawRow]) -> None:
+    for row in rows:
+        try:
+            row.values |= unfolded(row.values) or {}
+        except RowError as error:
+            row.fault = row.fault or error.fault
+
+
+def _annotations(unit: Unit, store: Store) -> Annotations:
+    """Return what a file's annotations say; read before by this process, they are at hand."""
+    name = (unit.root, unit.shard, unit.size, unit.etag)
+    if name in _annotated:
+        _annotated.move_to_end(name)
+    else:
+        _annotated[name] = store.use(unit.shard, lambda file: _read_annotations(file, unit))
+        while len(_annotated) > MOST_ANNOTATED:
+            _annotated.popitem(last=False)
+    return _annotated[name]
+
+
+def _read_annotations(file: BinaryIO, unit: Unit) -> Annotations:
+    walk = arrays.Walk(Unpacked(file) if unit.is_packed else file)
+    return Annotations((element.array, element.data) for element in walk)

@@ -179,7 +179,9 @@ def _members(unit: Unit, store: Store, names: Collection[str]) -> dict[str, Memb
 def _parquet_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
     left_out = () if with_images or layout.join == "table" else layout.images
     try:
-        table = store.use(unit.shard, lambda file: parquet.read(file, unit.start, unit.stop, left_out))
+        name = f"{store.name(unit.shard)} {unit.size} {unit.etag}"
+        rows_at = (unit.start, unit.stop, left_out, unit.pages, name)
+        table = store.use(unit.shard, lambda file: parquet.read(file, *rows_at))
     except StorageError as error:
         # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
         if not parquet.is_damage(error.__cause__):

@@ -45,7 +45,7 @@ def scan_shards(
         ReadError: A shard is not what its format says.
         StorageError: The store refuses or does not answer.
     """
-    scan = functools.partial(_scan, shards, unit_rows, dialect, shapes)
+    scan = functools.partial(_scan, shards, unit_rows, limit, dialect, shapes)
     # The first shard may be enough.
     waves = [shards.entries] if limit is None else [shards.entries[:1], shards.entries[1:]]
     scanned: list[tuple[Entry, Index]] = []
@@ -82,13 +82,20 @@ def warnings_of(shards: Shards, scanned: Scan, layout: Layout) -> list[str]:
     return warnings + _columns_missing(shards, scanned, layout) + _unpacked_often(scanned)
 
 
-def _scan(shards: Shards, unit_rows: int, dialect: manifest.Dialect, shapes: Collection[Shape], entry: Entry) -> Index:
+def _scan(
+    shards: Shards,
+    unit_rows: int,
+    limit: int | None,
+    dialect: manifest.Dialect,
+    shapes: Collection[Shape],
+    entry: Entry,
+) -> Index:
     def scan(file: BinaryIO) -> Index:
         match shards.format:
             case "webdataset":
                 return samples.index(file, entry.size, unit_rows)
             case "parquet":
-                return parquet.index(file, unit_rows)
+                return parquet.index(file, unit_rows, limit)
             case "jsonl" | "csv" | "tsv" | "text":
                 return manifest.index(file, entry.size, unit_rows, shards.format, dialect, shapes)
             case "json":

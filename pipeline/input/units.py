@@ -57,6 +57,7 @@ class Unit:
         shape: What the rows are beyond their format (see `pipeline.input.formats.shapes`); empty in older plans.
         sidecars: Where every file is a row, the extensions of the files beside each, joined by commas; empty if none
             has any. Their sizes and tags count among `size` and `etag`.
+        pages: Where the pages lie in a large row group of Parquet (see pipeline/input/formats/page_cuts.py).
     """
 
     seq: int
@@ -80,6 +81,7 @@ class Unit:
     join_etag: str | None = None
     shape: Shape = ""
     sidecars: tuple[str, ...] = ()
+    pages: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -277,8 +279,8 @@ def units_from_parquet(data: bytes) -> list[Unit]:
 
 
 def _unit(row: dict[str, Any]) -> Unit:
-    lists = {name: tuple(row[name] or ()) for name in ("paths", "header", "only", "sidecars")}
-    # Plans of older versions say nothing of sources, or of shapes.
+    lists = {name: tuple(row[name] or ()) for name in ("paths", "header", "only", "sidecars", "pages")}
+    # Plans of older versions say nothing of sources, shapes or pages.
     late = {"source": row["source"] or "", "is_raw": bool(row["is_raw"]), "join_size": row["join_size"] or 0}
     late["shape"] = row["shape"] or ""
     return Unit(**{**row, **lists, **late})
@@ -303,6 +305,7 @@ def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: b
                 schema=schema,
                 first_byte=piece.first_byte,
                 end_byte=piece.end_byte,
+                pages=piece.pages,
                 size=entry.size,
                 etag=entry.etag,
                 header=tuple(index.header),

@@ -1,6 +1,7 @@
 """Parquet files as hubs, Spark and pandas write them."""
 
 import io
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,12 @@ def _images() -> Iterator[Animal]:
     for name, (odd, column, expected, images) in columns.items():
         corner = RED if name not in ("null", "empty") else None
         yield Animal(f"{name}.parquet", odd, _parquet({"image": column}), expected, images=images, corner=corner)
+    padded = [PICTURE + random.Random(n).randbytes(500_000) for n in range(12)]
+    large = _parquet({"image": padded})
+    yield Animal("row_group.parquet", "a row group, and a page, of several units", large, "12 answers", corner=RED)
+    repeated = pa.array([padded[0]] * 10)
+    same = _parquet({"image": repeated, "other": pa.array(padded[:10])})
+    yield Animal("repeated.parquet", "an image that all rows share", same, "10 answers", corner=RED)
     paths = _parquet({"image": ["a.png", "sub/../a.png", "gone.png"]})
     beside = {"a.png": PICTURE}
     yield Animal("paths.parquet", "paths, one to nothing", paths, "2 answers, 1 fetch/NotFound", beside=beside)
@@ -63,6 +70,13 @@ def _broken() -> Iterator[Animal]:
     page = pq.ParquetFile(io.BytesIO(whole)).metadata.row_group(1).column(0).data_page_offset
     broken = whole[:page] + b"\xff" * 64 + whole[page + 64 :]
     yield Animal("page.parquet", "a broken page", broken, "4 answers, 4 fetch/Unreadable")
+    padded = [picture + random.Random(n).randbytes(600_000) for n, picture in enumerate(pictures)]
+    pages = {"write_batch_size": 2, "data_page_size": 2**20, "compression": "zstd", "use_dictionary": False}
+    whole = _parquet({"image": padded}, **pages)
+    page = whole.index(b"\x28\xb5\x2f\xfd", 4 * 600_000)  # where its third page's zstd begins
+    broken = whole[:page] + b"\xff" * 64 + whole[page + 64 :]
+    odd = "a broken page of a row group of several units"
+    yield Animal("one_page.parquet", odd, broken, "4 answers, 4 fetch/Unreadable")
     yield Animal("cut.parquet", "cut off in the middle", whole[: len(whole) // 2], "no plan", trouble="cannot read")
     yield Animal("no_bytes.parquet", "no bytes", b"", "no plan", trouble="0 bytes")
     rows = _parquet({"image": pa.array([], pa.binary())})

@@ -1,6 +1,7 @@
 """Read Parquet shards by row number; images stand in them as bytes, as the hub's struct, or as paths.
 
-The columns stay Arrow columns. Of a row group only what lies before the last row asked for is decoded.
+The columns stay Arrow columns. Of a large row group, pages are read by those units that have rows in them; of a small
+one, what lies before the last row asked for. Nothing reads ahead: a row group may be larger than memory.
 """
 
 from collections import Counter
@@ -10,6 +11,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.input.formats.page_cuts import is_large, look_at
+from pipeline.input.formats.page_rows import is_splittable, read_pages, rows_of
 from pipeline.input.formats.rows import LIMIT_BYTES, Index, ReadError, Slice
 
 BUFFER_BYTES = 4 * 2**20
@@ -25,37 +28,84 @@ OF_VALUES = (
 )
 
 
-def index(file: BinaryIO, unit_rows: int) -> Index:
-    """Read a shard's footer and cut its rows."""
-    parquet = pq.ParquetFile(file)
+def index(file: BinaryIO, unit_rows: int, limit: int | None = None) -> Index:
+    """Read a shard's footer and cut its rows; of large row groups the pages' headers are read, too.
+
+    Args:
+        file: The shard.
+        unit_rows: The most rows of a slice.
+        limit: No more rows are wanted.
+    """
+    parquet = pq.ParquetFile(file, pre_buffer=False)
     twice = [name for name, count in Counter(parquet.schema_arrow.names).items() if count > 1]
     if twice:
         raise ReadError(f"several columns are called {', '.join(map(repr, twice))}; expected one of each name")
-    rows = parquet.metadata.num_rows
-    groups = [parquet.metadata.row_group(place) for place in range(parquet.metadata.num_row_groups)]
+    slices, warnings = _slices(file, parquet, unit_rows, limit)
+    return Index(slices, {field.name: field.type for field in parquet.schema_arrow}, warnings)
+
+
+def _slices(
+    file: BinaryIO, parquet: pq.ParquetFile, unit_rows: int, limit: int | None
+) -> tuple[list[Slice], list[str]]:
+    """Cut rows: within a large row group by its pages, within all row groups between two such as if they were one."""
+    metadata = parquet.metadata
+    whole = [field.name for field in parquet.schema_arrow if not is_splittable(field.type)]
+    slices: list[Slice] = []
+    unknown: set[str] = set()
+    small: list[pq.RowGroupMetaData] = []
+    first = start = 0  # of this row group; of the small ones before it
+    for place in range(metadata.num_row_groups):
+        found = metadata.row_group(place)
+        if limit is not None and first >= limit:
+            break
+        group = look_at(file, metadata, place, unit_rows, whole) if is_large(metadata, place, unit_rows) else None
+        if group is not None and (found.num_rows > unit_rows or group.most_bytes > LIMIT_BYTES // 2):
+            slices += _even(small, start, unit_rows)
+            slices += group.cut(unit_rows, first, found.num_rows if limit is None else limit - first)
+            unknown |= set(group.unknown)
+            small, start = [], first + found.num_rows
+        else:
+            small.append(found)
+        first += found.num_rows
+    slices += _even(small, start, unit_rows)
+    warnings = [
+        f"column {name!r} holds lists whose pages do not say which rows they hold, so units read it from the start of "
+        "their row group; smaller row groups, or pages of version 2.0, are read faster"
+        for name in sorted(unknown)
+    ]
+    return slices, warnings
+
+
+def _even(groups: Sequence[pq.RowGroupMetaData], first: int, unit_rows: int) -> list[Slice]:
+    """Cut the rows of consecutive row groups evenly."""
+    end = first + sum(group.num_rows for group in groups)
     row_bytes = max((-(-group.total_byte_size // group.num_rows) for group in groups if group.num_rows), default=1)
     step = max(1, min(unit_rows, LIMIT_BYTES // max(row_bytes, 1)))
-    slices = [Slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-    return Index(slices, {field.name: field.type for field in parquet.schema_arrow})
+    return [Slice(start, min(start + step, end)) for start in range(first, end, step)]
 
 
-def read(file: BinaryIO, start: int, stop: int, left_out: Container[str] = ()) -> pa.Table:
-    """Read the rows from `start` up to `stop`; of columns that are left out no bytes are read."""
-    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)
-    groups, skipped = _overlapping(parquet, start, stop)
+def read(
+    file: BinaryIO, start: int, stop: int, left_out: Container[str] = (), note: Sequence[int] = (), name: str = ""
+) -> pa.Table:
+    """Read rows; of columns that are left out no bytes are read.
+
+    Args:
+        file: The shard.
+        start: The first row.
+        stop: One more than the last one.
+        left_out: Columns that are not wanted.
+        note: Where the rows' pages lie, if the plan noted that.
+        name: Of the shard, and of its version.
+    """
+    if note:
+        return read_pages(file, start, stop, note, left_out, name)
+    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     fields = [field for field in parquet.schema_arrow if field.name not in left_out]
-    names = [field.name for field in fields]
-    found: list[pa.RecordBatch] = []
+    groups, skipped = _overlapping(parquet, start, stop)
     wanted = stop - start
     # Rows before the first one are passed over in batches: with a single row in each that would take seconds.
     batch_rows = max(wanted, PICKED_ROWS) if skipped else wanted
-    for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=groups, columns=names, use_threads=False):
-        piece = batch.slice(min(skipped, len(batch)), wanted)
-        skipped = max(0, skipped - len(batch))
-        found.append(piece)
-        wanted -= len(piece)
-        if not wanted:
-            break
+    found = rows_of(parquet, groups, [field.name for field in fields], skipped, wanted, batch_rows)
     return pa.Table.from_batches(found, pa.schema(fields))
 
 
@@ -64,7 +114,7 @@ def pick(file: BinaryIO, column: str, rows: Sequence[int]) -> dict[int, Any]:
 
     What is decoded of them is held a few rows at a time.
     """
-    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)
+    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     found: dict[int, Any] = {}
     first = 0
     for group in range(parquet.metadata.num_row_groups):
@@ -90,29 +140,33 @@ def _picked(batches: Iterable[pa.RecordBatch], column: str, first: int, wanted: 
 
 def fields(file: BinaryIO) -> dict[str, pa.DataType]:
     """Return a shard's columns and their types."""
-    return {field.name: field.type for field in pq.ParquetFile(file).schema_arrow}
+    return {field.name: field.type for field in pq.ParquetFile(file, pre_buffer=False).schema_arrow}
 
 
 def column(file: BinaryIO, name: str) -> Sequence[Any]:
     """Return all values of a column."""
-    values: list[Any] = pq.ParquetFile(file).read(columns=[name], use_threads=False).column(name).to_pylist()
-    return values
+    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
+    batches = parquet.iter_batches(columns=[name], use_threads=False)
+    return [value for batch in batches for value in batch.column(0).to_pylist()]
 
 
 def keys(file: BinaryIO, column: str, start: int, stop: int) -> Sequence[Any]:
     """Return a column's values from one row up to another; where its pages are broken, nulls."""
-    parquet = pq.ParquetFile(file)
+    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     if column not in parquet.schema_arrow.names:
         return []
+    groups, skipped = _overlapping(parquet, start, stop)
     found: list[Any] = []
-    for group in range(parquet.metadata.num_row_groups):
+    for group in groups:
+        values: list[Any] = []
         try:
-            found += parquet.read_row_group(group, columns=[column]).column(column).to_pylist()
+            for batch in parquet.iter_batches(row_groups=[group], columns=[column], use_threads=False):
+                values += batch.column(0).to_pylist()
         except (pa.ArrowException, OSError) as error:
             if not is_damage(error):
                 raise
-            found += [None] * parquet.metadata.row_group(group).num_rows
-    return found[start:stop]
+        found += values + [None] * (parquet.metadata.row_group(group).num_rows - len(values))
+    return found[skipped : skipped + stop - start]
 
 
 def is_damage(error: BaseException | None) -> bool:

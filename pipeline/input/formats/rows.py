@@ -87,12 +87,16 @@ class RawBlock:
 
 @dataclass(frozen=True)
 class Slice:
-    """Consecutive rows of a shard and the bytes they lie in (0 to 0 where the format finds rows by number)."""
+    """Consecutive rows of a shard and the bytes they lie in (0 to 0 where the format finds rows by number).
+
+    In a large row group of Parquet, `pages` says where their pages lie (see pipeline/input/formats/page_cuts.py).
+    """
 
     start: int
     stop: int
     first_byte: int = 0
     end_byte: int = 0
+    pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,173 @@
+"""Read some pages of a Parquet file as if they were a file of their own, so that Arrow decodes them and no others.
+
+What Arrow is given is a small file that is never written: its bytes are those of the pages, which stay where they lie,
+and a footer that speaks of these alone.
+"""
+
+import io
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.input.formats.pages import parsed, read_at
+from pipeline.input.formats.thrift import I64, LIST, STRUCT, Struct, write_struct
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MAGIC = b"PAR1"
+# What is fetched at once at least, and what of it Arrow asks for at once.
+BLOCK_BYTES, BUFFER_BYTES = 4 * 2**20, 2**18
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A file of so many bytes."""
+
+    file: BinaryIO
+    size: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive pages of one column of a row group.
+
+    Attributes:
+        leaf: The column, fields of nested ones counted by themselves.
+        stretches: Their bytes, in the order in which the file has them.
+        dictionary_bytes: So many of these are the dictionary's page; 0 if they need none.
+    """
+
+    leaf: int
+    stretches: Sequence[Stretch]
+    dictionary_bytes: int = 0
+
+
+class _Window(io.RawIOBase):
+    """Some bytes of a file; nothing is read beyond them."""
+
+    def __init__(self, file: BinaryIO, first_byte: int, end_byte: int) -> None:
+        super().__init__()
+        self._file, self._first, self._size = file, first_byte, end_byte - first_byte
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._size - self._position))
+        view[:count] = read_at(self._file, self._first + self._position, count)
+        self._position += count
+        return count
+
+
+class _Joined(io.RawIOBase):
+    """Files one behind the other; what is asked for is read when it is asked for."""
+
+    def __init__(self, stretches: Sequence[Stretch]) -> None:
+        super().__init__()
+        self._stretches = stretches
+        self._position = 0
+        self._size = sum(one.size for one in stretches)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Return so many bytes, without a copy where one file has them."""
+        end = self._size if size < 0 else min(self._position + size, self._size)
+        pieces: list[bytes] = []
+        before = 0
+        for one in self._stretches:
+            first, after = max(self._position, before), before + one.size
+            if first < min(end, after):
+                one.file.seek(first - before)
+                pieces.append(one.file.read(min(end, after) - first))
+            before = after
+        self._position = max(self._position, end)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def window(file: BinaryIO, first_byte: int, end_byte: int) -> Stretch:
+    """Return some bytes of a file as one of their own."""
+    raw = _Window(file, first_byte, end_byte)
+    return Stretch(cast(BinaryIO, io.BufferedReader(raw, BLOCK_BYTES)), end_byte - first_byte)
+
+
+def open_pages(
+    footer: bytes, group: int, pieces: Sequence[Piece], num_rows: int, read_dictionary: Sequence[str] = ()
+) -> pq.ParquetFile:
+    """Open pages as a file with one row group; only their columns can be read of it.
+
+    Args:
+        footer: Of the file that they lie in.
+        group: The row group.
+        pieces: Pages of the same rows, of different columns.
+        num_rows: How many rows.
+        read_dictionary: Columns whose values Arrow shall leave in their dictionaries.
+    """
+    position = len(MAGIC)
+    places: dict[int, tuple[int, int, int]] = {}  # of each column the dictionary, the pages, their bytes
+    for piece in pieces:
+        size = sum(one.size for one in piece.stretches)
+        places[piece.leaf] = (position, position + piece.dictionary_bytes, size)
+        position += size
+    own = _metadata(_footer(parsed(footer), group, places, num_rows))
+    parts = [part for piece in pieces for part in piece.stretches]
+    file = cast(BinaryIO, _Joined([Stretch(io.BytesIO(MAGIC), len(MAGIC)), *parts]))
+    dictionaries = list(read_dictionary)
+    return pq.ParquetFile(file, metadata=own, pre_buffer=False, buffer_size=BUFFER_BYTES, read_dictionary=dictionaries)
+
+
+def schema_of(footer: bytes) -> pa.Schema:
+    """Return the columns of the file that a footer belongs to."""
+    return _metadata(footer).schema.to_arrow_schema()
+
+
+def _metadata(footer: bytes) -> pq.FileMetaData:
+    # Given to Arrow by itself: it looks for a footer in 64 kB, more than the pages may have.
+    return pq.read_metadata(io.BytesIO(MAGIC + footer + struct.pack("<I", len(footer)) + MAGIC))
+
+
+def _footer(whole: Struct, group: int, places: Mapping[int, tuple[int, int, int]], num_rows: int) -> bytes:
+    of, chunks = whole[4][1][1][group][1][1]
+    chunks = [_chunk(chunk, *places.get(leaf, (0, 0, 0))) for leaf, chunk in enumerate(chunks)]
+    size = sum(size for _, _, size in places.values())
+    own: Struct = {1: (LIST, (of, chunks)), 2: (I64, size), 3: (I64, num_rows)}
+    # What the file says of statistics and order is of no use; of its version, schema and metadata everything is.
+    kept = {field: value for field, value in whole.items() if field in (1, 2, 5, 6)}
+    return write_struct({**kept, 3: (I64, num_rows), 4: (LIST, (STRUCT, [own]))})
+
+
+def _chunk(chunk: Struct, dictionary: int, pages: int, size: int) -> Struct:
+    """Return a chunk's entry for pages that lie elsewhere; that it has fewer values than it says does no harm.
+
+    What is not needed is left out: it would be written and read again for every unit.
+    """
+    column = {field: value for field, value in chunk[3][1].items() if field <= 9 and field != 8}
+    column |= {7: (I64, size), 9: (I64, pages)}
+    if dictionary != pages:
+        column[11] = (I64, dictionary)
+    return {2: (I64, 0), 3: (STRUCT, column)}

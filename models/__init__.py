@@ -6,12 +6,12 @@ places on different machines. torch is imported only where a model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Ordered
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
 
 from models.checkpoint import read_json
 from models.images import encode_image, group_by_image
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from models.engine import Sequence
     from models.mllama.model import MllamaModel
 
+    Model: TypeAlias = AriaModel | Emu3Model | MllamaModel
+
 __all__ = [
     "TEMPLATE_DATE",
     "Answer",
@@ -49,8 +51,9 @@ __all__ = [
     "load_processor",
 ]
 
+Family = Literal["aria", "mllama", "emu3"]
 # By family, what `model_type` in config.json may be.
-MODEL_TYPES = {
+MODEL_TYPES: Mapping[Family, tuple[str, ...]] = {
     "aria": ("aria", "aria_text", "aria_moe_lm"),
     "mllama": ("mllama", "mllama_text_model"),
     "emu3": ("emu3", "emu3_text_model"),
@@ -86,22 +89,26 @@ def load_processor(
     if tokenizer != "checkpoint" and kind != "emu3":
         raise ImageSettingsError(f"tokenizer: found {tokenizer!r}, expected 'checkpoint': {folder} is no Emu3")
     options = ProcessorOptions(images or ImageSettings(), template, today, text_only, tokenizer)
-    if kind == "aria":
-        from models.aria.processor import AriaProcessor
+    match kind:
+        case "aria":
+            from models.aria.processor import AriaProcessor
 
-        return AriaProcessor(folder, options)
-    if kind == "mllama":
-        from models.mllama.processor import MllamaProcessor
+            return AriaProcessor(folder, options)
+        case "mllama":
+            from models.mllama.processor import MllamaProcessor
 
-        return MllamaProcessor(folder, options)
-    from models.emu3.processor import Emu3Processor
+            return MllamaProcessor(folder, options)
+        case "emu3":
+            from models.emu3.processor import Emu3Processor
 
-    return Emu3Processor(folder, options)
+            return Emu3Processor(folder, options)
+        case unknown:
+            assert_never(unknown)
 
 
 def load_model(
     path: str, *, device: str | Ordered[str] = "auto", dtype: str = "auto", text_only: bool = False
-) -> AriaModel | Emu3Model | MllamaModel:
+) -> Model:
     """Load the weights of a checkpoint.
 
     Args:
@@ -223,8 +230,8 @@ def _with_request(place: int, key: str, error: Exception) -> Exception:
     return kind(f"request {place} ({key!r}): {error}")
 
 
-def family(path: str) -> str:
-    """Return which family a checkpoint folder is of: `aria`, `mllama` or `emu3`.
+def family(path: str) -> Family:
+    """Return which family a checkpoint folder is of.
 
     Raises:
         CheckpointError: The folder is not a checkpoint of a family we run.
@@ -241,7 +248,7 @@ def family(path: str) -> str:
     return name
 
 
-def empty_model(path: str | Path, *, text_only: bool = False) -> AriaModel | Emu3Model | MllamaModel:
+def empty_model(path: str | Path, *, text_only: bool = False) -> Model:
     """Build the model of a checkpoint folder on the `meta` device, to be filled by models.weights.
 
     Raises:
@@ -254,18 +261,22 @@ def empty_model(path: str | Path, *, text_only: bool = False) -> AriaModel | Emu
         return model_class(Path(path), text_only=text_only)
 
 
-def _model_class(kind: str) -> type[AriaModel | Emu3Model | MllamaModel]:
-    if kind == "aria":
-        from models.aria.model import AriaModel
+def _model_class(kind: Family) -> type[Model]:
+    match kind:
+        case "aria":
+            from models.aria.model import AriaModel
 
-        return AriaModel
-    if kind == "mllama":
-        from models.mllama.model import MllamaModel
+            return AriaModel
+        case "mllama":
+            from models.mllama.model import MllamaModel
 
-        return MllamaModel
-    from models.emu3.model import Emu3Model
+            return MllamaModel
+        case "emu3":
+            from models.emu3.model import Emu3Model
 
-    return Emu3Model
+            return Emu3Model
+        case unknown:
+            assert_never(unknown)
 
 
 def _describe_folder(folder: Path) -> str:

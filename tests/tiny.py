@@ -6,7 +6,7 @@ folders that the references write themselves.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models import Family
 from models.aria.model import AriaModel
 from models.emu3.model import Emu3Model
 from models.mllama.config import aspect_ratios
@@ -179,6 +180,10 @@ def tiny_emu3(
         tensors = {_name_in_memory(name): tensor for name, tensor in tensors.items()}
     save_tensors(folder, tensors, shards)
     return folder
+
+
+# What the tests of every family's promises go through, each by its name.
+FAMILIES: dict[Family, Callable[..., Path]] = {"aria": tiny_aria, "mllama": tiny_mllama, "emu3": tiny_emu3}
 
 
 def empty(kind: type[Model], folder: Path, *, text_only: bool = False) -> Model:

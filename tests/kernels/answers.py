@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from models import Answer, Request, ask
-from tests.models.test_contract import FAMILIES, choosing, requests
+from tests.models.test_contract import choosing, requests
 from tests.models.test_picture_decoder import wish
+from tests.tiny import FAMILIES
 
 Told = dict[str, list[dict[str, Any]]]  # for each family its answers, as dictionaries
 

@@ -15,8 +15,8 @@ import pytest
 
 from tests import s3
 from tests.kernels.answers import Told, read
-from tests.models.test_contract import FAMILIES
 from tests.promise import row_faults
+from tests.tiny import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 TESTS = [

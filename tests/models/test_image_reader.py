@@ -12,8 +12,9 @@ from models import ImageSettings, Request, ask, load_model, load_processor
 from models.engine import Engine, Sequence, run_all
 from models.image_reader import ImageReader
 from models.types import BadImage, BadRequest, ImageSettingsError, UnseenImage
-from tests.models.test_contract import FAMILIES, about, photograph
+from tests.models.test_contract import about, photograph
 from tests.promise import answer_faults
+from tests.tiny import FAMILIES
 
 PICTURE = photograph(120, 50, seed=3)
 # What each family can be asked, most of which the tiny checkpoints' own settings are not.
@@ -41,6 +42,10 @@ UNFIT = {
     "mllama": (ImageSettings(max_image_tiles=5), "max_image_tiles: found 5, expected 1 to 4"),
     "emu3": (ImageSettings(max_pixels=0), "max_pixels: found 0, expected 1 or more"),
 }
+
+
+def test_every_familys_settings_are_tried() -> None:
+    assert SETTINGS.keys() == FOREIGN.keys() == UNFIT.keys() == FAMILIES.keys()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jobs.vqa import VqaSettings
-from models import ImageSettings, Request, Sampling, ask, load_model, load_processor
+from models import Request, Sampling, ask, load_model, load_processor
 from models.engine import Engine
 from models.engine.scheduler import Sequence as EngineSequence
 from pipeline.rows import MODEL_INPUT, Prepared, input_columns, model_inputs, row_seed
@@ -20,21 +20,16 @@ from pipeline.steps.answerer import Answerer
 from pipeline.steps.engine_thread import EngineThread
 from pipeline.steps.generate import Generate
 from pipeline.steps.preprocess import Preprocess
+from tests.models.test_image_reader import SETTINGS
 from tests.pipeline.toys import READ_SCHEMA, read_rows
-from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
+from tests.tiny import FAMILIES
 
 JOB = VqaSettings(kind="vqa").build()
 SAMPLING = Sampling(max_new_tokens=5, temperature=1.0, seed=4)
 SCHEMA = READ_SCHEMA.append(pa.field("question", pa.string())).append(pa.field("answers", pa.list_(pa.string())))
 
-OWN_SETTINGS = {
-    "aria": ImageSettings(max_image_size=28),
-    "mllama": ImageSettings(max_image_tiles=1),
-    "emu3": ImageSettings(max_pixels=100),
-}
 
-
-@pytest.fixture(scope="module", params=[tiny_aria, tiny_mllama, tiny_emu3], ids=["aria", "mllama", "emu3"])
+@pytest.fixture(scope="module", params=list(FAMILIES.values()), ids=list(FAMILIES))
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(request.param(tmp_path_factory.mktemp("checkpoint")))
 
@@ -100,7 +95,7 @@ def test_choices_and_a_rows_own_image_settings_go_the_whole_way(
 ) -> None:
     processor, model = load_processor(checkpoint), load_model(checkpoint, device="cpu")
     answerer = Answerer(EngineThread(Engine(model, slots=3, max_length=512), EngineSequence), processor)
-    settings = OWN_SETTINGS[request.node.callspec.id]
+    settings = SETTINGS[request.node.callspec.id][1]
     content = [{"type": "image"}, {"type": "text", "text": "Is it?"}]
     asked = Request(messages=[{"role": "user", "content": content}], images=[png(1)], choices=("yes", "no, a square"))
     requests = [asked, replace(asked, preprocess=settings)]

@@ -20,6 +20,8 @@ COUNTED = ("key", "shard", "index", "finish_reason", "error", *SUMMED)
 BENCHMARK_COLUMNS = (
     "benchmark", "preset", "judge", "judge_verdict", "judged_score", "score", "row_hash", *UNREAD_COLUMNS,
 )  # fmt: skip
+# A job whose schema has these asks questions; `benchmark` alone may mean anything.
+OF_QUESTIONS = frozenset(("benchmark", "row_hash", "score", "parse_status"))
 EXAMPLES_PER_FAILURE = 3
 
 

@@ -37,7 +37,13 @@ PICTURE_LABELS = Labels(
 
 
 class ReportedJob(Job, Protocol):
-    """A job whose results can be looked at."""
+    """A job whose results can be looked at.
+
+    Each of the `scores` that `summarize` returns is as `summarize_scores` of jobs/scoring/summary.py makes it of the
+    rows of `score_table`; what else it returns is in report.json alone. A job asks questions, as jobs/vqa.py does, if
+    its schema has the columns `benchmark`, `row_hash`, `score` and `parse_status`: then its rows are counted by
+    benchmark. One whose sources have names needs the column `benchmark`: the gallery goes by it.
+    """
 
     @property
     def title(self) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.report.candidates import CANDIDATE_COLUMNS, Candidates
-from jobs.report.counts import BENCHMARK_COLUMNS, COUNTED, BenchmarkCounts, Counts
+from jobs.report.counts import BENCHMARK_COLUMNS, COUNTED, OF_QUESTIONS, BenchmarkCounts, Counts
 from jobs.report.job import ReportedJob
 from jobs.report.part_files import Pictures, open_parts
 from pipeline import Store, Unit, has_pictures, ledger, oddities_in, read_plan, read_warnings
@@ -76,7 +76,7 @@ def read_results(store: Store, job: ReportedJob) -> Results:
     output = look_for_parts(store)
     units = read_plan(store)
     counts, candidates = Counts(), Candidates(units)
-    benchmarks = BenchmarkCounts() if "benchmark" in job.schema.names else None
+    benchmarks = BenchmarkCounts() if OF_QUESTIONS.issubset(job.schema.names) else None
     columns = {*COUNTED, *CANDIDATE_COLUMNS, *(BENCHMARK_COLUMNS if benchmarks else ())}
     verdict_counts: Counter[bool | None] = Counter()
     oddities: Counter[str] = Counter()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs.caption import CaptionSettings
+from jobs.caption import CaptionJob, CaptionSettings
 from jobs.config import RunSettings
 from jobs.console_text import score_lines
 from jobs.report.candidates import MOST_CARDS
@@ -224,6 +224,16 @@ def test_a_gallery_leaves_failed_rows_to_the_table_of_failures(photos):
     assert "03.png" not in {card.row["key"] for card in gallery.cards}
     assert gallery.num_right is None
     assert "cannot decode" in page_of(photos, job, rows)
+
+
+def test_a_column_called_benchmark_makes_no_questions_of_rows(photos):
+    class Noted(CaptionJob):
+        schema = pa.schema([("caption", pa.string()), ("benchmark", pa.string())])
+
+    job, rows = captioned(photos)
+    noted = rows.append_column("benchmark", pa.array(["steel"] * rows.num_rows))
+    numbers = numbers_of(results_of(photos, Noted(settings=job.settings), noted), job)
+    assert numbers == numbers_of(results_of(photos, job, rows), job) | {"uri": numbers["uri"]}
 
 
 def test_a_run_in_which_every_row_failed_has_a_page(photos):

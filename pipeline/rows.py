@@ -109,6 +109,10 @@ def part_schema(input_schema: pa.Schema, job: Job) -> pa.Schema:
     Raises:
         ValueError: Two columns would have the same name.
     """
+    if taken := sorted({*IDENTITY, *ANSWER.names}.intersection(job.schema.names)):
+        raise ValueError(
+            f"found {', '.join(taken)} in the schema of job {job.kind}, expected other names: every part has these"
+        )
     fields = [pa.field(name, kind) for name, kind in zip(IDENTITY, (pa.string(), pa.string(), pa.int64()), strict=True)]
     fields += ANSWER
     fields += [pa.field(name, input_schema.field(source).type) for name, source in kept_columns(input_schema, job)]

@@ -163,6 +163,14 @@ def test_a_column_that_a_prompt_names_is_kept_beside_ours_of_that_name() -> None
     ]
 
 
+def test_a_jobs_column_by_a_name_that_every_part_has_is_the_jobs_fault() -> None:
+    class Prompted(ToyJob):
+        schema = pa.schema([("prompt", pa.string())])
+
+    with pytest.raises(ValueError, match="found prompt in the schema of job toy"):
+        part_schema(READ_SCHEMA, Prompted())
+
+
 def test_columns_that_would_stand_twice_are_named() -> None:
     schema = READ_SCHEMA.append(pa.field("model", pa.int64())).append(pa.field("input_model", pa.int64()))
     with pytest.raises(ValueError, match="input_model would exist twice"):

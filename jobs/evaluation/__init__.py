@@ -9,6 +9,9 @@
 
 outputs.py reads scored rows, arguments.py has the command line's arguments, console.py what is printed.
 
-To add a submission format, add a `Format` to FORMATS in submission_formats.py. Any object with a name that answers
-prompts can be a judge: see `Judge` in judge.py; questions for another kind of rule go into judge_prompts.py.
+To add a submission format, add a `Format` to FORMATS in submission_formats.py, whose id is one of the data set's facts
+or its key, and a line to WORDED in tests/jobs/test_submit.py. A new shape is written and read in submission_files.py,
+where the type checker asks for it, and submission_entries.py adds what else its entries have. Any object with a name
+that answers prompts can be a judge: see `Judge` in judge.py; questions for another kind of rule go into
+judge_prompts.py.
 """

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from jobs.evaluation import workbook
 from jobs.evaluation.outputs import first_few, repeated
@@ -21,12 +21,15 @@ def encode(entries: Sequence[Entry], file_format: Format) -> bytes:
     """
     id_name, answer_name = file_format.id_name, file_format.answer_name
     content: Any
-    if file_format.shape == "mapping":
-        content = {entry.id: entry.answer for entry in entries}
-    elif file_format.shape == "problems":
-        content = {entry.id: {**entry.others, answer_name: entry.answer} for entry in entries}
-    else:
-        content = [{id_name: entry.id, **entry.others, answer_name: entry.answer} for entry in entries]
+    match file_format.shape:
+        case "mapping":
+            content = {entry.id: entry.answer for entry in entries}
+        case "problems":
+            content = {entry.id: {**entry.others, answer_name: entry.answer} for entry in entries}
+        case "list" | "workbook":
+            content = [{id_name: entry.id, **entry.others, answer_name: entry.answer} for entry in entries]
+        case unknown:
+            assert_never(unknown)
     if file_format.shape == "workbook":
         others = dict.fromkeys(name for entry in entries for name in entry.others)
         return workbook.encode([id_name, *others, answer_name], content)
@@ -41,7 +44,13 @@ def decode(data: bytes, file_format: Format) -> list[Entry]:
     """
     entries: list[Entry] = []
     faults: list[str] = []
-    rows = _workbook_rows(data, file_format) if file_format.shape == "workbook" else _json_rows(data, file_format)
+    match file_format.shape:
+        case "workbook":
+            rows = _workbook_rows(data, file_format)
+        case "list" | "mapping" | "problems":
+            rows = _json_rows(data, file_format)
+        case unknown:
+            assert_never(unknown)
     for where, row in rows:
         wrong = list(_faults(row, file_format))
         faults += [f"{where}: {fault}" for fault in wrong]

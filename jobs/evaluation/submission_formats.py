@@ -19,12 +19,13 @@ class Format:
     """The file that a server takes.
 
     Attributes:
-        datasets: The beginnings of its data sets' names.
+        datasets: The beginnings of its data sets' names; the first format with one that fits is taken.
         id_name: The name of a row's id, in the file and in the data set.
-        id_type: Whole numbers or texts.
+        id_type: Whole numbers or texts; texts where ids are the names of a JSON object.
         answer_name: The name of an answer.
         shape: `list`: a JSON list of objects with id and answer, nothing else. `mapping`: a JSON object, answers by id.
-            `problems`: a JSON object, by id the whole problem with its answer. `workbook`: an Excel table.
+            `problems`: a JSON object, by id MathVista's whole problem with its answer. `workbook`: an Excel table,
+            MMBench's of all rotations.
         other_names: What an entry of a `problems` or a `workbook` file must have beside id and answer.
         normalisation: What is done to answers before they are written, for people; empty for nothing.
         normalise: The function that does it.

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.evaluation.submission_files import decode
-from jobs.evaluation.submission_formats import SubmissionError, format_of
+from jobs.evaluation.submission_formats import FORMATS, SubmissionError, format_of
 from jobs.evaluation.submit import check, submit
 from jobs.scoring.response import clean
 from pipeline.storage.store import Store
@@ -63,6 +63,10 @@ WORDED = [
 @pytest.mark.parametrize(("dataset", "given", "expected"), WORDED, ids=[one[0] for one in WORDED])
 def test_each_server_gets_its_ids_and_its_words(written, dataset, given, expected):
     assert written(answered(dataset, given)) == expected
+
+
+def test_ids_are_texts_where_they_are_the_names_of_an_object():
+    assert {one.id_type for one in FORMATS if one.shape in ("mapping", "problems")} == {str}
 
 
 def test_mmmu_gets_letters_where_there_are_options_and_else_what_was_said(written):

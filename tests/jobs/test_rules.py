@@ -7,7 +7,7 @@ import pytest
 from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.scoring.response import Reading, after_marker, clean, no_response, read_response
 from jobs.scoring.rule import Gold
-from jobs.scoring.rules import NAMES, RULES
+from jobs.scoring.rules import NAMES, NEEDS_FACTS, RULES
 
 FACTS = {
     "dataset": "IIIT5K",
@@ -51,6 +51,12 @@ def test_a_rule_has_an_answer_to_anything_and_it_is_always_the_same(rule, gold):
         assert result.status in ("ok", "failed", "refused", "empty")
         assert result.score is None or 0 <= result.score <= 1
         assert RULES[rule](response, gold) == result
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.split("/")[0] not in NEEDS_FACTS])
+def test_a_rule_that_is_offered_for_rows_of_ones_own_needs_no_facts(rule):
+    for gold in (replace(gold, facts={}) for gold in GOLDS.values()):
+        assert RULES[rule]("B", gold) == RULES[rule]("B", gold)
 
 
 @pytest.mark.parametrize(

@@ -55,14 +55,14 @@ RULES: Mapping[str, Rule] = {
     KEPT: _keep,
 }
 NAMES = (*RULES, *LIKELIHOOD)
-# Rules that need facts which only rows of their own data sets have.
-_OWN_ROWS_ONLY = ("captions", "mathvista", "mmmu", "ocrbench")
+# Kinds of rules that need facts which only rows of their own data sets have.
+NEEDS_FACTS = ("captions", "mathvista", "mmmu", "ocrbench")
 
 
 def suits(rule: str, usual: str) -> bool:
     """Return whether rows that are usually scored by one rule can be scored by another one."""
     kind, usual_kind = rule.partition("/")[0], usual.partition("/")[0]
-    return kind == usual_kind or (kind not in _OWN_ROWS_ONLY and usual_kind != "captions")
+    return kind == usual_kind or (kind not in NEEDS_FACTS and usual_kind != "captions")
 
 
 def has_row_scores(rule: str) -> bool:

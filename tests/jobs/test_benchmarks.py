@@ -1,11 +1,14 @@
 """Rows of published data sets become questions in our words."""
 
+import importlib
 import json
 import math
+import pkgutil
 
 import pyarrow as pa
 import pytest
 
+from jobs.benchmarks import datasets
 from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.benchmarks.datasets.multiple_choice import stem
 from jobs.benchmarks.datasets.text_only import examples_by_subject
@@ -23,6 +26,13 @@ def item(key, **changes):
 def test_every_data_set_on_arias_card_is_known():
     card = {"mmmu_val", "mathvista_testmini", "docvqa_test", "chartqa", "textvqa_val", "mmbench_test_en_v11"}
     assert {*card, "longvideobench_val", "mmlu", "math", "arc_challenge", "humaneval"} <= set(BENCHMARKS)
+
+
+def test_no_file_of_data_sets_and_no_data_set_is_left_out():
+    names = [one.name for one in pkgutil.iter_modules(datasets.__path__)]
+    files = [importlib.import_module(f"{datasets.__name__}.{name}") for name in names]
+    keys = [benchmark.key for file in files for benchmark in file.DATA_SETS]
+    assert sorted(keys) == sorted(BENCHMARKS)  # a key that stands twice would hide a data set
 
 
 def test_there_is_a_row_of_every_data_set_here():

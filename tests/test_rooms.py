@@ -208,6 +208,16 @@ def test_the_map_names_every_file_of_the_pipeline_and_nothing_that_is_not_there(
     assert listed_there == files_there
 
 
+NAMED = re.compile(r"(?<![\w/])(?:jobs|pipeline|models|training|tests)/[\w/]+\.py\b")
+
+
+def test_every_module_that_a_text_names_is_there():
+    texts = [ROOT / path for path in FILES] + [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {(path.name, name) for path in texts for name in NAMED.findall(path.read_text(encoding="utf-8"))}
+    assert len(named) > 50
+    assert sorted((file, name) for file, name in named if not (ROOT / name).exists()) == []
+
+
 def test_our_packages_are_found_before_any_other_of_their_names(tmp_path):
     if not any(found.name == "triptych" for found in distributions()):
         pytest.skip("triptych is not installed in this environment: pip install -e .")

@@ -1,7 +1,7 @@
 """Draw pictures of plain shapes, and say which shape covers which pixel.
 
 Captions and questions follow from the shapes alone (training/questions.py). Scenes of easy-VQA's own pictures are made
-in training/data.py. Nothing here knows a model.
+in training/dataset.py. Nothing here knows a model.
 """
 
 import random

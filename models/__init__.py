@@ -2,6 +2,22 @@
 
 `ask` answers requests in this process; `load_processor` and `load_model` are the two halves that a pipeline
 places on different machines. torch is imported only where a model is loaded.
+
+To add a family:
+1. A folder beside aria/. config.py reads the checkpoint's JSON files into a `FamilyConfig` (models/config.py);
+   processor.py has a `FamilyProcessor` (models/processor.py) and imports no torch; model.py has a `FamilyModel`
+   (models/llama.py), whose docstrings say what both are asked for. Parameters are called as in the checkpoint's files,
+   and its parts for images are named in `VISION`. A model that sees images keeps what it makes of them in an
+   `ImageCache` called `image_cache` (models/tiles.py), by the `image_names` that its processor gives them.
+2. Here: a word in `Family`, its `model_type` in `MODEL_TYPES` and its class in `Model`. The type checker then names
+   the places where a `case` is missing.
+3. An image setting that no family has yet is a field of `ImageSettings` (models/types.py) and, by the same name, of
+   `PreprocessSettings` (pipeline/pipeline_settings.py). The wording of its authors' published numbers, if they have
+   one, is a preset in jobs/benchmarks/presets.py; without one `preset: auto` takes lmms.
+4. In tests/tiny.py a builder of tiny random checkpoints, named in `FAMILIES`; it may borrow the tokenizer of another
+   family (`write_files` in training/aria/files.py). Its image settings, at least two, and some that it refuses go into
+   the tables of tests/models/test_image_reader.py. Then tests/models/test_contract.py and
+   tests/pipeline/test_families.py hold it to what every family promises.
 """
 
 from __future__ import annotations

@@ -6,5 +6,7 @@ measured by rule (`picture_rule.py`, `drawn_pictures.py`). `checkpoints/` holds 
 in a checkout; `data/` holds easy-VQA's test split and a dozen photographs.
 
 To add a piece, add an entry to PIECES in `pieces.py`. If it needs other shards, write them in `run_demo`; if it needs
-another toy, put its folder into `checkpoints/` and its name into FAMILIES.
+another toy, put its folder into `checkpoints/` and its name into FAMILIES. What trains one is a folder in `training/`
+with its files and tokenizer (`files.py`) and its `RECIPE`, named in RECIPES of training/__main__.py. Tests name the
+three toys: tests/test_rooms.py those in the wheel.
 """

@@ -1,7 +1,13 @@
 """The input formats: how their files are called, and what the readers must know of each.
 
-A new one is an entry here, a file beside this one that indexes and reads it, and a case wherever the type checker then
-finds one missing (`assert_never` in scan.py, read.py and keys.py).
+To add one:
+1. An entry here, a word in `Format` and its `Traits` in `FORMATS`.
+2. A file beside this one, with one function that goes through a shard and returns its `Index` and one that reads the
+   rows of a stretch of it as `RawRow`s (rows.py). A row that the format names itself has a `key`, another is called
+   `<shard>#<index>`; a path in `image` is looked for beside the shard.
+3. A case wherever the type checker then finds one missing (`assert_never` in scan.py, read.py and keys.py).
+4. An input in tests/pipeline/test_formats.py, whose rows have a key or a `text`; a line in the README's table of what
+   is read and in docs/architecture.md.
 """
 
 import posixpath

@@ -1,4 +1,15 @@
-"""What the jobs have in common; each says for itself what it asks, keeps and counts."""
+"""What the jobs have in common; each says for itself what it asks, keeps and counts.
+
+To add a job, write a file beside this one:
+1. Its settings, with a `kind` of their own, a docstring that says what each means, and a `build` that returns the job;
+   they stand at the end of the union in jobs/config.py.
+2. The job, a frozen dataclass derived from `PlainJob`: what it asks and keeps, as pipeline/job.py has it (`schema`,
+   `requests`, `record`), and how it is reported, as jobs/report/job.py has it (`title`, `card_lines`, `verdicts` and,
+   for scores, `summary_columns`, `summary_rows` and `summarize`). Where a member is missing or differs, the type
+   checker says so of the union in jobs/start.py, and tests/jobs/test_jobs.py names it.
+3. A YAML in configs/, which tests/jobs/test_config.py reads, and tests like those of captions in
+   tests/jobs/test_jobs.py.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,15 +1,20 @@
 """What the jobs ask and what they keep, without a model."""
 
 import pickle
+from dataclasses import fields
+from typing import get_args, get_type_hints
 
 import pyarrow as pa
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from jobs.caption import CaptionSettings
+from jobs.config import JobSettings
+from jobs.report.job import ReportedJob
 from jobs.vqa import VqaSettings
 from models.types import Answer, BadRequest, Sampling
 from pipeline.input.columns import ERROR
+from pipeline.job import Job
 from tests.jobs.summaries import summary_of
 
 SAMPLING = Sampling(seed=7, max_new_tokens=9)
@@ -228,6 +233,13 @@ def test_accuracy_is_also_given_by_group():
     assert (score["n"], score["failed"], score["rule"]) == (3, 1, "exact/nocase_nopunct")
     assert score["by"]["a"]["score"] == 0.5
     assert "kind" in job.required
+
+
+@pytest.mark.parametrize("settings", get_args(get_args(JobSettings)[0]), ids=lambda settings: settings.__name__)
+def test_a_job_has_all_that_the_pipeline_and_the_report_ask_for(settings):
+    job = get_type_hints(settings.build)["return"]
+    asked = {name for protocol in (Job, ReportedJob) for name in vars(protocol) if not name.startswith("_")}
+    assert asked - {*dir(job), *(field.name for field in fields(job))} == set()
 
 
 def test_jobs_travel():

@@ -5,6 +5,7 @@ counts (counts.py), answers that could not be read (unread.py) and rows for the 
 makes report.json of them, caveats.py says what to know before quoting it, gallery.py fetches images, and page.py fills
 the templates beside it, with numbers written as formatting.py says. job.py is what a job must bring to be reported on.
 
-To add a section, add its numbers in numbers.py, a template that page.html includes, and the same in report.md. To add a
-caveat, add a sentence and its condition in caveats.py.
+To add a section, count what it needs of the rows in counts.py, add its numbers in numbers.py, a template that page.html
+includes, and the same in report.md; tests/jobs/test_report.py shows it. A number that a template names and that is not
+there is an error of every report. To add a caveat, add a sentence and its condition in caveats.py.
 """

@@ -4,17 +4,23 @@ Files are not opened here, and a folder that has no layout of its own is of one 
 """
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pipeline.input.formats.rows import Shape
+from pipeline.input.formats.rows import ReadError, Shape
 from pipeline.input.formats.table import Format, format_of
 from pipeline.storage.store import Entry
 
 # ImageFolder's metadata (Hugging Face datasets, folder_based_builder.py, METADATA_FILENAMES).
 METADATA: Mapping[str, Format] = {"metadata.jsonl": "jsonl", "metadata.csv": "csv", "metadata.parquet": "parquet"}
+# What save_to_disk writes: rows, and what is said about them (datasets, arrow_dataset.py and dataset_dict.py).
+SAVED = re.compile(r"data-[0-9]+-of-[0-9]+\.arrow|dataset\.arrow")
+ABOUT_SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")
+# What datasets keeps beside it for itself (fingerprint.py, arrow_dataset.py).
+COMPUTED = ("cache-", "tmp")
 # What holds a picture's text or fields under the same base name; kohya's trainers write .txt or .caption, img2dataset
 # .txt and .json.
 SIDECARS = ("txt", "caption", "json")
@@ -59,6 +65,8 @@ def look_at(entries: Sequence[Entry], format: Format | Literal["auto"], *, is_fo
         only = entries[0] if len(entries) == 1 else None
         return _alone(only, format) if only else None
     images = [entry for entry in entries if format_of(entry.path) == "images"]
+    if format == "arrow" or (format == "auto" and not images and _is_saved(entries)):
+        return _saved(entries)
     if format == "auto":
         if images and (found := _imagefolder(entries, images)):
             return found
@@ -120,6 +128,37 @@ def _downloaded(entries: Sequence[Entry], images: Sequence[Entry], about: frozen
         return None
     found = _images(others, images)
     return replace(found, note=note.format(found.note), shape="", taken=about)
+
+
+def _is_saved(entries: Sequence[Entry]) -> bool:
+    """Say whether nothing but Arrow files is of a format, and what is written about them."""
+    kinds = {format_of(entry.path) for entry in entries}
+    return "arrow" in kinds and kinds <= {"arrow", "json", None}
+
+
+def _saved(entries: Sequence[Entry]) -> FolderLayout:
+    """Take the files of `save_to_disk`, and not those in which datasets keeps what it has computed.
+
+    Raises:
+        ReadError: The data set is a selection of the rows in its files.
+    """
+    arrows = [entry for entry in entries if format_of(entry.path) == "arrow"]
+    names = [posixpath.basename(entry.path) for entry in arrows]
+    if "indices.arrow" in names:
+        raise ReadError(
+            f"found {arrows[names.index('indices.arrow')].path}: the data set is a selection of the rows in its files, "
+            "which only datasets applies; save it again with .flatten_indices().save_to_disk(...)"
+        )
+    saved = {posixpath.dirname(entry.path) for entry in entries if posixpath.basename(entry.path) == "state.json"}
+    shards = [
+        entry
+        for entry, name in zip(arrows, names, strict=True)
+        if SAVED.fullmatch(name) or (posixpath.dirname(entry.path) not in saved and not name.startswith(COMPUTED))
+    ]
+    about = [entry.path for entry in entries if posixpath.basename(entry.path) in ABOUT_SAVED]
+    kind = "a data set of save_to_disk (Hugging Face)" if saved else "arrow"
+    note = f"{kind}, {len(shards)} file{'s' if len(shards) > 1 else ''}"
+    return FolderLayout("arrow", shards, note, taken=frozenset(about))
 
 
 def _are_all(entries: Sequence[Entry]) -> bool:

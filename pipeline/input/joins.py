@@ -70,8 +70,8 @@ def check_join(join: JoinSettings, shards: Shards, storage: StorageSettings) -> 
             _table(replace(shards, entries=[entry]), join)
         return Entry("", 0, None)
     found = find_shards(join.uri, "auto", storage)
-    if not FORMATS[found.format].is_table:
-        tables = ", ".join(format for format, traits in FORMATS.items() if traits.is_table)
+    if not FORMATS[found.format].is_joined:
+        tables = ", ".join(format for format, traits in FORMATS.items() if traits.is_joined)
         raise ReadError(f"read.join.uri: found {found.format} at {found.store.uri}, expected {tables}")
     _table(found, join)
     return joined(found.entries)

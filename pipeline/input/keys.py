@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, assert_never
 
 import numpy as np
 
-from pipeline.input.formats import parquet, samples
+from pipeline.input.formats import arrow, parquet, samples
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import Shape
 from pipeline.input.formats.shapes import placed_key
@@ -53,7 +53,7 @@ def _stretches(units: Sequence[Unit]) -> Iterator[Unit]:
     """Join the units of a shard, where each would open it anew and read more of it than its own rows."""
     for (_, format), group in itertools.groupby(units, key=lambda unit: (unit.shard, unit.format)):
         together = list(group)
-        if format in ("parquet", "webdataset"):
+        if format in ("parquet", "arrow", "webdataset"):
             together = [replace(together[0], stop=together[-1].stop, end_byte=together[-1].end_byte)]
         yield from together
 
@@ -66,6 +66,12 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
     match unit.format:
         case "webdataset":
             names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
+        case "arrow":
+            span = unit.first_byte, unit.end_byte
+            found = store.use(
+                unit.shard, lambda file: list(arrow.keys(samples.reader_of(file, unit.size), unit.size, *span, column))
+            )
+            names = found[unit.skipped : unit.skipped + unit.num_rows]
         case "parquet":
             names = store.use(unit.shard, lambda file: list(parquet.keys(file, column, unit.start, unit.stop)))
         case "images" | "video":

@@ -24,7 +24,7 @@ from pipeline.input.formats.tar import Member, ReadAt
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.sidecars import read_beside
-from pipeline.input.stretches import bytes_of, rows_in_stretch
+from pipeline.input.stretches import bytes_of, read_batches, rows_in_stretch
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.input.videos import read_subtitles, take_videos, video_block
 from pipeline.storage.store import StorageError, Store
@@ -81,8 +81,8 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
                 if with_images
                 else _listed(unit)
             )
-        case "parquet":
-            return _parquet_block(unit, layout, store, with_images=with_images)
+        case "parquet" | "arrow":
+            return _table_block(unit, layout, store, with_images=with_images)
         case "webdataset":
             image = layout.wanted_image
             first, end = unit.first_byte, unit.end_byte
@@ -176,12 +176,15 @@ def _members(unit: Unit, store: Store, names: Collection[str]) -> dict[str, Memb
     return store.use(unit.shard, find)
 
 
-def _parquet_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
+def _table_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
     left_out = () if with_images or layout.join == "table" else layout.images
     try:
-        name = f"{store.name(unit.shard)} {unit.size} {unit.etag}"
-        rows_at = (unit.start, unit.stop, left_out, unit.pages, name)
-        table = store.use(unit.shard, lambda file: parquet.read(file, *rows_at))
+        if unit.format == "arrow":
+            table = read_batches(unit, store, left_out)
+        else:
+            name = f"{store.name(unit.shard)} {unit.size} {unit.etag}"
+            rows_at = (unit.start, unit.stop, left_out, unit.pages, name)
+            table = store.use(unit.shard, lambda file: parquet.read(file, *rows_at))
     except StorageError as error:
         # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
         if not parquet.is_damage(error.__cause__):

@@ -59,6 +59,9 @@ class ReadSettings(Settings):
         default="expected",
         description="optional: rows without images are meant; else a job about images stops where the first have none",
     )
+    split: str | None = Field(
+        default=None, description="train, validation, test: which of several in one folder; `all` reads all of them"
+    )
     join: JoinSettings | None = Field(default=None, description="look up images by the ids in their column")
     folders: FolderSettings = Field(default=FolderSettings(), description="where the files lie that rows name")
     delimiter: str | None = Field(

@@ -1,13 +1,15 @@
-"""Read rows that lie in one stretch of a shard's bytes: lines, cells, and the elements of a JSON array.
+"""Read rows that lie in one stretch of a shard's bytes: lines, cells, elements of a JSON array, batches of Arrow.
 
 Rows that are more than their fields are completed here, as the plan has found them to be (`Unit.shape`).
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import BinaryIO
 
-from pipeline.input.formats import arrays, manifest
+import pyarrow as pa
+
+from pipeline.input.formats import arrays, arrow, manifest
 from pipeline.input.formats.chats import unfolded
 from pipeline.input.formats.coco import Annotations
 from pipeline.input.formats.packed import Unpacked
@@ -41,6 +43,20 @@ def rows_in_stretch(unit: Unit, settings: ReadSettings, store: Store) -> list[Ra
         for row in rows:
             row.values |= annotations.of(row.values.get("id"))
     return rows
+
+
+def read_batches(unit: Unit, store: Store, left_out: Container[str]) -> pa.Table:
+    """Return the rows of a unit of an Arrow shard, without the columns that are left out."""
+
+    def read(file: BinaryIO) -> pa.Table:
+        def read_at(position: int, count: int) -> bytes:
+            file.seek(position)
+            return file.read(count)
+
+        span = unit.first_byte, unit.end_byte
+        return arrow.read(read_at, unit.size, *span, unit.skipped, unit.stop - unit.start, left_out)
+
+    return store.use(unit.shard, read)
 
 
 def bytes_of(unit: Unit, store: Store, start: int, stop: int) -> bytes:

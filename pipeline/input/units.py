@@ -27,6 +27,7 @@ from pipeline.input.read_settings import ReadSettings as ReadSettings
 from pipeline.input.scan import Scan, merged, scan_shards, warnings_of
 from pipeline.input.shards import Shards, find_shards, joined
 from pipeline.input.sidecars import fields_beside, sidecar_paths
+from pipeline.input.splits import of_split
 from pipeline.storage.store import Entry
 
 
@@ -58,6 +59,7 @@ class Unit:
         sidecars: Where every file is a row, the extensions of the files beside each, joined by commas; empty if none
             has any. Their sizes and tags count among `size` and `etag`.
         pages: Where the pages lie in a large row group of Parquet (see pipeline/input/formats/page_cuts.py).
+        skipped: Rows that stand in the unit's bytes before its first one: an Arrow shard is read by whole batches.
     """
 
     seq: int
@@ -82,6 +84,7 @@ class Unit:
     shape: Shape = ""
     sidecars: tuple[str, ...] = ()
     pages: tuple[int, ...] = ()
+    skipped: int = 0
 
     @property
     def name(self) -> str:
@@ -167,6 +170,7 @@ def plan_input(
             be there.
     """
     shards = find_shards(settings.uri, settings.format, settings.storage)
+    shards = of_split(shards, settings.split, settings.uri)
     notes = [f"{settings.uri}: found {shards.note}"]
     layout = layout_of(settings, shards.format, is_raw=is_raw, shape=shards.shape)
     _refuse_idle_settings(shards, settings)
@@ -282,7 +286,7 @@ def _unit(row: dict[str, Any]) -> Unit:
     lists = {name: tuple(row[name] or ()) for name in ("paths", "header", "only", "sidecars", "pages")}
     # Plans of older versions say nothing of sources, shapes or pages.
     late = {"source": row["source"] or "", "is_raw": bool(row["is_raw"]), "join_size": row["join_size"] or 0}
-    late["shape"] = row["shape"] or ""
+    late |= {"shape": row["shape"] or "", "skipped": row["skipped"] or 0}
     return Unit(**{**row, **lists, **late})
 
 
@@ -306,6 +310,7 @@ def _row_units(shards: Shards, indexed: Sequence[tuple[Entry, Index]], schema: b
                 first_byte=piece.first_byte,
                 end_byte=piece.end_byte,
                 pages=piece.pages,
+                skipped=piece.skipped,
                 size=entry.size,
                 etag=entry.etag,
                 header=tuple(index.header),

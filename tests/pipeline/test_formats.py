@@ -35,6 +35,13 @@ def parquet(folder: Path, names: list[str]) -> None:
     pq.write_table(table, folder / "rows.parquet")
 
 
+def arrow(folder: Path, names: list[str]) -> None:
+    table = pa.table({"key": names, "image": [png(n) for n in range(len(names))], "text": names})
+    with pa.ipc.new_stream(folder / "data-00000-of-00001.arrow", table.schema) as sink:
+        sink.write_table(table, max_chunksize=2)
+    write(folder / "state.json", "{}")
+
+
 def jsonl(folder: Path, names: list[str]) -> None:
     write(folder / "rows.jsonl", "".join(json.dumps({"key": name, "text": name}) + "\n" for name in names))
 
@@ -69,6 +76,7 @@ def videos(folder: Path, names: list[str]) -> None:
 INPUTS: dict[Format, Callable[[Path, list[str]], None]] = {
     "webdataset": webdataset,
     "parquet": parquet,
+    "arrow": arrow,
     "images": images,
     "jsonl": jsonl,
     "json": json_array,

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.input import streams
 from pipeline.input.formats import arrays
+from pipeline.input.formats import arrow as arrow_files
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
 from pipeline.input.units import InputPlan, ReadSettings, plan_input
@@ -356,3 +357,121 @@ def test_rows_with_a_question_of_their_own_are_no_conversations(tmp_path: Path) 
     assert rows_of(write(tmp_path / "a.jsonl", jsonl(row)))[0]["question"] == "Mine"
     (row,) = rows_of(write(tmp_path / "b.jsonl", jsonl({"messages": [{"role": "user", "content": "Hi"}]})), 1)
     assert row["question"] == "Hi"
+
+
+def arrow(path: Path, tables: list[pa.Table], *, is_stream: bool = True, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = pa.ipc.new_stream if is_stream else pa.ipc.new_file
+    with new(path, tables[0].schema, options=pa.ipc.IpcWriteOptions(**options)) as sink:
+        for table in tables:
+            sink.write_table(table)
+    return path
+
+
+def hub_table(numbers: range) -> pa.Table:
+    images = pa.array([{"bytes": png(n % 5), "path": None} for n in numbers])
+    return pa.table({"id": [f"r{n}" for n in numbers], "image": images, "n": list(numbers)})
+
+
+@pytest.mark.parametrize("unit_rows", [1, 4, 7, 100])
+@pytest.mark.parametrize(("is_stream", "compression"), [(True, None), (False, None), (False, "zstd")])
+def test_arrow_files_are_read_by_their_batches(
+    tmp_path: Path, is_stream: bool, compression: str | None, unit_rows: int
+) -> None:
+    sizes = [3, 1, 10, 2]
+    tables = [hub_table(range(sum(sizes[:n]), sum(sizes[: n + 1]))) for n in range(4)]
+    path = arrow(tmp_path / "a.arrow", tables, is_stream=is_stream, compression=compression)
+    rows = rows_of(path, unit_rows, columns={"key": "id"})
+    assert [(row["key"], row["n"], row["images"]) for row in rows] == [(f"r{n}", n, [png(n % 5)]) for n in range(16)]
+    read = ReadSettings.model_validate({"uri": str(path), "columns": {"key": "id"}, "limit": 9})
+    units = plan_units(read, unit_rows)
+    assert [n for unit in units for n in read_unit(unit, read, with_images=False)["n"].to_pylist()] == list(range(9))
+
+
+def test_dictionaries_that_change_between_batches_are_read(tmp_path: Path) -> None:
+    words = [["a", "b", "a"], ["c", "d", "c"], ["a", "e", "e"]]
+    tables = [pa.table({"word": pa.array(found).dictionary_encode(), "n": [1, 2, 3]}) for found in words]
+    path = arrow(tmp_path / "a.arrow", tables)
+    assert [row["word"] for row in rows_of(path, 2)] == [word for found in words for word in found]
+    read = ReadSettings.model_validate({"uri": str(path), "columns": {"key": "word"}})
+    assert set(duplicate_keys(plan_units(read, 2), read)) == {"a", "c", "e"}
+
+
+def test_large_batches_are_cut_by_bytes_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow_files, "LIMIT_BYTES", 10_000)
+    table = pa.table({"image": [os.urandom(3000) for _ in range(9)], "n": list(range(9))})
+    path = arrow(tmp_path / "a.arrow", [table])
+    planned = plan(path)
+    assert [unit.num_rows for unit in planned.units] == [3, 3, 3]
+    assert "record batches of up to 0 MB, each of which is read whole" in planned.warnings[0]
+    assert [row["n"] for row in rows_of(path)] == list(range(9))
+
+
+def test_an_arrow_file_that_is_cut_off_gives_the_batches_before(tmp_path: Path) -> None:
+    path = arrow(tmp_path / "a.arrow", [hub_table(range(n, n + 2)) for n in range(0, 8, 2)])
+    path.write_bytes(path.read_bytes()[:-300])
+    assert [row["n"] for row in rows_of(path)] == list(range(6))
+    assert "cut off within the message at byte" in plan(path).warnings[0]
+    for data in (b"<html>" * 99, b"FEA1" + bytes(99), b""):
+        with pytest.raises(StorageError, match=r"a\.arrow"):
+            plan(write(tmp_path / "a.arrow", data))
+
+
+def test_a_data_set_of_save_to_disk_is_its_own_files(tmp_path: Path) -> None:
+    for split, numbers in (("train", range(4)), ("test", range(4, 6))):
+        arrow(tmp_path / split / "data-00000-of-00001.arrow", [hub_table(numbers)])
+        arrow(tmp_path / split / "cache-1234.arrow", [hub_table(range(99, 100))])
+        write(tmp_path / split / "state.json", "{}")
+        write(tmp_path / split / "dataset_info.json", "{}")
+    write(tmp_path / "dataset_dict.json", '{"splits": ["train", "test"]}')
+    with pytest.raises(StorageError, match=r"several splits at .*: test \(1 files\), train \(1 files\); set "):
+        plan(tmp_path)
+    assert [row["n"] for row in rows_of(tmp_path, split="test")] == [4, 5]
+    assert [row["n"] for row in rows_of(tmp_path / "train")] == [0, 1, 2, 3]
+    planned = plan(tmp_path, split="all")
+    assert planned.notes[0].endswith("found a data set of save_to_disk (Hugging Face), 2 files")
+    assert planned.warnings == [f"passed over 2 files at {tmp_path}: 2 with .arrow"]
+    arrow(tmp_path / "train/indices.arrow", [pa.table({"indices": [0]})])
+    with pytest.raises(StorageError, match="is a selection of the rows in its files"):
+        plan(tmp_path / "train")
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "test-00000-of-00001.parquet"], "train,test"),
+        (["data/train.parquet", "data/val.parquet"], "train,validation"),
+        (["validation/a.parquet", "test/a.parquet"], "validation,test"),
+        (["x_train2017.parquet", "x_dev.parquet"], "train,validation"),
+        (["train.parquet", "contrast.parquet"], None),
+        (["train-0.parquet", "train-1.parquet"], None),
+        (["a/latest.parquet", "b/attest.parquet"], None),
+    ],
+)
+def test_splits_in_one_folder_are_told_by_all_names(tmp_path: Path, names: list[str], splits: str | None) -> None:
+    for name in names:
+        write(tmp_path / name, b"")
+        pq.write_table(pa.table({"text": [name]}), tmp_path / name)
+    if splits is None:
+        assert sorted(row["text"] for row in rows_of(tmp_path)) == sorted(names)
+        return
+    with pytest.raises(StorageError, match="found several splits"):
+        plan(tmp_path)
+    found = [row["text"] for split in splits.split(",") for row in rows_of(tmp_path, split=split)]
+    assert sorted(found) == sorted(names) == sorted(row["text"] for row in rows_of(tmp_path, split="all"))
+    assert len(rows_of(f"{tmp_path}/**/*.parquet")) >= 1, "a glob says what is meant"
+    with pytest.raises(StorageError, match=r"found no split 'mine' at .*; splits that its file names tell: "):
+        plan(tmp_path, split="mine")
+
+
+def test_pictures_have_splits_by_their_folders_alone(tmp_path: Path) -> None:
+    for name in ("train/cat/1.png", "train/dog/2.png", "val/cat/3.png"):
+        write(tmp_path / name, png(1))
+        write(tmp_path / name.replace(".png", ".txt"), name)
+    with pytest.raises(StorageError, match="found several splits"):
+        plan(tmp_path)
+    (row,) = rows_of(tmp_path, split="validation")
+    assert (row["key"], row["label"], row["text"]) == ("val/cat/3.png", "cat", "val/cat/3.png")
+    for name in ("other/train.png", "other/test.png"):
+        write(tmp_path / name, png(1))
+    assert len(rows_of(tmp_path / "other")) == 2

@@ -1,6 +1,7 @@
 """Folders and files laid out as other tools do it."""
 
 import gzip
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ def layouts() -> Iterator[Animal]:
     yield from _lists()
     yield from _compressed()
     yield from _documents()
+    yield from _arrow()
 
 
 def zstd(data: bytes) -> bytes:
@@ -136,4 +138,22 @@ def _documents() -> Iterator[Animal]:
     yield Animal(
         "batch.jsonl", "lines of an OpenAI batch, one with a system message", batch, "1 answer, 1 fetch/SeveralTurns",
         beside=beside, corner=RED, key="r-1", text="What?",
+    )  # fmt: skip
+
+
+def _arrow() -> Iterator[Animal]:
+    rows = pa.table({"image": [{"bytes": PICTURE, "path": None}] * 5, "question": ["What?"] * 5})
+    for name, new in (("stream.arrow", pa.ipc.new_stream), ("file.arrow", pa.ipc.new_file)):
+        sink = io.BytesIO()
+        with new(sink, rows.schema) as to:
+            to.write_table(rows, max_chunksize=2)
+        data = sink.getvalue()
+        yield Animal(name, "Arrow's record batches", data, "5 answers", corner=RED, text="What?")
+    cut = data[: len(data) * 3 // 5]
+    yield Animal("cut.arrow", "record batches, cut off", cut, "2 answers", trouble="cut off within the message")
+    beside = {"test.jsonl": _jsonl(WELL), "a.png": PICTURE}
+    message = "found several splits at"
+    yield Animal(
+        "train.jsonl", "two splits in one folder", _jsonl(WELL), "no plan", trouble=message, beside=beside,
+        uri=".", read={"format": "jsonl"},
     )  # fmt: skip

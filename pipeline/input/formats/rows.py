@@ -90,6 +90,7 @@ class Slice:
     """Consecutive rows of a shard and the bytes they lie in (0 to 0 where the format finds rows by number).
 
     In a large row group of Parquet, `pages` says where their pages lie (see pipeline/input/formats/page_cuts.py).
+    Of the rows in these bytes, so many as `skipped` says come before the first one: an Arrow file is read by batches.
     """
 
     start: int
@@ -97,6 +98,7 @@ class Slice:
     first_byte: int = 0
     end_byte: int = 0
     pages: tuple[int, ...] = ()
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

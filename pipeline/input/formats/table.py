@@ -21,7 +21,7 @@ from pipeline.input.formats.rows import IMAGE_EXTENSIONS
 PACKED = (".gz", ".zst")
 PACKABLE = ("tar", "jsonl", "ndjson", "jsonlines", "json", "csv", "tsv", "txt", "lst")
 
-Format = Literal["webdataset", "parquet", "images", "jsonl", "json", "csv", "tsv", "text", "video"]
+Format = Literal["webdataset", "parquet", "arrow", "images", "jsonl", "json", "csv", "tsv", "text", "video"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Traits:
     Attributes:
         extensions: Of its files, in lower case, without the dot.
         is_file: Every file is a row; such shards are planned from their listing alone.
-        is_table: Each shard says which columns it has, so one that lacks some is told, and images may be joined by id
-            from a table of this format.
+        is_table: Each shard says which columns it has, so one that lacks some is told.
+        is_joined: Images may be joined by id from a table of this format.
         has_columns: Rows have named fields; else a setting that names one is wrong.
         is_typed: The shards say their columns' types themselves.
         is_cut_by_bytes: A row's images lie in the bytes by which units are cut, so their sizes need not be sampled.
@@ -42,6 +42,7 @@ class Traits:
     extensions: tuple[str, ...]
     is_file: bool = False
     is_table: bool = False
+    is_joined: bool = False
     has_columns: bool = False
     is_typed: bool = False
     is_cut_by_bytes: bool = False
@@ -54,12 +55,13 @@ def _lines(*extensions: str) -> tuple[str, ...]:
 
 FORMATS: Mapping[Format, Traits] = {
     "webdataset": Traits(("tar", "tar.gz", "tgz", "tar.zst"), is_cut_by_bytes=True),
-    "parquet": Traits(("parquet",), is_table=True, has_columns=True, is_typed=True),
+    "parquet": Traits(("parquet",), is_table=True, is_joined=True, has_columns=True, is_typed=True),
     "images": Traits(IMAGE_EXTENSIONS, is_file=True, is_cut_by_bytes=True),
+    "arrow": Traits(("arrow", "feather"), is_table=True, has_columns=True, is_typed=True),
     "jsonl": Traits(_lines("jsonl", "ndjson", "jsonlines"), has_columns=True),
     "json": Traits(_lines("json"), has_columns=True, gives_way=True),  # beside other data it is about that
-    "csv": Traits(_lines("csv"), is_table=True, has_columns=True),
-    "tsv": Traits(_lines("tsv"), is_table=True, has_columns=True),
+    "csv": Traits(_lines("csv"), is_table=True, is_joined=True, has_columns=True),
+    "tsv": Traits(_lines("tsv"), is_table=True, is_joined=True, has_columns=True),
     "text": Traits(_lines("txt", "lst"), gives_way=True),  # beside other data it is captions of pictures, or a note
     "video": Traits(("mp4", "m4v", "mov", "mkv", "webm", "avi"), is_file=True, is_cut_by_bytes=True),
 }

@@ -106,7 +106,7 @@ class Layout:
 
     def output_name(self, column: str) -> str | None:
         """Return what an input column is called in our tables; None for those that are taken out."""
-        if self.format != "webdataset" and not FORMATS[self.format].is_file and column in self.taken_out:
+        if not FORMATS[self.format].has_members and not FORMATS[self.format].is_file and column in self.taken_out:
             return None
         words = self.named
         for word, names in words.items():
@@ -169,7 +169,7 @@ def _check_named(fields: Mapping[str, pa.DataType], layout: Layout, where: str, 
             raise ReadError(
                 f"{where}: read.columns.{word} names {listed}, but a folder of {layout.format} has no columns"
             )
-        if layout.format == "webdataset" and word in OF_OURS:
+        if FORMATS[layout.format].has_members and word in OF_OURS:
             _check_extension(word, names, where, extensions)
         elif missing := [name for name in names if name not in fields]:
             there = ", ".join(fields) or "none"

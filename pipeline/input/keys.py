@@ -14,7 +14,7 @@ from pipeline.input.formats import arrow, parquet, samples
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import Shape
 from pipeline.input.formats.shapes import placed_key
-from pipeline.input.stretches import rows_in_stretch
+from pipeline.input.stretches import rows_in_stretch, zip_keys
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.storage.store import Store
 
@@ -66,6 +66,8 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
     match unit.format:
         case "webdataset":
             names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
+        case "zip":
+            names = zip_keys(unit, store)
         case "arrow":
             span = unit.first_byte, unit.end_byte
             found = store.use(

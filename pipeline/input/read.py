@@ -21,10 +21,11 @@ from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, Re
 from pipeline.input.formats.shapes import file_names, placed_key
 from pipeline.input.formats.table import FORMATS
 from pipeline.input.formats.tar import Member, ReadAt
+from pipeline.input.hive import tell_differing, values_of
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.sidecars import read_beside
-from pipeline.input.stretches import bytes_of, read_batches, rows_in_stretch
+from pipeline.input.stretches import bytes_of, read_batches, read_zip, rows_in_stretch
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.input.videos import read_subtitles, take_videos, video_block
 from pipeline.storage.store import StorageError, Store
@@ -59,7 +60,7 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None, *,
         raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
     pictured = _pictured(block, unit, settings, layout) if with_images and not fault else Pictured()
     keys = [_key(row, unit, place, settings) for place, row in enumerate(block.rows)]
-    others = _other_columns(block, unit, layout, pictured.columns)
+    others = _other_columns(block, unit, layout, {**pictured.columns, **_of_folders(block, unit, layout)})
     images = pictured.images or [[]] * unit.num_rows
     images = [[] if row.fault else found for row, found in zip(block.rows, images, strict=True)]
     errors = [_error(row.fault) for row in block.rows]
@@ -88,6 +89,8 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
             first, end = unit.first_byte, unit.end_byte
             find = functools.partial(_members, unit, store)
             rows = samples.read(_reader(unit, store), first, end, image, find, with_images=with_images)
+        case "zip":
+            rows = read_zip(unit, store, layout.wanted_image, with_images=with_images)
         case "jsonl" | "json" | "csv" | "tsv" | "text":
             rows = rows_in_stretch(unit, settings, store)
             for row in rows:
@@ -224,7 +227,7 @@ def _places(unit: Unit) -> tuple[pa.Array, pa.Array]:
 def _other_columns(block: RawBlock, unit: Unit, layout: Layout, added: Mapping[str, pa.ChunkedArray]) -> list[pa.Array]:
     """Return the input's other columns in the types of the run; a value that does not fit makes its row an error."""
     wanted = [field for field in unit.table_schema if field.name not in (*OUR_COLUMNS.names, "error")]
-    own = [field for field in wanted if field.name not in layout.added]
+    own = [field for field in wanted if field.name not in layout.added and field.name not in added]
     if block.columns is None:
         fitted = _fit_rows(block, own, unit, layout)
     else:
@@ -241,6 +244,20 @@ def _other_columns(block: RawBlock, unit: Unit, layout: Layout, added: Mapping[s
     return [column for column, _ in [*fitted, *brought]]
 
 
+def _of_folders(block: RawBlock, unit: Unit, layout: Layout) -> dict[str, pa.ChunkedArray]:
+    """Return the columns that the names of the shard's folders hold; say where a file's own column differs."""
+    columns: dict[str, pa.ChunkedArray] = {}
+    for name, value in values_of(unit.shard).items():
+        if name in unit.hive:
+            repeated = pa.array([value] * unit.num_rows, pa.string())
+            columns[layout.output_name(name) or ""] = pa.chunked_array([repeated])
+        elif block.columns is None:
+            tell_differing(unit.shard, name, value, [row.values.get(name) for row in block.rows])
+        elif name in block.columns:
+            tell_differing(unit.shard, name, value, block.columns[name].to_pylist())
+    return columns
+
+
 def _fit_found(field: pa.Field, column: pa.ChunkedArray | None, num_rows: int) -> tuple[pa.Array, list[Fault | None]]:
     if column is None:
         return pa.nulls(num_rows, field.type), [None] * num_rows
@@ -250,7 +267,9 @@ def _fit_found(field: pa.Field, column: pa.ChunkedArray | None, num_rows: int) -
 def _fit_rows(
     block: RawBlock, wanted: Sequence[pa.Field], unit: Unit, layout: Layout
 ) -> list[tuple[pa.Array, list[Fault | None]]]:
-    named = [{layout.output_name(name): value for name, value in row.values.items()} for row in block.rows]
+    # Each name once, not each value: rows may have thousands of fields.
+    names = {name: layout.output_name(name) for name in {name for row in block.rows for name in row.values}}
+    named = [{names[name]: value for name, value in row.values.items()} for row in block.rows]
     known, unread = {field.name for field in wanted}, unit.unread
     left_out = sorted({name for row in named for name in row if name is not None} - known)
     if left_out:

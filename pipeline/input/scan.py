@@ -12,7 +12,7 @@ from typing import BinaryIO, assert_never
 import pyarrow as pa
 
 from pipeline.input.columns import Layout
-from pipeline.input.formats import arrays, arrow, manifest, parquet, samples
+from pipeline.input.formats import arrays, arrow, manifest, parquet, samples, zips
 from pipeline.input.formats.fields import wider
 from pipeline.input.formats.rows import Index, ReadError, Shape
 from pipeline.input.formats.table import FORMATS, Format
@@ -94,6 +94,8 @@ def _scan(
         match shards.format:
             case "webdataset":
                 return samples.index(file, entry.size, unit_rows)
+            case "zip":
+                return zips.index(file, unit_rows)
             case "arrow":
                 return arrow.index(file, entry.size, unit_rows)
             case "parquet":

@@ -142,7 +142,7 @@ def _listed(address: Store) -> tuple[Store, list[Entry], bool]:
             return folder, [folder.entry(name)], False
         except NotFound:
             pass
-    return root, root.list(), True
+    return root, root.list_with_links(), True
 
 
 def _split_glob(store: Store) -> tuple[Store, str]:

@@ -4,23 +4,30 @@ Rows that are more than their fields are completed here, as the plan has found t
 """
 
 from collections import OrderedDict
-from collections.abc import Container, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Container, Sequence
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
-from pipeline.input.formats import arrays, arrow, manifest
+from pipeline.input.formats import arrays, arrow, manifest, samples
 from pipeline.input.formats.chats import unfolded
 from pipeline.input.formats.coco import Annotations
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import RawRow, RowError
+from pipeline.input.formats.zips import Archive
 from pipeline.input.streams import read_unpacked
 from pipeline.input.units import ReadSettings, Unit
+from pipeline.storage.patience import patiently
 from pipeline.storage.store import Store
 
 # Files whose annotations a process holds.
 MOST_ANNOTATED = 2
 
+# Zip archives that a process keeps open.
+MOST_ARCHIVES = 2
+T = TypeVar("T")
+
+_archives: "OrderedDict[tuple[object, ...], Archive]" = OrderedDict()
 _annotated: "OrderedDict[tuple[object, ...], Annotations]" = OrderedDict()
 
 
@@ -57,6 +64,34 @@ def read_batches(unit: Unit, store: Store, left_out: Container[str]) -> pa.Table
         return arrow.read(read_at, unit.size, *span, unit.skipped, unit.stop - unit.start, left_out)
 
     return store.use(unit.shard, read)
+
+
+def read_zip(unit: Unit, store: Store, image: str | None, *, with_images: bool) -> list[RawRow]:
+    """Return the rows of a unit of a zip archive, which stays open: its directory may be large."""
+    return _with_archive(unit, store, lambda one: one.read(unit.start, unit.stop, image, with_images=with_images))
+
+
+def zip_keys(unit: Unit, store: Store) -> list[str]:
+    """Return the keys of the rows of a unit of a zip archive."""
+    return _with_archive(unit, store, lambda one: [samples.key_of(row) for row in one.rows[unit.start : unit.stop]])
+
+
+def _with_archive(unit: Unit, store: Store, operation: Callable[[Archive], T]) -> T:
+    name = (unit.root, unit.shard, unit.size, unit.etag)
+
+    def run() -> T:
+        archive = _archives.pop(name, None) or Archive(store.open(unit.shard))
+        try:
+            done = operation(archive)
+        except BaseException:
+            archive.file.close()
+            raise
+        _archives[name] = archive
+        while len(_archives) > MOST_ARCHIVES:
+            _archives.popitem(last=False)[1].file.close()
+        return done
+
+    return patiently(run, f"cannot read {store.name(unit.shard)}", store.bucket, store.settings.patience_s)
 
 
 def bytes_of(unit: Unit, store: Store, start: int, stop: int) -> bytes:

@@ -21,6 +21,7 @@ from pipeline.input.formats.manifest import DELIMITERS
 from pipeline.input.formats.rows import Cutter, Index, ReadError, Shape
 from pipeline.input.formats.shapes import check_imagefolder, described, names_file
 from pipeline.input.formats.table import FORMATS, Format
+from pipeline.input.hive import hive_columns
 from pipeline.input.joins import check_join
 from pipeline.input.read_settings import FRAME_SIZE, NUM_FRAMES
 from pipeline.input.read_settings import ReadSettings as ReadSettings
@@ -59,6 +60,7 @@ class Unit:
         sidecars: Where every file is a row, the extensions of the files beside each, joined by commas; empty if none
             has any. Their sizes and tags count among `size` and `etag`.
         pages: Where the pages lie in a large row group of Parquet (see pipeline/input/formats/page_cuts.py).
+        hive: Columns that come from the names of the shard's folders (see pipeline/input/hive.py).
         skipped: Rows that stand in the unit's bytes before its first one: an Arrow shard is read by whole batches.
     """
 
@@ -85,6 +87,7 @@ class Unit:
     sidecars: tuple[str, ...] = ()
     pages: tuple[int, ...] = ()
     skipped: int = 0
+    hive: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -183,6 +186,15 @@ def plan_input(
     if where is None:
         raise ReadError("; ".join([f"found no rows in the {len(scanned)} shards of {settings.uri}", *warnings[:5]]))
     types, extensions = merged(shards.format, [index for _, index in scanned if index.slices])
+    hive = hive_columns([entry.path for entry, index in scanned if index.slices])
+    if own := hive.keys() & types.keys():
+        warnings.append(
+            f"the columns {', '.join(sorted(own))} stand in files and in folders' names; the files' are kept"
+        )
+    added = {name: kind for name, kind in hive.items() if name not in own}
+    types |= added
+    if hive:
+        notes = [f"{notes[0]}; folders name the columns {', '.join(hive)}"]
     if found := {index.shape for _, index in scanned if index.slices} - {""}:
         layout = replace(layout, shape=_only_shape(found, scanned))
         notes = [f"{notes[0]}; {described(layout.shape, types)}"]
@@ -197,6 +209,7 @@ def plan_input(
         layout = replace(layout, columns=others, join="")
     schema = input_schema(types, layout, where, extensions, reads).serialize().to_pybytes()
     units = _row_units(replace(shards, shape=layout.shape), scanned, schema, settings.limit)
+    units = [replace(unit, hive=tuple(added)) for unit in units] if added else units
     if settings.join and with_images:
         other = check_join(settings.join, shards, settings.storage)
         units = [replace(unit, join_size=other.size, join_etag=other.etag) for unit in units]
@@ -283,7 +296,7 @@ def units_from_parquet(data: bytes) -> list[Unit]:
 
 
 def _unit(row: dict[str, Any]) -> Unit:
-    lists = {name: tuple(row[name] or ()) for name in ("paths", "header", "only", "sidecars", "pages")}
+    lists = {name: tuple(row[name] or ()) for name in ("paths", "header", "only", "sidecars", "pages", "hive")}
     # Plans of older versions say nothing of sources, shapes or pages.
     late = {"source": row["source"] or "", "is_raw": bool(row["is_raw"]), "join_size": row["join_size"] or 0}
     late |= {"shape": row["shape"] or "", "skipped": row["skipped"] or 0}

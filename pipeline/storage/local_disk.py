@@ -12,7 +12,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -162,6 +162,31 @@ def _opened(path: Path) -> BinaryIO:
             return path.open("wb")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("wb")
+
+
+def with_links(found: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Put the files of linked folders in the place of the links in a listing; a folder that was seen is not again."""
+    infos = list(found)
+    seen = {os.path.realpath(os.path.dirname(info["name"])) for info in infos if not info["islink"]}
+    for info in infos:
+        if info["islink"] and os.path.isdir(info["name"]):
+            yield from _below_link(info["name"], seen)
+        else:
+            yield info
+
+
+def _below_link(link: str, seen: set[str]) -> Iterator[Mapping[str, Any]]:
+    for folder, names, files in os.walk(link, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            names.clear()
+            continue
+        seen.add(place)
+        for name in files:
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError):  # a link to nothing, or gone meanwhile
+                found = os.stat(path)
+                yield {"name": path, "size": found.st_size, "type": "file", "islink": False, "mtime": found.st_mtime}
 
 
 def holds_anything(folder: str) -> bool:

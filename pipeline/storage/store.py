@@ -93,6 +93,10 @@ class Store:
             _refuse_missing_bucket(error)
             return []
 
+    def list_with_links(self) -> Entries:
+        """List as `list` does all files, and those of folders to which links on a disk lead, each folder once."""
+        return self._entries(local_disk.with_links(self._found(""))) if self.is_local else self.list()
+
     def holds_anything(self) -> bool:
         """Say whether anything lies below the uri, without listing it; True of stores that are neither disk nor S3."""
         if self.is_local:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,13 @@ def webdataset(folder: Path, names: list[str]) -> None:
     for shard, name in enumerate(names):  # within one tar a name is one row
         members = [(f"{name}.png", png(shard)), (f"{name}.txt", name.encode())]
         write(folder / f"{shard}.tar", tar_bytes(members))
+
+
+def zip_archive(folder: Path, names: list[str]) -> None:
+    for shard, name in enumerate(names):
+        with zipfile.ZipFile(folder / f"{shard}.zip", "w") as archive:
+            archive.writestr(f"{name}.png", png(shard))
+            archive.writestr(f"{name}.txt", name)
 
 
 def parquet(folder: Path, names: list[str]) -> None:
@@ -75,6 +83,7 @@ def videos(folder: Path, names: list[str]) -> None:
 
 INPUTS: dict[Format, Callable[[Path, list[str]], None]] = {
     "webdataset": webdataset,
+    "zip": zip_archive,
     "parquet": parquet,
     "arrow": arrow,
     "images": images,

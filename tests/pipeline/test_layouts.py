@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -475,3 +476,89 @@ def test_pictures_have_splits_by_their_folders_alone(tmp_path: Path) -> None:
     for name in ("other/train.png", "other/test.png"):
         write(tmp_path / name, png(1))
     assert len(rows_of(tmp_path / "other")) == 2
+
+
+def zip_of(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_archive_is_read_as_a_tar_is(tmp_path: Path, compression: int) -> None:
+    pictures = {f"cats/{n}.png": png(n) for n in range(5)}
+    texts = {f"cats/{n}.txt": f"cat {n}".encode() for n in range(5)}  # not beside their pictures
+    others = {"cats/3.json": b'{"n": 7}', "__MACOSX/cats/._1.png": b"?", "cats/": b""}
+    path = zip_of(tmp_path / "a.zip", pictures | texts | others, compression)
+    rows = rows_of(path, 2)
+    assert [(row["key"], row["text"], row["images"]) for row in rows] == [
+        (f"cats/{n}", f"cat {n}", [png(n)]) for n in range(5)
+    ]
+    assert [row["n"] for row in rows] == [None, None, None, 7, None]
+    assert plan(path).warnings == ["passed over 1 hidden members and members without an extension in 1 of 1 shards"]
+    with pytest.raises(StorageError, match="names extension 'jpg'; found png"):
+        plan(path, columns={"image": "jpg"})
+
+
+def test_members_of_a_zip_that_cannot_be_read_cost_their_rows(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {f"{n}.png": png(n) for n in range(3)}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[data.index(png(1)) + 20] ^= 255
+    path.write_bytes(data)
+    assert faults(rows_of(path)) == [None, "Unreadable", None]
+    encrypted = data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00", 1)
+    assert faults(rows_of(write(tmp_path / "b.zip", bytes(encrypted)))) == ["Encrypted", "Unreadable", None]
+    with pytest.raises(StorageError, match=r"c\.zip as zip: no zip archive"):
+        plan(write(tmp_path / "c.zip", data[:-30]))
+
+
+def test_folders_of_hive_are_columns(tmp_path: Path) -> None:
+    for lang, year in (("en", 2020), ("d%20e", 2021), ("__HIVE_DEFAULT_PARTITION__", 2022)):
+        path = tmp_path / f"lang={lang}/year={year}/part-0.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table({"text": [str(year)]}), path)
+    rows = rows_of(tmp_path)
+    assert [(row["text"], row["lang"], row["year"]) for row in rows] == [
+        ("2022", None, 2022),
+        ("2021", "d e", 2021),
+        ("2020", "en", 2020),
+    ]
+    assert plan(tmp_path).notes[0].endswith("parquet, 3 files; folders name the columns lang, year")
+
+
+def test_a_files_own_column_comes_before_its_folders_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for lang, own in (("en", "en"), ("de", "fr")):
+        write(tmp_path / f"lang={lang}/a.jsonl", jsonl({"lang": own, "n": 1}))
+    assert [row["lang"] for row in rows_of(tmp_path)] == ["fr", "en"]
+    assert plan(tmp_path).warnings == ["the columns lang stand in files and in folders' names; the files' are kept"]
+    said = [record.message for record in caplog.records if "the folder says" in record.message]
+    assert said == ["lang=de/a.jsonl: the folder says lang=de, the file's own column 'fr'; the file's is kept"]
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere/deep/b.png", png(1))
+    write(tmp_path / "in/a.png", png(0))
+    (tmp_path / "in/linked").symlink_to("../elsewhere")
+    (tmp_path / "in/again").symlink_to("../elsewhere")
+    (tmp_path / "elsewhere/up").symlink_to("../in")
+    (tmp_path / "in/c.png").symlink_to("../elsewhere/deep/b.png")
+    (tmp_path / "in/gone").symlink_to("nothing")
+    rows = rows_of(tmp_path / "in")
+    assert [(row["key"], row["images"]) for row in rows] == [
+        ("a.png", [png(0)]),
+        ("again/deep/b.png", [png(1)]),
+        ("c.png", [png(1)]),
+    ]
+
+
+def test_rows_of_thousands_of_fields_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", jsonl(*({f"f{n}": n for n in range(4000)} for _ in range(3))))
+    rows = rows_of(path)
+    assert rows[2]["f3999"] == 3999 and len(rows[0]) > 4000
+    write(path, jsonl({f"f{n}": n for n in range(4097)}))
+    with pytest.raises(StorageError, match="more than 4096 different fields"):
+        plan(path)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ def layouts() -> Iterator[Animal]:
     yield from _compressed()
     yield from _documents()
     yield from _arrow()
+    yield from _archives()
 
 
 def zstd(data: bytes) -> bytes:
@@ -156,4 +158,21 @@ def _arrow() -> Iterator[Animal]:
     yield Animal(
         "train.jsonl", "two splits in one folder", _jsonl(WELL), "no plan", trouble=message, beside=beside,
         uri=".", read={"format": "jsonl"},
+    )  # fmt: skip
+
+
+def _archives() -> Iterator[Animal]:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, data in (("a.png", PICTURE), ("b.png", PICTURE), ("a.txt", b"What?"), ("__MACOSX/._a.png", b"?")):
+            archive.writestr(name, data)
+    data = sink.getvalue()
+    hidden = "passed over 1 hidden members"
+    yield Animal("a.zip", "a zip archive of images", data, "2 answers", trouble=hidden, corner=RED, key="a")
+    yield Animal("cut.zip", "a zip archive, cut off", data[:-40], "no plan", trouble="no zip archive")
+    rows = _jsonl(WELL)
+    beside = {"lang=de/a.jsonl": rows, "lang=en/a.png": PICTURE, "lang=de/a.png": PICTURE}
+    yield Animal(
+        "lang=en/a.jsonl", "hive folders", rows, "2 answers", beside=beside, uri=".", read={"format": "jsonl"},
+        corner=RED, trouble="passed over 2 files",
     )  # fmt: skip

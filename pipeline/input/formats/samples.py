@@ -63,7 +63,7 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     for members in rows_of(_noting_texts(walk, cutter, texts), passed_over):
         if texts:
             note_types(fields, _sampled(texts, members))
-        _count(found, members)
+        count(found, members)
         cutter.add(members[0].first_byte, members[-1].end_byte)
     if walk.num_devices:
         passed_over["devices"] = walk.num_devices
@@ -102,7 +102,7 @@ def read(
     def data(member: Member) -> bytes:
         return content_of(member, read_at)
 
-    return [_row(data, members, found, image, with_images) for members in rows]
+    return [row_of(data, members, found, image, with_images) for members in rows]
 
 
 def find_members(read_at: ReadAt, size: int | None, names: Collection[str]) -> dict[str, Member]:
@@ -114,7 +114,12 @@ def find_members(read_at: ReadAt, size: int | None, names: Collection[str]) -> d
 
 def keys(read_at: ReadAt, start: int, end: int) -> list[str]:
     """Return the keys of the rows between two places."""
-    return [_split(members[0].name)[0] for members in rows_of(Walk(read_at, start, end))]
+    return [key_of(members) for members in rows_of(Walk(read_at, start, end))]
+
+
+def key_of(members: Sequence[Member]) -> str:
+    """Return the key of the row that consists of some members."""
+    return _split(members[0].name)[0]
 
 
 def is_field(extension: str) -> bool:
@@ -189,16 +194,31 @@ def _sampled(texts: dict[Member, bytes], members: Sequence[Member]) -> dict[str,
             del texts[member]
 
 
-def _count(found: Counter[str], members: Sequence[Member]) -> None:
+def extension_of(member: Member) -> str:
+    """Return what stands behind the first dot of a member's name, in lower case."""
+    return _split(member.name)[1]
+
+
+def count(found: Counter[str], members: Sequence[Member]) -> None:
+    """Count the extensions of a row's members."""
     for member in members:
         extension = _split(member.name)[1]
         found[extension if extension in found or len(found) < MAX_EXTENSIONS else "others"] += 1
 
 
-def _row(
+def row_of(
     data: Data, members: Sequence[Member], targets: Mapping[str, Member], image: str | None, with_images: bool
 ) -> RawRow:
-    row = RawRow(key=_split(members[0].name)[0])
+    """Read the row that consists of some members; what is wrong with it is its fault.
+
+    Args:
+        data: Gives a member's content.
+        members: Those of the row.
+        targets: What links among them stand for.
+        image: The extension that holds the image if there may be several.
+        with_images: Whether images are read.
+    """
+    row = RawRow(key=key_of(members))
     try:
         found = _by_extension([_linked(member, targets) for member in members])
         row.values = _fields(data, found)

@@ -21,7 +21,7 @@ from pipeline.input.formats.rows import IMAGE_EXTENSIONS
 PACKED = (".gz", ".zst")
 PACKABLE = ("tar", "jsonl", "ndjson", "jsonlines", "json", "csv", "tsv", "txt", "lst")
 
-Format = Literal["webdataset", "parquet", "arrow", "images", "jsonl", "json", "csv", "tsv", "text", "video"]
+Format = Literal["webdataset", "zip", "parquet", "arrow", "images", "jsonl", "json", "csv", "tsv", "text", "video"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Traits:
     Attributes:
         extensions: Of its files, in lower case, without the dot.
         is_file: Every file is a row; such shards are planned from their listing alone.
+        has_members: Members of one base name are a row; images are known by their extension, keys by their names.
         is_table: Each shard says which columns it has, so one that lacks some is told.
         is_joined: Images may be joined by id from a table of this format.
         has_columns: Rows have named fields; else a setting that names one is wrong.
@@ -41,6 +42,7 @@ class Traits:
 
     extensions: tuple[str, ...]
     is_file: bool = False
+    has_members: bool = False
     is_table: bool = False
     is_joined: bool = False
     has_columns: bool = False
@@ -54,7 +56,8 @@ def _lines(*extensions: str) -> tuple[str, ...]:
 
 
 FORMATS: Mapping[Format, Traits] = {
-    "webdataset": Traits(("tar", "tar.gz", "tgz", "tar.zst"), is_cut_by_bytes=True),
+    "webdataset": Traits(("tar", "tar.gz", "tgz", "tar.zst"), has_members=True, is_cut_by_bytes=True),
+    "zip": Traits(("zip",), has_members=True, is_cut_by_bytes=True),
     "parquet": Traits(("parquet",), is_table=True, is_joined=True, has_columns=True, is_typed=True),
     "images": Traits(IMAGE_EXTENSIONS, is_file=True, is_cut_by_bytes=True),
     "arrow": Traits(("arrow", "feather"), is_table=True, has_columns=True, is_typed=True),

@@ -29,6 +29,8 @@ OUR_COLUMNS = pa.schema(
         ("images", pa.list_(pa.large_binary())),
     ]
 )
+# In the place of a column with keys: rows are named by their place, where the ids that a layout has are not unique.
+BY_PLACE = "#"
 # An input column of such a name is kept as `input_<name>`.
 TAKEN = (*OUR_COLUMNS.names, "image", "error")
 # What a video's row has beside its frames: seconds, and for each frame when it is shown.
@@ -102,6 +104,8 @@ class Layout:
     def named(self) -> dict[Word, tuple[str, ...]]:
         """What is said of columns that must be there: of a raw source only what becomes columns of ours."""
         named = {word: names for word, names in self.columns.items() if word in OF_OURS or not self.is_raw}
+        if named.get("key") == BY_PLACE:
+            named.pop("key")
         return {word: (names,) if isinstance(names, str) else names for word, names in named.items()}
 
     def output_name(self, column: str) -> str | None:
@@ -165,7 +169,7 @@ def input_schema(
 def _check_named(fields: Mapping[str, pa.DataType], layout: Layout, where: str, extensions: frozenset[str]) -> None:
     for word, names in layout.named.items():
         listed = " and ".join(map(repr, names))
-        if FORMATS[layout.format].is_file:
+        if FORMATS[layout.format].is_file and (word in OF_OURS or not fields):
             raise ReadError(
                 f"{where}: read.columns.{word} names {listed}, but a folder of {layout.format} has no columns"
             )

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, assert_never
 
 import pyarrow as pa
 
-from pipeline.input.columns import ERROR, OUR_COLUMNS, Layout
+from pipeline.input.columns import BY_PLACE, ERROR, OUR_COLUMNS, Layout
 from pipeline.input.fetch import fetch_images
 from pipeline.input.formats import parquet, samples
 from pipeline.input.formats.fields import fit_column, fit_values
@@ -208,7 +208,7 @@ def _faulty(unit: Unit, fault: Fault) -> RawBlock:
 
 def _key(row: RawRow, unit: Unit, place: int, settings: ReadSettings) -> str:
     fallback = f"{unit.shard}#{unit.start + place}"
-    if row.key is None and "key" not in settings.columns:
+    if row.key is None and settings.columns.get("key", BY_PLACE) == BY_PLACE:
         return fallback
     is_name = type(row.key) is int or (isinstance(row.key, str) and row.key != "")
     if is_name and not any("\ud800" <= character <= "\udfff" for character in str(row.key)):

@@ -44,7 +44,7 @@ def rows_in_stretch(unit: Unit, settings: ReadSettings, store: Store) -> list[Ra
     else:
         rows = manifest.read(data, unit.format, unit.header, settings.dialect(unit.format))
     if unit.shape == "chat":
-        _unfold(rows)
+        _unfold(rows, is_asked="question" not in unit.unread)
     elif unit.shape == "coco":
         annotations = _annotations(unit, store)
         for row in rows:
@@ -101,12 +101,13 @@ def bytes_of(unit: Unit, store: Store, start: int, stop: int) -> bytes:
     return read_unpacked(store, unit.planned, start, stop)
 
 
-def _unfold(rows: Sequence[RawRow]) -> None:
+def _unfold(rows: Sequence[RawRow], *, is_asked: bool) -> None:
+    """Put what conversations say beside their fields; one that cannot be asked costs its row if the job asks it."""
     for row in rows:
         try:
             row.values |= unfolded(row.values) or {}
         except RowError as error:
-            row.fault = row.fault or error.fault
+            row.fault = row.fault or (error.fault if is_asked else None)
 
 
 def _annotations(unit: Unit, store: Store) -> Annotations:

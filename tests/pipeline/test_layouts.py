@@ -99,6 +99,8 @@ def test_texts_and_fields_beside_pictures_are_columns(tmp_path: Path) -> None:
         ("3.png", None, None),
     ]
     planned = plan(tmp_path)
+    named = rows_of(tmp_path, columns={"question": "text"})
+    assert [row["question"] for row in named] == [row["text"] for row in rows]
     assert planned.notes[0].endswith("found images, 4 files with 1 .txt, 1 .caption, 1 .json beside them")
     assert planned.warnings == [f"passed over 1 files at {tmp_path}: 1 with .txt"]
     (tmp_path / "0.txt").unlink()
@@ -562,3 +564,29 @@ def test_rows_of_thousands_of_fields_are_read(tmp_path: Path) -> None:
     write(path, jsonl({f"f{n}": n for n in range(4097)}))
     with pytest.raises(StorageError, match="more than 4096 different fields"):
         plan(path)
+
+
+def test_a_conversation_costs_its_row_only_where_the_job_asks_it(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", png(1))
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    well = {"image": "a.png", "messages": turns[1:]}
+    path = write(tmp_path / "a.jsonl", jsonl(well, {"image": "a.png", "messages": turns}))
+    read = ReadSettings(uri=str(path))
+    for reads, expected in ((("question", "answers"), "SeveralTurns"), ((), None)):
+        (unit,) = plan_input(read, 9, reads=reads).units
+        rows = read_unit(unit, read).to_pylist()
+        assert faults(rows) == [None, expected]
+        assert rows[0]["images"] == [png(1)] and (rows[1]["images"] == [png(1)]) == (expected is None)
+
+
+def test_ids_that_stand_twice_can_be_left_for_places(tmp_path: Path) -> None:
+    row = {"id": "7", "conversations": [{"from": "human", "value": "Hm?"}]}
+    path = write(tmp_path / "a.json", json.dumps([row, row]))
+    read = ReadSettings(uri=str(path))
+    assert duplicate_keys(plan_units(read, 3), read) == ["7"]
+    placed = ReadSettings.model_validate({"uri": str(path), "columns": {"key": "#"}})
+    assert duplicate_keys(plan_units(placed, 3), placed) == []
+    assert [(row["key"], row["id"]) for row in rows_of(path, columns={"key": "#"})] == [
+        ("a.json#0", "7"),
+        ("a.json#1", "7"),
+    ]

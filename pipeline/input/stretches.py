@@ -13,10 +13,11 @@ from pipeline.input.formats import arrays, arrow, manifest, samples
 from pipeline.input.formats.chats import unfolded
 from pipeline.input.formats.coco import Annotations
 from pipeline.input.formats.packed import Unpacked
-from pipeline.input.formats.rows import RawRow, RowError
+from pipeline.input.formats.rows import LIMIT_BYTES, RawRow, RowError
 from pipeline.input.formats.zips import Archive
 from pipeline.input.streams import read_unpacked
 from pipeline.input.units import ReadSettings, Unit
+from pipeline.storage.held_bytes import BLOCK_BYTES, hold
 from pipeline.storage.patience import patiently
 from pipeline.storage.store import Store
 
@@ -60,8 +61,18 @@ def read_batches(unit: Unit, store: Store, left_out: Container[str]) -> pa.Table
             file.seek(position)
             return file.read(count)
 
+        def stretch(first: int, end: int, is_shared: bool) -> pa.Buffer:
+            if store.is_local and end - first > LIMIT_BYTES:
+                with pa.memory_map(f"{store.uri}/{unit.shard}") as mapped:
+                    mapped.seek(first)
+                    return mapped.read_buffer(end - first)
+            name = f"{store.name(unit.shard)} {unit.size} {unit.etag} {first}-{end}"
+            is_kept = is_shared and not store.is_local and end - first > BLOCK_BYTES
+            held = hold(name, end - first, lambda at, count: read_at(first + at, count)) if is_kept else None
+            return pa.py_buffer(held.read() if held else read_at(first, end - first))
+
         span = unit.first_byte, unit.end_byte
-        return arrow.read(read_at, unit.size, *span, unit.skipped, unit.stop - unit.start, left_out)
+        return arrow.read(read_at, stretch, *span, unit.skipped, unit.stop - unit.start, left_out)
 
     return store.use(unit.shard, read)
 

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.input import streams
+from pipeline.input import streams, stretches
 from pipeline.input.formats import arrays
 from pipeline.input.formats import arrow as arrow_files
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
 from pipeline.input.units import InputPlan, ReadSettings, plan_input
-from pipeline.storage.store import StorageError
+from pipeline.storage import held_bytes
+from pipeline.storage.store import StorageError, Store
 from tests.end_to_end.shards import png
 from tests.pipeline.inputs import faults, plan_units, read_all, rows_of, tar_bytes, write
 from tests.zoo.layouts import zstd
@@ -402,11 +403,13 @@ def test_dictionaries_that_change_between_batches_are_read(tmp_path: Path) -> No
 
 def test_large_batches_are_cut_by_bytes_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrow_files, "LIMIT_BYTES", 10_000)
+    monkeypatch.setattr(arrow_files, "HELD_BYTES", 20_000)
+    monkeypatch.setattr(stretches, "LIMIT_BYTES", 10_000)  # larger ones are mapped
     table = pa.table({"image": [os.urandom(3000) for _ in range(9)], "n": list(range(9))})
     path = arrow(tmp_path / "a.arrow", [table])
     planned = plan(path)
     assert [unit.num_rows for unit in planned.units] == [3, 3, 3]
-    assert "record batches of up to 0 MB, each of which is read whole" in planned.warnings[0]
+    assert "has record batches of up to 0 MB; from a store, batches of more than" in planned.warnings[0]
     assert [row["n"] for row in rows_of(path)] == list(range(9))
 
 
@@ -590,3 +593,23 @@ def test_ids_that_stand_twice_can_be_left_for_places(tmp_path: Path) -> None:
         ("a.json#0", "7"),
         ("a.json#1", "7"),
     ]
+
+
+def test_a_batch_that_units_share_is_fetched_once_from_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stretches, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr("pipeline.storage.held_bytes.tempfile.gettempdir", lambda: str(tmp_path))
+    table = pa.table({"image": [os.urandom(3000) for _ in range(9)], "n": list(range(9))})
+    path = arrow(tmp_path / "a.arrow", [table])
+    Store("memory://arrows").publish("a.arrow", path.read_bytes())
+    read = ReadSettings(uri="memory://arrows/a.arrow")
+    units = plan_units(read, 4)
+    fetches: list[int] = []
+    keep = held_bytes._fetch
+
+    def fetch(path: Path, size: int, read: Callable[[int, int], bytes]) -> bool:
+        fetches.append(size)
+        return keep(path, size, read)
+
+    monkeypatch.setattr(held_bytes, "_fetch", fetch)
+    assert [n for unit in units for n in read_unit(unit, read)["n"].to_pylist()] == list(range(9))
+    assert len(units) == 3 and len(fetches) == 1

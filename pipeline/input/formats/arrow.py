@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from pipeline.input.formats.rows import LIMIT_BYTES, Index, ReadError, Slice
+from pipeline.storage.held_bytes import HELD_BYTES
 
 MAGIC, OLD_FEATHER = b"ARROW1\x00\x00", b"FEA1"
 GOES_ON = b"\xff\xff\xff\xff"
@@ -56,35 +57,53 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     slices = _cut(batches, unit_rows)
     warnings = [f"{trouble}; found {sum(batch.num_rows for batch in batches)} rows before that"] if trouble else []
     largest = max(batches, key=lambda batch: batch.end_byte - batch.first_byte, default=None)
-    if largest and largest.end_byte - largest.first_byte > LIMIT_BYTES:
+    if largest and largest.end_byte - largest.first_byte > HELD_BYTES:
         size_mb = (largest.end_byte - largest.first_byte) // 10**6
         warnings.append(
-            f"has record batches of up to {size_mb} MB, each of which is read whole for every unit that has rows in it"
+            f"has record batches of up to {size_mb} MB; from a store, batches of more than {HELD_BYTES // 10**6} MB "
+            "are fetched whole for every unit that has rows in them"
         )
     return Index(slices, {field.name: field.type for field in schema}, warnings)
 
 
 def read(
-    read_at: ReadAt, size: int, first_byte: int, end_byte: int, skipped: int, num_rows: int, left_out: Container[str]
+    read_at: ReadAt,
+    stretch: Callable[[int, int, bool], pa.Buffer],
+    first_byte: int,
+    end_byte: int,
+    skipped: int,
+    num_rows: int,
+    left_out: Container[str],
 ) -> pa.Table:
     """Read rows of a file.
 
     Args:
         read_at: Gives the bytes at a place.
-        size: Of the file.
+        stretch: Gives the bytes from a place up to another; True says that other units will ask for them, too.
         first_byte: Where the first batch with rows of these begins.
         end_byte: Where the last one ends.
         skipped: Rows of the first batch that come before.
         num_rows: How many rows are wanted.
         left_out: Columns that are not wanted.
     """
-    head = _head(read_at, size, first_byte)
-    pieces = [*(read_at(*_span(one)) for one in head), read_at(first_byte, end_byte - first_byte)]
-    with pa.ipc.open_stream(pa.BufferReader(b"".join(pieces))) as reader:
-        names = [name for name in reader.schema.names if name not in left_out]
-        batches = [batch.select(names) for batch in reader]
-        schema = pa.schema([reader.schema.field(name) for name in names])
-    return pa.Table.from_batches(batches, schema).slice(skipped, num_rows)
+    head = _head(read_at, end_byte, first_byte)
+    schema = _schema(read_at, head[0])
+    first = next(one for one in _messages(read_at, end_byte, first_byte) if one.kind == BATCH)
+    body = stretch(first_byte, end_byte, skipped > 0 or first.num_rows > num_rows)
+    if len(head) == 1 and not _has_dictionaries(schema):
+        batches = list(_batches(body, schema))  # nothing is copied: of a mapped file only what is looked at is read
+    else:
+        pieces = [*(read_at(*_span(one)) for one in head), body]
+        batches = list(pa.ipc.open_stream(pa.BufferReader(b"".join(pieces))))
+    names = [name for name in schema.names if name not in left_out]
+    kept = pa.schema([schema.field(name) for name in names])
+    return pa.Table.from_batches([batch.select(names) for batch in batches], kept).slice(skipped, num_rows)
+
+
+def _batches(body: pa.Buffer, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    reader = pa.BufferReader(body)
+    while reader.tell() < body.size:
+        yield pa.ipc.read_record_batch(pa.ipc.read_message(reader), schema)
 
 
 def keys(read_at: ReadAt, size: int, first_byte: int, end_byte: int, column: str) -> Iterator[object]:

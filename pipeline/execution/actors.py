@@ -17,7 +17,8 @@ import pyarrow as pa
 from pipeline.execution.crashes import FAILED_LOADS, CrashClient, CrashLedger
 from pipeline.execution.guard import Guard, Step, read_guarded
 from pipeline.execution.work import Work
-from pipeline.input.units import ReadSettings, unit_from_message
+from pipeline.input.unit_files import unit_from_message
+from pipeline.input.units import ReadSettings
 from pipeline.job import Job
 from pipeline.rows import UNIT, with_unit
 from pipeline.steps.engine_thread import EngineDied

@@ -13,7 +13,8 @@ from pipeline.execution.actors import StepActor, begin_round, commit_block, read
 from pipeline.execution.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, StepActors
 from pipeline.execution.guard import Step
 from pipeline.execution.work import Work, load_check, load_preprocess
-from pipeline.input.units import Unit, unit_to_message
+from pipeline.input.unit_files import unit_to_message
+from pipeline.input.units import Unit
 from pipeline.steps.engine import EngineSpec
 
 log = logging.getLogger(__name__)

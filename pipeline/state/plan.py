@@ -11,14 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.input.sources import Source
-from pipeline.input.units import (
-    InputPlan,
-    Unit,
-    plan_input,
-    units_from_parquet,
-    units_to_parquet,
-    warnings_from_parquet,
-)
+from pipeline.input.unit_files import units_from_parquet, units_to_parquet, warnings_from_parquet
+from pipeline.input.units import InputPlan, Unit, plan_input
 from pipeline.job import Job
 from pipeline.state.ledger import PLAN
 from pipeline.storage.store import Store

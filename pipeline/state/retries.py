@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.input.columns import ERROR
-from pipeline.input.units import Unit, units_from_parquet, units_to_parquet
+from pipeline.input.unit_files import units_from_parquet, units_to_parquet
+from pipeline.input.units import Unit
 from pipeline.state.ledger import RunError, read_settings
 from pipeline.state.rewrite import RowId
 from pipeline.steps.write import READERS, Part, parquet_bytes

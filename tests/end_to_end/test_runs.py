@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.execution.attempt import Attempt, CommitLog, Progress
 from pipeline.execution.cluster.placement import Placement, StepActors
-from pipeline.input.units import units_from_parquet, units_to_parquet
+from pipeline.input.unit_files import units_from_parquet, units_to_parquet
 from pipeline.preflight.check import check
 from pipeline.run import run, work_of
 from pipeline.settings import ConfigError

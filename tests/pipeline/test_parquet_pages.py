@@ -16,7 +16,8 @@ from pipeline.input.formats import page_cuts, page_sizes, parquet
 from pipeline.input.formats.rows import Index
 from pipeline.input.formats.thrift import NotThrift, read_struct, write_struct
 from pipeline.input.read import read_unit
-from pipeline.input.units import ReadSettings, plan_input, units_from_parquet, units_to_parquet
+from pipeline.input.unit_files import units_from_parquet, units_to_parquet
+from pipeline.input.units import ReadSettings, plan_input
 from pipeline.storage import held_bytes
 
 ROWS = 900

@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.execution.attempt import RunError
 from pipeline.input.columns import ERROR
-from pipeline.input.units import ReadSettings, Unit, units_from_parquet
+from pipeline.input.unit_files import units_from_parquet
+from pipeline.input.units import ReadSettings, Unit
 from pipeline.retry import commit_log_of, refuse_changed_shards, rewrite_part
 from pipeline.rows import ODDITIES, with_unit
 from pipeline.settings import ConfigError

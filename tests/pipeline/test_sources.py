@@ -14,7 +14,8 @@ import pytest
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.read import read_unit
 from pipeline.input.sources import Source, join_plans, typical_unit_rows
-from pipeline.input.units import ReadSettings, Unit, plan_input, unit_from_message, unit_to_message, units_from_parquet
+from pipeline.input.unit_files import unit_from_message, unit_to_message, units_from_parquet
+from pipeline.input.units import ReadSettings, Unit, plan_input
 from pipeline.job import Job, MissingColumns
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input

@@ -13,14 +13,8 @@ import pytest
 
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.read import read_unit
-from pipeline.input.units import (
-    ReadSettings,
-    Unit,
-    plan_input,
-    units_from_parquet,
-    units_to_parquet,
-    warnings_from_parquet,
-)
+from pipeline.input.unit_files import units_from_parquet, units_to_parquet, warnings_from_parquet
+from pipeline.input.units import ReadSettings, Unit, plan_input
 from pipeline.storage.store import StorageError, Store
 from tests.pipeline.inputs import faults, plan_units, rows_as_members, rows_of, tar_bytes, write
 

@@ -21,15 +21,16 @@ log = logging.getLogger(__name__)
 # On a machine's disk, for all of its processes; what was asked for longest ago gives way.
 HELD_BYTES = 2**30
 BLOCK_BYTES = 4 * 2**20
+DROPPED_BYTES = 2**23
 
 
 class _Mapped(io.RawIOBase):
-    """A file in memory that is read without a copy."""
+    """A file in memory that is read without a copy; what was read does not stay in this process's memory."""
 
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, mapped: mmap.mmap) -> None:
         super().__init__()
-        self._view = view
-        self._position = 0
+        self._mapped, self._view = mapped, memoryview(mapped)
+        self._position = self._dropped = 0
 
     def readable(self) -> bool:
         return True
@@ -42,9 +43,14 @@ class _Mapped(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
+        self._dropped = min(self._dropped, self._position // mmap.PAGESIZE * mmap.PAGESIZE)
         return self._position
 
     def read(self, size: int = -1) -> bytes:
+        whole = (self._position - self._dropped) // DROPPED_BYTES * DROPPED_BYTES
+        if whole and self._dropped + whole <= len(self._view):
+            self._mapped.madvise(mmap.MADV_DONTNEED, self._dropped, whole)  # read again, it comes from the file again
+            self._dropped += whole
         end = len(self._view) if size < 0 else min(self._position + size, len(self._view))
         piece = self._view[self._position : end]
         self._position = max(self._position, end)
@@ -66,7 +72,7 @@ def hold(name: str, size: int, read: Callable[[int, int], bytes]) -> BinaryIO | 
                 return None
             with _no_room(), path.open("rb") as file:
                 os.utime(file.fileno())
-                return cast(BinaryIO, _Mapped(memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))))
+                return cast(BinaryIO, _Mapped(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)))
     except _NoRoom as error:
         log.debug("cannot keep %s: %s", name, error)
         return None

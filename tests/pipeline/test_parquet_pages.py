@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.input.formats import page_cuts, page_sizes, parquet
+from pipeline.input.formats import page_cuts, page_rows, page_sizes, page_streams, parquet
 from pipeline.input.formats.rows import Index
 from pipeline.input.formats.thrift import NotThrift, read_struct, write_struct
 from pipeline.input.read import read_unit
@@ -48,7 +48,7 @@ def small_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
-    for module in (page_cuts, page_sizes, parquet):
+    for module in (page_cuts, page_rows, page_sizes, parquet):
         monkeypatch.setattr(module, "LIMIT_BYTES", num_bytes)
 
 
@@ -159,6 +159,41 @@ def test_large_rows_among_small_ones_do_not_stand_together(
     assert len(index.slices) < 100
 
 
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip", "brotli", "lz4"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_of_a_page_larger_than_a_unit_only_its_rows_are_unpacked(
+    monkeypatch: pytest.MonkeyPatch, compression: str, version: str, *, use_dictionary: bool
+) -> None:
+    limit(monkeypatch, 200_000)
+    cut: list[int] = []
+
+    def watched(*arguments: Any) -> bytes:
+        data = page_streams.rows_of_page(*arguments)
+        cut.append(len(data))
+        return data
+
+    monkeypatch.setattr(page_rows, "rows_of_page", watched)
+    random_ = random.Random(1)
+    values = [random_.randbytes(3000 + row) if row % 5 else (b"abc%d" % row) * 300 for row in range(250)]
+    values[77] = random_.randbytes(70_000)
+    table = pa.table(
+        {
+            "image": [{"bytes": value, "path": f"{row}.png"} if row % 7 else None for row, value in enumerate(values)],
+            "shared": [value if row % 3 else values[5] for row, value in enumerate(values)],
+            "text": [value.hex()[:2000] if row % 4 else None for row, value in enumerate(values)],
+        }
+    )
+    options = {"data_page_version": version, "compression": compression, "use_dictionary": use_dictionary}
+    data = written(table, data_page_size=2**30, dictionary_pagesize_limit=2**30, **options)
+    index, _, largest = check(data, 100)
+    assert largest < 400_000
+    if compression == "lz4":  # which cannot be unpacked piece by piece
+        assert not cut
+    else:
+        assert len(cut) >= 2 * len(index.slices) and max(cut) < 400_000
+
+
 def test_small_row_groups_are_cut_as_if_they_were_one() -> None:
     data = written(of_all_kinds(), row_group_size=10)
     index, _, _ = check(data, 100)
@@ -192,6 +227,22 @@ def test_a_damaged_page_costs_the_rows_of_its_units(tmp_path: Path) -> None:
     errors = [row["error"] for unit in plan_input(settings, 64).units for row in read_unit(unit, settings).to_pylist()]
     assert [row for row, error in enumerate(errors) if error] == list(range(192, 256))
     assert {error["type"] for error in errors if error} == {"Unreadable"}
+
+
+@pytest.mark.parametrize("use_dictionary", [True, False])
+@pytest.mark.parametrize("compression", ["zstd", "snappy", "none"])
+def test_damage_in_a_page_larger_than_a_unit_costs_rows_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str, *, use_dictionary: bool
+) -> None:
+    limit(monkeypatch, 100_000)
+    table = pa.table({"image": [random.Random(row).randbytes(1000 + row) for row in range(500)]})
+    whole = written(table, compression=compression, use_dictionary=use_dictionary, data_page_size=2**30)
+    settings = ReadSettings(uri=str(tmp_path / "a.parquet"))
+    for place in range(30, 50_000, 19_991):
+        data = whole[:place] + b"\xff" * 60 + whole[place + 60 :]
+        (tmp_path / "a.parquet").write_bytes(data)
+        tables = [read_unit(unit, settings) for unit in plan_input(settings, 64).units]
+        assert sum(found.num_rows for found in tables) == 500
 
 
 def test_damaged_headers_are_found_when_their_rows_are_read(tmp_path: Path) -> None:

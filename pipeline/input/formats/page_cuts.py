@@ -199,7 +199,8 @@ def _packed_bytes(found: pq.RowGroupMetaData) -> int:
 
 
 def _size(chunk: Chunk) -> int:
-    return chunk.pages[-1].end_byte - chunk.pages[0].first_byte
+    first, end = chunk.dictionary
+    return chunk.pages[-1].end_byte - chunk.pages[0].first_byte + end - first
 
 
 def _most_bytes(column: pq.ColumnChunkMetaData, rows: int) -> int:

@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.input.formats.pages import parsed, read_at
+from pipeline.input.formats.page_streams import Source
+from pipeline.input.formats.pages import parsed, read_at, read_header
 from pipeline.input.formats.thrift import I64, LIST, STRUCT, Struct, write_struct
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 MAGIC = b"PAR1"
-# What is fetched at once at least, and what of it Arrow asks for at once.
-BLOCK_BYTES, BUFFER_BYTES = 4 * 2**20, 2**18
+# What is fetched at once at least.
+BLOCK_BYTES, JUMPED_BYTES = 4 * 2**20, 2**12
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,19 @@ class _Joined(io.RawIOBase):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def window(file: BinaryIO, first_byte: int, end_byte: int) -> Stretch:
-    """Return some bytes of a file as one of their own."""
+def window(file: BinaryIO, first_byte: int, end_byte: int, block_bytes: int = BLOCK_BYTES) -> Stretch:
+    """Return some bytes of a file as one of their own, which reads so many at once."""
     raw = _Window(file, first_byte, end_byte)
-    return Stretch(cast(BinaryIO, io.BufferedReader(raw, BLOCK_BYTES)), end_byte - first_byte)
+    return Stretch(cast(BinaryIO, io.BufferedReader(raw, block_bytes)), end_byte - first_byte)
 
 
 def open_pages(
-    footer: bytes, group: int, pieces: Sequence[Piece], num_rows: int, read_dictionary: Sequence[str] = ()
+    footer: bytes,
+    group: int,
+    pieces: Sequence[Piece],
+    num_rows: int,
+    read_dictionary: Sequence[str] = (),
+    buffer_bytes: int = 0,
 ) -> pq.ParquetFile:
     """Open pages as a file with one row group; only their columns can be read of it.
 
@@ -127,6 +132,7 @@ def open_pages(
         pieces: Pages of the same rows, of different columns.
         num_rows: How many rows.
         read_dictionary: Columns whose values Arrow shall leave in their dictionaries.
+        buffer_bytes: Arrow shall ask for so many at once; 0: for all pages of a column, which makes no copy of them.
     """
     position = len(MAGIC)
     places: dict[int, tuple[int, int, int]] = {}  # of each column the dictionary, the pages, their bytes
@@ -134,19 +140,25 @@ def open_pages(
         size = sum(one.size for one in piece.stretches)
         places[piece.leaf] = (position, position + piece.dictionary_bytes, size)
         position += size
-    own = _metadata(_footer(parsed(footer), group, places, num_rows))
+    own = metadata_of(_footer(parsed(footer), group, places, num_rows))
     parts = [part for piece in pieces for part in piece.stretches]
     file = cast(BinaryIO, _Joined([Stretch(io.BytesIO(MAGIC), len(MAGIC)), *parts]))
     dictionaries = list(read_dictionary)
-    return pq.ParquetFile(file, metadata=own, pre_buffer=False, buffer_size=BUFFER_BYTES, read_dictionary=dictionaries)
+    return pq.ParquetFile(file, metadata=own, pre_buffer=False, buffer_size=buffer_bytes, read_dictionary=dictionaries)
 
 
-def schema_of(footer: bytes) -> pa.Schema:
-    """Return the columns of the file that a footer belongs to."""
-    return _metadata(footer).schema.to_arrow_schema()
+def source(stretch: Stretch, first_byte: int, end_byte: int, codec: str, max_level: int) -> Source:
+    """Return a page that lies in a stretch, to be read piece by piece."""
+    header, length = read_header(stretch.file, first_byte, end_byte)
+    raw = getattr(stretch.file, "raw", stretch.file)
+    # On a disk it costs nothing to jump; a store in a network takes its time for each request.
+    block_bytes = JUMPED_BYTES if isinstance(raw, io.FileIO | io.BytesIO) else BLOCK_BYTES
+    body = window(stretch.file, first_byte + length, end_byte, block_bytes)
+    return Source(header, body.file, codec, max_level)
 
 
-def _metadata(footer: bytes) -> pq.FileMetaData:
+def metadata_of(footer: bytes) -> pq.FileMetaData:
+    """Return a footer as Arrow sees it."""
     # Given to Arrow by itself: it looks for a footer in 64 kB, more than the pages may have.
     return pq.read_metadata(io.BytesIO(MAGIC + footer + struct.pack("<I", len(footer)) + MAGIC))
 

@@ -4,8 +4,9 @@ A page's header says how many bytes its values are; where rows share values, or 
 dictionary is read, or the page.
 """
 
+import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.input.formats.page_files import Piece, open_pages, window
-from pipeline.input.formats.pages import Chunk, Page, read_at, read_footer
+from pipeline.input.formats.page_files import Piece, Stretch, open_pages, source, window
+from pipeline.input.formats.page_streams import CannotStream, Source, index_sizes, value_sizes
+from pipeline.input.formats.pages import Chunk, Page, read_footer
 from pipeline.input.formats.rows import LIMIT_BYTES
-from pipeline.input.formats.thrift import NotThrift, get, read_struct
+from pipeline.input.formats.thrift import NotThrift, get
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -55,6 +57,7 @@ class Measure:
 
     def __init__(self, file: BinaryIO, metadata: pq.FileMetaData, group: int, unit_rows: int, num_chunks: int) -> None:
         self._file, self._metadata, self._group, self._unit_rows = file, metadata, group, unit_rows
+        self._sizes: dict[int, Numbers] = {}
         self._page_bytes = most_bytes() // max(1, num_chunks)
         self._spare_bytes = LIMIT_BYTES // 4 // max(1, num_chunks)
 
@@ -113,16 +116,40 @@ class Measure:
         return WIDTHS.get(physical_type) or int(self._metadata.schema.column(leaf).length)
 
     def _longest_value(self, chunk: Chunk, column: pq.ColumnChunkMetaData) -> int:
-        first, end = chunk.dictionary
-        data = read_at(self._file, first, end - first)
         try:
-            return _longest(_unpacked(data, column.compression))
-        except (NotThrift, pa.ArrowException, OSError):
+            return int(self._dictionary_sizes(chunk, column).max(initial=0))
+        except _BROKEN as error:
+            _raise_of_store(error)
             return chunk.dictionary_bytes
+
+    def _dictionary_sizes(self, chunk: Chunk, column: pq.ColumnChunkMetaData) -> Numbers:
+        if chunk.leaf not in self._sizes:
+            page = source(Stretch(self._file, 0), *chunk.dictionary, column.compression, 0)
+            if chunk.dictionary_bytes <= LIMIT_BYTES // 8:
+                page = _unpacked(page)
+            self._sizes = {chunk.leaf: value_sizes(page)}  # of one column at a time
+        return self._sizes[chunk.leaf]
+
+    def _streamed_sizes(self, chunk: Chunk, page: Page) -> Numbers | None:
+        """Return the bytes of each row of a page that is too large to be unpacked; None where that cannot be told."""
+        column = self._metadata.row_group(self._group).column(chunk.leaf)
+        kind = (column.compression, self._metadata.schema.column(chunk.leaf).max_definition_level)
+        own = source(Stretch(self._file, 0), page.first_byte, page.end_byte, *kind)
+        try:
+            if page.shares_values:
+                return index_sizes(own, self._dictionary_sizes(chunk, column))
+            return value_sizes(own)
+        except _BROKEN as error:
+            _raise_of_store(error)
+            return None
 
     def _row_sizes(self, chunk: Chunk, page: Page) -> Numbers | None:
         """Return the bytes of each row of a page; None where it is broken."""
         schema = self._metadata.schema.column(chunk.leaf)
+        is_large = page.decoded_bytes + page.shares_values * chunk.dictionary_bytes > LIMIT_BYTES
+        is_streamed = is_large and self._is_flat(chunk.leaf) and schema.physical_type == "BYTE_ARRAY"
+        if is_streamed and (streamed := self._streamed_sizes(chunk, page)) is not None:
+            return streamed
         is_dictionary = page.shares_values and chunk.dictionary != (0, 0)
         stretches = [window(self._file, page.first_byte, page.end_byte)]
         if is_dictionary:
@@ -135,29 +162,28 @@ class Measure:
             )
             batches = own.iter_batches(MEASURED_ROWS, columns=[schema.path], use_threads=False)
             sizes = np.concatenate([_sizes(batch.column(0)) for batch in batches])
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, pa.ArrowException) and error.errno is not None:
-                raise
+        except _BROKEN as error:
+            _raise_of_store(error)
             return None
         return sizes if len(sizes) == num_rows else None
 
 
-def _unpacked(page: bytes, compression: str) -> bytes:
-    """Return the values of a dictionary's page."""
-    header, length = read_struct(page)
-    if compression == "UNCOMPRESSED":
-        return page[length:]
-    codec = compression.lower()
-    return bytes(pa.decompress(page[length:], get(header, 2), codec=codec, asbytes=True))
+# Whoever reads rows of a page that is broken will say so; the plan goes by what its header says.
+_BROKEN = (CannotStream, NotThrift, IndexError, pa.ArrowException, OSError)
 
 
-def _longest(values: bytes) -> int:
-    position = longest = 0
-    while position < len(values):
-        size = int.from_bytes(values[position : position + 4], "little")
-        longest = max(longest, size)
-        position += 4 + size
-    return longest
+def _raise_of_store(error: Exception) -> None:
+    """Raise what the store complains of; Arrow's own complaints of this kind have no number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+
+
+def _unpacked(page: Source) -> Source:
+    """Unpack a small page at once, which takes much less time than piece by piece."""
+    if page.codec == "UNCOMPRESSED":
+        return page
+    data = pa.decompress(page.body.read(), get(page.header, 2), codec=page.codec.lower(), asbytes=True)
+    return replace(page, body=io.BytesIO(data), codec="UNCOMPRESSED")
 
 
 def _sizes(array: pa.Array) -> Numbers:

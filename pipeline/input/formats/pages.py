@@ -17,7 +17,7 @@ from pipeline.input.formats.thrift import NotThrift, Struct, get, read_struct
 # A header takes 20 to 100 bytes; its statistics may hold two values of up to 4 KiB.
 HEADER_BYTES, LONGEST_HEADER_BYTES = 256, 2**20
 DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = range(4)
-PLAIN_DICTIONARY, DELTA_BYTE_ARRAY, RLE_DICTIONARY = 2, 7, 8
+PLAIN, PLAIN_DICTIONARY, DELTA_BYTE_ARRAY, RLE_DICTIONARY = 0, 2, 7, 8
 TAIL_BYTES = 8  # the footer's length, and the magic
 
 
@@ -127,7 +127,7 @@ def _walk(file: BinaryIO, leaf: int, position: int, end: int, *, is_flat: bool, 
     pages: list[Page] = []
     dictionary, dictionary_bytes, dictionary_values, row = (0, 0), 0, 0, 0
     while position < end:
-        header, length = _header(file, position, end)
+        header, length = read_header(file, position, end)
         kind, unpacked, packed = (get(header, field) for field in (1, 2, 3))
         after = position + length + packed
         if packed < 0 or unpacked < 0 or after > end:
@@ -154,7 +154,8 @@ def _walk(file: BinaryIO, leaf: int, position: int, end: int, *, is_flat: bool, 
     return Chunk(leaf, tuple(pages), dictionary, dictionary_bytes, dictionary_values)
 
 
-def _header(file: BinaryIO, position: int, end: int) -> tuple[Struct, int]:
+def read_header(file: BinaryIO, position: int, end: int) -> tuple[Struct, int]:
+    """Return the header of the page at a position, and its length; what it belongs to ends at `end`."""
     count = HEADER_BYTES
     while True:
         count = min(count, end - position)

@@ -37,7 +37,7 @@ def write_struct(fields: Struct) -> bytes:
             out.append((number - last) << 4 | kind)
         else:
             out.append(kind)
-            out += _varint(_zigzag(number))
+            out += varint(_zigzag(number))
         if kind not in (TRUE, FALSE):
             out += _value_bytes(kind, value)
         last = number
@@ -65,7 +65,7 @@ def _struct(data: bytes, position: int, depth: int) -> tuple[Struct, int]:
         if step := head >> 4:
             number += step
         else:
-            found, position = _read_varint(data, position)
+            found, position = read_varint(data, position)
             number = _unzigzag(found)
         kind = head & 15
         if kind in (TRUE, FALSE):
@@ -78,10 +78,10 @@ def _struct(data: bytes, position: int, depth: int) -> tuple[Struct, int]:
 
 def _value(data: bytes, position: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind in (I16, I32, I64):
-        found, position = _read_varint(data, position)
+        found, position = read_varint(data, position)
         return _unzigzag(found), position
     if kind == BINARY:
-        count, position = _read_varint(data, position)
+        count, position = read_varint(data, position)
         return _bytes(data, position, count), position + count
     if kind == STRUCT:
         return _struct(data, position, depth + 1)
@@ -99,7 +99,7 @@ def _list(data: bytes, position: int, depth: int) -> tuple[Any, int]:
     position += 1
     count, kind = head >> 4, head & 15
     if count == 15:
-        count, position = _read_varint(data, position)
+        count, position = read_varint(data, position)
     if count > len(data):
         raise NotThrift(f"found a list of {count} at byte {position} of {len(data)}")
     values = []
@@ -115,7 +115,8 @@ def _bytes(data: bytes, position: int, count: int) -> bytes:
     return bytes(data[position : position + count])
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return such a number, and the position after it."""
     value = shift = 0
     while True:
         byte = data[position]
@@ -130,19 +131,20 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 def _value_bytes(kind: int, value: Any) -> bytes:
     if kind in (I16, I32, I64):
-        return _varint(_zigzag(value))
+        return varint(_zigzag(value))
     if kind == BINARY:
-        return _varint(len(value)) + bytes(value)
+        return varint(len(value)) + bytes(value)
     if kind == STRUCT:
         return write_struct(value)
     if kind in (LIST, SET):
         of, values = value
-        head = bytes([len(values) << 4 | of]) if len(values) < 15 else bytes([15 << 4 | of]) + _varint(len(values))
+        head = bytes([len(values) << 4 | of]) if len(values) < 15 else bytes([15 << 4 | of]) + varint(len(values))
         return head + b"".join(_value_bytes(of, each) for each in values)
     return bytes([value]) if kind in (BYTE, TRUE, FALSE) else bytes(value)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return a number, seven bits a byte."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

@@ -36,6 +36,30 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3:
     return s3_server.S3(s3_endpoint, bucket, dict(s3_server.ENVIRONMENT))
 
 
+@pytest.fixture(scope="session")
+def aria(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Aria with random weights, which no test changes."""
+    return tiny_checkpoint(tmp_path_factory, "aria")
+
+
+@pytest.fixture(scope="session")
+def mllama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Mllama with random weights, which no test changes."""
+    return tiny_checkpoint(tmp_path_factory, "mllama")
+
+
+@pytest.fixture(scope="session")
+def emu3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Emu3 with random weights, which no test changes."""
+    return tiny_checkpoint(tmp_path_factory, "emu3")
+
+
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, family: str) -> Path:
+    from tests.tiny import FAMILIES  # torch, which most tests do without
+
+    return FAMILIES[family](tmp_path_factory.mktemp(family))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MiB, empty."""

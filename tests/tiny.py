@@ -8,7 +8,7 @@ folders that the references write themselves.
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 import torch
 from safetensors.torch import save_file
@@ -82,103 +82,99 @@ EMU3_TEXT = {
 }  # fmt: skip
 EMU3 = {"architectures": ["Emu3ForConditionalGeneration"], "model_type": "emu3", "torch_dtype": "float32"}
 
-Names = Literal["files", "memory"]
+
+class Changes(TypedDict, total=False):
+    """What may differ in the checkpoint of any family.
+
+    Attributes:
+        text: Changes to the decoder's configuration.
+        config: Changes to config.json as a whole.
+        images: Changes to preprocessor_config.json.
+        names: Tensor names of the released files, or those that newer writers have in memory.
+        shards: Files that the weights are spread over; above 1 they have an index.
+        seed: Of the weights.
+    """
+
+    text: Mapping[str, Any]
+    config: Mapping[str, Any]
+    images: Mapping[str, Any]
+    names: Literal["files", "memory"]
+    shards: int
+    seed: int
 
 
 def tiny_aria(
     folder: Path,
     *,
-    text: Mapping[str, Any] | None = None,
     vision: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    images: Mapping[str, Any] | None = None,
-    names: Names = "files",
     sequential_experts: bool = False,
-    shards: int = 1,
-    seed: int = 0,
+    **changes: Unpack[Changes],
 ) -> Path:
     """Write a checkpoint and return its folder.
 
     Args:
         folder: Made if need be.
-        text: Changes to the decoder's configuration.
         vision: Changes to the vision tower's configuration.
-        config: Changes to the rest of config.json.
-        images: Changes to preprocessor_config.json.
-        names: Tensor names of the released files, or those that newer writers have in memory.
         sequential_experts: One matrix (out, in) per expert and projection, as Aria-sequential_mlp stores them.
-        shards: Files that the weights are spread over; above 1 they have an index.
-        seed: Of the weights.
+        changes: See `Changes`.
     """
     aria.write_files(folder, TEXTS)
     vocabulary = len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
-    whole = ARIA | {"text_config": ARIA_TEXT | {"vocab_size": vocabulary} | dict(text or {})}
-    whole |= {"vision_config": ARIA_VISION | dict(vision or {})} | dict(config or {})
-    (folder / "config.json").write_text(json.dumps(whole), encoding="utf-8")
-    (folder / "preprocessor_config.json").write_text(json.dumps(ARIA_IMAGES | dict(images or {})), encoding="utf-8")
-    tensors = random_tensors(folder, seed)
-    if sequential_experts:
-        tensors = _one_by_one(tensors)
-    if names == "memory":
-        tensors = {_name_in_memory(name): tensor for name, tensor in tensors.items()}
-    save_tensors(folder, tensors, shards)
-    return folder
+    whole = ARIA | {"vision_config": ARIA_VISION | dict(vision or {})}
+    _write_settings(folder, whole, ARIA_TEXT | {"vocab_size": vocabulary}, ARIA_IMAGES, changes)
+    tensors = random_tensors(folder, changes.get("seed", 0))
+    return _write_weights(folder, _one_by_one(tensors) if sequential_experts else tensors, changes)
 
 
-def tiny_mllama(
-    folder: Path,
-    *,
-    text: Mapping[str, Any] | None = None,
-    vision: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    images: Mapping[str, Any] | None = None,
-    names: Names = "files",
-    shards: int = 1,
-    seed: int = 0,
-) -> Path:
+def tiny_mllama(folder: Path, *, vision: Mapping[str, Any] | None = None, **changes: Unpack[Changes]) -> Path:
     """Write a checkpoint and return its folder; see `tiny_aria` for the arguments."""
     mllama.write_files(folder, TEXTS)
     written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    ids = {
-        name: written["text_config"][name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
-    }
-    whole = MLLAMA | {"image_token_index": written["image_token_index"]}
-    whole |= {"text_config": MLLAMA_TEXT | ids | dict(text or {}), "vision_config": _vision(vision or {})}
-    (folder / "config.json").write_text(json.dumps(whole | dict(config or {})), encoding="utf-8")
-    (folder / "preprocessor_config.json").write_text(json.dumps(MLLAMA_IMAGES | dict(images or {})), encoding="utf-8")
-    tensors = random_mllama(folder, seed)
-    if names == "memory":
-        tensors = {_name_in_memory(name): tensor for name, tensor in tensors.items()}
-    save_tensors(folder, tensors, shards)
-    return folder
+    whole = MLLAMA | {"image_token_index": written["image_token_index"], "vision_config": _vision(vision or {})}
+    _write_settings(folder, whole, MLLAMA_TEXT | _ids(written), MLLAMA_IMAGES, changes)
+    return _write_weights(folder, random_mllama(folder, changes.get("seed", 0)), changes)
 
 
-def tiny_emu3(
-    folder: Path,
-    *,
-    text: Mapping[str, Any] | None = None,
-    vq: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    images: Mapping[str, Any] | None = None,
-    names: Names = "files",
-    shards: int = 1,
-    seed: int = 0,
-) -> Path:
+def tiny_emu3(folder: Path, *, vq: Mapping[str, Any] | None = None, **changes: Unpack[Changes]) -> Path:
     """Write a checkpoint and return its folder; see `tiny_aria` for the arguments, `vq` changes the VQ-VAE's."""
     codec = EMU3_VQ | dict(vq or {})
     emu3.write_files(folder, TEXTS, codec["codebook_size"])
     written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    ids = {
-        name: written["text_config"][name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    whole = EMU3 | {"vocabulary_map": written["vocabulary_map"], "vq_config": codec}
+    _write_settings(folder, whole, EMU3_TEXT | _ids(written), EMU3_IMAGES, changes)
+    return _write_weights(folder, random_emu3(folder, changes.get("seed", 0)), changes)
+
+
+def _ids(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return what follows from the tokenizer in a decoder's configuration."""
+    return {
+        name: config["text_config"][name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
     }
-    whole = EMU3 | {"vocabulary_map": written["vocabulary_map"]}
-    whole |= {"text_config": EMU3_TEXT | ids | dict(text or {}), "vq_config": codec}
-    (folder / "config.json").write_text(json.dumps(whole | dict(config or {})), encoding="utf-8")
-    (folder / "preprocessor_config.json").write_text(json.dumps(EMU3_IMAGES | dict(images or {})), encoding="utf-8")
-    tensors = random_emu3(folder, seed)
-    if names == "memory":
+
+
+def _write_settings(
+    folder: Path, config: Mapping[str, Any], text: Mapping[str, Any], images: Mapping[str, Any], changes: Changes
+) -> None:
+    whole = {**config, "text_config": {**text, **changes.get("text", {})}, **changes.get("config", {})}
+    (folder / "config.json").write_text(json.dumps(whole), encoding="utf-8")
+    images = {**images, **changes.get("images", {})}
+    (folder / "preprocessor_config.json").write_text(json.dumps(images), encoding="utf-8")
+
+
+def _write_weights(folder: Path, tensors: Mapping[str, Tensor], changes: Changes) -> Path:
+    if changes.get("names") == "memory":
         tensors = {_name_in_memory(name): tensor for name, tensor in tensors.items()}
-    save_tensors(folder, tensors, shards)
+    save_tensors(folder, tensors, changes.get("shards", 1))
+    return folder
+
+
+FAMILIES: Mapping[str, Callable[..., Path]] = {"aria": tiny_aria, "mllama": tiny_mllama, "emu3": tiny_emu3}
+
+
+def keep_decoder_alone(folder: Path) -> Path:
+    """Turn a checkpoint's config.json into that of its decoder, which has no vision encoder and no VQ-VAE."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8"))["text_config"]), encoding="utf-8")
     return folder
 
 

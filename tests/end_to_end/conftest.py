@@ -8,7 +8,6 @@ import pytest
 from pipeline.execution.cluster.start import start_ray
 from pipeline.pipeline_settings import RaySettings
 from tests import s3 as s3_server
-from tests.tiny import tiny_aria
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +26,9 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Aria with random weights."""
-    return tiny_aria(tmp_path_factory.mktemp("checkpoint"))
+def checkpoint(aria: Path) -> Path:
+    """The checkpoint of runs that any family would do for."""
+    return aria
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,7 +18,6 @@ from pipeline.storage.store import Store
 from tests.end_to_end.shards import results
 from tests.jobs.benchmark_folders import write_gqa, write_mmlu, write_mmmu, write_vqav2
 from tests.promise import part_faults, parts_in
-from tests.tiny import tiny_mllama
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -29,11 +28,6 @@ BENCHMARKS = {
     "mmlu": {"path": "mmlu/*.parquet", "dataset": "mmlu_without_examples"},
 }
 ROWS = {"gqa": 5, "vqav2_val": 6, "mmmu_val": 3, "mmlu": 6}
-
-
-@pytest.fixture(scope="module")
-def mllama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_mllama(tmp_path_factory.mktemp("mllama"))
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,9 @@ from pipeline.rows import row_seed
 from pipeline.run import RunResult, run
 from tests.end_to_end.shards import caption, png, results, settings_of, write_shards
 from tests.promise import part_faults, parts_in, row_faults
-from tests.tiny import tiny_mllama
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 VQA = VqaSettings(kind="vqa").build()
-
-
-@pytest.fixture(scope="module")
-def mllama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_mllama(tmp_path_factory.mktemp("mllama"))
 
 
 @pytest.fixture(scope="module")

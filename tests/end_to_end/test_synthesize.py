@@ -14,7 +14,7 @@ from pipeline.rows import row_seed
 from pipeline.run import RunResult, run
 from tests.end_to_end.shards import results, settings_of
 from tests.promise import looks_like, part_faults, parts_in
-from tests.tiny import tiny_aria, tiny_emu3
+from tests.tiny import tiny_aria
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -30,11 +30,6 @@ ROWS: list[dict[str, Any]] = [
     *({"text": f"number {n}"} for n in range(8)),
 ]
 DRAWN = [(0, 0), (1, 0), (1, 1), (2, 0), (7, 0), (7, 1), (7, 2), *((n, 0) for n in range(8, 16))]
-
-
-@pytest.fixture(scope="module")
-def emu3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_emu3(tmp_path_factory.mktemp("emu3"))
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,11 @@ from pipeline.storage.store import Store
 from tests.end_to_end.shards import caption_job, results, settings_of
 from tests.pipeline.inputs import read_all
 from tests.promise import part_faults, parts_in
-from tests.tiny import tiny_emu3
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 LINES = [b"a red circle", b"", b"a blue square\r", b"caf\xe9", "ein grünes Dreieck".encode(), b"none"]
 DRAWN = ["a red circle", "a blue square", "ein grünes Dreieck", "none"]
-
-
-@pytest.fixture(scope="module")
-def emu3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_emu3(tmp_path_factory.mktemp("emu3"))
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,6 @@ from pipeline.storage.model_folder import CACHE_VARIABLE, weights_digest
 from pipeline.storage.store import Store
 from tests.pipeline.drivers import DEVICES, probed
 from tests.pipeline.toys import READ_SCHEMA, ToyJob, read_rows, units_of
-from tests.tiny import tiny_mllama
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_mllama(tmp_path_factory.mktemp("mllama"))
 
 
 def work(path: str, digest: str) -> Work:
@@ -40,16 +34,16 @@ def prepared(work: Work) -> pa.Table:
     return asyncio.run(StepActor(load_preprocess, work, "preprocess", 1)(read_rows([{"key": "a", "images": None}])))
 
 
-def test_an_actor_loads_the_model_that_the_run_began_with(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_loads_the_model_that_the_run_began_with(mllama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert prepared(work(str(checkpoint), weights_digest([str(checkpoint)]))).num_rows == 1
+    assert prepared(work(str(mllama), weights_digest([str(mllama)]))).num_rows == 1
 
 
 def test_an_actor_refuses_weights_that_were_written_over_and_says_where(
-    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mllama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    folder = Path(shutil.copytree(checkpoint, tmp_path / "weights"))
+    folder = Path(shutil.copytree(mllama, tmp_path / "weights"))
     before = weights_digest([str(folder)])
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -65,10 +59,10 @@ def test_an_actor_refuses_weights_that_were_written_over_and_says_where(
 
 
 def test_a_model_that_has_changed_at_its_source_is_refused_too(
-    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mllama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    source = Path(shutil.copytree(checkpoint, tmp_path / "source"))
+    source = Path(shutil.copytree(mllama, tmp_path / "source"))
     asked = work(f"local://{source}", weights_digest([str(source)]))
     assert weights_digest([model_folder(asked, asked.answering)]) == weights_digest([str(source)])
     (source / "chat_template.jinja").write_text("another")

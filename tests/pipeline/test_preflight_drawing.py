@@ -15,17 +15,6 @@ from pipeline.state import ledger
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.store import Store
 from tests.pipeline.toys import ToyJob
-from tests.tiny import tiny_aria, tiny_emu3
-
-
-@pytest.fixture(scope="module")
-def emu3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_emu3(tmp_path_factory.mktemp("emu3"))
-
-
-@pytest.fixture(scope="module")
-def aria(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_aria(tmp_path_factory.mktemp("aria"))
 
 
 def settings(tmp_path: Path, folder: Path, rows: int = 5, **sections: dict[str, Any]) -> PipelineSettings:

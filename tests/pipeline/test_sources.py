@@ -30,7 +30,6 @@ from pipeline.storage.store import Store
 from tests.end_to_end.shards import png
 from tests.pipeline.inputs import write
 from tests.pipeline.toys import ToyJob
-from tests.tiny import tiny_mllama
 
 # What the toy sources call the question, each in its own layout.
 QUESTIONS = {"docs": "question", "charts": "query"}
@@ -188,15 +187,10 @@ def test_a_job_that_loses_a_row_or_makes_different_columns_is_caught(tmp_path: P
         job_rows_schema(Differing(), units)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_mllama(tmp_path_factory.mktemp("mllama"))
-
-
-def settings(folder: Path, checkpoint: Path, **read: Any) -> PipelineSettings:
+def settings(folder: Path, mllama: Path, **read: Any) -> PipelineSettings:
     values: dict[str, Any] = {
         "read": {"uri": str(folder / "in"), **read},
-        "model": {"path": str(checkpoint)},
+        "model": {"path": str(mllama)},
         "write": {"uri": str(folder / "out"), "unit_rows": 2},
     }
     return check_settings(PipelineSettings, values)
@@ -206,9 +200,9 @@ def checked(settings: PipelineSettings, job: Job) -> PreflightResult:
     return check(settings, job, Store(settings.write.uri))
 
 
-def test_limits_apply_to_each_source(tmp_path: Path, checkpoint: Path) -> None:
+def test_limits_apply_to_each_source(tmp_path: Path, mllama: Path) -> None:
     data(tmp_path / "in")
-    ready = checked(settings(tmp_path, checkpoint, limit=1), TwoJobs())
+    ready = checked(settings(tmp_path, mllama, limit=1), TwoJobs())
     assert [(unit.source, unit.num_rows) for unit in ready.plan.units] == [("docs", 1), ("charts", 1)]
 
 
@@ -218,11 +212,11 @@ def test_an_engine_is_kept_full_by_the_source_with_the_smallest_units(tmp_path: 
     assert typical_unit_rows(units) == 3 and typical_unit_rows(units[:2]) == 4
 
 
-def test_the_faults_of_all_sources_are_listed_at_once(tmp_path: Path, checkpoint: Path) -> None:
+def test_the_faults_of_all_sources_are_listed_at_once(tmp_path: Path, mllama: Path) -> None:
     data(tmp_path / "in")
     job = TwoJobs(questions=(("docs", "inquiry"), ("charts", "ask")))
     with pytest.raises(ConfigError) as caught:
-        checked(settings(tmp_path, checkpoint), job)
+        checked(settings(tmp_path, mllama), job)
     assert caught.value.faults == ["job.docs: needs a column `inquiry`", "job.charts: needs a column `ask`"]
     (tmp_path / "in" / "charts" / "test" / "rows.jsonl").unlink()
     with pytest.raises(ConfigError) as caught:
@@ -232,18 +226,18 @@ def test_the_faults_of_all_sources_are_listed_at_once(tmp_path: Path, checkpoint
     assert charts.startswith("read of charts: found no files at")
 
 
-def test_keys_must_differ_within_a_source_and_may_come_again_in_another(tmp_path: Path, checkpoint: Path) -> None:
+def test_keys_must_differ_within_a_source_and_may_come_again_in_another(tmp_path: Path, mllama: Path) -> None:
     charts = data(tmp_path / "in") / "charts" / "test" / "rows.jsonl"
-    assert len(checked(settings(tmp_path, checkpoint), TwoJobs()).plan.units) == 5
+    assert len(checked(settings(tmp_path, mllama), TwoJobs()).plan.units) == 5
     charts.write_text(charts.read_text() + '{"key": "1", "query": "again"}\n')
     with pytest.raises(ConfigError) as caught:
-        checked(settings(tmp_path, checkpoint), TwoJobs())
+        checked(settings(tmp_path, mllama), TwoJobs())
     assert caught.value.faults == ["read: several rows of charts have the key '1', but job toy needs unique keys"]
 
 
-def test_a_changed_file_of_any_source_is_noticed(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_changed_file_of_any_source_is_noticed(tmp_path: Path, mllama: Path) -> None:
     charts = data(tmp_path / "in") / "charts" / "test" / "rows.jsonl"
-    asked = settings(tmp_path, checkpoint)
+    asked = settings(tmp_path, mllama)
     ready = checked(asked, TwoJobs())
     output = read_output(Store(str(tmp_path / "out")))
     refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
@@ -256,12 +250,12 @@ def test_a_changed_file_of_any_source_is_noticed(tmp_path: Path, checkpoint: Pat
         refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
 
 
-def test_a_run_does_not_go_on_with_another_table_of_images_than_it_began_with(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_run_does_not_go_on_with_another_table_of_images_than_it_began_with(tmp_path: Path, mllama: Path) -> None:
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"text": ["a", "b"], "imageId": [1, 2]}), tmp_path / "in" / "a.parquet")
     pq.write_table(pa.table({"id": [1, 2], "image": [png(1), png(2)]}), tmp_path / "images.parquet")
     how = {"columns": {"image": "imageId"}, "join": {"uri": str(tmp_path / "images.parquet")}}
-    asked, job = settings(tmp_path, checkpoint, **how), ToyJob()
+    asked, job = settings(tmp_path, mllama, **how), ToyJob()
     ready = checked(asked, job)
     output = read_output(Store(str(tmp_path / "out")))
     refuse_changed_input(output, ready.plan.units, asked, job)
@@ -278,9 +272,9 @@ def test_a_run_does_not_go_on_with_another_table_of_images_than_it_began_with(tm
         refuse_changed_input(output, ready.plan.units, asked, job)
 
 
-def test_a_source_that_the_standing_run_does_not_have_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_source_that_the_standing_run_does_not_have_is_a_fault(tmp_path: Path, mllama: Path) -> None:
     data(tmp_path / "in")
-    asked = settings(tmp_path, checkpoint)
+    asked = settings(tmp_path, mllama)
     store = Store(asked.write.uri)
     freeze_plan(store, checked(asked, TwoJobs()).plan.units)
     store.publish("_triptych/settings.json", json.dumps({"settings": {}, "weights": "w", "run": "r"}).encode())

@@ -15,18 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Emu3Config, Emu3ForConditionalGeneration
 
-from tests.models.emu3_reference import spread_codes
+from tests.models.emu3_reference import BOS, EOS, PAD, TEXT, spread_codes
 
-PAD, BOS, EOS = 0, 1, 2
 PLACEHOLDER, LINE, FRAME, IMAGE, START, END = 3, 4, 5, 6, 7, 8
 FIRST_WORD, WORDS = 9, 1000
 SCALE, TOP_K = 3.0, 2048
 MEAN = (0.5, 0.5, 0.5)
 
-TEXT = {
+LARGER_TEXT = TEXT | {
     "hidden_size": 512, "intermediate_size": 1792, "num_hidden_layers": 8, "num_attention_heads": 8,
-    "num_key_value_heads": 2, "max_position_embeddings": 1024, "rope_parameters": {"rope_theta": 1e6},
-    "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD, "attention_dropout": 0.0,
+    "max_position_embeddings": 1024,
 }  # fmt: skip
 # The released one with a quarter of its channels.
 VQ = {
@@ -85,7 +83,7 @@ def drawing(pictures: int, grid: tuple[int, int]) -> Drawing:
 def write_checkpoint(folder: Path, vocabulary: Vocabulary) -> Any:
     """Write a checkpoint with random weights; return transformers' model of it."""
     config = Emu3Config(
-        text_config=TEXT | {"vocab_size": vocabulary.size},
+        text_config=LARGER_TEXT | {"vocab_size": vocabulary.size},
         vq_config=VQ | {"codebook_size": vocabulary.num_visual},
         vocabulary_map=vocabulary.ids(),
     )

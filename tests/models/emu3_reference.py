@@ -3,7 +3,7 @@
 Shapes: N pictures, h x w pixels, H x W codes, E width of a code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,12 @@ from transformers.models.emu3.configuration_emu3 import Emu3VQVAEConfig
 
 from models.emu3.config import VqConfig
 
+BOS, EOS, PAD = 1, 2, 0
+TEXT = {
+    "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "rope_parameters": {"rope_theta": 1e6},
+    "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD, "attention_dropout": 0.0,
+}  # fmt: skip
 SMALL_VQ = {
     "codebook_size": 64, "embed_dim": 4, "latent_channels": 4, "in_channels": 3, "out_channels": 3,
     "temporal_downsample_factor": 4, "base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1,
@@ -55,17 +61,24 @@ def write_vq_reference(folder: Path, vq: Mapping[str, Any]) -> Any:
     return model
 
 
-def randomise(model: torch.nn.Module) -> None:
-    """Make every parameter random, running statistics too: ones and zeros would hide that something is left out."""
+def tensors_to_fill(model: torch.nn.Module) -> Iterator[tuple[str, Tensor, torch.Generator]]:
+    """Yield every parameter and running statistic: ones and zeros would hide that something is left out."""
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if name.endswith(("running_mean", "bias")):
-                tensor.normal_(0, 0.3, generator=generator)
-            elif tensor.ndim > 1:
-                tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
-            elif not name.endswith(("num_batches_tracked", "inv_freq")):
-                tensor.uniform_(0.5, 1.5, generator=generator)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not name.endswith(("num_batches_tracked", "inv_freq")):
+            yield name, tensor, generator
+
+
+@torch.no_grad()
+def randomise(model: torch.nn.Module) -> None:
+    """Make every parameter and statistic of a VQ-VAE random."""
+    for name, tensor, generator in tensors_to_fill(model):
+        if name.endswith(("running_mean", "bias")):
+            tensor.normal_(0, 0.3, generator=generator)
+        elif tensor.ndim > 1:
+            tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+        else:
+            tensor.uniform_(0.5, 1.5, generator=generator)
 
 
 @torch.no_grad()

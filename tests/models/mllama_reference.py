@@ -25,6 +25,7 @@ from transformers.models.mllama.processing_mllama import (
 
 from models.images import image_name
 from models.types import ModelInput
+from tests.models.reference import random_reference
 
 PAD = 0
 TABLES = ("tile_positional_embedding.embedding.weight", "tile_embedding.weight")
@@ -85,10 +86,7 @@ def write_reference(folder: Path, size: Size, *, alike: bool = False, **save: An
         vision_config=size.vision_fields | {"intermediate_layers_indices": size.lowered},
         image_token_index=size.image,
     )
-    config._attn_implementation = "eager"
-    model: Any = MllamaForConditionalGeneration(config)
-    model.eval()
-    randomise(model)
+    model = random_reference(MllamaForConditionalGeneration, config, randomise)
     if alike:
         share_tile_embeddings([table.data for name, table in model.named_parameters() if name.endswith(TABLES)], size)
     model.save_pretrained(folder, **save)
@@ -104,11 +102,7 @@ def write_reference(folder: Path, size: Size, *, alike: bool = False, **save: An
 
 def write_text_reference(folder: Path, text: Mapping[str, Any]) -> Any:
     """Write a decoder without vision encoder; return the reference's model of it."""
-    config = MllamaTextConfig(**text)
-    config._attn_implementation = "eager"
-    model: Any = MllamaForCausalLM(config)
-    model.eval()
-    randomise(model)
+    model = random_reference(MllamaForCausalLM, MllamaTextConfig(**text), randomise)
     model.save_pretrained(folder)
     return model
 

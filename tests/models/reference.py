@@ -1,13 +1,16 @@
 """Tiny Aria checkpoints as the reference implementation (transformers 5.23) writes and runs them.
 
+Also what the parity tests of all families share: pictures, messages, and the same checkpoint run twice.
+
 Shapes: B rows, T tokens, M side of the canvas, V vocabulary.
 """
 
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +19,49 @@ from PIL import Image
 from torch import Tensor
 from transformers import AriaConfig, AriaForConditionalGeneration, AriaTextConfig, AriaTextForCausalLM
 
+from models import load_model
 from models.aria.config import read_images
 from models.aria.processor import tile
 from models.images import image_name
 from models.types import ImageSettings, ModelInput
 
 PAD = 0
+TEXT = {
+    "vocab_size": 120, "hidden_size": 48, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "moe_num_experts": 8, "moe_topk": 3, "max_position_embeddings": 512, "pad_token_id": 0,
+}  # fmt: skip
+VISION = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 140,
+    "patch_size": 14,
+}  # fmt: skip
+
+SizeT = TypeVar("SizeT")
+ModelT = TypeVar("ModelT")
+
+
+@dataclass(frozen=True)
+class Pair(Generic[SizeT, ModelT]):
+    """The same checkpoint twice: run by the reference and by us."""
+
+    size: SizeT
+    folder: Path
+    reference: Any
+    ours: ModelT
+
+
+def pair_of(write: Callable[[Path, SizeT], Any], size: SizeT, folder: Path) -> Pair[SizeT, Any]:
+    """Write a checkpoint with a family's `write_reference`, and load it."""
+    return Pair(size, folder, write(folder, size), load_model(str(folder), device="cpu"))
+
+
+def random_reference(model_class: Any, config: Any, randomise: Callable[[Any], None]) -> Any:
+    """Return the reference's model of a configuration with random weights, to be run in its plainest way."""
+    config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
+    model = model_class(config)
+    model.eval()
+    randomise(model)
+    return model
 
 
 @dataclass(frozen=True)
@@ -46,11 +86,7 @@ def write_reference(folder: Path, size: Size, **save: Any) -> Any:
         image_token_index=size.image_token,
         vision_feature_layer=size.feature_layer,
     )
-    config._attn_implementation = "eager"
-    config._experts_implementation = "eager"
-    model: Any = AriaForConditionalGeneration(config)
-    model.eval()
-    randomise(model)
+    model = random_reference(AriaForConditionalGeneration, config, randomise)
     model.save_pretrained(folder, **save)
     images = {"max_image_size": size.canvas, "min_image_size": size.shortest}
     (folder / "preprocessor_config.json").write_text(json.dumps(images), encoding="utf-8")
@@ -59,12 +95,7 @@ def write_reference(folder: Path, size: Size, **save: Any) -> Any:
 
 def write_text_reference(folder: Path, **text: Any) -> Any:
     """Write a decoder without vision tower; return the reference's model of it."""
-    config = AriaTextConfig(**text)
-    config._attn_implementation = "eager"
-    config._experts_implementation = "eager"
-    model: Any = AriaTextForCausalLM(config)
-    model.eval()
-    randomise(model)
+    model = random_reference(AriaTextForCausalLM, AriaTextConfig(**text), randomise)
     model.save_pretrained(folder)
     return model
 
@@ -87,6 +118,17 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 128, (height, width, 3))
     slope = np.linspace(0, 127, width)[None, :, None] * np.linspace(0, 1, height)[:, None, None]
     return Image.fromarray((noise + slope).astype(np.uint8))
+
+
+def png(image: Image.Image) -> bytes:
+    """Return the file of an image."""
+    image.save(buffer := io.BytesIO(), "PNG")
+    return buffer.getvalue()
+
+
+def user(text: str, num_images: int = 0) -> list[dict[str, Any]]:
+    """Return a user's message: images, then a text."""
+    return [{"role": "user", "content": [{"type": "image"}] * num_images + [{"type": "text", "text": text}]}]
 
 
 def canvas(image: Image.Image, size: Size) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

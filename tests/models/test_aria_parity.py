@@ -2,8 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,19 @@ from models import load_model
 from models.aria.model import AriaModel
 from models.engine import Engine, Sequence, run_all
 from models.types import ModelInput, Sampling
-from tests.models.reference import Row, Size, batch, greedy, picture, write_reference, write_text_reference
-
-TEXT = {
-    "vocab_size": 120, "hidden_size": 48, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "moe_num_experts": 8, "moe_topk": 3, "max_position_embeddings": 512, "pad_token_id": 0,
-}  # fmt: skip
-VISION = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 140,
-    "patch_size": 14,
-}  # fmt: skip
+from tests.models.reference import (
+    TEXT,
+    VISION,
+    Pair,
+    Row,
+    Size,
+    batch,
+    greedy,
+    pair_of,
+    picture,
+    write_reference,
+    write_text_reference,
+)  # fmt: skip
 
 # Every number that a configuration can hold differs somewhere from all the others.
 SIZES = {
@@ -54,21 +55,9 @@ SIZES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Pair:
-    """The same checkpoint twice: run by the reference and by us."""
-
-    size: Size
-    folder: Path
-    reference: Any
-    ours: AriaModel
-
-
 @pytest.fixture(scope="module", params=list(SIZES.values()), ids=list(SIZES))
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    folder = tmp_path_factory.mktemp("aria")
-    reference = write_reference(folder, request.param)
-    yield Pair(request.param, folder, reference, load_model(str(folder), device="cpu"))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair[Size, AriaModel]:
+    return pair_of(write_reference, request.param, tmp_path_factory.mktemp("aria"))
 
 
 def rows_of(size: Size) -> list[Row]:
@@ -96,7 +85,7 @@ def logits_of(model: AriaModel, model_input: ModelInput) -> torch.Tensor:
     return model.logits(model.decode(prompt.embeddings[None]))
 
 
-def test_scores_equal_the_references(pair: Pair) -> None:
+def test_scores_equal_the_references(pair: Pair[Size, AriaModel]) -> None:
     for row in rows_of(pair.size):
         inputs = batch([row], pair.size)
         with torch.inference_mode():
@@ -106,14 +95,14 @@ def test_scores_equal_the_references(pair: Pair) -> None:
         )
 
 
-def test_greedy_answers_equal_those_of_the_references_left_padded_batch(pair: Pair) -> None:
+def test_greedy_answers_equal_those_of_the_references_left_padded_batch(pair: Pair[Size, AriaModel]) -> None:
     rows, num_tokens = rows_of(pair.size), 12
     inputs = batch(rows, pair.size)
     expected = greedy(pair.reference, inputs, num_tokens)
     assert generated(pair.ours, [row.ours(pair.folder, pair.size) for row in rows], 3, num_tokens) == expected
 
 
-def test_half_precision_stays_near_single_precision(pair: Pair) -> None:
+def test_half_precision_stays_near_single_precision(pair: Pair[Size, AriaModel]) -> None:
     half = load_model(str(pair.folder), device="cpu", dtype="bfloat16")
     rows = [row.ours(pair.folder, pair.size) for row in rows_of(pair.size)]
     whole = torch.cat([logits_of(pair.ours, row).flatten() for row in rows])
@@ -134,11 +123,20 @@ def test_a_decoder_alone_answers_as_the_references(tmp_path: Path) -> None:
     assert generated(model, [model_input], 1, 10) == [expected]
 
 
+def written(folder: Path, name: str, **save: Any) -> tuple[Any, ModelInput, torch.Tensor]:
+    """Write a checkpoint; return the reference's model of it, and a row with our scores of it."""
+    size = SIZES[name]
+    reference = write_reference(folder, size, **save)
+    row = rows_of(size)[1].ours(folder, size)
+    return reference, row, logits_of(load_model(str(folder), device="cpu"), row)
+
+
+def assert_same_model(folder: Path, row: ModelInput, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(logits_of(load_model(str(folder), device="cpu"), row), expected, atol=0, rtol=0)
+
+
 def test_older_and_newer_configurations_are_the_same_model(tmp_path: Path) -> None:
-    size = SIZES["grouped_heads"]
-    write_reference(tmp_path, size)
-    row = rows_of(size)[1].ours(tmp_path, size)
-    newer = logits_of(load_model(str(tmp_path), device="cpu"), row)
+    _, row, newer = written(tmp_path, "grouped_heads")
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
     text = config["text_config"]
@@ -147,28 +145,22 @@ def test_older_and_newer_configurations_are_the_same_model(tmp_path: Path) -> No
     config["torch_dtype"] = config.pop("dtype")
     config["vision_config"]["attention_heads"] = config["vision_config"].pop("num_attention_heads")
     path.write_text(json.dumps(config))
-    torch.testing.assert_close(logits_of(load_model(str(tmp_path), device="cpu"), row), newer, atol=0, rtol=0)
+    assert_same_model(tmp_path, row, newer)
 
 
 def test_names_as_they_are_in_memory_and_sharded_files_are_the_same_model(tmp_path: Path) -> None:
-    size = SIZES["many_queries"]
-    reference = write_reference(tmp_path, size, max_shard_size="60KB")
+    reference, row, sharded = written(tmp_path, "many_queries", max_shard_size="60KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    row = rows_of(size)[1].ours(tmp_path, size)
-    sharded = logits_of(load_model(str(tmp_path), device="cpu"), row)
     for path in tmp_path.glob("*.safetensors*"):
         path.unlink()
     names = {name: tensor.clone().contiguous() for name, tensor in reference.state_dict().items()}
     assert "model.language_model.layers.0.mlp.experts.gate_up_proj" in names
     save_file(names, tmp_path / "model.safetensors")
-    torch.testing.assert_close(logits_of(load_model(str(tmp_path), device="cpu"), row), sharded, atol=0, rtol=0)
+    assert_same_model(tmp_path, row, sharded)
 
 
 def test_remote_code_names_are_the_same_model(tmp_path: Path) -> None:
-    size = SIZES["half_canvas"]
-    write_reference(tmp_path, size)
-    row = rows_of(size)[1].ours(tmp_path, size)
-    expected = logits_of(load_model(str(tmp_path), device="cpu"), row)
+    _, row, expected = written(tmp_path, "half_canvas")
     older = (
         (r"^vision_tower\.", "vision_tower.vision_model."),
         (r"cross_attn\.layer_norm_kv", "cross_attn.ln_kv"),
@@ -176,20 +168,17 @@ def test_remote_code_names_are_the_same_model(tmp_path: Path) -> None:
         (r"feed_forward\.", "ffn."),
     )
     tensors = load_file(tmp_path / "model.safetensors")
-    for pattern, written in older:
-        tensors = {re.sub(pattern, written, name): tensor for name, tensor in tensors.items()}
+    for pattern, name_before in older:
+        tensors = {re.sub(pattern, name_before, name): tensor for name, tensor in tensors.items()}
     tensors["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(6)
     save_file(tensors, tmp_path / "model.safetensors")
-    torch.testing.assert_close(logits_of(load_model(str(tmp_path), device="cpu"), row), expected, atol=0, rtol=0)
+    assert_same_model(tmp_path, row, expected)
 
 
 def test_post_layernorm_is_never_applied_whatever_it_holds(tmp_path: Path) -> None:
-    size = SIZES["many_queries"]
-    write_reference(tmp_path, size)
-    row = rows_of(size)[1].ours(tmp_path, size)
-    expected = logits_of(load_model(str(tmp_path), device="cpu"), row)
+    _, row, expected = written(tmp_path, "many_queries")
     tensors = load_file(tmp_path / "model.safetensors")
     for leaf in ("weight", "bias"):
         tensors[f"vision_tower.post_layernorm.{leaf}"].zero_()
     save_file(tensors, tmp_path / "model.safetensors")
-    torch.testing.assert_close(logits_of(load_model(str(tmp_path), device="cpu"), row), expected, atol=0, rtol=0)
+    assert_same_model(tmp_path, row, expected)

@@ -1,6 +1,5 @@
 """From messages and files to words, Aria goes the reference's way: template, tokens, pixels, answers."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,14 @@ import torch
 from transformers import AriaImageProcessorPil, AriaProcessor, PreTrainedTokenizerFast
 
 from models import Request, Sampling, ask, load_processor
-from tests.models.reference import Size, greedy, picture, write_reference
+from tests.models.reference import TEXT, VISION, Size, greedy, picture, png, user, write_reference
 from tests.tiny import TEXTS
 from training.aria.files import write_files
 
-TEXT = {
-    "vocab_size": 600, "hidden_size": 48, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "moe_num_experts": 8, "moe_topk": 3, "max_position_embeddings": 2048, "pad_token_id": 3,
-}  # fmt: skip
-VISION = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 980,
-    "patch_size": 14,
-}  # fmt: skip
-SIZE = Size(TEXT, VISION, {1225: 128, 4900: 256}, canvas=490, shortest=336)
+SIZE = Size(
+    TEXT | {"vocab_size": 600, "max_position_embeddings": 2048, "pad_token_id": 3},
+    VISION | {"image_size": 980}, {1225: 128, 4900: 256}, canvas=490, shortest=336,
+)  # fmt: skip
 QUESTIONS: tuple[tuple[list[tuple[int, int]], str], ...] = (
     ([], "Is it a circle?\n\n  Two  spaces, grün and 日本."),
     ([(640, 480)], "What shape is in the picture?"),
@@ -47,24 +41,16 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
     return folder, model, AriaProcessor(images, tokenizer, chat_template=template)
 
 
-def messages(sizes: list[tuple[int, int]], question: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [{"type": "image"} for _ in sizes] + [{"type": "text", "text": question}]}]
-
-
 def request(sizes: list[tuple[int, int]], question: str) -> Request:
-    files = []
-    for size in sizes:
-        files.append(buffer := io.BytesIO())
-        picture(*size).save(buffer, "PNG")
-    asked = messages(sizes, question)
-    return Request(messages=asked, images=[file.getvalue() for file in files], sampling=Sampling(max_new_tokens=10))
+    images = [png(picture(*size)) for size in sizes]
+    return Request(messages=user(question, len(sizes)), images=images, sampling=Sampling(max_new_tokens=10))
 
 
 def test_prompts_are_the_references_token_by_token(pair: tuple[Path, Any, Any]) -> None:
     folder, _, reference = pair
     ours = load_processor(str(folder))
     for sizes, question in QUESTIONS:
-        text = reference.apply_chat_template(messages(sizes, question), add_generation_prompt=True)
+        text = reference.apply_chat_template(user(question, len(sizes)), add_generation_prompt=True)
         pictures = [picture(*size) for size in sizes] or None
         expected = reference(text=text, images=pictures, return_tensors="pt", max_image_size=490)
         model_input = ours.prepare(request(sizes, question))
@@ -75,7 +61,7 @@ def test_prompts_are_the_references_token_by_token(pair: tuple[Path, Any, Any]) 
 def test_answers_are_the_references_of_one_batch_with_pictures_of_unlike_shapes(pair: tuple[Path, Any, Any]) -> None:
     folder, model, reference = pair
     texts = [
-        reference.apply_chat_template(messages(sizes, question), add_generation_prompt=True)
+        reference.apply_chat_template(user(question, len(sizes)), add_generation_prompt=True)
         for sizes, question in QUESTIONS
     ]
     pictures = [[picture(*size) for size in sizes] for sizes, _ in QUESTIONS if sizes]

@@ -23,8 +23,9 @@ from models.engine import Sequence as Answering
 from models.engine.cache import Cache, prefill_cache_view
 from models.images import image_name
 from models.types import ModelInput, Pixels, Sampling
+from tests.models.emu3_reference import BOS, EOS, PAD, TEXT, tensors_to_fill
+from tests.models.reference import Pair, greedy, pair_of, random_reference
 
-BOS, EOS, PAD = 1, 2, 0
 PLACEHOLDER, LINE, FRAME, IMAGE, START, END = 90, 91, 92, 93, 94, 95
 FIRST = 100
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -52,11 +53,6 @@ class Size:
         return named | {f"<|visual token {k:06d}|>": FIRST + k for k in range(self.vq["codebook_size"])}
 
 
-TEXT = {
-    "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 512, "rope_parameters": {"rope_theta": 1e6},
-    "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD, "attention_dropout": 0.0,
-}  # fmt: skip
 VQ = {
     "codebook_size": 64, "embed_dim": 4, "latent_channels": 4, "base_channels": 32, "channel_multiplier": [1, 2],
     "num_res_blocks": 1, "attn_resolutions": [1], "hidden_size": 64, "temporal_downsample_factor": 4,
@@ -81,28 +77,22 @@ def write_reference(folder: Path, size: Size) -> Any:
         vq_config=dict(size.vq),
         vocabulary_map=size.vocabulary,
     )
-    config._attn_implementation = "eager"
-    model: Any = Emu3ForConditionalGeneration(config)
-    model.eval()
-    randomise(model)
+    model = random_reference(Emu3ForConditionalGeneration, config, randomise)
     model.save_pretrained(folder)
     images = {"image_mean": MEAN, "image_std": STD, "min_pixels": 16, "max_pixels": 4096}
     (folder / "preprocessor_config.json").write_text(json.dumps(images), encoding="utf-8")
     return model
 
 
+@torch.no_grad()
 def randomise(model: torch.nn.Module) -> None:
     """Make every parameter and statistic random; the decoder's so that words wander."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if name.endswith(("inv_freq", "num_batches_tracked")):
-                continue
-            if tensor.ndim == 1:
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            else:
-                spread = 1.0 if "embed" in name else 1.5 * tensor[0].numel() ** -0.5
-                tensor.normal_(0, spread, generator=generator)
+    for name, tensor, generator in tensors_to_fill(model):
+        if tensor.ndim == 1:
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        else:
+            spread = 1.0 if "embed" in name else 1.5 * tensor[0].numel() ** -0.5
+            tensor.normal_(0, spread, generator=generator)
 
 
 def tile(size: Size, rows: int, columns: int, seed: int) -> Pixels:
@@ -167,21 +157,19 @@ def loaded(folder: Path, **options: Any) -> Emu3Model:
     return model
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_scores_and_greedy_answers_are_the_references(tmp_path: Path, name: str) -> None:
-    size = SIZES[name]
-    reference = write_reference(tmp_path, size)
-    ours = loaded(tmp_path)
-    sequences = [Answering("", row.ours(size), Sampling(max_new_tokens=20)) for row in ROWS]
-    run_all(Engine(ours, slots=3, max_length=128), sequences)
+@pytest.fixture(scope="module", params=list(SIZES.values()), ids=list(SIZES))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair[Size, Emu3Model]:
+    return pair_of(write_reference, request.param, tmp_path_factory.mktemp("emu3"))
+
+
+def test_scores_and_greedy_answers_are_the_references(pair: Pair[Size, Emu3Model]) -> None:
+    sequences = [Answering("", row.ours(pair.size), Sampling(max_new_tokens=20)) for row in ROWS]
+    run_all(Engine(pair.ours, slots=3, max_length=128), sequences)
     for row, sequence in zip(ROWS, sequences, strict=True):
-        inputs = row.theirs(size)
+        inputs, scores = row.theirs(pair.size), logits_of(pair.ours, row.ours(pair.size))
         with torch.inference_mode():
-            torch.testing.assert_close(
-                logits_of(ours, row.ours(size)), reference(**inputs).logits[0], atol=1e-4, rtol=1e-4
-            )
-            out = reference.generate(**inputs, do_sample=False, max_new_tokens=20, eos_token_id=None, pad_token_id=PAD)
-        assert sequence.token_ids == out[0, inputs["input_ids"].shape[1] :].tolist()
+            torch.testing.assert_close(scores, pair.reference(**inputs).logits[0], atol=1e-4, rtol=1e-4)
+        assert [sequence.token_ids] == greedy(pair.reference, inputs, 20)
 
 
 def test_each_picture_is_encoded_once_however_many_ask(tmp_path: Path) -> None:
@@ -239,15 +227,12 @@ def drawn_by_reference(reference: Any, size: Size, one: Answering) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_guided_pictures_are_token_for_token_the_references(tmp_path: Path, name: str) -> None:
-    size = SIZES[name]
-    reference = write_reference(tmp_path, size)
-    ours = loaded(tmp_path)
+def test_guided_pictures_are_token_for_token_the_references(pair: Pair[Size, Emu3Model]) -> None:
+    ours, reference = pair.ours, pair.reference
     mixed = [drawing([10, 11], (3, 4), 3.0), drawing([12], (2, 1), 3.0), drawing([13, 14, 15], (5, 3), 1.5)]
     run_all(Engine(ours, slots=6, max_length=128), mixed)
     for one in mixed:
-        assert one.token_ids == drawn_by_reference(reference, size, one)
+        assert one.token_ids == drawn_by_reference(reference, pair.size, one)
     codes = torch.from_numpy(np.array(mixed[0].token_ids[:15]).reshape(3, 5)[:, :4] - FIRST)[None]
     with torch.inference_mode():
         expected = reference.model.decode_image_tokens(torch.tensor([mixed[0].token_ids]), height=3, width=4)
@@ -265,11 +250,7 @@ def test_text_alone_needs_no_vq_vae(tmp_path: Path) -> None:
 
 
 def test_a_decoder_alone_answers_as_the_references(tmp_path: Path) -> None:
-    config = Emu3TextConfig(**TEXT, vocab_size=120)
-    config._attn_implementation = "eager"
-    reference: Any = Emu3ForCausalLM(config)
-    reference.eval()
-    randomise(reference)
+    reference = random_reference(Emu3ForCausalLM, Emu3TextConfig(**TEXT, vocab_size=120), randomise)
     reference.save_pretrained(tmp_path)
     ids = [BOS, 20, 21, PLACEHOLDER, 22]
     with torch.inference_mode():

@@ -1,6 +1,5 @@
 """What asks for a picture is the authors' prompt, its text read as characters; what comes back is its codes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from models import Request, load_model, load_processor
 from models.emu3.grid import Grid, grid_for
 from models.engine import Engine, Sequence, run_all
 from models.types import BadRequest, Completion, Processor, Sampling
-from tests.models.test_emu3_processor import SMALL, image_reference, reference_tokenizer, user, write_checkpoint
-from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
+from tests.models.reference import user
+from tests.models.test_emu3_processor import SMALL, image_reference, reference_tokenizer, write_checkpoint
+from tests.tiny import keep_decoder_alone, tiny_aria, tiny_emu3, tiny_mllama
 from training.emu3 import files as emu3
 
 GUIDED = Sampling(guidance_scale=3.0)
@@ -25,18 +25,6 @@ CONTROLS = (emu3.BEGIN, emu3.END_OF_TEXT, emu3.IMAGE_START, emu3.IMAGE_TOKEN, em
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("emu3"))
-
-
-@pytest.fixture(scope="module")
-def processor(folder: Path) -> Processor:
-    return load_processor(str(folder))
-
-
-@pytest.fixture(scope="module")
-def known(folder: Path) -> dict[str, int]:
-    """The ids of all tokens."""
-    ids: dict[str, int] = json.loads((folder / "config.json").read_text())["vocabulary_map"]
-    return ids
 
 
 def drawing(prompt: str = WORDS, grid: tuple[int, int] = (3, 4), **changed: Any) -> Request:
@@ -115,11 +103,9 @@ def test_pictures_need_the_vq_vae_and_the_error_says_who_has_none(tmp_path: Path
     assert text_only.pixels_per_code is None
     with pytest.raises(BadRequest, match=told):
         text_only.prepare(drawing())
-    decoder = write_checkpoint(tmp_path)
-    text = json.loads((decoder / "config.json").read_text())["text_config"]
-    (decoder / "config.json").write_text(json.dumps({**text, "model_type": "emu3_text_model"}))
+    decoder = str(keep_decoder_alone(tiny_emu3(tmp_path)))
     with pytest.raises(BadRequest, match="but a checkpoint without a vision encoder draws no pictures"):
-        load_processor(str(decoder)).prepare(drawing())
+        load_processor(decoder).prepare(drawing())
 
 
 @pytest.mark.parametrize("write", [tiny_aria, tiny_mllama])

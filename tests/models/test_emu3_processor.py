@@ -1,6 +1,5 @@
 """Pictures get the reference's sizes and pixels to the last bit, and prompts the reference's ids, line ends put in."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,8 +24,7 @@ from models.types import (
     Sampling,
 )
 from pipeline.settings import load_settings
-from tests.models.reference import picture
-from tests.tiny import tiny_aria, tiny_mllama
+from tests.models.reference import picture, png, user
 from training.emu3 import files as emu3
 
 ROOT = Path(__file__).parents[2]
@@ -55,30 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def processor(folder: Path) -> Processor:
-    return load_processor(str(folder))
-
-
-@pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Processor:
     return load_processor(str(write_checkpoint(tmp_path_factory.mktemp("released"), RELEASED)))
-
-
-@pytest.fixture(scope="module")
-def known(folder: Path) -> dict[str, int]:
-    """The ids of all tokens."""
-    ids: dict[str, int] = json.loads((folder / "config.json").read_text())["vocabulary_map"]
-    return ids
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def user(text: str, num_images: int = 0) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [{"type": "image"}] * num_images + [{"type": "text", "text": text}]}]
 
 
 def tiled(processor: Processor, *images: Image.Image) -> ModelInput:
@@ -326,39 +302,6 @@ def test_text_in_a_plain_template_stays_text(folder: Path, known: dict[str, int]
     assert (asked.token_ids == known[IMAGE]).sum() == asked.image_tokens == 16
 
 
-@pytest.mark.parametrize(("prompt", "count"), [(IMAGE, 0), ("none", 1), (IMAGE * 2, 1), (IMAGE, 2)])
-def test_placeholders_and_pictures_must_agree(processor: Processor, prompt: str, count: int) -> None:
-    with pytest.raises(BadRequest, match=rf"{prompt.count(IMAGE)} image placeholders .* for {count} images"):
-        processor.prepare(Request(prompt=prompt, images=[png(picture(9, 9))] * count))
-
-
-def test_a_picture_that_cannot_be_read_is_refused(processor: Processor) -> None:
-    with pytest.raises(BadImage, match="cannot decode"):
-        processor.prepare(Request(prompt=IMAGE, images=[b"not a picture"]))
-
-
-def test_pictures_need_an_eye_and_the_error_says_who_has_none(tmp_path: Path, folder: Path) -> None:
-    request = Request(prompt=IMAGE, images=[png(picture(9, 9))])
-    with pytest.raises(BadRequest, match="found 1 image, but a model loaded with text_only sees none"):
-        load_processor(str(folder), text_only=True).prepare(request)
-    decoder = write_checkpoint(tmp_path)
-    text = json.loads((decoder / "config.json").read_text())["text_config"]
-    (decoder / "config.json").write_text(json.dumps({**text, "model_type": "emu3_text_model"}))
-    with pytest.raises(BadRequest, match="found 1 image, but a checkpoint without a vision encoder sees none"):
-        load_processor(str(decoder)).prepare(request)
-    text_alone = load_processor(str(decoder)).prepare(Request(messages=user("What is it?")))
-    whole = load_processor(str(folder)).prepare(Request(messages=user("What is it?")))
-    assert text_alone.token_ids.tolist() == whole.token_ids.tolist()
-
-
-def test_text_alone_asks_for_no_image_settings(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path)
-    (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json"):
-        load_processor(str(folder))
-    load_processor(str(folder), text_only=True).prepare(Request(messages=user("What is it?")))
-
-
 @pytest.mark.parametrize("field", ["image_mean", "image_std"])
 def test_colours_are_never_shifted_by_a_guess(tmp_path: Path, field: str) -> None:
     folder = write_checkpoint(tmp_path, {**SMALL, field: None})
@@ -390,28 +333,12 @@ def test_an_answer_ends_at_the_end_of_text_whatever_else_the_file_says(
     assert (answer.text, answer.token_ids, answer.image) == ("yes", (*shown, end), None)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [ImageSettings(split_image=False), ImageSettings(max_image_size=490), ImageSettings(max_image_tiles=4)],
-)
-def test_another_familys_image_setting_is_refused(folder: Path, settings: ImageSettings) -> None:
-    with pytest.raises(CheckpointError, match="but Emu3 has no such image setting"):
-        load_processor(str(folder), settings)
-
-
 @pytest.mark.parametrize("areas", [(16 * 16, 24 * 24), (48 * 48, 48 * 48), (100 * 100, 4000 * 4000)])
 def test_a_runs_own_areas_give_the_references_pictures(folder: Path, areas: tuple[int, int]) -> None:
     least, most = areas
     processor = load_processor(str(folder), ImageSettings(min_pixels=least, max_pixels=most))
     for size in [(70, 50), (5, 9), (130, 40), (400, 2)]:
         assert_equals_reference(processor, SMALL | {"min_pixels": least, "max_pixels": most}, size)
-
-
-@pytest.mark.parametrize("setting", ["min_pixels", "max_pixels", "pad_to_ratio"])
-@pytest.mark.parametrize(("write", "family"), [(tiny_aria, "Aria"), (tiny_mllama, "Mllama")])
-def test_emu3s_settings_are_refused_by_other_families(tmp_path: Path, write: Any, family: str, setting: str) -> None:
-    with pytest.raises(ImageSettingsError, match=f"^{setting}: found 4096, but {family} has no such image setting"):
-        load_processor(str(write(tmp_path)), ImageSettings(**{setting: 4096}))
 
 
 def test_areas_are_refused_where_nothing_is_seen(folder: Path) -> None:

@@ -3,18 +3,14 @@
 Where the two differ by design is shown too: see the last tests here, and Meta's own code in test_mllama_meta.py.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import transformers
 from torch import Tensor
 
-from models import load_model
 from models.engine import engine
 from models.engine.memory import Memory, MemoryView
 from models.layers import attend_all
@@ -22,38 +18,27 @@ from models.mllama.model import MllamaModel
 from tests.models.mllama_ours import generated, logits_of, rows_from_an_image, rows_with_left_context
 from tests.models.mllama_reference import Picture, Row, Size, batch, greedy, write_reference
 from tests.models.mllama_sizes import SIZES
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The same checkpoint twice: run by the reference and by us."""
-
-    size: Size
-    folder: Path
-    reference: Any
-    ours: MllamaModel
+from tests.models.reference import Pair, pair_of
 
 
 @pytest.fixture(scope="module", params=list(SIZES.values()), ids=list(SIZES))
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    folder = tmp_path_factory.mktemp("mllama")
-    reference = write_reference(folder, request.param)
-    yield Pair(request.param, folder, reference, load_model(str(folder), device="cpu"))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair[Size, MllamaModel]:
+    return pair_of(write_reference, request.param, tmp_path_factory.mktemp("mllama"))
 
 
 @torch.inference_mode()
-def expected_logits(pair: Pair, row: Row) -> Tensor:
+def expected_logits(pair: Pair[Size, MllamaModel], row: Row) -> Tensor:
     scores: Tensor = pair.reference(**batch([row], pair.size), use_cache=False).logits
     return scores[0]
 
 
-def test_scores_equal_the_references(pair: Pair) -> None:
+def test_scores_equal_the_references(pair: Pair[Size, MllamaModel]) -> None:
     for row in rows_from_an_image(pair.size):
         found = logits_of(pair.ours, row, pair.size)
         torch.testing.assert_close(found, expected_logits(pair, row), atol=1e-4, rtol=1e-4)
 
 
-def test_greedy_answers_equal_those_of_the_references_left_padded_batch(pair: Pair) -> None:
+def test_greedy_answers_equal_those_of_the_references_left_padded_batch(pair: Pair[Size, MllamaModel]) -> None:
     rows, num_tokens = rows_from_an_image(pair.size), 40
     expected = greedy(pair.reference, batch(rows, pair.size), num_tokens)
     assert min(len(set(ids)) for ids in expected) > 3  # answers that stand still would show little
@@ -90,7 +75,7 @@ def everything(model: MllamaModel, row: Row, size: Size) -> Memory:
     return model.remember(torch.cat(features))
 
 
-def test_scores_equal_the_references_in_every_row_under_its_own_rule(pair: Pair) -> None:
+def test_scores_equal_the_references_in_every_row_under_its_own_rule(pair: Pair[Size, MllamaModel]) -> None:
     for row in rows_with_left_context(pair.size):
         if not row.pictures:
             continue
@@ -100,7 +85,7 @@ def test_scores_equal_the_references_in_every_row_under_its_own_rule(pair: Pair)
         assert (logits_of(pair.ours, row, pair.size) - found).abs().max() > 0.1  # the rule matters
 
 
-def test_rows_without_an_image_equal_the_references_whoever_is_beside_them(pair: Pair) -> None:
+def test_rows_without_an_image_equal_the_references_whoever_is_beside_them(pair: Pair[Size, MllamaModel]) -> None:
     texts = [row for row in rows_with_left_context(pair.size) if not row.pictures]
     for row in texts:
         found = logits_of(pair.ours, row, pair.size)
@@ -110,7 +95,9 @@ def test_rows_without_an_image_equal_the_references_whoever_is_beside_them(pair:
     assert [found_ids[0], found_ids[-1]] == greedy(pair.reference, batch(texts, pair.size), 12)
 
 
-def test_images_reach_across_the_chunks_of_a_long_prompt(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_reach_across_the_chunks_of_a_long_prompt(
+    pair: Pair[Size, MllamaModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [*rows_from_an_image(pair.size), *rows_with_left_context(pair.size)]
     whole = generated(pair.ours, rows, pair.size, 6)
     monkeypatch.setattr(engine, "PREFILL_TOKENS", 8)
@@ -118,7 +105,7 @@ def test_images_reach_across_the_chunks_of_a_long_prompt(pair: Pair, monkeypatch
 
 
 @torch.inference_mode()
-def test_tokens_before_an_image_and_rows_without_one_do_not_depend_on_pixels(pair: Pair) -> None:
+def test_tokens_before_an_image_and_rows_without_one_do_not_depend_on_pixels(pair: Pair[Size, MllamaModel]) -> None:
     size = pair.size
     one, other = (Picture(*size.grids[-1], seed=seed) for seed in (1, 2))
     ids = [60, 61, 62, size.image, 63]
@@ -129,7 +116,7 @@ def test_tokens_before_an_image_and_rows_without_one_do_not_depend_on_pixels(pai
 
 
 @torch.inference_mode()
-def test_the_installed_transformers_differs_from_mllama_where_we_say_it_does(pair: Pair) -> None:
+def test_the_installed_transformers_differs_from_mllama_where_we_say_it_does(pair: Pair[Size, MllamaModel]) -> None:
     version, size = f"transformers {transformers.__version__}", pair.size
     tower = pair.reference.model.vision_model
     outputs: list[Tensor] = []

@@ -1,6 +1,5 @@
 """Pictures become the reference's tiles to the last bit, and prompts the reference's ids, one token per picture."""
 
-import io
 import json
 from collections.abc import Mapping
 from datetime import date
@@ -18,8 +17,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import MllamaImageProcessorPil, MllamaProcessor, PreTrainedTokenizerFast
 
 from models import ImageSettings, Request, load_processor
-from models.types import BadImage, BadRequest, CheckpointError, Completion, ModelInput, Processor, Sampling
-from tests.models.reference import picture
+from models.types import BadRequest, CheckpointError, Completion, ModelInput, Processor, Sampling
+from tests.models.reference import picture, png, user
 
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 BEGIN, END, END_OF_TURN, IMAGE = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|image|>"
@@ -91,21 +90,6 @@ def write_checkpoint(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("mllama"))
-
-
-@pytest.fixture(scope="module")
-def processor(folder: Path) -> Processor:
-    return load_processor(str(folder))
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def user(text: str, num_images: int = 0) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [{"type": "image"}] * num_images + [{"type": "text", "text": text}]}]
 
 
 def tiled(processor: Processor, *images: Image.Image) -> ModelInput:
@@ -317,37 +301,6 @@ def test_the_day_in_a_prompt_is_the_one_that_is_given(folder: Path, processor: P
     assert "Today Date: 02 Mar 2031\n" in later.prepare(Request(messages=user("Why?"))).prompt
 
 
-@pytest.mark.parametrize(("prompt", "count"), [(IMAGE, 0), ("none", 1), (IMAGE * 2, 1), (IMAGE, 2)])
-def test_image_tokens_and_pictures_must_agree(processor: Processor, prompt: str, count: int) -> None:
-    with pytest.raises(BadRequest, match=rf"{prompt.count(IMAGE)} image placeholders .* for {count} images"):
-        processor.prepare(Request(prompt=prompt, images=[png(picture(9, 9))] * count))
-
-
-def test_a_picture_that_cannot_be_read_is_refused(processor: Processor) -> None:
-    with pytest.raises(BadImage, match="cannot decode"):
-        processor.prepare(Request(prompt=IMAGE, images=[b"not a picture"]))
-
-
-def test_pictures_need_an_eye_and_the_error_says_who_has_none(tmp_path: Path, folder: Path) -> None:
-    request = Request(prompt=IMAGE, images=[png(picture(9, 9))])
-    with pytest.raises(BadRequest, match="found 1 image, but a model loaded with text_only sees none"):
-        load_processor(str(folder), text_only=True).prepare(request)
-    decoder = write_checkpoint(tmp_path)
-    text = json.loads((decoder / "config.json").read_text())["text_config"]
-    (decoder / "config.json").write_text(json.dumps({"model_type": "mllama_text_model", **text}))
-    with pytest.raises(BadRequest, match="found 1 image, but a checkpoint without a vision encoder sees none"):
-        load_processor(str(decoder)).prepare(request)
-
-
-def test_text_is_read_alike_with_and_without_a_vision_encoder(folder: Path, processor: Processor) -> None:
-    (folder / "preprocessor_config.json").rename(folder / "elsewhere.json")  # nothing of images is looked at
-    try:
-        text_only = load_processor(str(folder), text_only=True).prepare(Request(messages=user("Why?")))
-    finally:
-        (folder / "elsewhere.json").rename(folder / "preprocessor_config.json")
-    assert text_only.token_ids.tolist() == processor.prepare(Request(messages=user("Why?"))).token_ids.tolist()
-
-
 def test_an_answer_ends_at_the_checkpoints_ids_and_at_the_end_of_a_turn(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
     assert load_processor(str(folder)).stop_ids == {257, 258}
@@ -365,9 +318,3 @@ def test_an_answer_ends_at_the_checkpoints_ids_and_at_the_end_of_a_turn(tmp_path
 def test_a_tile_limit_beyond_the_checkpoints_is_refused(folder: Path, tiles: int) -> None:
     with pytest.raises(CheckpointError, match=f"max_image_tiles: found {tiles}, expected 1 to 4"):
         load_processor(str(folder), ImageSettings(max_image_tiles=tiles))
-
-
-@pytest.mark.parametrize("settings", [ImageSettings(split_image=False), ImageSettings(max_image_size=490)])
-def test_another_familys_image_setting_is_refused(folder: Path, settings: ImageSettings) -> None:
-    with pytest.raises(CheckpointError, match="but Mllama has no such image setting"):
-        load_processor(str(folder), settings)

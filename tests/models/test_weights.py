@@ -73,11 +73,21 @@ def test_a_wrong_shape_shows_both_shapes(folder: Path) -> None:
         load_model(str(folder))
 
 
-def test_a_wrong_shape_of_one_expert_is_shown_as_it_lies_on_disk(tmp_path: Path) -> None:
-    folder = tiny_aria(tmp_path, sequential_experts=True)
-    name = f"{EXPERTS}.experts.2.down_proj.weight"
-    change(folder, lambda tensors: tensors.update({name: torch.zeros(32, 17)}))
-    with pytest.raises(WeightsError, match=re.escape(f"{name} is (32, 17) on disk but (32, 16) here")):
+@pytest.mark.parametrize(
+    ("name", "shape", "told"),
+    [
+        ("experts.2.down_proj", (32, 17), "{name} is (32, 17) on disk but (32, 16) here"),
+        ("experts.4.down_proj", (32, 16), "no place for {name}"),
+        ("fc2", (4, 16, 32), "twice: {name}"),
+    ],
+    ids=["a wrong shape as it lies on disk", "one more than the configuration has", "in two layouts at once"],
+)
+def test_a_faulty_one_of_experts_stored_one_by_one_is_named(
+    tmp_path: Path, name: str, shape: tuple[int, ...], told: str
+) -> None:
+    folder, name = tiny_aria(tmp_path, sequential_experts=True), f"{EXPERTS}.{name}.weight"
+    change(folder, lambda tensors: tensors.update({name: torch.zeros(shape)}))
+    with pytest.raises(WeightsError, match=re.escape(told.format(name=name))):
         load_model(str(folder))
 
 
@@ -110,21 +120,6 @@ def test_an_expert_given_twice_does_not_make_up_for_one_that_is_missing(tmp_path
 
     change(folder, swap)
     with pytest.raises(WeightsError, match=re.escape(f"nothing or too little for {EXPERTS}.fc1.weight; twice: ")):
-        load_model(str(folder))
-
-
-def test_experts_stored_in_two_layouts_at_once_are_there_twice(tmp_path: Path) -> None:
-    folder = tiny_aria(tmp_path, sequential_experts=True)
-    change(folder, lambda tensors: tensors.update({f"{EXPERTS}.fc2.weight": torch.zeros(4, 16, 32)}))
-    with pytest.raises(WeightsError, match=re.escape(f"twice: {EXPERTS}.fc2.weight")):
-        load_model(str(folder))
-
-
-def test_more_experts_than_the_configuration_has_have_no_place(tmp_path: Path) -> None:
-    folder = tiny_aria(tmp_path, sequential_experts=True)
-    name = f"{EXPERTS}.experts.4.down_proj.weight"
-    change(folder, lambda tensors: tensors.update({name: torch.zeros(32, 16)}))
-    with pytest.raises(WeightsError, match=f"no place for {name}"):
         load_model(str(folder))
 
 

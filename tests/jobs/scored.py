@@ -9,38 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.input.columns import ERROR
+from jobs import vqa
+from tests.pipeline.toys import part_columns
 
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("index", pa.int64()),
-        ("model", pa.string()),
-        ("prompt", pa.string()),
-        ("finish_reason", pa.string()),
-        ("output_tokens", pa.int32()),
-        ("error", ERROR),
-        ("benchmark", pa.string()),
-        ("question", pa.string()),
-        ("context", pa.string()),
-        ("answers", pa.list_(pa.string())),
-        ("choices", pa.list_(pa.string())),
-        ("groups", pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())]))),
-        ("cluster", pa.string()),
-        ("facts", pa.string()),
-        ("row_hash", pa.string()),
-        ("image_hash", pa.string()),
-        ("preset", pa.string()),
-        ("response", pa.string()),
-        ("response_clean", pa.string()),
-        ("parsed", pa.string()),
-        ("parse_status", pa.string()),
-        ("score", pa.float64()),
-        ("rule", pa.string()),
-        ("choice_logprobs", pa.list_(pa.float64())),
-    ]
-)
+SCHEMA = pa.schema([*part_columns(), *vqa.SCHEMA])
 
 LEAST = {
     "shard": "data.parquet",

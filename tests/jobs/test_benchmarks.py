@@ -69,27 +69,16 @@ def test_what_a_test_split_hides_is_no_answer(key):
     assert item(key).answers is None
 
 
-@pytest.mark.parametrize(
-    ("key", "answers"),
-    [
-        ("gqa", ("no",)),
-        ("docvqa_val", ("0.28",)),
-        ("chartqa", ("14",)),
-        ("ai2d", ("B",)),
-        ("scienceqa_img", ("A",)),
-        ("mmmu_val", ("B",)),
-        ("mathvista_testmini", ("22",)),
-        ("mmbench_en_dev", ("C",)),
-        ("mmstar", ("A",)),
-        ("longvideobench_val", ("B",)),
-        ("mmlu", ("C",)),
-        ("arc_challenge", ("A",)),
-        ("math", (r"\frac{3}{4}",)),
-        ("nocaps", ("A baby is standing in front of a house.",)),
-    ],
-)
-def test_an_options_gold_answer_is_its_letter_and_others_are_as_stored(key, answers):
-    assert item(key).answers == answers
+GOLD = {
+    "gqa": "no", "docvqa_val": "0.28", "chartqa": "14", "ai2d": "B", "scienceqa_img": "A", "mmmu_val": "B",
+    "mathvista_testmini": "22", "mmbench_en_dev": "C", "mmstar": "A", "longvideobench_val": "B", "mmlu": "C",
+    "arc_challenge": "A", "math": r"\frac{3}{4}", "nocaps": "A baby is standing in front of a house.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", GOLD)
+def test_an_options_gold_answer_is_its_letter_and_others_are_as_stored(key):
+    assert item(key).answers == (GOLD[key],)
 
 
 @pytest.mark.parametrize(

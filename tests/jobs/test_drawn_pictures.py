@@ -21,11 +21,11 @@ from jobs.prompt import fill
 from jobs.synthesize import SCHEMA
 from models import Sampling, ask
 from pipeline.input.units import ReadSettings
-from pipeline.rows import ANSWER
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.storage.store import Store
 from tests.pipeline.inputs import plan_units
+from tests.pipeline.toys import part_columns
 from training.questions import vocabulary
 from training.scenes import LARGE_GROUND, draw_large_scene, paint
 
@@ -74,9 +74,8 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> DrawnPictures:
         {**same, "key": str(place), "index": place, "caption_in": text, "image": picture, "keep": is_kept}
         for place, (text, picture, is_kept, _) in enumerate(ROWS)
     ]
-    identity = [pa.field("key", pa.string()), pa.field("shard", pa.string()), pa.field("index", pa.int64())]
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([*identity, *ANSWER, *SCHEMA])), sink, row_group_size=4)
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([*part_columns(), *SCHEMA])), sink, row_group_size=4)
     store.publish("part-00000.parquet", sink.getvalue())
     return read_drawn_pictures(store.uri)
 

@@ -20,14 +20,13 @@ from jobs.report.results import read_results
 from jobs.report.writer import write_report
 from jobs.synthesize import SCHEMA, SynthesizeSettings
 from pipeline.input.units import ReadSettings
-from pipeline.rows import ANSWER
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.storage.store import Store
 from tests.pipeline.inputs import plan_units
+from tests.pipeline.toys import part_columns
 
-IDENTITY = [pa.field("key", pa.string()), pa.field("shard", pa.string()), pa.field("index", pa.int64())]
-COLUMNS = pa.schema([*IDENTITY, *ANSWER, *SCHEMA])
+COLUMNS = pa.schema([*part_columns(), *SCHEMA])
 CHECKED = {"model": {"path": "vlm"}, "questions": [{"ask": "Is there {text}? Answer yes or no."}]}
 NUM_ROWS, NUM_IMAGES = 20, 3
 FAILED = 7

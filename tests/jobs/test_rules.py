@@ -97,7 +97,12 @@ def test_a_row_without_an_answer_is_wrong_unless_nothing_was_right():
         ("hm</think>A</think> B", "B"),
         ("<think>never ends: B", "<think>never ends: B"),
         ("<think>a</think>x<think>b</think>y", "xy"),
+        ("<think>a</think>no<think>b</think> yes", "no yes"),
+        ("<think>it is\nred</think> yes", "yes"),
+        ("it is red</think>yes", "yes"),
+        ("<think>never ends", "<think>never ends"),
         ("no tags", "no tags"),
+        (" yes ", "yes"),
     ],
 )
 def test_reasoning_is_left_out_and_nothing_else(response, kept):

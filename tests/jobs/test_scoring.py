@@ -4,7 +4,6 @@ import pyarrow as pa
 import pytest
 
 from jobs.scoring.intervals import wilson
-from jobs.scoring.response import clean
 from jobs.scoring.rules.text_match import exact_match
 from jobs.scoring.summary import score_table, summarize_scores
 
@@ -38,17 +37,10 @@ def test_an_impossible_count_is_refused(successes, total):
 
 # GQA's exact match as lmms-eval scores it (ignore case, ignore punctuation), over its own test cases.
 EXACT = [
-    ("Red", "red", 1.0),
-    ("red.", "red", 1.0),
-    ("the red", "red", 0.0),
-    ("front-left", "front left", 0.0),
-    ("fence", "fences", 0.0),
-    ("No,", "no", 1.0),
-    ("It is a dog", "dog", 0.0),
-    ("", "no", 0.0),
-    (" \nyes\t", "Yes!", 1.0),
-    ("traffic  light", "traffic light", 0.0),
-]
+    ("Red", "red", 1.0), ("red.", "red", 1.0), ("the red", "red", 0.0), ("front-left", "front left", 0.0),
+    ("fence", "fences", 0.0), ("No,", "no", 1.0), ("It is a dog", "dog", 0.0), ("", "no", 0.0),
+    (" \nyes\t", "Yes!", 1.0), ("traffic  light", "traffic light", 0.0),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("response", "gold", "expected"), EXACT)
@@ -59,20 +51,6 @@ def test_the_exact_rule_ignores_case_and_punctuation_only(response, gold, expect
 def test_one_of_several_gold_answers_is_enough():
     assert exact_match("couch", ["sofa", "couch"]) == 1.0
     assert exact_match("chair", ["sofa", "couch"]) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("response", "expected"),
-    [
-        (" yes ", "yes"),
-        ("<think>it is\nred</think> yes", "yes"),
-        ("<think>a</think>no<think>b</think> yes", "no yes"),
-        ("it is red</think>yes", "yes"),
-        ("<think>never ends", "<think>never ends"),
-    ],
-)
-def test_reasoning_is_left_out_of_a_clean_response(response, expected):
-    assert clean(response) == expected
 
 
 def test_a_failed_row_scores_nought_and_is_counted_apart():

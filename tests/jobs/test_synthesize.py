@@ -291,21 +291,14 @@ def test_a_picture_is_kept_if_every_answer_is_the_expected_one():
     assert verdict(job, "dark red", "yes")["keep"] is False
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected", "keep"),
-    [
-        ("Yes, there is.", "yes", True),
-        ("**Yes**", "yes", True),
-        ("<think>no?</think> yes", "yes", True),
-        ("Yesterday", "yes", False),
-        ("no", "yes", False),
-        ("", "yes", False),
-        ("No.", "no", True),
-        ("Not really", "no", False),
-        ("red", "Red", True),
-        ("red, I think", "red", False),
-    ],
-)
+FIRST_WORDS = [
+    ("Yes, there is.", "yes", True), ("**Yes**", "yes", True), ("<think>no?</think> yes", "yes", True),
+    ("Yesterday", "yes", False), ("no", "yes", False), ("", "yes", False), ("No.", "no", True),
+    ("Not really", "no", False), ("red", "Red", True), ("red, I think", "red", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "expected", "keep"), FIRST_WORDS)
 def test_the_first_word_decides_where_yes_or_no_is_expected(answer, expected, keep):
     assert verdict(checked({"ask": "What?", "expect": expected}), answer)["keep"] is keep
 

@@ -7,13 +7,12 @@ import pyarrow as pa
 import pytest
 
 from models.types import Answer, BadRequest, Request, Sampling
-from pipeline.input.columns import ERROR
 from pipeline.pipeline_settings import CheckSettings
 from pipeline.rows import UNIT
 from pipeline.steps.answerer import Answerer
 from pipeline.steps.check import CheckAnswers
 from pipeline.steps.engine_thread import EngineDied, EngineThread
-from tests.pipeline.toys import ToyEngine, ToyProcessor, ToySequence
+from tests.pipeline.toys import ToyEngine, ToyProcessor, ToySequence, part_columns
 
 SETTINGS = CheckSettings.model_validate({"model": {"path": "vlm"}})
 JOB = pa.schema([("image", pa.binary()), ("said", pa.list_(pa.string())), ("keep", pa.bool_())])
@@ -51,13 +50,9 @@ def block(*texts: str) -> pa.Table:
         for n, text in enumerate(texts)
     ]
     schema = [
-        ("key", pa.string()),
-        ("seed", pa.int64()),
+        *part_columns("key", "seed", "output_token_ids", "output_logprobs", "error"),
+        *JOB,
         ("text", pa.string()),
-        ("output_token_ids", pa.list_(pa.int32())),
-        ("output_logprobs", pa.list_(pa.float32())),
-        ("error", ERROR),
-        *((field.name, field.type) for field in JOB),
         (UNIT, pa.string()),
     ]
     return pa.Table.from_pylist(rows, schema=pa.schema(schema))

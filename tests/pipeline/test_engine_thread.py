@@ -28,19 +28,19 @@ def asked(thread: EngineThread, prompt: str) -> "Future[Ended]":
     return thread.answer("key", given, Sampling(), frozenset(), None)
 
 
-def taken(engine: ToyEngine, num: int) -> None:
-    """Wait until the engine has got so many questions."""
-    pause = threading.Event()
-    while len(engine.prompts) < num:
+def with_a_question(engine: HeldEngine) -> tuple[EngineThread, "Future[Ended]"]:
+    """Return the engine's thread and a question that the engine has got and not yet answered."""
+    thread, pause = EngineThread(engine, ToySequence), threading.Event()
+    first = asked(thread, "a")
+    while not engine.prompts:
         pause.wait(0.01)
+    return thread, first
 
 
 @pytest.mark.timeout(60)
 def test_a_question_that_is_taken_back_before_its_turn_is_not_asked_and_the_others_are() -> None:
     engine = HeldEngine()
-    thread = EngineThread(engine, ToySequence)
-    first = asked(thread, "a")
-    taken(engine, 1)
+    thread, first = with_a_question(engine)
     second, third = asked(thread, "taken back"), asked(thread, "abc")
     assert second.cancel()
     engine.go.set()
@@ -51,9 +51,7 @@ def test_a_question_that_is_taken_back_before_its_turn_is_not_asked_and_the_othe
 @pytest.mark.timeout(60)
 def test_a_question_under_way_cannot_be_taken_back_and_its_answer_harms_nobody() -> None:
     engine = HeldEngine()
-    thread = EngineThread(engine, ToySequence)
-    first = asked(thread, "a")
-    taken(engine, 1)
+    thread, first = with_a_question(engine)
     assert not first.cancel()
     engine.go.set()
     assert first.result(30).error is None
@@ -63,9 +61,7 @@ def test_a_question_under_way_cannot_be_taken_back_and_its_answer_harms_nobody()
 @pytest.mark.timeout(60)
 def test_a_death_is_told_to_all_who_still_wait_whoever_has_gone() -> None:
     engine = HeldEngine(dies_on="a")
-    thread = EngineThread(engine, ToySequence)
-    first = asked(thread, "a")
-    taken(engine, 1)
+    thread, first = with_a_question(engine)
     gone, waiting = asked(thread, "ab"), asked(thread, "abc")
     assert gone.cancel()
     engine.go.set()

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.execution.attempt import RunError
-from pipeline.input.columns import ERROR
 from pipeline.input.unit_files import units_from_parquet
 from pipeline.input.units import ReadSettings, Unit
 from pipeline.retry import commit_log_of, refuse_changed_shards, rewrite_part
@@ -26,20 +25,14 @@ from pipeline.state.rewrite import replace_rows
 from pipeline.steps.tars import picture_tar
 from pipeline.steps.write import Part, commit_unit, oddities_in, parquet_bytes, plan_parts, unit_path, with_oddities
 from pipeline.storage.store import NotFound, Store
-from tests.pipeline.toys import units_of
+from tests.pipeline.toys import part_columns, units_of
 from tests.s3 import S3
 
 SCHEMA = pa.schema(
     [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("index", pa.int64()),
-        ("finish_reason", pa.string()),
-        ("prompt_tokens", pa.int32()),
-        ("output_tokens", pa.int32()),
-        ("error", ERROR),
+        *part_columns("key", "shard", "index", "finish_reason", "prompt_tokens", "output_tokens", "error"),
         ("caption", pa.string()),
-        ("output_token_ids", pa.list_(pa.int32())),
+        *part_columns("output_token_ids"),
     ]
 )
 GONE = {"stage": "fetch", "type": "NotFound", "message": "no such file"}

@@ -8,24 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.input.columns import ERROR
 from pipeline.rows import with_unit
 from pipeline.state import ledger
 from pipeline.steps.tars import has_pictures, picture_tar, tar_path
 from pipeline.steps.write import Part, Parts, commit_unit, merge_part, parquet_bytes, plan_parts
 from pipeline.storage.store import Store
 from tests.pipeline.inputs import read_all, write
-from tests.pipeline.toys import units_of
+from tests.pipeline.toys import part_columns, units_of
 
 SCHEMA = pa.schema(
     [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("index", pa.int64()),
-        ("output_token_ids", pa.list_(pa.int32())),
-        ("output_logprobs", pa.list_(pa.float32())),
-        ("seed", pa.int64()),
-        ("error", ERROR),
+        *part_columns("key", "shard", "index", "output_token_ids", "output_logprobs", "seed", "error"),
         ("scene", pa.list_(pa.string())),
         ("clip", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         ("caption_in", pa.string()),

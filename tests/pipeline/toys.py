@@ -21,22 +21,19 @@ from models.types import (
     Request,
     Sampling,
 )
-from pipeline.input.columns import ERROR
+from pipeline.input.columns import ERROR, OUR_COLUMNS
 from pipeline.input.sources import Source
 from pipeline.input.units import ReadSettings, Unit
 from pipeline.job import Check
-from pipeline.rows import with_unit
+from pipeline.rows import ANSWER, IDENTITY, with_unit
 
-READ_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("index", pa.int64()),
-        ("images", pa.list_(pa.large_binary())),
-        ("text", pa.string()),
-        ("error", ERROR),
-    ]
-)
+READ_SCHEMA = pa.schema([*OUR_COLUMNS, ("text", pa.string()), ("error", ERROR)])
+
+
+def part_columns(*names: str) -> list[pa.Field]:
+    """The columns of these names that every part has; without names, all of them."""
+    columns = pa.schema([*map(OUR_COLUMNS.field, IDENTITY), *ANSWER])
+    return [columns.field(name) for name in names or columns.names]
 
 
 def read_rows(rows: Sequence[Mapping[str, Any]], unit: str = "00000000", schema: pa.Schema = READ_SCHEMA) -> pa.Table:

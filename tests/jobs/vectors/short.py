@@ -20,19 +20,15 @@ Case = Mapping[str, Any]
 Check = Callable[[Case], None]
 
 # A variant without a rule is none that a benchmark's published scores were made with, or the same rule once more.
-VARIANTS: dict[str, dict[str, str | None]] = {
-    "vqa_normalize": {
-        "always_norm": "vqa/always_norm",
-        "official": "vqa/official_2021",
-        "m4c": "vqa/m4c",
-        "vlmevalkit": "vqa/vlmevalkit",
-    },
-    "vqa_accuracy": {
-        "always_norm": "vqa/always_norm",
-        "official": "vqa/official_2021",
-        "m4c": "vqa/m4c",
-        "vlmevalkit": "vqa/vlmevalkit",
-    },
+VQA: dict[str, str | None] = {
+    "always_norm": "vqa/always_norm",
+    "official": "vqa/official_2021",
+    "m4c": "vqa/m4c",
+    "vlmevalkit": "vqa/vlmevalkit",
+}
+VARIANTS = {
+    "vqa_normalize": VQA,
+    "vqa_accuracy": VQA,
     "vqa_aggregate": {"official": "vqa/official_2021"},
     "anls": {
         "official": "anls/rrc",
@@ -79,12 +75,17 @@ def _check_normalized(case: Case) -> None:
         assert FORMS[rule](text) == expected, variant
 
 
-def _check_vqa(case: Case) -> None:
-    inputs = case["inputs"]
-    gold = Gold(tuple(inputs["answers"]))
-    _check_score(_judge("vqa/always_norm", inputs["prediction"].strip(), gold), case["expected"])
-    for variant, rule, expected in _variants("vqa_accuracy", case):
-        _check_score(_judge(rule, _as_taken(variant, inputs["prediction"]), gold), expected, variant)
+def _scores(stem: str, default: str) -> Check:
+    """Return a check of single answers' scores."""
+
+    def check(case: Case) -> None:
+        inputs = case["inputs"]
+        gold = Gold(tuple(inputs["answers"]) if "answers" in inputs else (inputs["answer"],))
+        _check_score(_judge(default, inputs["prediction"].strip(), gold), case["expected"])
+        for variant, rule, expected in _variants(stem, case):
+            _check_score(_judge(rule, _as_taken(variant, inputs["prediction"]), gold), expected, variant)
+
+    return check
 
 
 def _check_aggregate(case: Case) -> None:
@@ -105,14 +106,6 @@ def _percentages(scores: Sequence[float], rows: Sequence[Case]) -> dict[str, Any
         groups = summarize_scores("", score_table(pa.array(scores), group=pa.array([row[kind] for row in rows])))["by"]
         found[name] = {group: 100 * cell["score"] for group, cell in groups.items()}
     return found
-
-
-def _check_anls(case: Case) -> None:
-    inputs = case["inputs"]
-    gold = Gold(tuple(inputs["answers"]))
-    _check_score(_judge("anls/rrc", inputs["prediction"].strip(), gold), case["expected"])
-    for variant, rule, expected in _variants("anls", case):
-        _check_score(_judge(rule, _as_taken(variant, inputs["prediction"]), gold), expected, variant)
 
 
 def _check_relaxed(case: Case) -> None:
@@ -140,14 +133,6 @@ def _check_splits(rows: Sequence[Case], expected: Mapping[str, float]) -> None:
     found = {name: sum(some) / len(some) for name, some in scores.items()}
     # A split without rows has no score.
     assert found == pytest.approx({name: score for name, score in expected.items() if score is not None}, abs=1e-9)
-
-
-def _check_exact(case: Case) -> None:
-    inputs = case["inputs"]
-    gold = Gold((inputs["answer"],))
-    _check_score(_judge("exact/nocase_nopunct", inputs["prediction"].strip(), gold), case["expected"])
-    for variant, rule, expected in _variants("gqa_exact", case):
-        _check_score(_judge(rule, _as_taken(variant, inputs["prediction"]), gold), expected, variant)
 
 
 def _check_ocr(case: Case) -> None:
@@ -213,11 +198,11 @@ def _check_score(result: RuleResult, expected: float, variant: str = "default") 
 
 CHECKS: dict[str, Check] = {
     "vqa_normalize": _check_normalized,
-    "vqa_accuracy": _check_vqa,
+    "vqa_accuracy": _scores("vqa_accuracy", "vqa/always_norm"),
     "vqa_aggregate": _check_aggregate,
-    "anls": _check_anls,
+    "anls": _scores("anls", "anls/rrc"),
     "relaxed_accuracy": _check_relaxed,
-    "gqa_exact": _check_exact,
+    "gqa_exact": _scores("gqa_exact", "exact/nocase_nopunct"),
     "ocrbench": _check_ocr,
     "pope_extract": _check_yes_no,
     "pope_metrics": _check_pope,

@@ -30,10 +30,8 @@ class Scene:
     """Where the runs of one suite take place.
 
     Attributes:
-        folder: For everything that they leave.
+        folder: For everything that they leave, beside the input and the model.
         rows: Of the input.
-        model: A tiny Aria with random weights.
-        shards: The input on the local disk.
         server: An S3 server that holds the input too, in the bucket `chaos`; None where there is none.
         proxy: Stands before that server, for what is read, and counts.
         write_proxy: Another one, for what is written.
@@ -44,14 +42,22 @@ class Scene:
 
     folder: Path
     rows: int
-    model: Path
-    shards: Path
     server: Server | None = None
     proxy: Proxy | None = None
     write_proxy: Proxy | None = None
     parts: dict[str, bytes] = field(default_factory=dict)
     seconds: float = 0.0
     bytes_read: int = 0
+
+    @property
+    def model(self) -> Path:
+        """A tiny Aria with random weights."""
+        return self.folder / "model"
+
+    @property
+    def shards(self) -> Path:
+        """The input on the local disk."""
+        return self.folder / "in"
 
     @property
     def keys(self) -> list[str]:
@@ -109,7 +115,9 @@ def scene(rows: int, *, has_server: bool, parent: Path | None = None) -> Iterato
     assert rows % SHARD_ROWS == 0, f"found {rows} rows, expected a multiple of {SHARD_ROWS}"
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-", dir=parent)))
-        made = Scene(folder, rows, tiny_aria(folder / "model"), _write_shards(folder / "in", rows))
+        made = Scene(folder, rows)
+        tiny_aria(made.model)
+        _write_shards(made.shards, rows)
         if has_server:
             made.server = stack.enter_context(running_server(folder / "s3"))
             made.proxy = stack.enter_context(proxy(made.server.endpoint))
@@ -118,13 +126,12 @@ def scene(rows: int, *, has_server: bool, parent: Path | None = None) -> Iterato
         yield made
 
 
-def _write_shards(folder: Path, rows: int) -> Path:
+def _write_shards(folder: Path, rows: int) -> None:
     folder.mkdir()
     for shard in range(rows // SHARD_ROWS):
         numbers = range(shard * SHARD_ROWS, (shard + 1) * SHARD_ROWS)
         members = {f"{_key(number)}.png": _image(number) for number in numbers}
         (folder / f"{shard:04d}.tar").write_bytes(tar_bytes(members))
-    return folder
 
 
 def _image(number: int) -> bytes:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Emu3Config, Emu3ForConditionalGeneration
 
-from tests.models.emu3_reference import BOS, EOS, PAD, TEXT, spread_codes
+from tests.models.emu3_reference import BOS, EOS, PAD, TEXT, spread_codes, vocabulary_map
 
 PLACEHOLDER, LINE, FRAME, IMAGE, START, END = 3, 4, 5, 6, 7, 8
 FIRST_WORD, WORDS = 9, 1000
@@ -47,11 +47,7 @@ class Vocabulary:
 
     def ids(self) -> dict[str, int]:
         """Return ids by token, as config.json lists them."""
-        named = {
-            "<image>": PLACEHOLDER, "<|extra_200|>": LINE, "<|extra_201|>": FRAME, "<|image token|>": IMAGE,
-            "<|image start|>": START, "<|image end|>": END, "<|extra_203|>": BOS, "<|extra_204|>": EOS,
-        }  # fmt: skip
-        return named | {f"<|visual token {k:06d}|>": self.first_visual + k for k in range(self.num_visual)}
+        return vocabulary_map((PLACEHOLDER, LINE, FRAME, IMAGE, START, END), self.first_visual, self.num_visual)
 
 
 @dataclass(frozen=True)

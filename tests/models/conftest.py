@@ -15,6 +15,12 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(scope="module", params=["aria", "mllama", "emu3"])
+def family(request: pytest.FixtureRequest) -> str:
+    """One family after another."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def processor(folder: Path) -> Processor:
     """The processor of the checkpoint that a module's tests share."""

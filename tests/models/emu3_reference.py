@@ -3,7 +3,7 @@
 Shapes: N pictures, h x w pixels, H x W codes, E width of a code.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,16 @@ VQ_SIZES: dict[str, dict[str, Any]] = {
        "temporal_downsample_factor": 1, "embed_dim": 2, "latent_channels": 2, "num_res_blocks": 2},
     "attention_at_a_level_that_is_not_there": SMALL_VQ | {"attn_resolutions": [3], "codebook_size": 1000},
 }  # fmt: skip
+
+
+def vocabulary_map(ids: Sequence[int], first_visual: int, num_visual: int) -> dict[str, int]:
+    """Return ids by token, as config.json lists them; `ids` are those of the six tokens that pictures are made with."""
+    tokens = (
+        "<image>", "<|extra_200|>", "<|extra_201|>", "<|image token|>", "<|image start|>", "<|image end|>",
+        "<|extra_203|>", "<|extra_204|>",
+    )  # fmt: skip
+    named = dict(zip(tokens, (*ids, BOS, EOS), strict=True))
+    return named | {f"<|visual token {k:06d}|>": first_visual + k for k in range(num_visual)}
 
 
 def vq_config(vq: Mapping[str, Any]) -> VqConfig:

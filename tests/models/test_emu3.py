@@ -23,7 +23,7 @@ from models.engine import Sequence as Answering
 from models.engine.cache import Cache, prefill_cache_view
 from models.images import image_name
 from models.types import ModelInput, Pixels, Sampling
-from tests.models.emu3_reference import BOS, EOS, PAD, TEXT, tensors_to_fill
+from tests.models.emu3_reference import BOS, EOS, PAD, TEXT, tensors_to_fill, vocabulary_map
 from tests.models.reference import Pair, greedy, pair_of, random_reference
 
 PLACEHOLDER, LINE, FRAME, IMAGE, START, END = 90, 91, 92, 93, 94, 95
@@ -46,11 +46,7 @@ class Size:
     @property
     def vocabulary(self) -> dict[str, int]:
         """Ids by token, as config.json lists them."""
-        named = {
-            "<image>": PLACEHOLDER, "<|extra_200|>": LINE, "<|extra_201|>": FRAME, "<|image token|>": IMAGE,
-            "<|image start|>": START, "<|image end|>": END, "<|extra_203|>": BOS, "<|extra_204|>": EOS,
-        }  # fmt: skip
-        return named | {f"<|visual token {k:06d}|>": FIRST + k for k in range(self.vq["codebook_size"])}
+        return vocabulary_map((PLACEHOLDER, LINE, FRAME, IMAGE, START, END), FIRST, self.vq["codebook_size"])
 
 
 VQ = {

@@ -48,11 +48,6 @@ def test_every_familys_settings_are_tried() -> None:
     assert SETTINGS.keys() == FOREIGN.keys() == UNFIT.keys() == FAMILIES.keys()
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(FAMILIES[family](tmp_path_factory.mktemp("checkpoint")))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import s3 as s3_server
+from tests.proxy import Proxy, proxy
 
 # A shell without job control lets what it starts in the background ignore Ctrl-C; the runs of tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,6 +35,15 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3_server.make_bucket(s3_endpoint, bucket)
     return s3_server.S3(s3_endpoint, bucket, dict(s3_server.ENVIRONMENT))
+
+
+@pytest.fixture
+def between(s3: s3_server.S3) -> Iterator[Proxy]:
+    """A proxy before the S3 server; its connections are forgotten before and after the test."""
+    s3_server.forget_connections()
+    with proxy(s3.endpoint_url) as running:
+        yield running
+    s3_server.forget_connections()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import socket
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 REQUEST_LINE = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) \S+ HTTP/1\.[01]\r\n")
 CHUNK_BYTES = 64 * 1024
@@ -204,6 +205,19 @@ def proxy(endpoint_url: str) -> Iterator[Proxy]:
         yield between
     finally:
         between.close()
+
+
+@contextlib.contextmanager
+def web_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Run a web server on this machine until the block ends; yield its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _answer(status: int, code: str, message: str) -> bytes:

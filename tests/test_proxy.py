@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.proxy import Proxy, proxy
+from tests.proxy import Proxy, proxy, web_server
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
@@ -25,16 +25,8 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def between() -> Iterator[Proxy]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            with proxy(f"http://127.0.0.1:{server.server_address[1]}") as running:
-                yield running
-        finally:
-            server.shutdown()
-            thread.join()
+    with web_server(Answering) as url, proxy(url) as running:
+        yield running
 
 
 def get(between: Proxy, path: str = "/x") -> tuple[int, bytes]:

@@ -79,10 +79,6 @@ def attempt(store: Store, run: PreflightResult) -> Attempt:
     return Attempt(plan_parts(run.plan.units, 2), work, PLACEMENT, None, commit_log_of(store, run))
 
 
-def names(store: Store) -> list[str]:
-    return [entry.path for entry in store.list()]
-
-
 def captions(store: Store) -> list[str]:
     parts = [pq.read_table(io.BytesIO(store.read(path))) for path in ledger.part_paths(store)]
     return [caption for part in parts for caption in part["caption"].to_pylist()]

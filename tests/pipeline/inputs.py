@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.input.read import read_unit
 from pipeline.input.units import ReadSettings, Unit, plan_input
+from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -66,3 +67,8 @@ def rows_of(uri: Path | str, unit_rows: int = 3, **settings: Any) -> list[dict[s
 def faults(rows: Iterable[Mapping[str, Any]]) -> list[str | None]:
     """Every row's kind of error."""
     return [row["error"] and row["error"]["type"] for row in rows]
+
+
+def names(store: Store) -> list[str]:
+    """The paths of all files of a store."""
+    return [entry.path for entry in store.list()]

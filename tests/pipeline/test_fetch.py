@@ -2,10 +2,9 @@
 
 import base64
 import platform
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pipeline.input.videos import video_block
 from pipeline.storage import patience, web
 from pipeline.storage.store import StorageError, StorageSettings, Store, Unreachable
 from tests.pipeline.inputs import write
-from tests.proxy import Proxy, proxy
+from tests.proxy import Proxy, web_server
 from tests.s3 import S3, forget_connections, free_ports
 
 Answer = Callable[["Handler", int], None]
@@ -53,29 +52,16 @@ class Handler(BaseHTTPRequestHandler):
 class Web:
     """A host on this machine."""
 
-    def __init__(self, server: ThreadingHTTPServer, handler: type[Handler]) -> None:
-        self.url = f"http://127.0.0.1:{server.server_port}"
+    def __init__(self, url: str, handler: type[Handler]) -> None:
+        self.url = url
         self.answers, self.asked = handler.answers, handler.asked
 
 
 @pytest.fixture
 def host() -> Iterator[Web]:
     own = type("Own", (Handler,), {"answers": {}, "asked": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), own) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield Web(server, own)
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def between(s3: S3) -> Iterator[Proxy]:
-    """A proxy before the S3 server; its connections are forgotten before and after the test."""
-    forget_connections()
-    with proxy(s3.endpoint_url) as running:
-        yield running
-    forget_connections()
+    with web_server(own) as url:
+        yield Web(url, own)
 
 
 @pytest.fixture(autouse=True)

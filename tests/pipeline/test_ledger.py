@@ -23,10 +23,10 @@ from tests.pipeline.drivers import (
     begun,
     captions,
     commit,
-    names,
     ready_of,
     settings_of,
 )
+from tests.pipeline.inputs import names
 from tests.pipeline.toys import units_of
 from tests.s3 import S3
 

@@ -15,7 +15,8 @@ from pipeline.steps.write import plan_parts, unit_path
 from pipeline.storage.local_disk import machine
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import write_shards
-from tests.pipeline.drivers import DEVICES, SCHEMA, begun, commit, names, settings_of
+from tests.pipeline.drivers import DEVICES, SCHEMA, begun, commit, settings_of
+from tests.pipeline.inputs import names
 from tests.pipeline.toys import ToyJob
 from tests.tiny import tiny_mllama
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ import pytest
 from pipeline.storage import model_files
 from pipeline.storage.model_folder import local_copy
 from pipeline.storage.store import NotFound, StorageError, StorageSettings, Store
-from tests.proxy import Proxy, proxy
-from tests.s3 import S3, forget_connections
+from tests.proxy import Proxy
+from tests.s3 import S3
 
 FETCH = """
 import sys
@@ -38,13 +38,6 @@ def remote() -> Store:
     store.publish("config.json", b"{}")
     store.publish("model.safetensors", b"123")
     return store
-
-
-@pytest.fixture
-def between(s3: S3) -> Iterator[Proxy]:
-    with proxy(s3.endpoint_url) as running:
-        yield running
-    forget_connections()
 
 
 def fetching(uri: str, endpoint_url: str) -> "subprocess.Popen[str]":

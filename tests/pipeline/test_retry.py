@@ -25,6 +25,7 @@ from pipeline.state.rewrite import replace_rows
 from pipeline.steps.tars import picture_tar
 from pipeline.steps.write import Part, commit_unit, oddities_in, parquet_bytes, plan_parts, unit_path, with_oddities
 from pipeline.storage.store import NotFound, Store
+from tests.pipeline.inputs import names
 from tests.pipeline.toys import part_columns, units_of
 from tests.s3 import S3
 
@@ -66,10 +67,6 @@ def captions(rows: pa.Table) -> list[str | None]:
 
 def read_part(store: Store, part: Part) -> pa.Table:
     return pq.read_table(io.BytesIO(store.read(part.path)))
-
-
-def names(store: Store) -> list[str]:
-    return [entry.path for entry in store.list()]
 
 
 def commit(store: Store, unit: Unit, plan: RetryPlan, *rows: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,16 +21,8 @@ from pipeline.storage.probes import conditional_writes
 from pipeline.storage.store import StorageError, StorageSettings, Store, Unreachable
 from pipeline.storage.watch import watched
 from tests import s3 as s3_server
-from tests.proxy import Proxy, proxy
-from tests.s3 import S3, forget_connections
-
-
-@pytest.fixture
-def between(s3: S3) -> Iterator[Proxy]:
-    """A proxy before the S3 server; its connections are forgotten after the test."""
-    with proxy(s3.endpoint_url) as running:
-        yield running
-    forget_connections()
+from tests.proxy import Proxy, web_server
+from tests.s3 import S3
 
 
 @pytest.fixture
@@ -141,17 +133,10 @@ class WithoutRanges(http.server.BaseHTTPRequestHandler):
 
 
 def test_a_web_server_that_knows_no_ranges_gives_the_range_all_the_same() -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), WithoutRanges) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            store = Store(f"http://127.0.0.1:{server.server_address[1]}", patience_s=5)
-            assert store.read("x", 2, 5) == b"234" and store.read("x", 0, 3) == b"012"
-            assert store.read("x") == store.read("x", 0, 10) == store.read("x", 0, 99) == b"0123456789"
-        finally:
-            server.shutdown()
-            thread.join()
+    with web_server(WithoutRanges) as url:
+        store = Store(url, patience_s=5)
+        assert store.read("x", 2, 5) == b"234" and store.read("x", 0, 3) == b"012"
+        assert store.read("x") == store.read("x", 0, 10) == store.read("x", 0, 99) == b"0123456789"
 
 
 def test_an_object_that_shrank_while_it_was_read_is_an_error(store: Store) -> None:

@@ -7,20 +7,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.input.columns import ERROR
 from pipeline.rows import ODDITIES, UNIT, UNIT_ROWS, with_unit
 from pipeline.state import ledger
 from pipeline.steps.write import Part, Parts, commit_unit, merge_part, oddities_in, parquet_bytes, plan_parts, unit_path
 from pipeline.storage.store import StorageError, Store
-from tests.pipeline.toys import units_of
+from tests.pipeline.inputs import names
+from tests.pipeline.toys import part_columns, units_of
 
 SCHEMA = pa.schema(
     [
-        ("shard", pa.string()),
-        ("index", pa.int64()),
-        ("prompt_tokens", pa.int32()),
-        ("output_tokens", pa.int32()),
-        ("error", ERROR),
+        *part_columns("shard", "index", "prompt_tokens", "output_tokens", "error"),
     ]
 )
 UNITS = units_of(10, 3)  # rows 0-2, 3-5, 6-8 and 9
@@ -50,10 +46,6 @@ def leave_short(store: Store) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "out"))
-
-
-def names(store: Store) -> list[str]:
-    return [entry.path for entry in store.list()]
 
 
 def test_parts_hold_whole_units_and_follow_from_the_plan_alone() -> None:

@@ -4,7 +4,6 @@ It knows settings and files; it does not know what will be killed.
 """
 
 import contextlib
-import io
 import random
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from PIL import Image
 from pipeline.storage.store import StorageSettings, Store
 from tests.chaos.server import Server, running_server
 from tests.end_to_end.shards import tar_bytes
+from tests.pictures import encoded
 from tests.proxy import Proxy, proxy
 from tests.tiny import tiny_aria
 
@@ -138,9 +138,7 @@ def _image(number: int) -> bytes:
     noise = random.Random(number).randbytes(SIDE * SIDE * 3)
     if number == BROKEN:
         return b"<html>" + noise
-    sink = io.BytesIO()
-    Image.frombytes("RGB", (SIDE, SIDE), noise).save(sink, "png", compress_level=1)
-    return sink.getvalue()
+    return encoded(Image.frombytes("RGB", (SIDE, SIDE), noise), compress_level=1)
 
 
 def _upload(shards: Path, server: Server) -> None:

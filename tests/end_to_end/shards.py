@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from jobs.caption import CaptionSettings
 from jobs.plain_job import PlainJob
@@ -21,13 +20,12 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.run import RunResult, run
 from pipeline.settings import check_settings
 from pipeline.storage.store import Store
+from tests.pictures import plain
 
 
 def png(number: int) -> bytes:
     """An image of its own for every number."""
-    sink = io.BytesIO()
-    Image.new("RGB", (20 + number % 30, 30), (number * 37 % 256, number * 91 % 256, 60)).save(sink, "png")
-    return sink.getvalue()
+    return plain((number * 37 % 256, number * 91 % 256, 60), (20 + number % 30, 30))
 
 
 def tar_bytes(members: Mapping[str, bytes]) -> bytes:

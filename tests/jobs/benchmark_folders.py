@@ -1,22 +1,20 @@
 """Small published data sets as their hubs lay them out, for tests: real columns, drawn images, a few rows each."""
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+
+from tests.pictures import plain
 
 HUB_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def png(number: int) -> bytes:
-    sink = io.BytesIO()
-    Image.new("RGB", (40 + number, 30), (number * 20 % 256, 90, 200)).save(sink, "PNG")
-    return sink.getvalue()
+    return plain((number * 20 % 256, 90, 200), (40 + number, 30))
 
 
 def hub_image(number: int) -> dict[str, Any]:

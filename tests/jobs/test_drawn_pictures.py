@@ -24,6 +24,7 @@ from pipeline.input.units import ReadSettings
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.storage.store import Store
+from tests.pictures import encoded
 from tests.pipeline.inputs import plan_units
 from tests.pipeline.toys import part_columns
 from training.questions import vocabulary
@@ -38,12 +39,6 @@ def png(*shapes: tuple[str, str, str]) -> bytes:
     """Paint (color, kind, place)."""
     scene = paint(tuple(Shape(kind, color, BOXES[place]) for color, kind, place in shapes), (SIDE, SIDE), LARGE_GROUND)
     return encoded(scene.picture)
-
-
-def encoded(picture: Any) -> bytes:
-    sink = io.BytesIO()
-    picture.save(sink, "PNG")
-    return sink.getvalue()
 
 
 RED, BLUE = ("red", "circle", "left"), ("blue", "rectangle", "right")

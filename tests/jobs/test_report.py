@@ -32,15 +32,10 @@ from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.steps.write import parquet_bytes, with_oddities
 from pipeline.storage.store import Store
+from tests.pictures import plain
 from tests.pipeline.inputs import plan_units
 
 NASTY = '<script>alert("1")</script> & {{ 7 * 7 }}'
-
-
-def png(color, size=(20, 20)):
-    sink = io.BytesIO()
-    Image.new("RGB", size, color).save(sink, "PNG")
-    return sink.getvalue()
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def photos(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(40):
-        (folder / f"{number:02d}.png").write_bytes(png((number, 0, 0)))
+        (folder / f"{number:02d}.png").write_bytes(plain((number, 0, 0), (20, 20)))
     (folder / "03.png").write_bytes(b"not an image")
     return folder
 
@@ -246,7 +241,7 @@ def test_a_run_in_which_every_row_failed_has_a_page(photos):
 def test_the_image_beside_a_caption_is_that_rows_image(photos):
     for card in gallery_of(photos, *captioned(photos, reference=None)).cards:
         number = int(card.row["key"].removesuffix(".png"))
-        assert card.images[0] == thumbnail(png((number, 0, 0)))
+        assert card.images[0] == thumbnail(plain((number, 0, 0), (20, 20)))
 
 
 def test_few_rows_of_one_verdict_leave_their_places_to_the_other(photos):
@@ -268,7 +263,7 @@ def test_a_gallery_without_its_input_says_so(photos):
 
 @pytest.mark.parametrize(("size", "kind"), [((64, 64), "png"), ((4000, 1000), "jpeg")])
 def test_a_thumbnail_is_small_and_made_anew(size, kind):
-    uri = thumbnail(png((200, 10, 10), size))
+    uri = thumbnail(plain((200, 10, 10), size))
     assert uri.startswith(f"data:image/{kind};base64,")
     assert len(uri) < 20_000
     assert max(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size) <= SIDE_PIXELS

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from PIL import Image
 
 from jobs.benchmarks.items import COLUMN
 from jobs.config import RunSettings
@@ -33,6 +32,7 @@ from pipeline.state.plan import freeze_plan
 from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.write import parquet_bytes
 from pipeline.storage.store import Store
+from tests.pictures import plain
 
 NASTY = "<script>alert(1)</script> | `x`"
 UNIT_ROWS = 8
@@ -55,19 +55,13 @@ SAID: dict[str, Said] = {
 }
 
 
-def png(red: int, size: tuple[int, int] = (24, 24)) -> bytes:
-    sink = io.BytesIO()
-    Image.new("RGB", size, (red % 256, 90, 120)).save(sink, "PNG")
-    return sink.getvalue()
-
-
 def document(row: int) -> dict[str, Any]:
     kinds = [["layout"], ["form", "table/list"], ["handwritten"]][row % 3]
     return {"questionId": f"{row}", "question": f"What is on page {row}?", "question_types": kinds, "docId": row // 2}
 
 
 def picture(row: int) -> dict[str, Any]:
-    return {"bytes": png(row * 3), "path": f"{row}.png"}
+    return {"bytes": plain((row * 3 % 256, 90, 120), (24, 24)), "path": f"{row}.png"}
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:

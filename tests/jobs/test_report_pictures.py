@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from jobs.report.candidates import MOST_CARDS
 from jobs.report.gallery import build_gallery, thumbnail
@@ -23,6 +22,7 @@ from pipeline.input.units import ReadSettings
 from pipeline.state import ledger
 from pipeline.state.plan import freeze_plan
 from pipeline.storage.store import Store
+from tests.pictures import plain
 from tests.pipeline.inputs import plan_units
 from tests.pipeline.toys import part_columns
 
@@ -32,14 +32,8 @@ NUM_ROWS, NUM_IMAGES = 20, 3
 FAILED = 7
 
 
-def color_of(row: int, image: int) -> tuple[int, int, int]:
-    return (row * 10, image * 100, 50)
-
-
-def png(color: tuple[int, int, int]) -> bytes:
-    sink = io.BytesIO()
-    Image.new("RGB", (16, 24), color).save(sink, "PNG")
-    return sink.getvalue()
+def file_of(row: int, image: int) -> bytes:
+    return plain((row * 10, image * 100, 50), (16, 24))
 
 
 def pictures_of(row: int, is_checked: bool) -> list[dict[str, Any]]:
@@ -57,7 +51,7 @@ def pictures_of(row: int, is_checked: bool) -> list[dict[str, Any]]:
             **asked,
             "seed": 1000 + image,
             "image_index": image,
-            "image": png(color_of(row, image)),
+            "image": file_of(row, image),
             "check_answers": ["Yes." if image else "no"] if is_checked else None,
             "keep": image > 0 if is_checked else None,
         }
@@ -97,7 +91,7 @@ def test_each_card_shows_the_picture_of_its_own_row(tmp_path: Path) -> None:
     assert len(gallery.cards) == MOST_CARDS
     assert not any("image" in card.row for card in gallery.cards)
     for card in gallery.cards:
-        assert card.images == [thumbnail(png(color_of(card.row["index"], card.row["image_index"])))]
+        assert card.images == [thumbnail(file_of(card.row["index"], card.row["image_index"]))]
         assert card.note is None
     shown = [(card.row["index"], card.row["image_index"]) for card in gallery.cards]
     assert len(set(shown)) == MOST_CARDS
@@ -119,7 +113,7 @@ def test_only_the_row_groups_of_the_shown_pictures_are_read(tmp_path: Path, monk
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", noted)
     # Seven pictures are a row group: rows 0 and 1 with three each, and the first of row 2. The first part has 28.
     found = pictures.read([8, 28, 7, 1])
-    assert found == {1: png(color_of(0, 1)), 7: png(color_of(2, 1)), 8: png(color_of(2, 2)), 28: png(color_of(10, 0))}
+    assert found == {1: file_of(0, 1), 7: file_of(2, 1), 8: file_of(2, 2), 28: file_of(10, 0)}
     assert read == [0, 1, 0]
 
 

@@ -1,6 +1,5 @@
 """What the job that draws asks for and keeps, without a model."""
 
-import io
 import pickle
 from dataclasses import replace
 from decimal import Decimal
@@ -8,7 +7,6 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from jobs.console_text import run_lines, score_lines
 from jobs.report.writer import Report
@@ -19,6 +17,7 @@ from models.types import Answer, BadRequest, PictureFormat, Sampling
 from pipeline.rows import kept_columns, part_schema
 from pipeline.run import RunResult
 from tests.jobs.summaries import summary_of
+from tests.pictures import plain
 
 ROW = {"key": "a", "shard": "s", "index": 0, "images": (), "error": None, "text": "a fox"}
 SAMPLING = Sampling(temperature=1.0, top_k=2048, guidance_scale=3.0, seed=2**63 - 2)
@@ -33,9 +32,7 @@ def asked(row=None, **settings):
 
 
 def picture(width=24, height=16, form="PNG"):
-    sink = io.BytesIO()
-    Image.new("RGB", (width, height), "red").save(sink, form)
-    return sink.getvalue()
+    return plain("red", (width, height), form)
 
 
 def drawn(image):

@@ -5,7 +5,6 @@ Also what the parity tests of all families share: pictures, messages, and the sa
 Shapes: B rows, T tokens, M side of the canvas, V vocabulary.
 """
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,12 +117,6 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 128, (height, width, 3))
     slope = np.linspace(0, 127, width)[None, :, None] * np.linspace(0, 1, height)[:, None, None]
     return Image.fromarray((noise + slope).astype(np.uint8))
-
-
-def png(image: Image.Image) -> bytes:
-    """Return the file of an image."""
-    image.save(buffer := io.BytesIO(), "PNG")
-    return buffer.getvalue()
 
 
 def user(text: str, num_images: int = 0) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ from models.aria.config import AriaImages
 from models.aria.processor import SPLIT_RATIOS, split, tile
 from models.aria.vision import position_buckets
 from models.types import BadRequest, CheckpointError, Completion, ModelInput, Processor, Sampling
-from tests.models.reference import picture, png
+from tests.models.reference import picture
+from tests.pictures import encoded
 from tests.tiny import keep_decoder_alone, tiny_aria
 
 SIZES = [
@@ -95,7 +96,7 @@ def test_close_ups_are_cut_by_the_original_rule(size: tuple[int, int], canvas: i
 
 def test_a_square_picture_makes_the_whole_and_four_close_ups(released: Path) -> None:
     processor = load_processor(str(released), ImageSettings(split_image=True, max_image_size=490))
-    model_input = processor.prepare(Request(prompt="<|img|>?", images=[png(picture(768, 768))]))
+    model_input = processor.prepare(Request(prompt="<|img|>?", images=[encoded(picture(768, 768))]))
     assert [cut.shape for cut in model_input.tiles] == [(490, 490, 3)] * 5
     assert (model_input.token_ids == 9).sum() == model_input.image_tokens == 5 * 128
 
@@ -104,7 +105,7 @@ def test_a_square_picture_makes_the_whole_and_four_close_ups(released: Path) -> 
 def test_each_picture_becomes_as_many_placeholders_as_features(released: Path, canvas: int, queries: int) -> None:
     processor = load_processor(str(released), ImageSettings(max_image_size=canvas))
     content = [{"type": "image"}, {"type": "text", "text": "and"}, {"type": "image"}, {"type": "text", "text": "?"}]
-    pictures = [png(picture(640, 480)), png(picture(50, 200))]
+    pictures = [encoded(picture(640, 480)), encoded(picture(50, 200))]
     model_input = processor.prepare(Request(messages=[{"role": "user", "content": content}], images=pictures))
     ids = model_input.token_ids
     assert ids.dtype == np.int32
@@ -157,7 +158,7 @@ def test_a_request_asks_exactly_one_thing(processor: Processor, request_: Reques
 
 def test_a_question_about_the_placeholder_adds_none(processor: Processor) -> None:
     content = [{"type": "image"}, {"type": "text", "text": "What does <|img|> mean?<|im_end|>"}]
-    request = Request(messages=[{"role": "user", "content": content}], images=[png(picture(9, 9))])
+    request = Request(messages=[{"role": "user", "content": content}], images=[encoded(picture(9, 9))])
     assert processor.prepare(request).image_tokens == 3
 
 
@@ -201,7 +202,7 @@ def test_end_of_turn_spelled_in_several_tokens_is_seen_in_the_text(tmp_path: Pat
 
 def test_settings_come_from_the_run_then_the_preprocessor_then_the_processor(tmp_path: Path) -> None:
     folder = tiny_aria(tmp_path)
-    request = Request(prompt="<|img|>", images=[png(picture(90, 90))])
+    request = Request(prompt="<|img|>", images=[encoded(picture(90, 90))])
 
     def side(settings: ImageSettings | None = None) -> int:
         height: int = load_processor(str(folder), settings).prepare(request).tiles[0].shape[0]
@@ -228,7 +229,7 @@ def test_a_placeholder_is_a_word_to_a_decoder_alone(tmp_path: Path) -> None:
 
 def test_each_tile_has_a_name_of_its_own_pixels_and_rows(released: Path) -> None:
     cut = ImageSettings(split_image=True, max_image_size=490)
-    request = Request(prompt="<|img|><|img|>", images=[png(picture(768, 768)), png(picture(300, 300))])
+    request = Request(prompt="<|img|><|img|>", images=[encoded(picture(768, 768)), encoded(picture(300, 300))])
     model_input = load_processor(str(released), cut).prepare(request)
     assert len(model_input.tiles) == len(set(model_input.image_names)) == 10
     again = load_processor(str(released), cut).prepare(Request(prompt="<|img|>", images=request.images[1:]))

@@ -8,7 +8,8 @@ import torch
 from transformers import AriaImageProcessorPil, AriaProcessor, PreTrainedTokenizerFast
 
 from models import Request, Sampling, ask, load_processor
-from tests.models.reference import TEXT, VISION, Size, greedy, picture, png, user, write_reference
+from tests.models.reference import TEXT, VISION, Size, greedy, picture, user, write_reference
+from tests.pictures import encoded
 from tests.tiny import TEXTS
 from training.aria.files import write_files
 
@@ -42,7 +43,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
 
 
 def request(sizes: list[tuple[int, int]], question: str) -> Request:
-    images = [png(picture(*size)) for size in sizes]
+    images = [encoded(picture(*size)) for size in sizes]
     return Request(messages=user(question, len(sizes)), images=images, sampling=Sampling(max_new_tokens=10))
 
 

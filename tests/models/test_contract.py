@@ -3,7 +3,6 @@
 A new family joins by an entry in FAMILIES of tests/tiny.py, without which a test fails.
 """
 
-import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +16,7 @@ from PIL import Image
 from models import MODEL_TYPES, Answer, Family, Request, Sampling, ask, load_model, load_processor
 from models.engine import Engine, Sequence, run_all
 from models.types import BadRequest, CheckpointError
+from tests.pictures import encoded
 from tests.promise import answer_faults
 from tests.tiny import FAMILIES
 
@@ -34,9 +34,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 def photograph(width: int, height: int, seed: int) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels))
 
 
 def about(picture: bytes, question: str = "What is it?", key: str = "") -> Request:

@@ -15,8 +15,9 @@ from models import Answer, Request, Sampling, ask, check_weights, load_processor
 from models.emu3.grid import grid_for
 from models.template import TEMPLATE_FILES
 from models.types import BadRequest
-from tests.models.reference import picture
-from tests.models.test_emu3_processor import RELEASED_TEMPLATE, png, user
+from tests.models.reference import picture, user
+from tests.models.test_emu3_processor import RELEASED_TEMPLATE
+from tests.pictures import encoded
 from tests.tiny import tiny_emu3
 from training.emu3 import files as emu3
 
@@ -78,12 +79,12 @@ def test_a_folder_of_each_shape_is_whole(tmp_path: Path, shape: Callable[[Path],
     vocabulary = json.loads((folder / "config.json").read_text())["vocabulary_map"]
     assert processor.stop_ids == {vocabulary[emu3.END_OF_TEXT]}
     side = 64 if shape is stage1 else 128
-    seen = processor.prepare(Request(prompt="<image>What?", images=[png(picture(1200, 1200))]))
+    seen = processor.prepare(Request(prompt="<image>What?", images=[encoded(picture(1200, 1200))]))
     assert (seen.layout, seen.image_tokens) == ((side, side), side * side)
 
 
 def test_a_chat_folder_chats_and_the_others_say_what_they_lack(tmp_path: Path) -> None:
-    asked = Request(messages=user("What?", 1), images=[png(picture(600, 600))])
+    asked = Request(messages=user("What?", 1), images=[encoded(picture(600, 600))])
     folders = {name: shape(tmp_path / name) for name, shape in SHAPES.items()}
     assert load_processor(str(folders["Chat-hf"])).prepare(asked).prompt == "USER: <image>What? ASSISTANT:"
     for name in ("Gen-hf", "Stage1"):

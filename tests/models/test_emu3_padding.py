@@ -16,10 +16,10 @@ from tests.models.test_emu3_processor import (
     RELEASED,
     RELEASED_ZOO,
     assert_equals_reference,
-    png,
     tiled,
     write_checkpoint,
 )
+from tests.pictures import encoded
 from tests.tiny import tiny_emu3
 
 PADDED = ImageSettings(pad_to_ratio=5)
@@ -89,13 +89,13 @@ def test_the_model_sees_a_long_picture_with_its_edges(
 
 def test_a_picture_ten_times_as_long_as_high_keeps_its_shape_unless_it_is_padded(plain: Processor) -> None:
     image = picture(1000, 100)
-    request = Request(prompt="<image>", images=[png(image)])
+    request = Request(prompt="<image>", images=[encoded(image)])
     assert plain.prepare(request).layout == (21, 203)
     assert plain.prepare(replace(request, preprocess=PADDED)).layout == (29, 143)
 
 
 def test_a_picture_too_long_for_the_reference_is_seen_once_it_is_padded(plain: Processor) -> None:
-    request = Request(prompt="<image>", images=[png(picture(402, 2))])
+    request = Request(prompt="<image>", images=[encoded(picture(402, 2))])
     with pytest.raises(BadImage, match="refused 402 x 2 pixels: one side is more than 200 times the other"):
         plain.prepare(request)
     assert plain.prepare(replace(request, preprocess=PADDED)).image_tokens > 0
@@ -111,6 +111,6 @@ def test_edges_that_would_fill_the_memory_are_refused() -> None:
 def test_a_long_picture_is_answered_as_the_picture_with_its_edges_would_be(tmp_path: Path) -> None:
     folder = str(tiny_emu3(tmp_path))
     long = picture(100, 10)
-    edged = about(png(padded(long, 5)))
-    first, second = ask(folder, [replace(about(png(long)), preprocess=PADDED), edged])
+    edged = about(encoded(padded(long, 5)))
+    first, second = ask(folder, [replace(about(encoded(long)), preprocess=PADDED), edged])
     assert first == second

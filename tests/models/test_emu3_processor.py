@@ -24,7 +24,8 @@ from models.types import (
     Sampling,
 )
 from pipeline.settings import load_settings
-from tests.models.reference import picture, png, user
+from tests.models.reference import picture, user
+from tests.pictures import encoded
 from training.emu3 import files as emu3
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Processor:
 
 
 def tiled(processor: Processor, *images: Image.Image) -> ModelInput:
-    return processor.prepare(Request(prompt=IMAGE * len(images), images=[png(image) for image in images]))
+    return processor.prepare(Request(prompt=IMAGE * len(images), images=[encoded(image) for image in images]))
 
 
 def normalised(pixels: np.ndarray) -> np.ndarray:
@@ -213,7 +214,7 @@ def test_a_chat_becomes_the_references_ids(
         (folder / "chat_template.json").write_text(json.dumps({"chat_template": RELEASED_TEMPLATE}))
     expected = reference.apply_chat_template(messages, add_generation_prompt=True)
     pictures = [picture(70, 50), picture(33, 60)][: expected.count(IMAGE)]
-    model_input = load_processor(str(folder)).prepare(Request(messages=messages, images=list(map(png, pictures))))
+    model_input = load_processor(str(folder)).prepare(Request(messages=messages, images=list(map(encoded, pictures))))
     assert model_input.prompt == expected
     [ids] = reference(text=expected, images=pictures or None)["input_ids"]
     assert model_input.token_ids.tolist() == with_line_ends(ids, model_input.layout, known)
@@ -258,7 +259,7 @@ def test_content_that_would_render_to_nothing_is_refused(processor: Processor, c
 @pytest.mark.parametrize("text", [IMAGE, emu3.BEGIN, emu3.END_OF_TEXT, emu3.IMAGE_START, emu3.visual_token(3)])
 def test_a_control_token_in_a_text_stays_text(processor: Processor, known: dict[str, int], text: str) -> None:
     asked = f"Is {text} one?"
-    model_input = processor.prepare(Request(messages=user(asked, 1), images=[png(picture(32, 32))]))
+    model_input = processor.prepare(Request(messages=user(asked, 1), images=[encoded(picture(32, 32))]))
     assert model_input.prompt == f"USER: {IMAGE}{asked} ASSISTANT:"
     ids = model_input.token_ids.tolist()
     expected = {IMAGE: 16, emu3.BEGIN: 1, emu3.IMAGE_START: 1}.get(text, 0)
@@ -267,7 +268,7 @@ def test_a_control_token_in_a_text_stays_text(processor: Processor, known: dict[
 
 @pytest.mark.parametrize("prompt", ["ab", f"{emu3.BEGIN}ab", f"{IMAGE}ab", f"a{IMAGE}b", f"{IMAGE}{IMAGE}"])
 def test_a_prompt_starts_with_one_begin_of_text(processor: Processor, known: dict[str, int], prompt: str) -> None:
-    images = [png(picture(9, 9))] * prompt.count(IMAGE)
+    images = [encoded(picture(9, 9))] * prompt.count(IMAGE)
     model_input = processor.prepare(Request(prompt=prompt, images=images))
     ids = model_input.token_ids.tolist()
     assert ids[0] == known[emu3.BEGIN] and ids.count(known[emu3.BEGIN]) == 1
@@ -284,7 +285,7 @@ def test_the_vqa_run_asks_as_the_original_authors_do(folder: Path, known: dict[s
     """Their processor writes the whole prompt, codes included, as one text; it makes the ids that the decoder sees."""
     template = load_settings(RunSettings, ROOT / "configs" / "vqa_emu3.yaml").job.build().template
     asked = load_processor(str(folder), template=template).prepare(
-        Request(messages=user("What is it?", 1), images=[png(picture(40, 32))])
+        Request(messages=user("What is it?", 1), images=[encoded(picture(40, 32))])
     )
     codes = np.random.default_rng(0).integers(0, 8, (4, 5))
     ids = asked.token_ids.copy()
@@ -297,7 +298,7 @@ def test_the_vqa_run_asks_as_the_original_authors_do(folder: Path, known: dict[s
 
 def test_text_in_a_plain_template_stays_text(folder: Path, known: dict[str, int]) -> None:
     processor = load_processor(str(folder), template="{question}: {image}")
-    asked = processor.prepare(Request(messages=user("What is <image> {image}?", 1), images=[png(picture(32, 32))]))
+    asked = processor.prepare(Request(messages=user("What is <image> {image}?", 1), images=[encoded(picture(32, 32))]))
     assert asked.prompt == f"What is <image> {{image}}?: {IMAGE}"
     assert (asked.token_ids == known[IMAGE]).sum() == asked.image_tokens == 16
 

@@ -12,8 +12,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from models import Request, load_processor
 from models.types import Processor
-from tests.models.reference import picture
-from tests.models.test_emu3_processor import png, user
+from tests.models.reference import picture, user
+from tests.pictures import encoded
 from training.emu3 import files as emu3
 
 # As the authors' published file has it, tokenization_emu3.py.
@@ -97,7 +97,7 @@ def test_characters_are_composed_as_the_authors_compose_them(folder: Path) -> No
 
 def test_control_tokens_are_what_they_are_to_both(folder: Path) -> None:
     known = json.loads((folder / "config.json").read_text())["vocabulary_map"]
-    images = [png(picture(48, 48))]
+    images = [encoded(picture(48, 48))]
     for words in ("Is it 2020?", f"Is {emu3.IMAGE_START} a-red?"):
         asked = Request(messages=user(words, 1), images=images)
         own, theirs = (processor(folder, name).prepare(asked) for name in ("checkpoint", "baai"))

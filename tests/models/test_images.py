@@ -11,15 +11,10 @@ from PIL import AvifImagePlugin, Image, WebPImagePlugin, features
 
 from models.images import LIMIT_PIXELS, decode_image, group_by_image, image_name, silent_conversions
 from models.types import BadImage
+from tests.pictures import encoded
 from tests.zoo.tiff import exif_with, tiff, with_exif
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def quarters() -> Image.Image:

@@ -20,7 +20,8 @@ from models.tiles import Normalize
 from tests.models.mllama_ours import generated, logits_of, rows_from_an_image, rows_with_left_context
 from tests.models.mllama_reference import TABLES, Row, Size, batch, share_tile_embeddings, write_reference
 from tests.models.mllama_sizes import LLAMA3, META_SIZES, SIZES
-from tests.models.reference import picture, png, user
+from tests.models.reference import picture, user
+from tests.pictures import encoded
 from tests.tiny import tiny_mllama
 
 
@@ -120,7 +121,7 @@ def whole(code: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[s
 def test_a_picture_becomes_metas_tiles_to_the_last_bit(whole: tuple[str, Any], size: tuple[int, int]) -> None:
     folder, meta = whole
     tiles, (rows, columns) = meta.transform(picture(*size))
-    model_input = load_processor(folder).prepare(Request(prompt="<|image|>", images=[png(picture(*size))]))
+    model_input = load_processor(folder).prepare(Request(prompt="<|image|>", images=[encoded(picture(*size))]))
     vision = read_config(Path(folder)).vision
     assert vision is not None
     stored = read_images(Path(folder), vision, ImageSettings())
@@ -142,5 +143,5 @@ def test_from_messages_and_files_to_tokens_answers_equal_metas(whole: tuple[str,
 
 
 def asked(sizes: list[tuple[int, int]]) -> Request:
-    messages, images = user("What shape is in the picture?", len(sizes)), [png(picture(*size)) for size in sizes]
+    messages, images = user("What shape is in the picture?", len(sizes)), [encoded(picture(*size)) for size in sizes]
     return Request(messages=messages, images=images, sampling=Sampling(max_new_tokens=20))

@@ -18,7 +18,8 @@ from transformers import MllamaImageProcessorPil, MllamaProcessor, PreTrainedTok
 
 from models import ImageSettings, Request, load_processor
 from models.types import BadRequest, CheckpointError, Completion, ModelInput, Processor, Sampling
-from tests.models.reference import picture, png, user
+from tests.models.reference import picture, user
+from tests.pictures import encoded
 
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 BEGIN, END, END_OF_TURN, IMAGE = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|image|>"
@@ -93,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiled(processor: Processor, *images: Image.Image) -> ModelInput:
-    return processor.prepare(Request(prompt=IMAGE * len(images), images=[png(image) for image in images]))
+    return processor.prepare(Request(prompt=IMAGE * len(images), images=[encoded(image) for image in images]))
 
 
 def normalised(model_input: ModelInput) -> np.ndarray:
@@ -213,7 +214,7 @@ def test_a_chat_becomes_the_references_ids(
 ) -> None:
     expected = reference.apply_chat_template(messages, add_generation_prompt=True, date_string="26 Jul 2024")
     count = expected.count(IMAGE)
-    model_input = processor.prepare(Request(messages=messages, images=[png(picture(9, 9))] * count))
+    model_input = processor.prepare(Request(messages=messages, images=[encoded(picture(9, 9))] * count))
     assert model_input.prompt == expected
     ids = reference.tokenizer(expected, add_special_tokens=False)["input_ids"]
     assert model_input.token_ids.tolist() == ids and model_input.token_ids.dtype == np.int32
@@ -230,7 +231,7 @@ def test_a_prompt_starts_with_one_begin_of_text_before_any_image(tmp_path: Path,
         content = json.loads((folder / "tokenizer.json").read_text())
         (folder / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
     count = prompt.count(IMAGE)
-    model_input = load_processor(str(folder)).prepare(Request(prompt=prompt, images=[png(picture(9, 9))] * count))
+    model_input = load_processor(str(folder)).prepare(Request(prompt=prompt, images=[encoded(picture(9, 9))] * count))
     ids, begin = model_input.token_ids.tolist(), 256
     assert ids[0] == begin and ids.count(begin) == 1 and ids.count(261) == count
     assert model_input.prompt == prompt
@@ -243,7 +244,7 @@ def test_two_begin_of_text_are_refused(processor: Processor) -> None:
 
 def test_the_image_token_of_another_tokenizer_becomes_the_models(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, config={"image_token_index": 266})
-    model_input = load_processor(str(folder)).prepare(Request(prompt=f"{IMAGE}a", images=[png(picture(9, 9))]))
+    model_input = load_processor(str(folder)).prepare(Request(prompt=f"{IMAGE}a", images=[encoded(picture(9, 9))]))
     assert 266 in model_input.token_ids and 261 not in model_input.token_ids
 
 
@@ -260,11 +261,11 @@ def test_a_tokenizer_without_image_token_cannot_serve_a_vision_encoder(tmp_path:
 def test_a_base_model_is_asked_plainly(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, template=None)
     processor = load_processor(str(folder))
-    one = processor.prepare(Request(messages=user("Is <|image|> one?", 1), images=[png(picture(9, 9))]))
+    one = processor.prepare(Request(messages=user("Is <|image|> one?", 1), images=[encoded(picture(9, 9))]))
     assert one.prompt == f"{BEGIN}{IMAGE}Is <|image|> one?"
     assert one.token_ids[:2].tolist() == [256, 261] and (one.token_ids == 261).sum() == 1
     other = load_processor(str(folder), template="{question}:{image}").prepare(
-        Request(messages=user("Why?", 1), images=[png(picture(9, 9))])
+        Request(messages=user("Why?", 1), images=[encoded(picture(9, 9))])
     )
     assert other.prompt == f"Why?:{IMAGE}" and other.token_ids[0] == 256
 
@@ -292,7 +293,7 @@ def test_a_system_message_of_anything_but_text_is_refused(processor: Processor, 
 def test_a_system_message_beside_an_image_is_the_templates_refusal(processor: Processor) -> None:
     messages = [{"role": "system", "content": "Be brief."}, *user("Why?", 1)]
     with pytest.raises(BadRequest, match="Prompting with images is incompatible with system messages"):
-        processor.prepare(Request(messages=messages, images=[png(picture(9, 9))]))
+        processor.prepare(Request(messages=messages, images=[encoded(picture(9, 9))]))
 
 
 def test_the_day_in_a_prompt_is_the_one_that_is_given(folder: Path, processor: Processor) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from models import ImageSettings, Request, load_processor
 from models.types import BadImage, BadRequest, CheckpointError, ImageSettingsError, Processor
-from tests.models.reference import picture, png, user
+from tests.models.reference import picture, user
+from tests.pictures import encoded
 from tests.tiny import FAMILIES, keep_decoder_alone
 
 PLACEHOLDERS = {"aria": "<|img|>", "mllama": "<|image|>", "emu3": "<image>"}
@@ -24,14 +25,14 @@ def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def seeing(family: str) -> Request:
-    return Request(prompt=PLACEHOLDERS[family], images=[png(picture(9, 9))])
+    return Request(prompt=PLACEHOLDERS[family], images=[encoded(picture(9, 9))])
 
 
 @pytest.mark.parametrize(("prompt", "count"), [("{}", 0), ("none", 1), ("{}{}", 1), ("{}", 2)])
 def test_placeholders_and_pictures_must_agree(processor: Processor, family: str, prompt: str, count: int) -> None:
     text = prompt.replace("{}", PLACEHOLDERS[family])
     with pytest.raises(BadRequest, match=rf"{prompt.count('{}')} image placeholders .* for {count} images"):
-        processor.prepare(Request(prompt=text, images=[png(picture(9, 9))] * count))
+        processor.prepare(Request(prompt=text, images=[encoded(picture(9, 9))] * count))
 
 
 def test_a_picture_that_cannot_be_read_is_refused(processor: Processor, family: str) -> None:

@@ -1,7 +1,6 @@
 """Rows of every kind go through the real CPU and device steps of each family as they would alone."""
 
 import asyncio
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from pipeline.steps.engine_thread import EngineThread
 from pipeline.steps.generate import Generate
 from pipeline.steps.preprocess import Preprocess
 from tests.models.test_image_reader import SETTINGS
+from tests.pictures import encoded
 from tests.pipeline.toys import READ_SCHEMA, read_rows
 from tests.tiny import FAMILIES
 
@@ -36,9 +36,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 def png(seed: int) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (30 + 10 * seed, 40, 3), dtype=np.uint8)
-    sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, "PNG")
-    return sink.getvalue()
+    return encoded(Image.fromarray(pixels))
 
 
 def asked(*images: Sequence[bytes]) -> list[dict[str, Any]]:

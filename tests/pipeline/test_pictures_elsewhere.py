@@ -23,6 +23,7 @@ from pipeline.input.units import ReadSettings, Unit, plan_input
 from pipeline.settings import ConfigError, check_settings
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import png
+from tests.pictures import encoded
 from tests.pipeline.inputs import faults, plan_units, rows_of, write
 from tests.s3 import S3
 
@@ -30,10 +31,8 @@ HUB = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 
 
-def encoded(format: str, side: int = 16) -> bytes:
-    sink = io.BytesIO()
-    Image.effect_noise((side, side), 50).convert("RGB").save(sink, format)
-    return sink.getvalue()
+def noise(format: str, side: int = 16) -> bytes:
+    return encoded(Image.effect_noise((side, side), 50).convert("RGB"), format)
 
 
 def text_of(image: bytes) -> str:
@@ -101,7 +100,7 @@ def test_what_is_no_name_of_a_column_is_said_in_one_sentence() -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_image_in_base64_is_known_by_its_first_bytes(format: str) -> None:
-    image = encoded(format)
+    image = noise(format)
     text = text_of(image)
     assert inlined(text) == image
     assert inlined("\n".join(text[start : start + 76] for start in range(0, len(text), 76))) == image
@@ -134,7 +133,7 @@ def test_a_list_in_a_cell_is_read_as_a_literal_and_never_run() -> None:
 
 @pytest.mark.parametrize("format", ["tsv", "csv", "jsonl"])
 def test_cells_of_text_hold_images_of_megabytes_in_base64(tmp_path: Path, format: str) -> None:
-    images = [encoded("PNG", side=700), encoded("JPEG"), encoded("WEBP")]
+    images = [noise("PNG", side=700), noise("JPEG"), noise("WEBP")]
     assert len(images[0]) > 10**6
     cells = [text_of(images[0]), f"data:image/jpeg;base64,{text_of(images[1])}", repr([text_of(one) for one in images])]
     questions = ["tab\there?", 'a "quoted" line\nand another', ""]
@@ -153,7 +152,7 @@ def test_cells_of_text_hold_images_of_megabytes_in_base64(tmp_path: Path, format
 
 
 def test_a_broken_image_in_a_cell_costs_its_row_and_is_told_in_a_few_letters(tmp_path: Path) -> None:
-    text = text_of(encoded("PNG", side=200))
+    text = text_of(noise("PNG", side=200))
     rows = [["image"], [text[:1000] + "?" + text[1001:]], ["x" * 10_000], [text]]
     found = rows_of(write(tmp_path / "a.tsv", separated(rows)))
     assert faults(found) == ["NotBase64", "WrongAddress", None]
@@ -307,7 +306,7 @@ def test_a_bucket_holds_the_other_table_as_well(s3: S3, tmp_path: Path) -> None:
 
 
 def test_in_a_tsv_a_short_cell_is_the_index_of_the_row_that_holds_the_image(tmp_path: Path) -> None:
-    images = [encoded("PNG"), encoded("JPEG")]
+    images = [noise("PNG"), noise("JPEG")]
     rows = [
         ["index", "question", "image"],
         ["1", "first?", text_of(images[0])],

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from jobs.caption import CaptionSettings
 from models.images import decode_image
@@ -23,6 +22,7 @@ from pipeline.input.sources import Source
 from pipeline.input.units import ReadSettings
 from pipeline.state.plan import make_plan
 from pipeline.storage.store import Store
+from tests.pictures import plain
 from tests.pipeline.inputs import faults, plan_units, read_all, rows_of, write
 from tests.pipeline.videos import numbers, sound, video
 from tests.s3 import S3
@@ -152,9 +152,7 @@ def test_damage_in_the_middle_costs_the_damaged_frames() -> None:
 
 
 def picture(format: str) -> bytes:
-    sink = io.BytesIO()
-    Image.new("RGB", (32, 32), "red").save(sink, format)
-    return sink.getvalue()
+    return plain("red", (32, 32), format)
 
 
 def no_videos() -> dict[str, bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from models import Family
 from tests import s3 as s3_server
 from tests.proxy import Proxy, proxy
 
@@ -64,7 +65,7 @@ def emu3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory, "emu3")
 
 
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, family: str) -> Path:
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, family: Family) -> Path:
     from tests.tiny import FAMILIES  # torch, which most tests do without
 
     return FAMILIES[family](tmp_path_factory.mktemp(family))

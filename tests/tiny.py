@@ -168,9 +168,6 @@ def _write_weights(folder: Path, tensors: Mapping[str, Tensor], changes: Changes
     return folder
 
 
-FAMILIES: Mapping[str, Callable[..., Path]] = {"aria": tiny_aria, "mllama": tiny_mllama, "emu3": tiny_emu3}
-
-
 def keep_decoder_alone(folder: Path) -> Path:
     """Turn a checkpoint's config.json into that of its decoder, which has no vision encoder and no VQ-VAE."""
     path = folder / "config.json"

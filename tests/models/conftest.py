@@ -3,10 +3,11 @@
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from models import load_processor
+from models import Family, load_processor
 from models.types import Processor
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -15,10 +16,11 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-@pytest.fixture(scope="module", params=["aria", "mllama", "emu3"])
-def family(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module", params=get_args(Family))
+def family(request: pytest.FixtureRequest) -> Family:
     """One family after another."""
-    return str(request.param)
+    named: Family = request.param
+    return named
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from models import ImageSettings, Request, load_processor
+from models import Family, ImageSettings, Request, load_processor
 from models.types import BadImage, BadRequest, CheckpointError, ImageSettingsError, Processor
 from tests.models.reference import picture, user
 from tests.pictures import encoded
 from tests.tiny import FAMILIES, keep_decoder_alone
 
-PLACEHOLDERS = {"aria": "<|img|>", "mllama": "<|image|>", "emu3": "<image>"}
+PLACEHOLDERS: dict[Family, str] = {"aria": "<|img|>", "mllama": "<|image|>", "emu3": "<image>"}
 # Image settings that nobody's checkpoint has, and who can be told them.
 SETTINGS = {
     "split_image": (False, "aria"), "max_image_size": (490, "aria"), "max_image_tiles": (4, "mllama"),
@@ -19,23 +19,23 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return FAMILIES[family](tmp_path_factory.mktemp(family))
 
 
 @pytest.fixture
-def seeing(family: str) -> Request:
+def seeing(family: Family) -> Request:
     return Request(prompt=PLACEHOLDERS[family], images=[encoded(picture(9, 9))])
 
 
 @pytest.mark.parametrize(("prompt", "count"), [("{}", 0), ("none", 1), ("{}{}", 1), ("{}", 2)])
-def test_placeholders_and_pictures_must_agree(processor: Processor, family: str, prompt: str, count: int) -> None:
+def test_placeholders_and_pictures_must_agree(processor: Processor, family: Family, prompt: str, count: int) -> None:
     text = prompt.replace("{}", PLACEHOLDERS[family])
     with pytest.raises(BadRequest, match=rf"{prompt.count('{}')} image placeholders .* for {count} images"):
         processor.prepare(Request(prompt=text, images=[encoded(picture(9, 9))] * count))
 
 
-def test_a_picture_that_cannot_be_read_is_refused(processor: Processor, family: str) -> None:
+def test_a_picture_that_cannot_be_read_is_refused(processor: Processor, family: Family) -> None:
     with pytest.raises(BadImage, match="cannot decode"):
         processor.prepare(Request(prompt=PLACEHOLDERS[family], images=[b"not a picture"]))
 
@@ -46,7 +46,7 @@ def test_a_model_that_is_loaded_for_text_alone_sees_no_pictures(folder: Path, se
 
 
 def test_a_decoder_alone_sees_no_pictures_and_reads_text_alike(
-    tmp_path: Path, processor: Processor, family: str, seeing: Request
+    tmp_path: Path, processor: Processor, family: Family, seeing: Request
 ) -> None:
     decoder = load_processor(str(keep_decoder_alone(FAMILIES[family](tmp_path))))
     with pytest.raises(BadRequest, match="found 1 image, but a checkpoint without a vision encoder sees none"):
@@ -56,7 +56,7 @@ def test_a_decoder_alone_sees_no_pictures_and_reads_text_alike(
 
 
 def test_text_alone_asks_for_no_image_settings_and_is_read_alike(
-    tmp_path: Path, processor: Processor, family: str
+    tmp_path: Path, processor: Processor, family: Family
 ) -> None:
     folder, text = FAMILIES[family](tmp_path), Request(messages=user("What is it?"))
     (folder / "preprocessor_config.json").unlink()
@@ -71,7 +71,7 @@ def test_text_alone_asks_for_no_image_settings_and_is_read_alike(
     [(family, setting) for family in FAMILIES for setting, (_, owner) in SETTINGS.items() if family != owner],
     indirect=["family"],
 )
-def test_another_familys_image_setting_is_refused(folder: Path, family: str, setting: str) -> None:
+def test_another_familys_image_setting_is_refused(folder: Path, family: Family, setting: str) -> None:
     value, _ = SETTINGS[setting]
     told = f"^{setting}: found {value}, but {family.capitalize()} has no such image setting"
     with pytest.raises(ImageSettingsError, match=told):

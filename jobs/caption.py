@@ -22,7 +22,8 @@ class CaptionSettings(Settings):
     Attributes:
         prompt: Asked of every row; `{column}` is replaced by that column's text.
         template: Takes the chat template's place: plain text with `{image}` and `{question}` (the prompt).
-        reference: A column with the one right caption, where it is known; the report then counts exact matches.
+        reference: A column with the right caption, or a list of them, where it is known; the report then counts exact
+            matches.
     """
 
     kind: Literal["caption"]
@@ -78,7 +79,7 @@ class CaptionJob(PlainJob):
         """Show the caption, and the reference where it is known."""
         lines = [("", row["caption"] or "(nothing)")]
         reference = self.settings.reference and row[kept_name(row, self.settings.reference)]
-        return [*lines, ("gold", str(reference))] if reference else lines
+        return [*lines, ("gold", " / ".join(_references(reference)))] if reference else lines
 
     def summary_columns(self, columns: Sequence[str]) -> Sequence[str]:
         """Look at captions only where something is known of them."""
@@ -105,4 +106,11 @@ class CaptionJob(PlainJob):
             results[kept_name(results.column_names, self.settings.reference)].to_pylist(),
             strict=True,
         )
-        return [None if gold is None else exact_match(caption or "", [str(gold)]) == 1.0 for caption, gold in pairs]
+        golds = [(caption or "", _references(gold)) for caption, gold in pairs]
+        return [exact_match(caption, references) == 1.0 if references else None for caption, references in golds]
+
+
+def _references(gold: Any) -> list[str]:
+    """Return the right captions of a row: one, several as in COCO, or none where nobody knows."""
+    found = gold if isinstance(gold, list | tuple) else [gold]
+    return [str(one) for one in found if one is not None]

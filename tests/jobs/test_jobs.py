@@ -256,6 +256,8 @@ def test_the_page_shows_a_caption_beside_its_reference():
     row = {"caption": "a dog", "gold": "a cat"}
     assert caption(reference="gold").card_lines(row) == [("", "a dog"), ("gold", "a cat")]
     assert caption(reference="gold").card_lines({**row, "gold": None}) == [("", "a dog")]
+    several = {**row, "gold": ["a cat", "a tom"]}
+    assert caption(reference="gold").card_lines(several) == [("", "a dog"), ("gold", "a cat / a tom")]
     assert caption().card_lines({"caption": ""}) == [("", "(nothing)")]
 
 
@@ -276,4 +278,6 @@ def test_rows_without_gold_are_neither_right_nor_wrong():
     assert vqa().verdicts(pa.table({"score": [1.0, 0.0, None]})) == [True, False, None]
     results = pa.table({"caption": ["a dog", None, "x"], "gold": ["A dog!", "a cat", None]})
     assert caption(reference="gold").verdicts(results) == [True, False, None]
+    several = results.set_column(1, "gold", pa.array([["a cat", "A dog!"], ["a cat"], None]))
+    assert caption(reference="gold").verdicts(several) == [True, False, None]
     assert caption().verdicts(results) == [None, None, None]

@@ -11,6 +11,7 @@ import io
 import logging
 import mmap
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import BinaryIO, cast
 
 log = logging.getLogger(__name__)
 
-# On a machine's disk, for all of its processes; what was asked for longest ago gives way.
-HELD_BYTES = 2**30
+# On a machine's disk, for all of its processes; what was asked for longest ago gives way. A page of Parquet has at most
+# 2 GiB. Nothing takes more than this share of what is free.
+HELD_BYTES = 5 * 2**29
+FREE_SHARE = 0.5
 BLOCK_BYTES = 4 * 2**20
 DROPPED_BYTES = 2**23
 
@@ -95,6 +98,8 @@ def _fetch(path: Path, size: int, read: Callable[[int, int], bytes]) -> bool:
     try:
         with _no_room():
             _make_room(path.parent, size)
+            if size > FREE_SHARE * shutil.disk_usage(path.parent).free:
+                return False
             unfinished.write_bytes(b"")
         for position in range(0, size, BLOCK_BYTES):
             data = read(position, min(BLOCK_BYTES, size - position))

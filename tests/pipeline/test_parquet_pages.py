@@ -286,6 +286,11 @@ def test_structs_are_written_back_as_they_were_read() -> None:
             read_struct(data[:end])
 
 
+def test_a_disk_that_is_nearly_full_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_bytes, "FREE_SHARE", 0.0)
+    assert held_bytes.hold("a", 10, lambda position, count: b"x" * count) is None
+
+
 def test_what_is_held_stays_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_bytes, "HELD_BYTES", 1000)
     asked: list[str] = []

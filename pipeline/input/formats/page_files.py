@@ -52,7 +52,7 @@ class _Window(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, first_byte: int, end_byte: int) -> None:
         super().__init__()
-        self._file, self._first, self._size = file, first_byte, end_byte - first_byte
+        self.file, self._first, self._size = file, first_byte, end_byte - first_byte
         self._position = 0
 
     def readable(self) -> bool:
@@ -68,7 +68,7 @@ class _Window(io.RawIOBase):
     def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._size - self._position))
-        view[:count] = read_at(self._file, self._first + self._position, count)
+        view[:count] = read_at(self.file, self._first + self._position, count)
         self._position += count
         return count
 
@@ -150,11 +150,15 @@ def open_pages(
 def source(stretch: Stretch, first_byte: int, end_byte: int, codec: str, max_level: int) -> Source:
     """Return a page that lies in a stretch, to be read piece by piece."""
     header, length = read_header(stretch.file, first_byte, end_byte)
-    raw = getattr(stretch.file, "raw", stretch.file)
     # On a disk it costs nothing to jump; a store in a network takes its time for each request.
-    block_bytes = JUMPED_BYTES if isinstance(raw, io.FileIO | io.BytesIO) else BLOCK_BYTES
+    block_bytes = JUMPED_BYTES if _is_near(stretch.file) else BLOCK_BYTES
     body = window(stretch.file, first_byte + length, end_byte, block_bytes)
     return Source(header, body.file, codec, max_level)
+
+
+def _is_near(file: BinaryIO) -> bool:
+    raw = getattr(file, "raw", file)
+    return _is_near(raw.file) if isinstance(raw, _Window) else isinstance(raw, io.FileIO | io.BytesIO)
 
 
 def metadata_of(footer: bytes) -> pq.FileMetaData:

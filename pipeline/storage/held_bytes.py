@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from pipeline.storage.ranged_file import SizedFile
+
 log = logging.getLogger(__name__)
 
 # On a machine's disk, for all of its processes; what was asked for longest ago gives way. A page of Parquet has at most
@@ -27,34 +29,25 @@ BLOCK_BYTES = 4 * 2**20
 DROPPED_BYTES = 2**23
 
 
-class _Mapped(io.RawIOBase):
+class _Mapped(SizedFile):
     """A file in memory that is read without a copy; what was read does not stay in this process's memory."""
 
     def __init__(self, mapped: mmap.mmap) -> None:
-        super().__init__()
+        super().__init__(len(mapped))
         self._mapped, self._view = mapped, memoryview(mapped)
-        self._position = self._dropped = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
+        self._dropped = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
+        super().seek(offset, whence)
         self._dropped = min(self._dropped, self._position // mmap.PAGESIZE * mmap.PAGESIZE)
         return self._position
 
     def read(self, size: int = -1) -> bytes:
         whole = (self._position - self._dropped) // DROPPED_BYTES * DROPPED_BYTES
-        if whole and self._dropped + whole <= len(self._view):
+        if whole and self._dropped + whole <= self._size:
             self._mapped.madvise(mmap.MADV_DONTNEED, self._dropped, whole)  # read again, it comes from the file again
             self._dropped += whole
-        end = len(self._view) if size < 0 else min(self._position + size, len(self._view))
+        end = self._size if size < 0 else min(self._position + size, self._size)
         piece = self._view[self._position : end]
         self._position = max(self._position, end)
         return cast(bytes, piece)

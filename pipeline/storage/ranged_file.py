@@ -16,29 +16,44 @@ PASSED_OVER_BYTES = 2**20
 AT_FIRST_BYTES = 2**18
 
 
-class _Ranges(io.RawIOBase):
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+class SizedFile(io.RawIOBase):
+    """A file of a known size that can be read anywhere; who derives from it says how, from `_position` on."""
+
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self._fetch = fetch
         self._size = size
         self._position = 0
-        self._fetched_to = 0
 
     def readable(self) -> bool:
+        """Say that it can be read."""
         return True
 
     def seekable(self) -> bool:
+        """Say that it can be read anywhere."""
         return True
 
     def tell(self) -> int:
+        """Return the place of the byte that is read next."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, which may lie behind the end.
+
+        Raises:
+            ValueError: It lies before the start.
+        """
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise ValueError(f"cannot seek to {base + offset}, expected 0 or more")
         self._position = base + offset
         return self._position
+
+
+class _Ranges(SizedFile):
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__(size)
+        self._fetch = fetch
+        self._fetched_to = 0
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer).cast("B")

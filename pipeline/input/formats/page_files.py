@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.input.formats.page_streams import Source
 from pipeline.input.formats.pages import parsed, read_at, read_header
 from pipeline.input.formats.thrift import I64, LIST, STRUCT, Struct, write_struct
+from pipeline.storage.ranged_file import SizedFile
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -47,23 +48,12 @@ class Piece:
     dictionary_bytes: int = 0
 
 
-class _Window(io.RawIOBase):
+class _Window(SizedFile):
     """Some bytes of a file; nothing is read beyond them."""
 
     def __init__(self, file: BinaryIO, first_byte: int, end_byte: int) -> None:
-        super().__init__()
-        self.file, self._first, self._size = file, first_byte, end_byte - first_byte
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
+        super().__init__(end_byte - first_byte)
+        self.file, self._first = file, first_byte
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer).cast("B")
@@ -73,27 +63,12 @@ class _Window(io.RawIOBase):
         return count
 
 
-class _Joined(io.RawIOBase):
+class _Joined(SizedFile):
     """Files one behind the other; what is asked for is read when it is asked for."""
 
     def __init__(self, stretches: Sequence[Stretch]) -> None:
-        super().__init__()
+        super().__init__(sum(one.size for one in stretches))
         self._stretches = stretches
-        self._position = 0
-        self._size = sum(one.size for one in stretches)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
 
     def read(self, size: int = -1) -> bytes:
         """Return so many bytes, without a copy where one file has them."""

@@ -233,8 +233,18 @@ def _version() -> str:
         return "(not installed, run from a checkout)"
 
 
+class _NotesAsSentences(logging.Formatter):
+    """Leaves level and origin away where nothing is wrong."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage() if record.levelno == logging.INFO else super().format(record)
+
+
 def _set_up_logging(is_verbose: bool) -> None:
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    form = "%(levelname)s %(name)s: %(message)s"
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(form) if is_verbose else _NotesAsSentences(form))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("pipeline.preflight.inputs").setLevel(logging.INFO)  # it says which layout the input has
     if is_verbose:
         for room in ("jobs", "pipeline", "models"):

@@ -8,8 +8,7 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet fsspec==2026.9.0
+python3 -m venv "$folder/venv" && "$folder/venv/bin/pip" install --quiet fsspec==2026.9.0
 "$folder/venv/bin/python" - <<'PY'
 import fsspec
 

@@ -9,8 +9,7 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet pillow==13.0.0
+python3 -m venv "$folder/venv" && "$folder/venv/bin/pip" install --quiet pillow==13.0.0
 "$folder/venv/bin/python" - <<'PY'
 import io
 import struct

@@ -8,8 +8,7 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet pyarrow==26.0.1
+python3 -m venv "$folder/venv" && "$folder/venv/bin/pip" install --quiet pyarrow==26.0.1
 "$folder/venv/bin/python" - <<'PY'
 import pyarrow as pa
 

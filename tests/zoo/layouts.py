@@ -19,12 +19,8 @@ PICTURE = encoded(quarters())
 
 def layouts() -> Iterator[Animal]:
     """Give them all."""
-    yield from _folders()
-    yield from _lists()
-    yield from _compressed()
-    yield from _documents()
-    yield from _arrow()
-    yield from _archives()
+    for kind in (_folders, _lists, _compressed, _documents, _arrow, _archives):
+        yield from kind()
 
 
 def zstd(data: bytes) -> bytes:

@@ -28,13 +28,8 @@ UNDO = {
 
 def pictures() -> Iterator[Animal]:
     """Give them all."""
-    yield from _jpegs()
-    yield from _turned()
-    yield from _pngs()
-    yield from _other_formats()
-    yield from _sizes()
-    yield from _cut_off()
-    yield from _none()
+    for kind in (_jpegs, _turned, _pngs, _other_formats, _sizes, _cut_off, _none):
+        yield from kind()
 
 
 def quarters(mode: str = "RGB") -> Image.Image:

@@ -170,8 +170,6 @@ def _decoded(data: bytes) -> Image.Image:
 def _on_white(image: Image.Image, samples: Samples, low: Image.Image | None) -> Image.Image:
     if image.mode == "RGB" and low is None and not _is_transparent(image):
         return image
-    if image.mode == "F":
-        raise BadImage("cannot decode float pixels: their range is not defined; expected 8 or 16 bits a sample")
     flat = Image.new("RGB", image.size)
     step = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, step):

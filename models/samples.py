@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from models.types import BadImage
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # TIFF 6.0 gives these numbers to its fields and values.
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 284, 339
-WHITE_IS_ZERO, SEPARATE_PLANES, UNSIGNED, FLOAT = 0, 2, 1, 3
+WHITE_IS_ZERO, SEPARATE_PLANES, UNSIGNED = 0, 2, 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ def read_samples(image: ImageFile.ImageFile) -> Samples:
     Raises:
         BadImage: Samples without a defined range, or in an order that Pillow does not follow.
     """
-    if image.format == "TIFF":
+    if image.mode == "F":
+        raise BadImage("cannot decode float pixels: their range is not defined; expected 8 or 16 bits a sample")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _tiff_samples(image)
     if image.format == "PNG" and image.info.get("transparency") is not None:
         unpacking = str(image.tile[0].args)
@@ -98,13 +100,11 @@ def without_metadata(data: bytes) -> bytes | None:
     return b"".join([*kept, data[start:]])
 
 
-def _tiff_samples(image: ImageFile.ImageFile) -> Samples:
-    tags = image.tag_v2  # type: ignore[attr-defined]
+def _tiff_samples(image: TiffImagePlugin.TiffImageFile) -> Samples:
+    tags = image.tag_v2
     bits = max(tags.get(BITS_PER_SAMPLE, (1,)))
     if bits > 8:
         kinds = tags.get(SAMPLE_FORMAT, (UNSIGNED,))
-        if FLOAT in kinds:
-            raise BadImage("cannot decode float pixels: their range is not defined; expected 8 or 16 bits a sample")
         if bits > 16 or any(kind != UNSIGNED for kind in kinds):
             sign = "" if set(kinds) == {UNSIGNED} else "signed "
             raise BadImage(

@@ -134,7 +134,7 @@ def _pictured(block: RawBlock, unit: Unit, settings: ReadSettings, layout: Layou
 
     columns: dict[str, pa.ChunkedArray] = {}
     if settings.join:
-        shard = Shards(Store(unit.root, settings.storage), unit.format, [unit.planned])
+        shard = Shards(root, unit.format, [unit.planned])
         resolve(block.rows, open_table(settings.join, shard, unit.planned_join, settings.on_changed))
     if layout.video:
         videos = folder(settings.folders.video)

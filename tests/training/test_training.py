@@ -1,5 +1,6 @@
 """How the toy checkpoints are made, of every family: their files, their lessons, and what they know in the end."""
 
+import importlib
 import json
 import random
 from pathlib import Path
@@ -17,11 +18,11 @@ from training.questions import Pair, ask
 from training.scenes import draw_scene
 
 pytest.importorskip("easy_vqa", reason="the training data are in the extra `train`")
-dataset = pytest.importorskip("training.dataset")
-batches = pytest.importorskip("training.batches")
-optimizer = pytest.importorskip("training.optimizer")
-trainer = pytest.importorskip("training.trainer")
-command = pytest.importorskip("training.__main__")
+dataset = importlib.import_module("training.dataset")
+batches = importlib.import_module("training.batches")
+optimizer = importlib.import_module("training.optimizer")
+trainer = importlib.import_module("training.trainer")
+command = importlib.import_module("training.__main__")
 
 IMAGE_TOKENS = {"aria": 16, "mllama": 1}
 

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,19 @@ INDEX_NAMES = ("row", "doc_id")
 ID_NAMES = ("key", "id", "question_id", "questionId", "index", "pid", "image_id", *INDEX_NAMES)
 RESPONSE_NAMES = ("response", "prediction", "answer", "caption")
 EXTENSIONS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
-# The responses that lmms-eval logs; the raw ones are left out where they are equal to the filtered ones.
+# The responses that lmms-eval and lm-evaluation-harness log; lmms-eval leaves out the raw ones where they are equal to
+# the filtered ones.
 FILTERED, RAW = "filtered_resps", "resps"
+# What OpenCompass stores beside a prediction; its objects are named by their place in the data.
+OPENCOMPASS_PROMPT = "origin_prompt"
+# An id of a column that pandas made floats of, as it writes them to CSV.
+FLOAT_ID = re.compile(r"-?\d+\.0")
+# From here on not each whole number has a float of its own.
+FLOAT_WHOLE = 2.0**53
+# The Arrow types of ids and answers; images and lists beside them are not read.
+PLAIN_TYPES = (
+    pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_dictionary, pa.types.is_primitive
+)  # fmt: skip
 # The longest cell of a CSV file: an answer, reasoning included.
 CELL_CHARACTERS = 16 * 2**20
 
@@ -74,10 +86,13 @@ def read_predictions(
     id_name = _column(id_name, ID_NAMES, columns, "id", uri)
     response_name = _column(response_name, _responses(columns), columns, "response", uri)
     ids = [_id(row.get(id_name), f"{uri}, row {number}, column `{id_name}`") for number, row in enumerate(rows)]
-    if twice := repeated(ids):
-        raise ReportError(f"found {len(twice):,} ids more than once in {uri} ({first_few(twice)}), expected each once")
+    if all(FLOAT_ID.fullmatch(name) for name in ids):
+        ids = [name.removesuffix(".0") for name in ids]
     answers = [_answer(row, response_name, f"{uri}, row {number}") for number, row in enumerate(rows)]
-    return Predictions(id_name, dict(zip(ids, answers, strict=True)))
+    stored = _without_filters(zip(ids, answers, rows, strict=True))
+    if twice := repeated([name for name, _ in stored]):
+        raise ReportError(f"found {len(twice):,} ids more than once in {uri} ({first_few(twice)}), expected each once")
+    return Predictions(id_name, dict(stored))
 
 
 def _column(name: str | None, known: Sequence[str], columns: Sequence[str], what: str, uri: str) -> str:
@@ -96,7 +111,22 @@ def _responses(columns: Sequence[str]) -> Sequence[str]:
     return [name for name in RESPONSE_NAMES if name != "answer" or not has_more]
 
 
+def _without_filters(
+    stored: Iterable[tuple[str, Prediction | None, Row]],
+) -> Sequence[tuple[str, Prediction | None]]:
+    """Take an answer once where lm-evaluation-harness (0.4.13) has logged it in a line for each of its filters."""
+    filter_of: dict[tuple[str, Prediction | None], Any] = {}
+    kept = []
+    for name, answer, row in stored:
+        name_of_filter = row.get("filter") if FILTERED in row else None
+        if filter_of.setdefault((name, answer), name_of_filter) == name_of_filter:
+            kept.append((name, answer))
+    return kept
+
+
 def _id(value: Any, where: str) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < FLOAT_WHOLE:
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ReportError(f"{where}: found {value!r}, expected an id: text or a whole number")
     return str(value)
@@ -106,6 +136,11 @@ def _answer(row: Row, response_name: str, where: str) -> Prediction | None:
     text = row.get(response_name)
     if text is None:
         return None
+    if isinstance(text, list) and FILTERED in row:
+        raise ReportError(
+            f"{where}: found {len(text)} logged responses, expected one: several samples of a row, or log-likelihoods "
+            "of its options, are no answer"
+        )
     if not isinstance(text, str):
         raise ReportError(f"{where}, column `{response_name}`: found {text!r}, expected the text of an answer")
     # JSON may hold halves of characters, which Parquet cannot.
@@ -140,7 +175,10 @@ def _rows(uri: str, storage: StorageSettings) -> Sequence[Row]:
 
 
 def _from_log(row: Row) -> Row:
-    """Take the raw response of a line that lmms-eval (75571cf) has logged; a list of one is replaced by its member."""
+    """Take the raw response of a line that lmms-eval (75571cf) or lm-evaluation-harness (0.4.13) has logged.
+
+    A list of one is replaced by its member.
+    """
     response = row.get(RAW, row[FILTERED])
     while isinstance(response, list) and len(response) == 1:
         response = response[0]
@@ -148,12 +186,15 @@ def _from_log(row: Row) -> Row:
 
 
 def _objects(content: Any) -> Sequence[Row]:
-    """Take a list of objects, or an object with ids as names, as some servers have it."""
+    """Take a list of objects, or an object with ids as names, as some servers have it.
+
+    OpenCompass names its objects by their place in the data.
+    """
     if isinstance(content, Mapping):
-        content = [
-            {"id": name, **(value if isinstance(value, Mapping) else {"response": value})}
-            for name, value in content.items()
-        ]
+        objects = {
+            name: value if isinstance(value, Mapping) else {"response": value} for name, value in content.items()
+        }
+        content = [{"row" if OPENCOMPASS_PROMPT in value else "id": name, **value} for name, value in objects.items()]
     if not isinstance(content, list) or not all(isinstance(entry, Mapping) for entry in content):
         raise ValueError("found other values, expected objects with an id and a response")
     return content
@@ -168,7 +209,7 @@ def _csv_rows(text: str, delimiter: str) -> Sequence[Row]:
     # An answer that has a delimiter and no quotes would be cut short.
     if longer := [number for number, row in enumerate(rows) if None in row]:
         raise ValueError(f"found more cells than columns in row {longer[0]}, expected quotes around a {delimiter!r}")
-    return rows
+    return [row for row in rows if any(row.values())]
 
 
 def _folder_rows(store: Store) -> Sequence[Row]:
@@ -185,11 +226,6 @@ def _parquet_rows(data: bytes) -> Sequence[Row]:
         file = pq.ParquetFile(pa.BufferReader(data))
     except pa.ArrowException as error:
         raise ReportError(f"cannot read Parquet: {error}") from error
-    # Images and lists beside the answers are not read.
-    plain = [
-        field.name
-        for field in file.schema_arrow
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type) or pa.types.is_integer(field.type)
-    ]
+    plain = [field.name for field in file.schema_arrow if any(is_kind(field.type) for is_kind in PLAIN_TYPES)]
     rows: list[Row] = file.read(columns=plain).to_pylist()
     return rows

@@ -8,6 +8,7 @@ import io
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 from jobs.evaluation.submission_formats import SubmissionError
@@ -62,7 +63,9 @@ def decode(data: bytes) -> tuple[list[str], list[dict[str, Any]]]:
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise SubmissionError(f"found no Excel file, expected .xlsx: {error}") from error
     names = [str(name) for name in lines[0]] if lines else []
-    return names, [dict(zip(names, line, strict=True)) for line in lines[1:]]
+    # Some writers end a line at its last cell, and a table below its last line: with lines that only have a format.
+    filled = [line for line in lines[1:] if any(value is not None for value in line)]
+    return names, [dict(zip(names, chain(line, repeat(None)), strict=False)) for line in filled]
 
 
 def _writable(value: Any, where: str) -> Any:

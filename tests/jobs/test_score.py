@@ -153,6 +153,54 @@ def test_answers_may_come_as_the_harnesses_leave_them(tmp_path):
     )  # fmt: skip
 
 
+def test_an_answer_that_two_filters_have_read_is_one_answer(tmp_path):
+    lines = [
+        {"doc_id": doc_id, "resps": [[text]], "filtered_resps": [filtered], "filter": name}
+        for name, filtered in (("strict-match", "[invalid]"), ("flexible-extract", "7"))
+        for doc_id, text in ((0, "It is 7."), (1, "It is 7."))
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_predictions(str(tmp_path / "samples.jsonl"), StorageSettings()).answers
+    assert {name: answer.text for name, answer in found.items()} == {"0": "It is 7.", "1": "It is 7."}
+
+
+def test_objects_of_opencompass_are_named_by_their_place_in_the_data(tmp_path):
+    prompt = [{"role": "HUMAN", "prompt": "?"}]
+    objects = {str(place): {"origin_prompt": prompt, "prediction": f"a{place}", "gold": "x"} for place in range(2)}
+    (tmp_path / "a.json").write_text(json.dumps(objects))
+    found = read_predictions(str(tmp_path / "a.json"), StorageSettings())
+    assert (found.id_name, found.answers["1"].text) == ("row", "a1")
+
+
+def test_blank_lines_of_a_table_are_no_answers(tmp_path):
+    from openpyxl import Workbook
+    from openpyxl.styles import Font
+
+    book = Workbook()
+    for line in (["index", "prediction"], [1, "yes"], [None, None], [2, "no"]):
+        book.active.append(line)
+    book.active.cell(row=9, column=2).font = Font(bold=True)
+    book.save(tmp_path / "a.xlsx")
+    (tmp_path / "a.csv").write_text("index,prediction\n1,yes\n,\n2,no\n\n,\n")
+    for name in ("a.xlsx", "a.csv"):
+        found = read_predictions(str(tmp_path / name), StorageSettings()).answers
+        assert {one: answer.text for one, answer in found.items()} == {"1": "yes", "2": "no"}
+
+
+def test_ids_that_pandas_made_floats_of_are_the_whole_numbers_they_were(tmp_path):
+    import pandas as pd
+
+    frame = pd.DataFrame({"index": [1.0, 7.0], "prediction": pd.Categorical(["yes", "1.0"])})
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_excel(tmp_path / "a.xlsx", index=False)
+    frame.to_json(tmp_path / "a.json", orient="records")
+    (tmp_path / "a.jsonl").write_text('{"id": 1.0, "response": "yes"}\n{"id": 7.0, "response": "1.0"}\n')
+    for extension in ("parquet", "csv", "xlsx", "json", "jsonl"):
+        found = read_predictions(str(tmp_path / f"a.{extension}"), StorageSettings()).answers
+        assert {one: answer.text for one, answer in found.items()} == {"1": "yes", "7": "1.0"}
+
+
 def test_an_answer_that_was_cut_off_is_truncated_whatever_it_says(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"id": 1, "response": "yes", "finish_reason": "length"}\n')
     assert read_predictions(str(tmp_path / "a.jsonl"), StorageSettings()).answers["1"].is_truncated
@@ -160,7 +208,13 @@ def test_an_answer_that_was_cut_off_is_truncated_whatever_it_says(tmp_path):
 
 BROKEN = [
     ('{"id": 1, "response": "a"}\n{"id": "1", "response": "b"}\n', r"1 ids more than once .*\(1\)"),
-    ('{"id": 1.0, "response": "a"}\n', "found 1.0, expected an id"),
+    ('{"id": 1.5, "response": "a"}\n', "found 1.5, expected an id"),
+    ('{"id": 1e300, "response": "a"}\n', "found 1e[+]300, expected an id"),
+    ('{"id": 1, "filtered_resps": ["b"], "resps": [["a", "b"]]}\n', "found 2 logged responses, expected one"),
+    (
+        '{"doc_id": 1, "resps": [["a"]], "filtered_resps": ["a"], "filter": "x"}\n' * 2,
+        r"1 ids more than once .*\(1\)",
+    ),
     ('{"id": true, "response": "a"}\n', "found True, expected an id"),
     ('{"id": 1, "response": 5}\n', "found 5, expected the text of an answer"),
     ('{"id": 1, "text": "a"}\n', "found columns id, text .* expected one of response, prediction"),

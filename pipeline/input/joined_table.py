@@ -92,18 +92,18 @@ class Table:
         return images
 
     def _read(self, file: int, numbers: Sequence[int]) -> dict[int, Bytes]:
-        index, path, store = self.files[file], self.shards.entries[file].path, self.shards.store
+        index, entry, store = self.files[file], self.shards.entries[file], self.shards.store
         rows = {number: number - int(self.starts[file]) for number in numbers}
         if self.shards.format == "parquet":
-            values = _picked(store, path, self.join.image, list(rows.values()))
+            values = _picked(store, entry, self.join.image, list(rows.values()))
         else:
             dialect = manifest.dialect_of(self.shards.format, quotes=self.join.quotes)
             values = {}
             for row in rows.values():
-                data = store.read(path, int(index.firsts[row]), int(index.ends[row]))
+                data = store.read(entry.path, int(index.firsts[row]), int(index.ends[row]))
                 (cells,) = manifest.cells(data, dialect)
                 values[row] = cells[index.column] if index.column < len(cells) else None
-        return {number: _image(values[row], store.name(path)) for number, row in rows.items()}
+        return {number: _image(values[row], store.name(entry.path)) for number, row in rows.items()}
 
     def _hold(self, number: int, image: Bytes) -> None:
         """Keep an image for rows to come, and let go of those that nobody has asked for longest."""
@@ -148,7 +148,7 @@ def _index_file(shards: Shards, entry: Entry, join: JoinSettings) -> FileIndex:
         return _index_cells(file, manifest.dialect_of(shards.format, quotes=join.quotes), join)
 
     try:
-        return shards.store.use(entry.path, index)
+        return shards.store.use(entry.path, index, entry.size)
     except ReadError as error:
         raise ReadError(f"read.join: {shards.store.name(entry.path)}: {error}") from error
 
@@ -189,10 +189,10 @@ def id_of(value: Any) -> str | None:
     return None if any("\ud800" <= character <= "\udfff" for character in str(value)) else str(value)
 
 
-def _picked(store: Store, path: str, column: str, rows: Sequence[int]) -> dict[int, Any]:
+def _picked(store: Store, entry: Entry, column: str, rows: Sequence[int]) -> dict[int, Any]:
     """Read images of some rows; where their pages are broken, what is wrong with them."""
     try:
-        return store.use(path, lambda file: parquet.pick(file, column, rows))
+        return store.use(entry.path, lambda file: parquet.pick(file, column, rows), entry.size)
     except StorageError as error:
         if not parquet.is_damage(error.__cause__):
             raise

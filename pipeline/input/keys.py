@@ -65,17 +65,20 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
     shape: Shape = "" if "key" in read.columns else unit.shape
     match unit.format:
         case "webdataset":
-            names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit))
+            names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit), unit.size)
         case "zip":
             names = zip_keys(unit, store)
         case "arrow":
             span = unit.first_byte, unit.end_byte
             found = store.use(
-                unit.shard, lambda file: list(arrow.keys(samples.reader_of(file, unit.size), unit.size, *span, column))
+                unit.shard,
+                lambda file: list(arrow.keys(samples.reader_of(file, unit.size), unit.size, *span, column)),
+                unit.size,
             )
             names = found[unit.skipped : unit.skipped + unit.num_rows]
         case "parquet":
-            names = store.use(unit.shard, lambda file: list(parquet.keys(file, column, unit.start, unit.stop)))
+            between = unit.start, unit.stop
+            names = store.use(unit.shard, lambda file: list(parquet.keys(file, column, *between)), unit.size)
         case "images" | "video":
             names = []
         case "jsonl" | "json" | "csv" | "tsv" | "text":

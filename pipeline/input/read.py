@@ -176,7 +176,7 @@ def _members(unit: Unit, store: Store, names: Collection[str]) -> dict[str, Memb
             return samples.find_members(Unpacked(file).read_at, None, names)
         return samples.find_members(samples.reader_of(file, unit.size), unit.size, names)
 
-    return store.use(unit.shard, find)
+    return store.use(unit.shard, find, unit.size)
 
 
 def _table_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
@@ -187,7 +187,7 @@ def _table_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool)
         else:
             name = f"{store.name(unit.shard)} {unit.size} {unit.etag}"
             rows_at = (unit.start, unit.stop, left_out, unit.pages, name)
-            table = store.use(unit.shard, lambda file: parquet.read(file, *rows_at))
+            table = store.use(unit.shard, lambda file: parquet.read(file, *rows_at), unit.size)
     except StorageError as error:
         # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
         if not parquet.is_damage(error.__cause__):

@@ -95,7 +95,7 @@ def _scan(
             case "webdataset":
                 return samples.index(file, entry.size, unit_rows)
             case "zip":
-                return zips.index(file, unit_rows)
+                return zips.index(file, entry.size, unit_rows)
             case "arrow":
                 return arrow.index(file, entry.size, unit_rows)
             case "parquet":
@@ -110,7 +110,7 @@ def _scan(
                 assert_never(shards.format)
 
     try:
-        return shards.store.use(entry.path, scan)
+        return shards.store.use(entry.path, scan, entry.size)
     except ReadError as error:
         raise ReadError(f"cannot read {shards.store.name(entry.path)} as {shards.format}: {error}") from error
 

@@ -146,10 +146,10 @@ def _listed(address: Store) -> tuple[Store, list[Entry], bool]:
 
 
 def _split_glob(store: Store) -> tuple[Store, str]:
-    """Cut a uri before its first folder with a wildcard; a local path that exists as it is written is no glob."""
+    """Cut a uri before its first folder with a wildcard; what is there as it is written is no glob."""
     uri = store.uri
     wild = min((uri.find(sign) for sign in "*?[" if sign in uri), default=-1)
-    if wild < 0 or (store.is_local and (store.exists("") or store.list())):
+    if wild < 0 or store.is_there():
         return store, ""
     cut = uri.rfind("/", 0, wild)
     return Store(uri[: cut + 1], store.settings, store.patience_s), uri[cut + 1 :]

@@ -42,7 +42,7 @@ def read_unpacked(store: Store, shard: Entry, start: int, stop: int) -> bytes:
             _close(held)
 
     def read() -> bytes:
-        file = store.open(shard.path)
+        file = store.open(shard.path, shard.size)
         try:
             return _read(name, _Stream(file, Unpacked(file)), start, stop)
         except BaseException:

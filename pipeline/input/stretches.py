@@ -9,18 +9,19 @@ from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
-from pipeline.input.formats import arrays, arrow, manifest, samples
+from pipeline.input.formats import arrays, arrow, manifest, samples, zips
 from pipeline.input.formats.chats import unfolded
 from pipeline.input.formats.coco import Annotations
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, RawRow, RowError
-from pipeline.input.formats.zips import Archive
 from pipeline.input.streams import read_unpacked
 from pipeline.input.units import ReadSettings, Unit
-from pipeline.storage.held_bytes import BLOCK_BYTES, hold
+from pipeline.storage.held_bytes import hold
 from pipeline.storage.patience import patiently
 from pipeline.storage.store import Store
 
+# Of an Arrow file in a store only headers are read ahead; a batch that is not larger is fetched by each unit.
+AHEAD_BYTES = 2**16
 # Files whose annotations a process holds.
 MOST_ANNOTATED = 2
 
@@ -28,7 +29,7 @@ MOST_ANNOTATED = 2
 MOST_ARCHIVES = 2
 T = TypeVar("T")
 
-_archives: "OrderedDict[tuple[object, ...], Archive]" = OrderedDict()
+_archives: "OrderedDict[tuple[object, ...], zips.Archive]" = OrderedDict()
 _annotated: "OrderedDict[tuple[object, ...], Annotations]" = OrderedDict()
 
 
@@ -56,25 +57,26 @@ def rows_in_stretch(unit: Unit, settings: ReadSettings, store: Store) -> list[Ra
 def read_batches(unit: Unit, store: Store, left_out: Container[str]) -> pa.Table:
     """Return the rows of a unit of an Arrow shard, without the columns that are left out."""
 
+    def stretch(first: int, end: int, is_shared: bool) -> pa.Buffer:
+        if store.is_local and end - first > LIMIT_BYTES:
+            with pa.memory_map(f"{store.uri}/{unit.shard}") as mapped:
+                mapped.seek(first)
+                return mapped.read_buffer(end - first)
+        name = f"{store.name(unit.shard)} {unit.size} {unit.etag} {first}-{end}"
+        is_kept = is_shared and not store.is_local and end - first > AHEAD_BYTES
+
+        def fetch(at: int, count: int) -> bytes:
+            return store.read(unit.shard, first + at, first + at + count)
+
+        held = hold(name, end - first, fetch) if is_kept else None
+        return pa.py_buffer(held.read() if held else store.read(unit.shard, first, end))
+
     def read(file: BinaryIO) -> pa.Table:
-        def read_at(position: int, count: int) -> bytes:
-            file.seek(position)
-            return file.read(count)
-
-        def stretch(first: int, end: int, is_shared: bool) -> pa.Buffer:
-            if store.is_local and end - first > LIMIT_BYTES:
-                with pa.memory_map(f"{store.uri}/{unit.shard}") as mapped:
-                    mapped.seek(first)
-                    return mapped.read_buffer(end - first)
-            name = f"{store.name(unit.shard)} {unit.size} {unit.etag} {first}-{end}"
-            is_kept = is_shared and not store.is_local and end - first > BLOCK_BYTES
-            held = hold(name, end - first, lambda at, count: read_at(first + at, count)) if is_kept else None
-            return pa.py_buffer(held.read() if held else read_at(first, end - first))
-
         span = unit.first_byte, unit.end_byte
+        read_at = samples.reader_of(file, unit.size)
         return arrow.read(read_at, stretch, *span, unit.skipped, unit.stop - unit.start, left_out)
 
-    return store.use(unit.shard, read)
+    return store.use(unit.shard, read, unit.size, AHEAD_BYTES)
 
 
 def read_zip(unit: Unit, store: Store, image: str | None, *, with_images: bool) -> list[RawRow]:
@@ -87,11 +89,15 @@ def zip_keys(unit: Unit, store: Store) -> list[str]:
     return _with_archive(unit, store, lambda one: [samples.key_of(row) for row in one.rows[unit.start : unit.stop]])
 
 
-def _with_archive(unit: Unit, store: Store, operation: Callable[[Archive], T]) -> T:
-    name = (unit.root, unit.shard, unit.size, unit.etag)
+def _with_archive(unit: Unit, store: Store, operation: Callable[[zips.Archive], T]) -> T:
+    is_by_name = unit.end_byte == 0  # as older plans have it
+    name = (unit.root, unit.shard, unit.size, unit.etag, is_by_name)
 
     def run() -> T:
-        archive = _archives.pop(name, None) or Archive(store.open(unit.shard))
+        archive = _archives.pop(name, None)
+        if archive is None:
+            file = store.open(unit.shard, unit.size, zips.AHEAD_BYTES)
+            archive = zips.Archive(file, unit.size, is_by_name=is_by_name)
         try:
             done = operation(archive)
         except BaseException:
@@ -127,7 +133,7 @@ def _annotations(unit: Unit, store: Store) -> Annotations:
     if name in _annotated:
         _annotated.move_to_end(name)
     else:
-        _annotated[name] = store.use(unit.shard, lambda file: _read_annotations(file, unit))
+        _annotated[name] = store.use(unit.shard, lambda file: _read_annotations(file, unit), unit.size)
         while len(_annotated) > MOST_ANNOTATED:
             _annotated.popitem(last=False)
     return _annotated[name]

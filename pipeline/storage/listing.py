@@ -36,11 +36,22 @@ class Page(NamedTuple):
     next_token: str | None
 
 
-def s3_page(fs: Any, folder: str, token: str, most: int) -> Page:
-    """Ask S3 once for files below a folder (`bucket` or `bucket/folder`), however deep, and `most` of them at most."""
+def s3_page(fs: Any, folder: str, token: str, most: int, begins: str = "", *, is_flat: bool = False) -> Page:
+    """Ask S3 once for files below a folder (`bucket` or `bucket/folder`).
+
+    Args:
+        fs: s3fs.
+        folder: Where they lie, however deep.
+        token: Of the page; empty for the first.
+        most: How many at most.
+        begins: What their paths below the folder begin with.
+        is_flat: Whether those in deeper folders are left out.
+    """
     bucket, _, key = folder.partition("/")
     onward = {"ContinuationToken": token} if token else {}
-    page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=most, **onward)
+    onward |= {"Delimiter": "/"} if is_flat else {}
+    prefix = f"{key}/{begins}" if key else begins
+    page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=most, **onward)
     infos = [
         {"name": f"{bucket}/{each['Key']}", "size": each["Size"], "ETag": each.get("ETag"), "type": "file"}
         for each in page.get("Contents", ())

@@ -87,11 +87,7 @@ class Store:
 
     def list(self, prefix: str = "") -> Entries:
         """List every file below the folder `prefix`, sorted by path; an absent folder has none."""
-        try:
-            return self._entries(self._found(prefix))
-        except NotFound as error:
-            _refuse_missing_bucket(error)
-            return []
+        return self._entries(self._found(prefix))
 
     def list_with_links(self) -> Entries:
         """List as `list` does all files, and those of folders to which links on a disk lead, each folder once."""
@@ -101,7 +97,7 @@ class Store:
         """Say whether anything lies below the uri, without listing it; True of stores that are neither disk nor S3."""
         if self.is_local:
             return local_disk.holds_anything(self.uri)
-        if scheme_of(self.uri) not in S3_SCHEMES:
+        if not self._is_s3:
             return True
         folder = self._full("")
         page = self._steadily("list", "", lambda: s3_page(self._fs, folder, "", 2))
@@ -109,16 +105,15 @@ class Store:
 
     def glob(self, pattern: str) -> Entries:
         """List the files whose path below the uri matches `pattern`; `*` stays within a folder, `**` does not."""
-        if self._root.endswith("/"):  # fsspec's glob makes one slash of two
-            matches = re.compile(glob_translate(pattern)).match
-            return [entry for entry in self.list() if matches(entry.path)]
-        found = self._steadily("list", pattern, lambda: self._fs.glob(self._full(pattern), detail=True))
-        if not found:  # for fsspec's glob a missing bucket is an empty one
-            try:
-                self._steadily("list", pattern, lambda: self._fs.info(self._full("")))
-            except NotFound as error:
-                _refuse_missing_bucket(error)
-        return self._entries(found.values())
+        if not (self._is_s3 or self._slashes_of_keys):
+            found = self._steadily("list", pattern, lambda: self._fs.glob(self._full(pattern), detail=True))
+            return self._entries(found.values())
+        # fsspec's glob lists keys twice, or once for each folder, and makes one slash of two.
+        matches = self._steadily("list", pattern, lambda: re.compile(glob_translate(pattern))).match
+        begins = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+        is_flat = "/" not in pattern[len(begins) :] and "**" not in pattern
+        listed = self._entries(self._found("", begins, is_flat=is_flat))
+        return [entry for entry in listed if matches(entry.path)]
 
     def entry(self, path: str) -> Entry:
         """Look up one file.
@@ -135,6 +130,14 @@ class Store:
         """Return the size of one file in bytes."""
         return self.entry(path).size
 
+    def is_there(self) -> bool:
+        """Say whether a file or a folder is called what the uri says, wildcards and all."""
+        try:
+            self._steadily("look up", "", lambda: self._fs.info(self._full("")))
+        except NotFound:
+            return False
+        return True
+
     def exists(self, path: str) -> bool:
         """Say whether there is a file of this path."""
         try:
@@ -145,7 +148,7 @@ class Store:
 
     def md5(self, path: str) -> str | None:
         """Return the MD5 that the store keeps of a file's content, where it keeps one (S3, of objects put whole)."""
-        if scheme_of(self.uri) not in S3_SCHEMES:
+        if not self._is_s3:
             return None
         bucket, _, key = self._full(path).partition("/")
         head = self._steadily("look up", path, lambda: self._fs.call_s3("head_object", Bucket=bucket, Key=key))
@@ -160,20 +163,32 @@ class Store:
             return b""
         return self._steadily("read", path, lambda: self._bytes(path, start, stop))
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str, size: int | None = None, ahead_bytes: int = BLOCK_BYTES) -> BinaryIO:
         """Open a file for reading and seeking; small reads are served from a read-ahead buffer.
 
         Of a store in a network, each range is asked for again while the store stumbles, at any time of the reading.
+
+        Args:
+            path: Of the file.
+            size: Its bytes, where they are known: then nothing is asked before the first read.
+            ahead_bytes: What a small read fetches from a store in a network.
         """
         if self.is_local or scheme_of(self.uri) in WITHOUT_RANGES:
             return self._steadily("open", path, lambda: cast(BinaryIO, self._fs.open(self._full(path), "rb")))
-        return ranged_file(lambda start, stop: self.read(path, start, stop), self.size(path), BLOCK_BYTES)
+        size = self.size(path) if size is None else size
+        return ranged_file(lambda start, stop: self.read(path, start, stop), size, ahead_bytes)
 
-    def use(self, path: str, operation: Callable[[BinaryIO], T]) -> T:
-        """Open a file and hand it to `operation`, all over again if the store stumbles meanwhile."""
+    def use(
+        self,
+        path: str,
+        operation: Callable[[BinaryIO], T],
+        size: int | None = None,
+        ahead_bytes: int = BLOCK_BYTES,
+    ) -> T:
+        """Open a file as `open` does and hand it to `operation`, all over again if the store stumbles meanwhile."""
 
         def read() -> T:
-            with self.open(path) as file:
+            with self.open(path, size, ahead_bytes) as file:
                 return operation(file)
 
         return self._steadily("read", path, read)
@@ -198,7 +213,7 @@ class Store:
 
     def delete(self, paths: Sequence[str]) -> None:
         """Remove files; those that are gone already are no error. S3 removes a thousand of them in a request."""
-        if len(paths) > 1 and scheme_of(self.uri) in S3_SCHEMES:
+        if len(paths) > 1 and self._is_s3:
             paths = self._delete_at_once(paths)
         for path in paths:
             with contextlib.suppress(NotFound):
@@ -226,6 +241,10 @@ class Store:
         return open_file_system(self.uri, self.settings)
 
     @property
+    def _is_s3(self) -> bool:
+        return scheme_of(self.uri) in S3_SCHEMES
+
+    @property
     def _slashes_of_keys(self) -> int:
         """How many slashes at the end of the uri belong to keys; a disk knows no folders without a name."""
         return 0 if self.is_local else max(0, len(self.uri) - len(self.uri.rstrip("/")) - 1)
@@ -243,17 +262,24 @@ class Store:
             found = (info for info in found if info["name"].startswith(f"{self._root}/"))
         return entries_of(self._root, found)
 
-    def _found(self, folder: str) -> Iterator[Any]:
-        """Yield what lies below a folder; of S3 by the page, so that one that stumbles does not cost all of them."""
+    def _found(self, folder: str, begins: str = "", *, is_flat: bool = False) -> Iterator[Any]:
+        """Yield what lies below a folder, an absent one holding nothing; of S3 by the page, which is asked for again.
+
+        Of S3 alone, `begins` and `is_flat` say which are wanted (see `s3_page`).
+        """
         full = self._full(folder)
-        if scheme_of(self.uri) not in S3_SCHEMES:
-            yield from self._steadily("list", folder, lambda: self._fs.find(full, detail=True)).values()
-            return
-        token: str | None = ""
-        while token is not None:
-            ask = functools.partial(s3_page, self._fs, full, token, listing.PAGE_FILES)
-            infos, token = self._steadily("list", folder, ask)
-            yield from infos
+        try:
+            if not self._is_s3:
+                yield from self._steadily("list", folder, lambda: self._fs.find(full, detail=True)).values()
+                return
+            token: str | None = ""
+            while token is not None:
+                ask = functools.partial(s3_page, self._fs, full, token, listing.PAGE_FILES, begins, is_flat=is_flat)
+                infos, token = self._steadily("list", folder, ask)
+                yield from infos
+        except NotFound as error:
+            if error.code == "NoSuchBucket":
+                raise
 
     def _steadily(self, verb: str, path: str, operation: Callable[[], T]) -> T:
         patience_s = self.settings.patience_s if self.patience_s is None else self.patience_s
@@ -282,7 +308,7 @@ class Store:
 
     def _put_new(self, path: str, data: bytes, writer: str) -> bool:
         try:
-            if scheme_of(self.uri) in S3_SCHEMES:
+            if self._is_s3:
                 # One PUT whatever the size: the condition on a multipart upload is not atomic on every server.
                 options = {"chunksize": len(data) + 1, "Metadata": {"writer": writer}}
                 self._fs.pipe_file(self._full(path), data, mode="create", **options)
@@ -295,7 +321,7 @@ class Store:
             if not is_refused(error):
                 raise
             # A PUT whose reply was lost is sent again by the client, and then refused because of itself.
-            return scheme_of(self.uri) in S3_SCHEMES and self._writer(path) == writer
+            return self._is_s3 and self._writer(path) == writer
         return True
 
     def _writer(self, path: str) -> str | None:
@@ -304,16 +330,10 @@ class Store:
         return None
 
     def _put(self, path: str, data: bytes) -> None:
-        options = {"chunksize": len(data) + 1} if scheme_of(self.uri) in S3_SCHEMES else {}
+        options = {"chunksize": len(data) + 1} if self._is_s3 else {}
         self._fs.pipe_file(self._full(path), data, **options)
 
 
 def _age_of_probe(path: str) -> float:
     begun = path.rsplit("/", 1)[-1].split("-")[0]
     return time.time() - int(begun) if begun.isdigit() else 0.0
-
-
-def _refuse_missing_bucket(error: NotFound) -> None:
-    """Raise the error again if it says that the whole bucket is missing; a missing folder is an empty one."""
-    if error.code == "NoSuchBucket":
-        raise error

@@ -596,7 +596,7 @@ def test_ids_that_stand_twice_can_be_left_for_places(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_units_share_is_fetched_once_from_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stretches, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(stretches, "AHEAD_BYTES", 1000)
     monkeypatch.setattr("pipeline.storage.held_bytes.tempfile.gettempdir", lambda: str(tmp_path))
     table = pa.table({"image": [os.urandom(3000) for _ in range(9)], "n": list(range(9))})
     path = arrow(tmp_path / "a.arrow", [table])

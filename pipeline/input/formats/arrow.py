@@ -4,6 +4,8 @@ Record batches are found by their messages' headers, and a unit reads those that
 is that of "Arrow Columnar Format, Encapsulated message format" and the FlatBuffers schema Message.fbs.
 """
 
+import itertools
+import math
 import struct
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
@@ -221,22 +223,30 @@ def _field(data: bytes, table: int, number: int) -> int:
 
 
 def _cut(batches: list[Message], unit_rows: int) -> list[Slice]:
-    """Gather rows of batches, and pieces of large ones, into slices of `unit_rows` rows and `LIMIT_BYTES` at most."""
-    slices: list[Slice] = []
-    start = count = first_byte = end_byte = skipped = held = 0
+    """Gather batches into slices of `unit_rows` rows and `LIMIT_BYTES` at most, and cut larger ones into even pieces.
+
+    A slice has whole batches or a piece of one: so all that share a batch ask for the same bytes.
+    """
+    groups: list[list[Message]] = []
+    num_rows = 0
     for batch in batches:
-        row_bytes = max(1, (batch.end_byte - batch.first_byte) // batch.num_rows)
-        offset = 0
-        while offset < batch.num_rows:
-            room = (LIMIT_BYTES - held) // row_bytes
-            taken = min(batch.num_rows - offset, unit_rows - count, room if count else max(1, room))
-            if taken <= 0:
-                slices.append(Slice(start, start + count, first_byte, end_byte, skipped=skipped))
-                start, count, held = start + count, 0, 0
-                continue
-            if not count:
-                first_byte, skipped = batch.first_byte, offset
-            count, held, offset, end_byte = count + taken, held + taken * row_bytes, offset + taken, batch.end_byte
-    if count:
-        slices.append(Slice(start, start + count, first_byte, end_byte, skipped=skipped))
+        num_rows += batch.num_rows
+        if groups and num_rows <= unit_rows and batch.end_byte - groups[-1][0].first_byte <= LIMIT_BYTES:
+            groups[-1].append(batch)
+        else:
+            groups.append([batch])
+            num_rows = batch.num_rows
+    slices: list[Slice] = []
+    start = 0
+    for group in groups:
+        first_byte, end_byte = group[0].first_byte, group[-1].end_byte
+        num_rows = sum(batch.num_rows for batch in group)
+        num_pieces = max(math.ceil(num_rows / unit_rows), math.ceil((end_byte - first_byte) / LIMIT_BYTES))
+        num_pieces = min(num_pieces, num_rows)
+        ends = [num_rows * piece // num_pieces for piece in range(num_pieces + 1)]
+        slices += [
+            Slice(start + skipped, start + stop, first_byte, end_byte, skipped=skipped)
+            for skipped, stop in itertools.pairwise(ends)
+        ]
+        start += num_rows
     return slices

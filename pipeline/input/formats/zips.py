@@ -1,37 +1,58 @@
 """Read zip archives as tars are: members of one base name are a row, wherever they stand in the archive.
 
-The central directory at an archive's end says where members lie, so that units read their own; the standard library
-reads it. What members mean, samples.py knows.
+The central directory at an archive's end says where members lie, so that units read their own, in the order in which
+they lie there; the standard library unpacks them. What members mean, samples.py knows.
 """
 
+import bisect
+import contextlib
 import zipfile
 import zlib
 from collections import Counter
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pyarrow as pa
 
 from pipeline.input.formats import samples
 from pipeline.input.formats.fields import note_types
-from pipeline.input.formats.rows import Cutter, Index, RawRow, ReadError, RowError, Slice, is_sampled
+from pipeline.input.formats.rows import LIMIT_BYTES, Cutter, Index, RawRow, ReadError, RowError, is_sampled
 from pipeline.input.formats.tar import Member
+from pipeline.storage.ranged_file import SizedFile
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 IS_ENCRYPTED = 1
+# Of a local header, at least (APPNOTE.TXT 4.3.7).
+HEADER_BYTES = 30
+# What small reads fetch ahead: members are fetched by their places, and more would be in vain.
+AHEAD_BYTES = 2**16
+# Members no farther apart are fetched at once: to ask once more takes longer.
+GAP_BYTES = 2**18
+# Of so many rows the fields are fetched at once when a run is planned.
+ROWS_AT_ONCE = 100
 
 
 class Archive:
-    """An open archive and its rows, each of members of one base name, sorted by name."""
+    """An open archive and its rows, each of members of one base name."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, size: int, *, is_by_name: bool = False) -> None:
         """Read the central directory.
+
+        Args:
+            file: The archive.
+            size: Its bytes.
+            is_by_name: Whether rows are sorted by name, as in older plans, and not by where their first member lies.
 
         Raises:
             ReadError: It is no zip archive.
         """
         self.file = file
         self.passed_over: Counter[str] = Counter()
+        self._pieces = _Pieces(file, size)
         try:
-            self._zip = zipfile.ZipFile(file)
+            self._zip = zipfile.ZipFile(cast(BinaryIO, self._pieces))
         except zipfile.BadZipFile as error:
             raise ReadError(f"no zip archive: {error}") from error
         infos = sorted((info for info in self._zip.infolist() if not info.is_dir()), key=lambda info: info.filename)
@@ -41,10 +62,22 @@ class Archive:
             for info in infos
         ]
         self.rows = list(samples.rows_of(members, self.passed_over))
+        if not is_by_name:
+            self.rows.sort(key=lambda row: min(member.first_byte for member in row))
+        # A member ends where the next one begins, the last where the directory does.
+        starts = sorted(self._infos)
+        self._ends = dict(zip(starts, [*starts[1:], self._zip.start_dir], strict=True)) if starts else {}
 
     def read(self, start: int, stop: int, image: str | None, *, with_images: bool) -> list[RawRow]:
         """Read rows by their numbers; `image` is what the user calls their images, if anything."""
-        return [samples.row_of(self.data, members, {}, image, with_images) for members in self.rows[start:stop]]
+        rows = self.rows[start:stop]
+        with self._at_hand(_wanted(rows, image, with_images=with_images)):
+            return [samples.row_of(self.data, members, {}, image, with_images) for members in rows]
+
+    def fields(self, rows: Sequence[Sequence[Member]]) -> list[RawRow]:
+        """Read what some rows say beside their images."""
+        with self._at_hand(_wanted(rows, None, with_images=False)):
+            return [samples.row_of(self.data, members, {}, None, False) for members in rows]
 
     def data(self, member: Member) -> bytes:
         """Return a member's content.
@@ -60,25 +93,89 @@ class Archive:
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise RowError("Unreadable", f"member {member.name} cannot be unpacked: {error}") from error
 
+    @contextlib.contextmanager
+    def _at_hand(self, members: Iterable[Member]) -> Iterator[None]:
+        """Fetch members by their places, up to `LIMIT_BYTES`; the others are read when they are asked for."""
+        spans: list[tuple[int, int]] = []
+        left = LIMIT_BYTES
+        for first in sorted(member.first_byte for member in members):
+            goes_on = bool(spans) and first - spans[-1][1] <= GAP_BYTES
+            begin, end = spans[-1] if goes_on else (first, first)
+            left -= self._ends[first] - end
+            if left < 0:
+                break
+            spans[len(spans) - goes_on :] = [(begin, self._ends[first])]
+        self._pieces.fetch(spans)
+        try:
+            yield
+        finally:
+            self._pieces.fetch([])
 
-def index(file: BinaryIO, unit_rows: int) -> Index:
+
+class _Pieces(SizedFile):
+    """A file of which pieces are in memory."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__(size)
+        self._file = file
+        self._pieces: list[tuple[int, bytes]] = []
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Hold what lies between some places, and nothing else."""
+        self._pieces = []
+        for first, end in spans:
+            self._file.seek(first)
+            self._pieces.append((first, self._file.read(end - first)))
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._held(len(view))
+        if not data:
+            self._file.seek(self._position)
+            data = self._file.read(len(view))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _held(self, count: int) -> bytes:
+        place = bisect.bisect_right(self._pieces, self._position, key=lambda piece: piece[0]) - 1
+        if place < 0:
+            return b""
+        first, data = self._pieces[place]
+        return data[self._position - first : self._position - first + count]
+
+
+def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     """Read an archive's directory, and the fields of some rows.
 
     Raises:
         ReadError: It is no zip archive.
     """
-    archive = Archive(file)
+    archive = Archive(file, size)
     cutter = Cutter(unit_rows)
-    fields: dict[str, pa.DataType] = {}
     found: Counter[str] = Counter()
     position = 0
     for members in archive.rows:
-        if is_sampled(cutter.num_rows) and any(samples.is_field(samples.extension_of(one)) for one in members):
-            note_types(fields, samples.row_of(archive.data, members, {}, None, False).values)
         samples.count(found, members)
-        end = position + sum(member.size for member in members)
+        # Headers count, so that no slice ends at 0, as all do in older plans.
+        end = position + sum(HEADER_BYTES + member.size for member in members)
         cutter.add(position, end)
         position = end
-    # Rows are found by number: where their members lie, the directory says.
-    slices = [Slice(piece.start, piece.stop) for piece in cutter.close()]
-    return Index(slices, fields, extensions=found, passed_over=archive.passed_over)
+    fields: dict[str, pa.DataType] = {}
+    sampled = [
+        members
+        for place, members in enumerate(archive.rows)
+        if is_sampled(place) and any(samples.is_field(samples.extension_of(one)) for one in members)
+    ]
+    for start in range(0, len(sampled), ROWS_AT_ONCE):
+        for row in archive.fields(sampled[start : start + ROWS_AT_ONCE]):
+            note_types(fields, row.values)
+    return Index(cutter.close(), fields, extensions=found, passed_over=archive.passed_over)
+
+
+def _wanted(rows: Sequence[Sequence[Member]], image: str | None, *, with_images: bool) -> Iterator[Member]:
+    """Give the members that rows are read from; those that no row may have are not even fetched."""
+    for member in (member for members in rows for member in members if member.size <= LIMIT_BYTES):
+        extension = samples.extension_of(member)
+        if samples.is_field(extension) or (with_images and samples.is_image(extension, image)):
+            yield member

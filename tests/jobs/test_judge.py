@@ -3,11 +3,18 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from jobs.evaluation.judge import JudgeError, ask_judge, model_judge
+from jobs.__main__ import main
+from jobs.evaluation.answers import Piece
+from jobs.evaluation.file_answers import PredictionFile, answers_from_file
+from jobs.evaluation.judge import JUDGE_COLUMNS, JudgeError, add_verdicts, ask_judge, model_judge
+from jobs.evaluation.score import score
 from pipeline.storage.store import Store
 from tests.jobs.scored import rows
+from tests.jobs.stored import BULK, asked_of, report_of, rows_of
 
 CHECKPOINT = str(Path(__file__).parents[2] / "jobs" / "demo" / "checkpoints" / "aria")
 
@@ -141,3 +148,69 @@ def test_one_of_our_own_models_can_be_a_judge(output):
     (ruling,) = ask_judge([unread()], judge, output)
     assert ruling.judge == judge.name
     assert judge([""]) == judge([""])
+
+
+def test_a_judges_score_stands_beside_the_rules_own(tmp_path, capsys):
+    folder = tmp_path / "judged"
+    lines = (BULK / "mmbench_en_dev" / "predictions.jsonl").read_text().splitlines()
+    answers = [json.loads(line) for line in lines]
+    answers[0]["prediction"] = "I cannot decide between these."
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    asked = asked_of("mmbench_en_dev", folder, rows=str(tmp_path / "a.jsonl"))
+    assert main(asked) == 0
+    plain = report_of(folder)["scores"]["mmbench_en_dev"]["score"]
+    assert main([*asked, "--judge", CHECKPOINT]) == 0
+    assert "aria@" in capsys.readouterr().out
+    found = rows_of(folder)
+    assert [row["judge"] is not None for row in found] == [True] + [False] * 33
+    assert all(row["judged_score"] == row["score"] for row in found[1:])
+    assert found[0]["score"] == 0.0
+    assert report_of(folder)["scores"]["mmbench_en_dev"]["score"] == plain
+    assert report_of(folder)["scores"]["mmbench_en_dev"]["judge"]["rows"] == 1
+    assert len(list((folder / "_judge").iterdir())) == 1
+
+
+def test_a_judges_verdicts_make_questions_of_several_rows_right_too(tmp_path):
+    lines = (BULK / "mmbench_en_dev" / "predictions.jsonl").read_text().splitlines()
+    answers = [json.loads(line) for line in lines]
+    gold = pq.read_table(BULK / "mmbench_en_dev" / "data.parquet")["answer"][0].as_py()
+    answers[0]["prediction"] = "I cannot decide between these."
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    wanted = PredictionFile(
+        str(tmp_path / "a.jsonl"), str(BULK / "mmbench_en_dev" / "*.parquet"), "mmbench_en_dev", id_name="row"
+    )
+
+    class Knowing:
+        name = "somebody"
+
+        def __call__(self, prompts):
+            return [gold] * len(prompts)
+
+    to = str(tmp_path / "out")
+    found = score(answers_from_file(wanted, to), Store(to), "a", Knowing()).numbers["scores"]["mmbench_en_dev"]
+    assert (found["metric"], found["judge"]["rows"]) == ("every rotation right", 1)
+    assert (found["score"], found["judge"]["score"]) == (pytest.approx(0.7), pytest.approx(0.8))
+
+
+def test_a_verdict_replaces_the_score_only_in_a_column_of_its_own(docvqa, tmp_path):
+    table = pq.read_table(docvqa / "part-00000.parquet").slice(0, 3)
+    changed = {
+        "parse_status": ["failed", "ok", "failed"], "score": [0.0, 0.5, 0.0], "choices": [["x", "y"]] * 3,
+        "answers": [["A"], ["A"], ["B"]], "response_clean": ["?", "A", "!"],
+    }  # fmt: skip
+    for name, values in changed.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.array(values, table.schema.field(name).type))
+
+    class AlwaysA:
+        name = "somebody"
+
+        def __call__(self, prompts):
+            return ["A"] * len(prompts)
+
+    (piece,) = add_verdicts(lambda: iter([Piece("part", table)]), AlwaysA(), Store(str(tmp_path / "kept")))
+    found = piece.rows.select(["score", *JUDGE_COLUMNS.names]).to_pylist()
+    assert [(row["score"], row["judged_score"], row["judge_verdict"]) for row in found] == [
+        (0.0, 1.0, "A"), (0.5, 0.5, None), (0.0, 0.0, "A"),
+    ]  # fmt: skip
+    assert [row["judge"] for row in found] == ["somebody", None, "somebody"]

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.input.read import read_unit
-from pipeline.input.units import ReadSettings, Unit, plan_input
+from pipeline.input.units import InputPlan, ReadSettings, Unit, plan_input
 from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,11 @@ def plan_units(settings: ReadSettings, unit_rows: int) -> list[Unit]:
     for warning in planned.warnings:
         log.warning("%s", warning)
     return planned.units
+
+
+def plan(uri: Path | str, **settings: Any) -> InputPlan:
+    """Plan an input in units of at most three rows."""
+    return plan_input(ReadSettings.model_validate({"uri": str(uri), **settings}), 3)
 
 
 def read_all(uri: Path | str, unit_rows: int = 3, **settings: Any) -> pa.Table:

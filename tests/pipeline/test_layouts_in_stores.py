@@ -172,15 +172,6 @@ def test_an_archive_in_no_order_is_read_once(tmp_path: Path, place: Place) -> No
     assert place.between.bytes_down < 1.2 * size and len(place.between.requests) < 8 * len(planned.units)
 
 
-def test_rows_of_a_zip_go_by_name_in_plans_of_older_versions(tmp_path: Path) -> None:
-    zip_of(tmp_path / "a.zip", {"b.png": noise(0), "a.png": noise(1), "c.png": b""})
-    read = ReadSettings(uri=str(tmp_path))
-    (unit,) = plan_input(read, 9).units
-    assert read_unit(unit, read)["key"].to_pylist() == ["b", "a", "c"]
-    old = read_unit(replace(unit, first_byte=0, end_byte=0), read)
-    assert [(row["key"], row["images"]) for row in old.to_pylist()] == [("a", [noise(1)]), ("b", [noise(0)]), ("c", [])]
-
-
 @pytest.mark.parametrize("batch_rows", [10, 60, 200])
 def test_record_batches_are_fetched_once(
     batch_rows: int, tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch

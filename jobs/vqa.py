@@ -127,6 +127,8 @@ class VqaJob(PlainJob):
     kind: str = "vqa"
     has_text_only_rows: bool = True
     expects_images: bool = True
+    # Where there is none, or nothing in it, gold answers are hidden: then rows are asked and not scored.
+    optional: Sequence[str] = ("answers",)
     # A score over keys that stand for two questions would count one of them twice and the other never.
     needs_unique_keys: bool = True
 
@@ -137,11 +139,11 @@ class VqaJob(PlainJob):
 
     @property
     def required(self) -> Sequence[str]:
-        """The question, its answers, and whatever else the prompt and the report need; `adapt` looks after its own."""
+        """The question, and whatever else the prompt and the report need; `adapt` looks after its own."""
         if self.settings.benchmarks:
             return []
         named = (self.settings.group_by, self.settings.cluster_by)
-        return list(dict.fromkeys(["question", "answers", *columns_of(self.settings.prompt), *filter(None, named)]))
+        return list(dict.fromkeys(["question", *columns_of(self.settings.prompt), *filter(None, named)]))
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -210,8 +212,9 @@ class VqaJob(PlainJob):
         }
 
     def summarize(self, results: pa.Table) -> Mapping[str, Any]:
-        """Return each benchmark's score with its interval, and by group."""
-        return {"scores": summarize(results, self.metrics)}
+        """Return each benchmark's score with its interval, and by group; none for rows of one's own without answers."""
+        scores = summarize(results, self.metrics)
+        return {"scores": {name: score for name, score in scores.items() if score["n"] or self.settings.benchmarks}}
 
     @property
     def title(self) -> str:

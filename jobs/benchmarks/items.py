@@ -12,7 +12,17 @@ import pyarrow as pa
 
 from jobs.benchmarks.benchmark import Benchmark, Item
 from jobs.benchmarks.row import BadRow, Row, bad_column, decoded
-from pipeline import ERROR, FOR_THE_JOB, OUR_COLUMNS, READ, TAKEN, MissingColumns, row_error
+from pipeline import (
+    ERROR,
+    FOR_THE_JOB,
+    OUR_COLUMNS,
+    READ,
+    TAKEN,
+    MissingColumns,
+    own_name,
+    row_error,
+    setting_for,
+)
 
 STAGE = "adapt"
 COLUMN = f"{FOR_THE_JOB}item"
@@ -66,7 +76,7 @@ def published_items(name: str, benchmark: Benchmark, renames: Mapping[str, str],
 
 
 def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.Table) -> pa.Table:
-    """Put the question of each row of one's own beside all that the row has.
+    """Put the question of each row of one's own beside all that the row has; without `answers` no gold answer is known.
 
     Args:
         name: What the benchmark is called.
@@ -77,12 +87,13 @@ def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.
     Raises:
         MissingColumns: A column is not there.
     """
-    needed = {"question": "question", "answers": "answers", "group_by": group_by, "cluster_by": cluster_by}
+    needed = {"question": "question", "group_by": group_by, "cluster_by": cluster_by}
     found = rows.column_names
-    others = ", ".join(column for column in found if column not in ("shard", "index", "images", "error")) or "no others"
+    others = [column for column in found if column not in READ]
+    listed = ", ".join(["key", *map(own_name, others)])
     faults = [
         f"{'read.columns' if setting == column else f'job.{setting}'}: job vqa needs a column `{column}`, but the "
-        f"input has {others}"
+        f"input has {listed}{_advice(setting, rows.select(others))}"
         for setting, column in needed.items()
         if column is not None and column not in found
     ]
@@ -92,14 +103,19 @@ def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.
     def to_item(row: Row) -> Item:
         return Item(
             question=_text(row["question"]) or "",
-            answers=gold_answers(row["answers"]),
+            answers=gold_answers(row.get("answers")),
             choices=_choices(row.get(CHOICES)),
             groups=((group_by, str(row[group_by])),) if group_by and row[group_by] is not None else (),
             cluster=_text(row[cluster_by]) if cluster_by else None,
         )
 
-    named = [column for column in (*needed.values(), CHOICES) if column is not None and column in found]
+    named = [column for column in (*needed.values(), "answers", CHOICES) if column is not None and column in found]
     return _with_items(name, rows, map(Row, rows.select(named).to_pylist()), to_item)
+
+
+def _advice(word: str, rows: pa.Table) -> str:
+    proposed = setting_for(word, rows)
+    return f"; set {proposed}" if proposed else ""
 
 
 def gold_answers(value: Any) -> tuple[str, ...] | None:

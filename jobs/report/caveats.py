@@ -35,6 +35,8 @@ def _of_run(numbers: Mapping[str, Any]) -> Iterator[str]:
     settings = numbers["settings"]
     if not numbers["is_finished"]:
         yield "The run is not finished."
+    if not numbers["scores"]:  # nothing that could be quoted
+        return
     if limit := settings["read"].get("limit"):
         yield f"Only the first {count(limit)} rows were read (read.limit): scores are those of a sample."
     if settings["job"].get("fallback") == "random":

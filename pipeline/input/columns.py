@@ -37,10 +37,14 @@ TAKEN = (*OUR_COLUMNS.names, "image", "error")
 OF_VIDEOS: Mapping[str, pa.DataType] = {"duration": pa.float64(), "frame_times": pa.list_(pa.float64())}
 # The text of a row's subtitles.
 OF_SUBTITLES: Mapping[str, pa.DataType] = {"subtitles": pa.string()}
+# What a row's images are called where they lie (image_paths.py).
+IMAGE_PATH = "image_path"
 # Words for what becomes columns of ours; the others are names for the input's.
 OF_OURS: tuple[Word, ...] = ("key", "image", "video", "subtitles")
 # Marks a column that the job does not read: a value that does not fit is null, and does not cost its row.
 UNREAD = {"triptych.unread": "true"}
+# Marks our own column IMAGE_PATH: plans of older versions have none, and there an input's may be called so.
+OURS = {"triptych.ours": "true"}
 # Columns that begin so are ours between two steps (pipeline/rows.py).
 BETWEEN_STEPS = ("input.", "job.")
 
@@ -56,6 +60,7 @@ class Layout:
         join: Where images are looked up by an id: in another table, whose ids are data like any other, or in the shard
             itself, where the same column holds them.
         shape: What the rows are beyond their format: which columns hold keys and images where settings name none.
+        image_path: The type of the column that says what images are called; None: there is none.
     """
 
     columns: Mapping[Word, Names] = field(default_factory=dict)
@@ -63,6 +68,7 @@ class Layout:
     is_raw: bool = False
     join: Literal["", "table", "shard"] = ""
     shape: Shape = ""
+    image_path: pa.DataType | None = None
 
     @property
     def key(self) -> str:
@@ -97,8 +103,9 @@ class Layout:
 
     @property
     def added(self) -> dict[str, pa.DataType]:
-        """Columns that files bring which a row names."""
-        return {**(OF_VIDEOS if self.video else {}), **(OF_SUBTITLES if self.subtitles else {})}
+        """Columns that files bring which a row names, and the one that says what its images are called."""
+        names = {} if self.image_path is None else {IMAGE_PATH: self.image_path}
+        return {**(OF_VIDEOS if self.video else {}), **(OF_SUBTITLES if self.subtitles else {}), **names}
 
     @property
     def named(self) -> dict[Word, tuple[str, ...]]:
@@ -158,7 +165,8 @@ def input_schema(
         is_read = layout.is_raw or reads is None or name in reads
         type_ = raw_type(kind) if layout.is_raw else kept_type(name, kind, where, is_read=is_read)
         others.append(pa.field(name, type_, metadata=None if is_read else UNREAD))
-    others += [pa.field(name, kind) for name, kind in layout.added.items()]
+    marks = {IMAGE_PATH: OURS}
+    others += [pa.field(name, kind, metadata=marks.get(name)) for name, kind in layout.added.items()]
     names = [field.name for field in others]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:

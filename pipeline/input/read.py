@@ -22,6 +22,7 @@ from pipeline.input.formats.shapes import file_names, placed_key
 from pipeline.input.formats.table import FORMATS
 from pipeline.input.formats.tar import Member, ReadAt
 from pipeline.input.hive import tell_differing, values_of
+from pipeline.input.image_paths import paths_of
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.sidecars import read_beside
@@ -53,14 +54,15 @@ def read_unit(unit: Unit, settings: ReadSettings, fault: Fault | None = None, *,
         whole = read_unit(replace(unit, only=()), settings, fault, with_images=with_images)
         return whole.take(pa.array(unit.only, pa.int64()))
     store = Store(unit.root, settings.storage)
-    layout = layout_of(settings, unit.format, is_raw=unit.is_raw, shape=unit.shape)
+    layout = layout_of(settings, unit.format, is_raw=unit.is_raw, shape=unit.shape, image_path=unit.image_path)
     block = _faulty(unit, fault) if fault else _raw_block(unit, settings, layout, store, with_images=with_images)
     if len(block.rows) != unit.num_rows:
         found = f"found {len(block.rows)} rows, planned {unit.num_rows}"
         raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
+    named = paths_of(block.rows, layout, unit.shard)  # before names make room for images
     pictured = _pictured(block, unit, settings, layout) if with_images and not fault else Pictured()
     keys = [_key(row, unit, place, settings) for place, row in enumerate(block.rows)]
-    others = _other_columns(block, unit, layout, {**pictured.columns, **_of_folders(block, unit, layout)})
+    others = _other_columns(block, unit, layout, {**pictured.columns, **named, **_of_folders(block, unit, layout)})
     images = pictured.images or [[]] * unit.num_rows
     images = [[] if row.fault else found for row, found in zip(block.rows, images, strict=True)]
     errors = [_error(row.fault) for row in block.rows]

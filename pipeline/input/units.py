@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from pipeline.input.columns import OF_VIDEOS, Layout, Names, Word, input_schema
+from pipeline.input.columns import IMAGE_PATH, OF_VIDEOS, OURS, UNREAD, Layout, Names, Word, input_schema
 from pipeline.input.formats.manifest import DELIMITERS
 from pipeline.input.formats.rows import Cutter, Index, ReadError, Shape
 from pipeline.input.formats.shapes import check_imagefolder, described, names_file
 from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.hive import hive_columns
+from pipeline.input.image_paths import type_of_paths
 from pipeline.input.joins import check_join
 from pipeline.input.read_settings import FRAME_SIZE, NUM_FRAMES
 from pipeline.input.read_settings import ReadSettings as ReadSettings
@@ -113,7 +114,13 @@ class Unit:
     @property
     def unread(self) -> frozenset[str]:
         """The columns that the job does not read; older plans name none."""
-        return frozenset(field.name for field in self._marked_schema if field.metadata)
+        return frozenset(field.name for field in self._marked_schema if _is_marked(field, UNREAD))
+
+    @property
+    def image_path(self) -> pa.DataType | None:
+        """The type of the column `image_path`, if that is ours; older plans have none."""
+        ours = (field for field in self._marked_schema if field.name == IMAGE_PATH and _is_marked(field, OURS))
+        return next((field.type for field in ours), None)
 
     @property
     def _marked_schema(self) -> pa.Schema:
@@ -188,6 +195,7 @@ def plan_input(
     if not with_images and not any(image in types for image in layout.images):
         others: dict[Word, Names] = {word: names for word, names in layout.columns.items() if word != "image"}
         layout = replace(layout, columns=others, join="")
+    layout = replace(layout, image_path=type_of_paths(types, layout, extensions) if with_images else None)
     schema = input_schema(types, layout, where, extensions, reads).serialize().to_pybytes()
     units = _row_units(replace(shards, shape=layout.shape), scanned, schema, settings.limit)
     units = [replace(unit, hive=tuple(added)) for unit in units] if added else units
@@ -197,10 +205,16 @@ def plan_input(
     return InputPlan(units, warnings, notes)
 
 
-def layout_of(settings: ReadSettings, format: Format, *, is_raw: bool, shape: Shape) -> Layout:
+def _is_marked(field: pa.Field, mark: Mapping[str, str]) -> bool:
+    return any(name.encode() in (field.metadata or {}) for name in mark)
+
+
+def layout_of(
+    settings: ReadSettings, format: Format, *, is_raw: bool, shape: Shape, image_path: pa.DataType | None = None
+) -> Layout:
     """Return what a source's settings, and the shape of its rows, say of its columns."""
-    join = settings.join
-    return Layout(settings.columns, format, is_raw, "" if join is None else "table" if join.uri else "shard", shape)
+    columns, join = settings.columns, settings.join
+    return Layout(columns, format, is_raw, "" if join is None else "table" if join.uri else "shard", shape, image_path)
 
 
 def _possible_shapes(settings: ReadSettings, shards: Shards, *, is_raw: bool) -> Collection[Shape]:
@@ -284,6 +298,7 @@ def _refuse_idle_settings(shards: Shards, settings: ReadSettings) -> None:
 
 def _file_units(shards: Shards, settings: ReadSettings, unit_rows: int, layout: Layout) -> list[Unit]:
     added = OF_VIDEOS if shards.format == "video" else fields_beside(shards, settings.limit)
+    layout = replace(layout, image_path=type_of_paths(added, layout))
     schema = input_schema(added, layout, shards.store.uri).serialize().to_pybytes()
     entries = shards.entries[: settings.limit]
     for entry in entries:

@@ -12,15 +12,18 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from models.types import Processor
+from pipeline.input.formats.table import FORMATS
 from pipeline.input.keys import duplicate_keys
+from pipeline.input.proposals import own_name, setting_for
 from pipeline.input.sources import Source, join_plans
 from pipeline.input.units import InputPlan, Unit
-from pipeline.job import Job
+from pipeline.job import Job, MissingColumns
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.models import ModelProbe, check_setting
 from pipeline.preflight.sample import (
     Sample,
     blindness_fault,
+    blindness_of_others,
     check_length_fault,
     failure_fault,
     is_blind,
@@ -85,6 +88,8 @@ def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor
         return None
     for note in joined.notes:
         log.info("%s", note)
+    for cut in cuts:
+        _tell_unread(cut, job)
     for warning in joined.warnings:
         log.warning("%s", warning)
     samples = {cut.source.name: cut.sample.blocks for cut in cuts}
@@ -97,8 +102,7 @@ def _blindness(cut: "_Cut", job: Job, processor: Processor) -> str | None:
     unit = cut.planned.units[0]
     if not is_blind(cut.sample.blocks, cut.source, job, processor) or unit.format == "text":
         return None
-    columns = [name for name in unit.table_schema.names if name not in READ]
-    return blindness_fault(cut.sample.blocks, columns)
+    return blindness_fault(cut.sample.blocks, unit)
 
 
 class _Cut(NamedTuple):
@@ -131,7 +135,10 @@ def _cut(source: Source, settings: PipelineSettings, job: Job, processor: Proces
         planned = make_plan(first, 1, [], 0, job)
         job.adapt(source.name, planned.units[0].table_schema.empty_table())
         return _Cut(source, Sample(()), planned)
-    sample = take_sample(source, processor, job, answering_engine(settings, job).sampling)
+    try:
+        sample = take_sample(source, processor, job, answering_engine(settings, job).sampling)
+    except MissingColumns as missing:
+        raise MissingColumns([*missing.faults, *blindness_of_others(source, job, processor)]) from missing
     planned = make_plan(source, settings.write.unit_rows, sample.blocks, sample.image_bytes, job)
     return _Cut(source, sample, planned)
 
@@ -188,8 +195,10 @@ def column_faults(schema: pa.Schema, job: Job) -> list[str]:
     """Say which columns the job misses, and which of the input's stand in the way of its own."""
     there = [name for name in schema.names if name not in READ]
     missing = [name for name in job.required if name not in (*there, "key", "shard", "index")]
+    others = ", ".join(map(own_name, there)) or "no others"
+    rows = schema.empty_table().select(there)
     faults = [
-        f"read.columns: job {job.kind} needs a column `{name}`, but the input has {', '.join(there) or 'no others'}"
+        f"read.columns: job {job.kind} needs a column `{name}`, but the input has {others}{_advice(name, rows)}"
         for name in missing
     ]
     try:
@@ -197,3 +206,21 @@ def column_faults(schema: pa.Schema, job: Job) -> list[str]:
     except ValueError as error:
         faults.append(f"read.columns: {error}")
     return faults
+
+
+def _advice(column: str, rows: pa.Table) -> str:
+    proposed = setting_for(column, rows)
+    return f"; set {proposed}" if proposed else ""
+
+
+def _tell_unread(cut: "_Cut", job: Job) -> None:
+    """Tell of a column that the job would read under another name, where the run may well mean to leave it."""
+    unit = cut.planned.units[0]
+    if cut.source.is_raw or not FORMATS[unit.format].has_columns:
+        return
+    rows = unit.table_schema.empty_table().drop_columns(list(READ))
+    for name in job.optional:
+        if name not in rows.column_names and (proposed := setting_for(name, rows)):
+            log.info(
+                "no column `%s`, which job %s reads where there is one; %s names another", name, job.kind, proposed
+            )

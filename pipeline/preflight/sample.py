@@ -13,10 +13,12 @@ import pyarrow as pa
 from models.images import encode_image
 from models.types import Answer, BadRequest, ModelInput, PictureFormat, Processor, Sampling
 from pipeline.input.formats.table import FORMATS
+from pipeline.input.proposals import own_name, setting_for
+from pipeline.input.read import read_unit
 from pipeline.input.sources import Source
 from pipeline.input.units import Unit, plan_input
 from pipeline.job import Job
-from pipeline.rows import model_inputs
+from pipeline.rows import READ, model_inputs
 from pipeline.steps.preprocess import MissingImage, Preprocess
 from pipeline.steps.read import read_job_rows
 
@@ -77,20 +79,39 @@ def is_blind(sample: Sequence[pa.Table], source: Source, job: Job, processor: Pr
     Rows that name an image which cannot be had are errors of their own. Of a raw source the job knows which rows have
     images.
     """
-    is_expected = job.expects_images and processor.sees_images and source.read.images == "expected"
-    if not is_expected or source.is_raw:
+    if not _are_expected(source, job, processor):
         return False
     errors = {error["type"] for error in _errors(sample) if error is not None}
     given = [one for block in sample for one in model_inputs(block) if one is not None]
     return errors <= {MissingImage.__name__} and not any(one.image_tokens for one in given)
 
 
-def blindness_fault(sample: Sequence[pa.Table], columns: Sequence[str]) -> str:
-    """Say that the first rows have no image, and which columns might hold one."""
+def blindness_of_others(source: Source, job: Job, processor: Processor) -> list[str]:
+    """Say that the first rows have no image, where the job cannot take them for want of other columns."""
+    if not _are_expected(source, job, processor):
+        return []
+    units = _first(source, SAMPLE_ROWS, SAMPLE_ROWS)
+    blocks = [read_unit(unit, source.read) for unit in units]
+    if any(block["error"].null_count < block.num_rows or any(block["images"].to_pylist()) for block in blocks):
+        return []
+    return [blindness_fault(blocks, units[0])]
+
+
+def _are_expected(source: Source, job: Job, processor: Processor) -> bool:
+    is_expected = job.expects_images and processor.sees_images and source.read.images == "expected"
+    return is_expected and not source.is_raw
+
+
+def blindness_fault(sample: Sequence[pa.Table], unit: Unit) -> str:
+    """Say that the first rows, those of a unit or more, have no image, and which column might hold one."""
+    columns = [name for name in unit.table_schema.names if name not in READ]
     num_rows = sum(block.num_rows for block in sample)
+    proposed = setting_for("image", pa.concat_tables(block.select(columns) for block in sample)) if columns else None
+    advice = f"set {proposed}" if proposed else "name the one with images by read.columns.image=COLUMN"
     return (
-        f"read: none of the first {num_rows} rows has an image, and the columns are {', '.join(columns) or 'none'}; "
-        "name the one with images by read.columns={image: COLUMN}, or set read.images=optional if none is meant"
+        f"read: none of the first {num_rows} rows has an image, and the columns are "
+        f"{', '.join(map(own_name, columns)) or 'none'}; {f'{advice}, or ' if FORMATS[unit.format].has_columns else ''}"
+        "set read.images=optional if none is meant"
     )
 
 

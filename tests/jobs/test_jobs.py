@@ -14,7 +14,7 @@ from jobs.report.job import ReportedJob
 from jobs.vqa import VqaSettings
 from models.types import Answer, BadRequest, Sampling
 from pipeline.input.columns import ERROR
-from pipeline.job import Job
+from pipeline.job import Job, MissingColumns
 from tests.jobs.summaries import summary_of
 
 SAMPLING = Sampling(seed=7, max_new_tokens=9)
@@ -116,10 +116,28 @@ def test_a_question_without_an_image_is_asked_as_text():
     assert request.messages == [{"role": "user", "content": [{"type": "text", "text": "what shape?"}]}]
 
 
+def test_rows_without_a_column_of_answers_are_asked_and_have_no_score():
+    row = {name: value for name, value in QUESTION.items() if name != "answers"}
+    record = vqa().record(taken(vqa(), row), answer("a circle"), 0, SAMPLING)
+    assert (record["answers"], record["score"], record["response"]) == (None, None, "a circle")
+    assert vqa().record(taken(vqa(), row), None, 0, SAMPLING)["score"] is None
+
+
+def test_a_question_under_another_name_is_proposed():
+    rows = pa.table(
+        {"key": ["a"], "shard": ["s"], "index": [0], "images": [[b"1"]], "error": [None], "query": ["what?"]}
+    )
+    with pytest.raises(MissingColumns) as caught:
+        vqa().adapt("", rows)
+    assert caught.value.faults == [
+        "read.columns: job vqa needs a column `question`, but the input has key, query; set read.columns.question=query"
+    ]
+
+
 def test_a_benchmarks_wording_goes_around_the_question():
     job = vqa(prompt="{question}\nAnswer in one word.")
     assert asked(only(job, taken(job, QUESTION))) == "what shape?\nAnswer in one word."
-    assert list(job.required) == ["question", "answers"]
+    assert (list(job.required), list(job.optional)) == (["question"], ["answers"])
 
 
 @pytest.mark.parametrize("question", [None, "", "  "])

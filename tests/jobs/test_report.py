@@ -19,7 +19,7 @@ from jobs.report.counts import SUMMED, Counts
 from jobs.report.gallery import SIDE_PIXELS, build_gallery, thumbnail
 from jobs.report.job import TEXT_LABELS, labels_of
 from jobs.report.numbers import numbers_of
-from jobs.report.page import SETTLED, render, render_report
+from jobs.report.page import SETTLED, render, render_markdown, render_report
 from jobs.report.results import ReportError, read_results
 from jobs.report.writer import rewrite_report, write_report
 from jobs.vqa import SCHEMA, VqaSettings
@@ -195,6 +195,17 @@ def test_right_and_wrong_are_said_in_words_and_signs(photos):
     assert page.count("✓ right") == page.count("✗ wrong") == MOST_CARDS // 2
     assert "In the whole run 19 are right and 21 wrong." in page
     assert "what is this?" in page and "Red." in page
+
+
+def test_rows_without_gold_answers_have_no_score_and_nothing_to_be_careful_of(photos):
+    job, rows = questioned(photos, scores=[None] * 40)
+    unscored = rows.set_column(rows.column_names.index("answers"), "answers", pa.nulls(40, pa.list_(pa.string())))
+    results = results_of(photos, job, unscored)
+    numbers = numbers_of(results, job)
+    assert (numbers["scores"], numbers["caveats"], score_lines(numbers)) == ({}, [], [])
+    page = page_of(photos, job, unscored)
+    assert "Score" not in page and "quote these numbers" not in page and "Gallery" in page
+    assert "what is this?" in page and "## Scores" not in render_markdown(numbers, job)
 
 
 def test_scores_between_right_and_wrong_are_means_with_another_interval(photos):

@@ -64,7 +64,7 @@ def test_images_of_several_columns_come_in_their_order_and_nulls_are_left_out(tm
     columns = {"key": "id", "image": ["image_2", "image_1", "image_3"]}
     found = rows_of(tmp_path, columns=columns)
     assert [(row["key"], row["images"]) for row in found] == [("a", [b"2", b"1"]), ("b", [b"3"]), ("c", [])]
-    assert list(found[0]) == ["key", "shard", "index", "images", "error"], "nothing of them stays"
+    assert list(found[0]) == ["key", "shard", "index", "images", "image_path", "error"], "no bytes stay"
     lines = [{"id": row["id"], "image_1": None, "image_2": f"{row['id']}.png"} for row in rows]
     write(tmp_path / "lines/a.jsonl", "\n".join(map(json.dumps, lines)))
     for name in "abc":

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.vqa import VqaSettings
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import PreflightResult, check
 from pipeline.settings import ConfigError, check_settings, dump_settings
@@ -248,9 +249,77 @@ def test_rows_without_any_image_stop_a_job_about_images_and_the_columns_are_name
     uri = rows_without_images(tmp_path, "x.jsonl", '{"text": "What?", "image_path": "a.png"}\n' * 40)
     (found,) = faults_of_questions(tmp_path, checkpoint, uri)
     assert "none of the first 32 rows has an image, and the columns are text, image_path" in found
-    assert "read.columns={image: COLUMN}" in found and "read.images=optional" in found
+    assert found.endswith("; set read.columns.image=image_path, or set read.images=optional if none is meant")
     assert faults_of_questions(tmp_path, checkpoint, uri, read={"images": "optional"}) == []
     assert faults_of_questions(tmp_path, checkpoint, uri, model={"text_only": True}) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "setting"),
+    [
+        ({"img": "a.png"}, "read.columns.image=img"),
+        ({"images": ["a.png"]}, "read.columns.image=images"),
+        ({"file": "train", "file_name": "a.png"}, "read.columns.image=file_name"),
+        ({"Image-URL": "https://x.org/1"}, "read.columns.image=Image-URL"),
+        ({"my photo": "a.png"}, "'read.columns.image=my photo'"),
+        ({"jpg": "0001"}, "read.columns.image=jpg"),
+        ({"note": "a", "seen": {"path": "b/a.JPEG"}}, "read.columns.image=seen"),
+        ({"width": 3, "image_id": 7}, "read.columns.image=COLUMN"),
+    ],
+)
+def test_the_column_that_may_hold_the_images_is_proposed(
+    tmp_path: Path, checkpoint: Path, row: dict[str, Any], setting: str
+) -> None:
+    uri = rows_without_images(tmp_path, "x.jsonl", json.dumps({"text": "What?", **row}) + "\n")
+    (found,) = faults_of_questions(tmp_path, checkpoint, uri)
+    assert ", ".join(["text", *row]) in found and f" {setting}, or set read.images=optional" in found
+    if "COLUMN" not in setting:
+        (tmp_path / "a.png").write_bytes(png(7))
+        name = setting.strip("'").removeprefix("read.columns.image=")
+        assert not faults_of_questions(tmp_path, checkpoint, uri, read={"columns": {"image": name}}), "it is to type"
+
+
+def test_of_a_tar_no_column_is_proposed_for_images_are_its_members(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(tar_bytes({"1.json": b'{"text": "What?", "url": "https://x.org/1.png"}'}))
+    (found,) = faults_of_questions(tmp_path, checkpoint, str(tmp_path / "x.tar"))
+    assert found.endswith("the columns are text, url; set read.images=optional if none is meant")
+
+
+def test_a_column_that_a_job_needs_is_proposed_under_the_inputs_own_name(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(7))
+    uri = rows_without_images(tmp_path, "x.jsonl", '{"image": "a.png", "prompt": "What?", "n": 1, "images": "b"}\n')
+    run = settings(tmp_path, checkpoint, read={"uri": uri})
+    with pytest.raises(ConfigError) as caught:
+        check(run, ToyJob(required=("text",)), Store(run.write.uri))
+    assert caught.value.faults[0] == (
+        "read.columns: job toy needs a column `text`, but the input has prompt, n, images, image_path; "
+        "set read.columns.text=prompt"
+    )
+
+
+def test_images_and_questions_under_other_names_are_told_at_once(tmp_path: Path, checkpoint: Path) -> None:
+    uri = rows_without_images(tmp_path, "x.jsonl", '{"img": "a.png", "query": "What?"}\n' * 9)
+    run = settings(tmp_path, checkpoint, read={"uri": uri})
+    with pytest.raises(ConfigError) as caught:
+        check(run, VqaSettings(kind="vqa").build(), Store(run.write.uri))
+    asked, seen = caught.value.faults
+    assert asked.endswith("set read.columns.question=query") and "set read.columns.image=img, or" in seen
+    both = {"question": "query", "image": "img"}
+    (tmp_path / "a.png").write_bytes(png(7))
+    run = settings(tmp_path, checkpoint, read={"uri": uri, "columns": both})
+    ready = check(run, VqaSettings(kind="vqa").build(), Store(run.write.uri))
+    assert ready.plan.units[0].num_rows, "answers are not needed"
+
+
+def test_a_column_that_a_job_may_read_is_told_and_stops_nothing(
+    tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = rows_without_images(tmp_path, "x.jsonl", '{"text": "What?", "answer": "a cat"}\n')
+    run = settings(tmp_path, checkpoint, read={"uri": uri})
+    with caplog.at_level("INFO"):
+        check(run, ToyJob(has_text_only_rows=True, optional=("answers",)), Store(run.write.uri))
+    said = "no column `answers`, which job toy reads where there is one; read.columns.answers=answer names another"
+    assert said in caplog.messages
 
 
 def test_a_few_rows_without_an_image_before_others_with_one_stop_nothing(tmp_path: Path, checkpoint: Path) -> None:

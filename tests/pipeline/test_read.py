@@ -35,6 +35,7 @@ def test_the_columns_are_ours_then_the_inputs_then_the_error(tmp_path: Path) -> 
             ("images", pa.list_(pa.large_binary())),
             ("width", pa.int64()),
             ("text", pa.string()),
+            ("image_path", pa.string()),
             ("error", pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])),
         ]
     )
@@ -358,6 +359,7 @@ def test_columns_are_called_by_our_words(tmp_path: Path) -> None:
         "key": "k",
         "shard": "m.jsonl",
         "index": 0,
+        "image_path": "x.jpg",
         "images": [b"x"],
         "question": "what?",
         "answers": ["cat"],

@@ -62,6 +62,7 @@ class RawRow:
 
     Attributes:
         image: Compressed bytes, a path, the hub's `{bytes, path}`, a list of those, or None.
+        members: What the files are called in an archive that the bytes are of.
         key: The name that the format itself gives the row, if it does.
         video: The path of the row's video, whose frames are then its images.
         subtitles: The path of its subtitles.
@@ -70,6 +71,7 @@ class RawRow:
     """
 
     image: Any = None
+    members: Sequence[str] = ()
     key: Any = None
     video: Any = None
     subtitles: Any = None

@@ -142,6 +142,12 @@ def is_image(extension: str, wanted: str | None) -> bool:
     return wanted in names
 
 
+def is_numbered(extension: str) -> bool:
+    """Say whether members of an extension are one of several images of their row."""
+    picture = _picture(extension)
+    return picture is not None and picture.number is not None
+
+
 def wanted_image(named: str | None) -> str | None:
     """Return an extension as members have it, whether the user wrote `.JPG` or `jpg`."""
     return named.lower().removeprefix(".") if named else None
@@ -223,7 +229,8 @@ def row_of(
         found = _by_extension([_linked(member, targets) for member in members])
         row.values = _fields(data, found)
         if with_images:
-            row.image = _images(data, found, image)
+            members = _pictures(found, image)
+            row.image, row.members = [data(one) for one in members], [one.name for one in members]
     except RowError as error:
         row.fault = error.fault
     return row
@@ -261,7 +268,7 @@ def _text(data: bytes, name: str) -> str:
         raise RowError("NotUtf8", f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _images(data: Data, found: Mapping[str, Sequence[Member]], wanted: str | None) -> list[bytes]:
+def _pictures(found: Mapping[str, Sequence[Member]], wanted: str | None) -> list[Member]:
     """Return the one image, or those that are numbered, in the order of their numbers."""
     pictures = {extension: members for extension, members in found.items() if is_image(extension, wanted)}
     if len(pictures) > 1:
@@ -278,7 +285,7 @@ def _images(data: Data, found: Mapping[str, Sequence[Member]], wanted: str | Non
     for member in members:
         if not member.size:
             raise RowError("NoBytes", f"member {member.name} has no bytes, expected an image")
-    return [data(member) for member in members]
+    return members
 
 
 def _picture(extension: str) -> Picture | None:

@@ -1,4 +1,4 @@
-"""The command line: `triptych run`, `retry`, `report`, `score`, `compare`, `submit` and `demo`.
+"""The command line: what `triptych` can be told, and what it says.
 
 Only this file prints results and chooses exit codes: 0 done, 1 failed, 2 wrong settings, 3 done but with more failed
 rows than allowed, 130 interrupted.
@@ -6,6 +6,7 @@ rows than allowed, 130 interrupted.
 
 import argparse
 import importlib.metadata
+import json
 import logging
 import signal
 import sys
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from jobs.console_text import demo_lines, retry_lines, run_lines, too_many_failed_message
 from jobs.evaluation.arguments import add_compare, add_score, add_submit
+from jobs.starters import OF_JOBS, find_config, starter_text, starters
 
 if TYPE_CHECKING:
     from jobs.report.writer import Report
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # What `compare` and `submit` may override: how outputs are reached.
 STORAGE = ("write.storage",)
+# What `list` can list; jobs/names.py knows how.
+LISTED = ("benchmarks", "rules", "presets", "formats", "configs")
 FAILED, WRONG_SETTINGS, TOO_MANY_FAILED, INTERRUPTED = 1, 2, 3, 130
 
 
@@ -64,7 +68,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from jobs.start import run_and_report
     from pipeline import load_settings
 
-    settings = load_settings(RunSettings, arguments.config, arguments.overrides)
+    settings = load_settings(RunSettings, find_config(arguments.config), arguments.overrides)
     outcome = run_and_report(settings)
     _print_lines(run_lines(outcome))
     return _exit_code(outcome.result, outcome.report, settings.limits.max_failed_share)
@@ -153,6 +157,47 @@ def _submit(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _settings(arguments: argparse.Namespace) -> int:
+    from jobs import settings_help
+
+    if arguments.json_schema:
+        _print_lines([json.dumps(settings_help.json_schema(), indent=1, ensure_ascii=False)])
+    elif arguments.markdown:
+        _print_lines([settings_help.settings_page().removesuffix("\n")])
+    else:
+        word = arguments.word
+        found = settings_help.find_settings(word) if word else settings_help.all_settings()
+        _print_lines(settings_help.setting_lines(found))
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from jobs.names import name_lines
+
+    _print_lines(name_lines(arguments.what))
+    return 0
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from pipeline import ConfigError
+
+    path = Path(arguments.to or f"{arguments.name}.yaml")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(starter_text(arguments.name, str(path)))
+    except FileExistsError as error:
+        raise ConfigError("the command line", [f"init: {path} is there already; --to FILE names another"]) from error
+    _print_lines([f"wrote {path}", f"next: triptych run {path} model.path=... read.uri=... write.uri=..."])
+    return 0
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from jobs.completion import completion_script
+
+    _print_lines([completion_script(_parser()).removesuffix("\n")])
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triptych", description="Run vision-language models over many images and texts on Ray.", allow_abbrev=False
@@ -169,6 +214,10 @@ def _parser() -> argparse.ArgumentParser:
         ("compare", add_compare, _compare, "compare two scored outputs row by row"),
         ("submit", add_submit, _submit, "write or check a file for a benchmark's server"),
         ("demo", _add_demo, _demo, "run every job on data and toy checkpoints of the package"),
+        ("init", _add_init, _init, "write a commented settings file to start from"),
+        ("settings", _add_settings, _settings, "say what each setting is, and what it trades"),
+        ("list", _add_list, _list, "list names that settings take"),
+        ("completion", _add_completion, _completion, "print what completes commands and settings in a shell"),
     ):
         subparser = commands.add_parser(name, parents=[common], help=summary, description=f"{summary.capitalize()}.")
         add_arguments(subparser)
@@ -177,7 +226,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("config", metavar="CONFIG", help="a YAML file with settings; see configs/ for examples")
+    run.add_argument(
+        "config", metavar="CONFIG", help="a YAML file with settings, or one of ours, such as caption (`list configs`)"
+    )
     _add_overrides(run, "settings that replace those of CONFIG, such as generate.sampling.max_new_tokens=32")
 
 
@@ -196,6 +247,27 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
         "folder", metavar="DIR", nargs="?", default="demo_output", help="where to write; demo_output if left out"
     )
     demo.add_argument("--quick", action="store_true", help="run about 50 rows of each job")
+
+
+def _add_init(init: argparse.ArgumentParser) -> None:
+    names = list(dict.fromkeys([*OF_JOBS, *starters()]))
+    init.add_argument("name", metavar="NAME", choices=names, help=f"a job, or one of ours: {', '.join(names)}")
+    init.add_argument("--to", metavar="FILE", help="where to write it; NAME.yaml if left out")
+
+
+def _add_settings(settings: argparse.ArgumentParser) -> None:
+    settings.add_argument("word", metavar="WORD", nargs="?", help="a setting's name, a job, or a word to look for")
+    how = settings.add_mutually_exclusive_group()
+    how.add_argument("--json-schema", action="store_true", help="print the JSON Schema of the YAML, for editors")
+    how.add_argument("--markdown", action="store_true", help="print docs/settings.md")
+
+
+def _add_list(names: argparse.ArgumentParser) -> None:
+    names.add_argument("what", choices=LISTED, help="what to list")
+
+
+def _add_completion(completion: argparse.ArgumentParser) -> None:
+    completion.epilog = 'For bash and zsh: eval "$(triptych completion)", also in ~/.bashrc or ~/.zshrc.'
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

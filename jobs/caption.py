@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from jobs.plain_job import PlainJob
 from jobs.prompt import Prompt, columns_of, request_for
@@ -17,19 +18,20 @@ from pipeline import Settings, kept_name
 
 
 class CaptionSettings(Settings):
-    """What the caption job can be told.
+    """What the caption job can be told."""
 
-    Attributes:
-        prompt: Asked of every row; `{column}` is replaced by that column's text.
-        template: Takes the chat template's place: plain text with `{image}` and `{question}` (the prompt).
-        reference: A column with the right caption, or a list of them, where it is known; the report then counts exact
-            matches.
-    """
-
-    kind: Literal["caption"]
-    prompt: Prompt = "Describe this image."
-    template: str | None = None
-    reference: str | None = None
+    kind: Literal["caption"] = Field(description="one prompt about every row's images, one caption each")
+    prompt: Prompt = Field(
+        default="Describe this image.", description="asked of every row; {column} is replaced by that column's text"
+    )
+    template: str | None = Field(
+        default=None,
+        description="takes the chat template's place: plain text with {image} and {question} (the prompt)",
+    )
+    reference: str | None = Field(
+        default=None,
+        description="a column with the right caption, or a list of them, where it is known: exact matches are counted",
+    )
 
     def build(self) -> "CaptionJob":
         """Return the job that does this."""

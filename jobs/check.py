@@ -27,16 +27,13 @@ _FIRST_WORD = re.compile(r"\W*(\w+)")
 
 
 class Question(Settings):
-    """One question about a picture, and the answer that keeps it.
+    """One question about a picture, and the answer that keeps it."""
 
-    Attributes:
-        ask: `{column}` is replaced by that column's text, `{text}` by what the picture was drawn from. In a row where
-            a column is empty the question is not asked.
-        expect: The answer, columns filled in as well.
-    """
-
-    ask: Prompt
-    expect: Prompt = "yes"
+    ask: Prompt = Field(
+        description="{column} is replaced by that column's text, {text} by what the picture was drawn from; where a "
+        "column is empty the question is not asked"
+    )
+    expect: Prompt = Field(default="yes", description="the answer that keeps the picture, columns filled in as well")
 
     @property
     def columns(self) -> list[str]:
@@ -59,16 +56,15 @@ class Question(Settings):
 
 
 class PictureCheckSettings(CheckSettings):
-    """Which model looks at the drawn pictures, and what it is asked.
+    """Which model looks at the drawn pictures, and what it is asked."""
 
-    Attributes:
-        template: Takes the chat template's place: plain text with `{image}` and `{question}`.
-        questions: All of them must be answered as expected for a picture to be kept.
-    """
-
-    template: str | None = None
+    template: str | None = Field(
+        default=None, description="takes the chat template's place: plain text with {image} and {question}"
+    )
     questions: tuple[Question, ...] = Field(
-        default=(Question(ask="Does this picture show {text}? Answer yes or no."),), min_length=1
+        default=(Question(ask="Does this picture show {text}? Answer yes or no."),),
+        min_length=1,
+        description="all must be answered as expected for a picture to be kept; each costs one look",
     )
 
 

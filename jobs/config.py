@@ -1,6 +1,6 @@
 """The settings of a whole run: the pipeline's and the job's, from a YAML file or as a run froze them in its output.
 
-`RunSettings` is the schema of a YAML file.
+`RunSettings` is the schema of a YAML file; jobs/settings_help.py lists it.
 """
 
 import copy
@@ -31,15 +31,10 @@ BENCHMARK_SETTINGS = {"format": "format", "join": "images", "num_frames": "num_f
 
 
 class RunSettings(PipelineSettings):
-    """All settings of a run: the pipeline's and the job's.
-
-    Attributes:
-        job: What is asked of the model and what is kept, chosen by `job.kind`.
-        note: A sentence for whoever reads the report; it stands at its top.
-    """
+    """All settings of a run: the pipeline's, and the job's, chosen by `job.kind`."""
 
     job: JobSettings
-    note: str | None = None
+    note: str | None = Field(default=None, description="a sentence for whoever reads the report; it stands at its top")
 
     @model_validator(mode="after")
     def _refuse_settings_of_single_benchmarks(self) -> "RunSettings":

@@ -58,30 +58,42 @@ _SET_BY_RUN = ("temperature", "top_k", "top_p")
 
 
 class SynthesizeSettings(Settings):
-    """What the synthesize job can be told.
+    """What the synthesize job can be told; a row's own columns of the first five names come before it."""
 
-    Attributes:
-        ratio: Width to height, such as `16:9`; a row's column `ratio` comes first, and so on for the next four.
-        area: Pixels of a picture, about, where a code stands for 8 x 8 of them, as it does in the released checkpoints.
-        negative_prompt: What pictures are moved away from.
-        guidance_scale: How far; 1 leaves it out and takes half the work.
-        num_images: Pictures from each row, seeds counted up from the row's own.
-        quality: Put behind every text; empty for nothing.
-        image_format: The file format of the pictures.
-        image_quality: 1 to 100, for JPEG and WebP.
-        check: Another model that looks at the pictures, and what it is asked.
-    """
-
-    kind: Literal["synthesize"]
-    ratio: str = "1:1"
-    area: int = Field(default=518_400, ge=1, le=LIMIT_PIXELS)
-    negative_prompt: str = NEGATIVE_PROMPT
-    guidance_scale: float = Field(default=3.0, ge=-pictures.MOST_GUIDANCE, le=pictures.MOST_GUIDANCE)
-    num_images: int = Field(default=1, ge=1, le=pictures.MOST_IMAGES)
-    quality: str = QUALITY
-    image_format: Literal["png", "jpeg", "webp"] = "png"
-    image_quality: int = Field(default=95, ge=1, le=100)
-    check: PictureCheckSettings | None = None
+    kind: Literal["synthesize"] = Field(description="pictures drawn from every row's text")
+    ratio: str = Field(default="1:1", description="width to height, such as 16:9")
+    area: int = Field(
+        default=518_400,
+        ge=1,
+        le=LIMIT_PIXELS,
+        description="about how many pixels a picture has: each 64 are a token of the released checkpoints, so a larger "
+        "one takes longer and more of the cache",
+    )
+    negative_prompt: str = Field(default=NEGATIVE_PROMPT, description="what pictures are moved away from")
+    guidance_scale: float = Field(
+        default=3.0,
+        ge=-pictures.MOST_GUIDANCE,
+        le=pictures.MOST_GUIDANCE,
+        description="how far they are moved away: more keeps closer to the text and varies less; 1 leaves it out and "
+        "takes half the work",
+    )
+    num_images: int = Field(
+        default=1,
+        ge=1,
+        le=pictures.MOST_IMAGES,
+        description="pictures from each row, seeds counted up from the row's own",
+    )
+    quality: str = Field(default=QUALITY, description="put behind every text; empty for nothing")
+    image_format: Literal["png", "jpeg", "webp"] = Field(
+        default="png", description="the pictures' file format: PNG keeps every pixel, the others are smaller"
+    )
+    image_quality: int = Field(
+        default=95, ge=1, le=100, description="of JPEG and WebP: lower makes smaller files and coarser pictures"
+    )
+    check: PictureCheckSettings | None = Field(
+        default=None,
+        description="another model that looks at the pictures, and what it is asked; it takes a part of the devices",
+    )
 
     @model_validator(mode="after")
     def _is_a_size(self) -> Self:

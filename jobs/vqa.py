@@ -54,34 +54,47 @@ OF_OWN_ROWS = ("prompt", "rule", "benchmark", "group_by", "cluster_by")
 
 
 class VqaSettings(Settings):
-    """What the vqa job can be told: about rows of your own, or about published data sets.
+    """What the vqa job can be told: about rows of your own, or about published data sets."""
 
-    Attributes:
-        prompt: How a question of your own is put; `{question}`, and any other `{column}`, is replaced by that column's
-            text.
-        template: Takes the chat template's place: plain text with `{image}` and `{question}` (the prompt).
-        rule: How answers to your own questions are scored.
-        benchmark: The name under which their score stands in the report.
-        group_by: A column by whose values the score is also shown, e.g. `answer_type`.
-        cluster_by: A column that names what rows share, e.g. an image: rows that hang together make a score less sure.
-        benchmarks: Published data sets instead, all of them asked in one run: a name of each, and where it lies.
-        preset: Whose wording they are asked in; `auto` goes by the model.
-        reasoning: What opens and closes a model's reasoning, which is left out before the answer is read.
-        fallback: What becomes of an answer in which no option is found: wrong, or `random` as some official rules do
-            it, by the row's own seed; it is counted as not read either way.
-    """
-
-    kind: Literal["vqa"]
-    prompt: Prompt = "{question}"
-    template: str | None = None
-    rule: Rule = EXACT
-    benchmark: str = "vqa"
-    group_by: str | None = None
-    cluster_by: str | None = None
-    benchmarks: Benchmarks = Field(default={})
-    preset: Preset = AUTO
-    reasoning: tuple[Tag, Tag] = REASONING
-    fallback: Literal["none", "random"] = "none"
+    kind: Literal["vqa"] = Field(description="questions about every row's images, each answer scored")
+    prompt: Prompt = Field(
+        default="{question}",
+        description="how a question of your own is put; {question}, and any other {column}, is replaced by that "
+        "column's text",
+    )
+    template: str | None = Field(
+        default=None,
+        description="takes the chat template's place: plain text with {image} and {question} (the prompt)",
+    )
+    rule: Rule = Field(
+        default=EXACT, description="how answers to your own questions are scored; `triptych list rules` names them"
+    )
+    benchmark: str = Field(default="vqa", description="the name under which their score stands in the report")
+    group_by: str | None = Field(
+        default=None, description="a column by whose values the score is also shown, such as answer_type"
+    )
+    cluster_by: str | None = Field(
+        default=None,
+        description="a column that names what rows share, such as an image: rows that hang together make a score less "
+        "sure",
+    )
+    benchmarks: Benchmarks = Field(
+        default={}, description="published data sets instead of rows of your own, all asked in one run: a name of each"
+    )
+    preset: Preset = Field(
+        default=AUTO,
+        description="whose wording the data sets are asked in: only a published number's own is comparable with it; "
+        "auto: that of the model's authors",
+    )
+    reasoning: tuple[Tag, Tag] = Field(
+        default=REASONING,
+        description="what opens and closes a model's reasoning, which is left out before the answer is read",
+    )
+    fallback: Literal["none", "random"] = Field(
+        default="none",
+        description="what becomes of an answer in which no option is found: wrong, or drawn at random as some official "
+        "rules do it, by the row's own seed; it counts as not read either way",
+    )
 
     @field_validator("rule")
     @classmethod

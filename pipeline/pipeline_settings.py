@@ -41,11 +41,21 @@ RowCount = Literal["auto"] | Annotated[int, Field(ge=1)]
 class ModelSettings(Settings):
     """Which checkpoint, and how it lies on the device."""
 
-    path: Address = Field(min_length=1, description="local folder, fsspec URL or hub name")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    path: Address = Field(
+        min_length=1,
+        description="the checkpoint: a local folder, an address such as s3://bucket/weights, or a name on the hub",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="how weights are held: half precision takes half the memory and is fast on a GPU, slow on a CPU; "
+        "auto: the checkpoint's own on a GPU, float32 on a CPU",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where the model runs; auto: on GPUs where Ray has any, else on the CPU"
+    )
     text_only: bool = Field(
-        default=False, description="leave out what only images need; rows with an image become error rows"
+        default=False,
+        description="leave out what only images need, which saves memory; rows with an image become error rows",
     )
 
 
@@ -53,23 +63,53 @@ class PreprocessSettings(Settings):
     """How prompts and images are made ready, and by how many actors."""
 
     actors: ActorCount = Field(
-        default=None, description="CPU actors, or [min, max] of them; null takes what generation leaves free"
+        default=None,
+        description="CPU actors, or [min, max] of them: more if the GPU waits for them, at some 60 MB each; null: as "
+        "many as generation leaves CPUs free",
     )
-    split_image: bool | None = Field(default=None, description="Aria: cut large images into crops beside the overview")
-    max_image_size: int | None = Field(default=None, ge=1, description="Aria: side of the canvas, 490 or 980")
+    split_image: bool | None = Field(
+        default=None,
+        description="Aria: cut large images into crops beside the overview, for small print, at up to nine times the "
+        "tokens; null: as the checkpoint says",
+    )
+    max_image_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Aria: side of the canvas in pixels; of the released weights 490 costs half the tokens of 980 and "
+        "loses small print; null: as the checkpoint says",
+    )
     max_image_tiles: int | None = Field(
-        default=None, ge=1, le=4, description="Mllama: the most tiles a picture is cut into, 1 to 4"
+        default=None,
+        ge=1,
+        le=4,
+        description="Mllama: the most tiles a picture is cut into; fewer take less memory and lose small print; null: "
+        "as the checkpoint says",
     )
-    min_pixels: int | None = Field(default=None, ge=1, description="Emu3: smaller pictures are enlarged to this area")
-    max_pixels: int | None = Field(default=None, ge=1, description="Emu3: larger pictures are shrunk to this area")
+    min_pixels: int | None = Field(
+        default=None, ge=1, description="Emu3: smaller pictures are enlarged to this area; null: as the checkpoint says"
+    )
+    max_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        description="Emu3: larger pictures are shrunk to this area, a token for every 64 pixels; null: as the "
+        "checkpoint says",
+    )
     pad_to_ratio: int | None = Field(
         default=None,
         ge=1,
         le=200,
-        description="Emu3: pictures with one side more than so many times the other get black edges",
+        description="Emu3: pictures with one side more than so many times the other get black edges, which cost "
+        "tokens; null: none do",
     )
-    tokenizer: Tokenizer = Field(default="checkpoint", description="Emu3: `baai` cuts words as its authors' own does")
-    today: date = Field(default=TEMPLATE_DATE, description="the day it is for chat templates that write one")
+    tokenizer: Tokenizer = Field(
+        default="checkpoint",
+        description="Emu3: `baai` cuts texts into tokens as its authors' code does, `checkpoint` as the folder's "
+        "files do",
+    )
+    today: date = Field(
+        default=TEMPLATE_DATE,
+        description="the day that chat templates write into prompts; another day may change answers",
+    )
 
     @property
     def images(self) -> ImageSettings:
@@ -87,18 +127,39 @@ class PreprocessSettings(Settings):
 
 
 class SamplingSettings(Settings):
-    """How the next token is chosen and when an answer ends; the same words as `models.types.Sampling`."""
+    """How the next token is chosen and when an answer ends."""
 
     max_new_tokens: int | None = Field(
-        default=None, ge=1, description="null means what the job says: 128, or what is usual for a benchmark"
+        default=None,
+        ge=1,
+        description="the longest answer: more costs time, fewer cuts answers off; null: what the job says, 128 or what "
+        "is usual for a benchmark",
     )
     temperature: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="null means 0 for text, 1 for pictures"
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="0 takes the likeliest token, always the same; more makes answers more varied and less sure; null: "
+        "0 for text, 1 for pictures",
     )
-    top_k: int | None = Field(default=None, ge=0, description="null means all for text, 2048 for pictures")
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    stop: tuple[str, ...] = ()
+    top_k: int | None = Field(
+        default=None,
+        ge=0,
+        description="draw among so many of the likeliest tokens, 0: all; null: all for text, 2048 for pictures",
+    )
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="draw among the likeliest tokens that hold this much probability; 1: all"
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="each row's own seed is made of this and its key: another one draws other answers, the same one "
+        "the same; nothing is drawn at temperature 0",
+    )
+    stop: tuple[str, ...] = Field(
+        default=(), description="an answer ends before the first of these texts; short answers cost less time"
+    )
 
     @field_validator("stop")
     @classmethod
@@ -112,14 +173,26 @@ class GenerateSettings(Settings):
     """How many engines answer, on what, and how."""
 
     actors: ActorCount = Field(
-        default=None, description="engines, or [min, max] of them; null means one per GPU, or one on the CPU"
+        default=None,
+        description="engines, each with weights of its own, or [min, max] of them, which grow with work and cluster; "
+        "null: one for every GPU, or one on the CPU",
     )
-    gpus: float | None = Field(default=None, ge=0, description="GPUs of each engine; null means 1 if there are any")
-    slots: int = Field(default=32, ge=1, description="sequences answered at once by each engine")
+    gpus: float | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs of each engine: several hold weights that are too large for one, a part lets engines share "
+        "one; null: 1 where there are any",
+    )
+    slots: int = Field(
+        default=32,
+        ge=1,
+        description="sequences answered at once by each engine: more use the device better, until its memory is full",
+    )
     max_length: int | None = Field(
         default=None,
         ge=2,
-        description="longest prompt and answer together; null: 4096, or for pictures the model's limit",
+        description="longest prompt and answer together, in tokens: every slot's cache holds so many; null: 4096, or "
+        "for pictures the model's limit",
     )
     sampling: SamplingSettings = SamplingSettings()
 
@@ -144,9 +217,15 @@ class WriteSettings(Settings):
 
     uri: Address = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
     rows_per_part: RowCount = Field(
-        default="auto", description="a part holds whole units up to this many rows; auto: 10,000, or about 256 pictures"
+        default="auto",
+        description="a part holds whole units up to this many rows: larger parts are fewer files, and there later; "
+        "auto: 10,000, or about 256 pictures",
     )
-    unit_rows: RowCount = Field(default="auto", description="rows read, answered and committed together")
+    unit_rows: RowCount = Field(
+        default="auto",
+        description="rows read, answered and committed together, and repeated together when a machine dies; auto: as "
+        "many as take 120 MB ready for the model, or 60 MB as image files that rows name, or eight pictures drawn",
+    )
     webdataset: bool = Field(default=False, description="write drawn pictures as tar shards too, for training loaders")
     on_existing: Literal["resume", "fail", "replace"] = Field(
         default="resume",
@@ -159,8 +238,15 @@ class WriteSettings(Settings):
 class RaySettings(Settings):
     """Which Ray to use."""
 
-    address: str | None = Field(default=None, description="`auto` or host:port of a cluster; null starts a local Ray")
-    object_store_bytes: int | None = Field(default=None, ge=100 * 2**20, description="of a local Ray; null means 2 GiB")
+    address: str | None = Field(
+        default=None, description="`auto` or the host:port of a cluster to join; null: a Ray of its own on this machine"
+    )
+    object_store_bytes: int | None = Field(
+        default=None,
+        ge=100 * 2**20,
+        description="memory of a local Ray in which units lie between two steps: more holds larger units; null: "
+        "2 GiB, or less where the machine has little",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "RaySettings":

@@ -9,7 +9,15 @@ from dataclasses import asdict
 from jobs.benchmarks.benchmark import Benchmark, PromptTemplate
 from jobs.benchmarks.templates import emu3
 
-PRESETS = ("lmms", "lmms_solution", "lmms_reason_first", "vlmevalkit", "aria", "llama", "emu3")
+PRESETS: Mapping[str, str] = {
+    "lmms": "lmms-eval's wording, and lm-evaluation-harness' for questions in words only",
+    "lmms_solution": "lmms-eval's second wording of MathVista, which asks for the solution",
+    "lmms_reason_first": "lmms-eval's third wording of MathVista, which asks for reasons first",
+    "vlmevalkit": "VLMEvalKit's wording",
+    "aria": "the wording of Aria's published numbers",
+    "llama": "Meta's own wording of Llama 3.2's published numbers",
+    "emu3": "the wording of Emu3's published numbers",
+}
 # In this order another preset's template is taken where one has none; lmms has all.
 _FALLBACKS = ("vlmevalkit", "lmms")
 # The preset of each family's published numbers.

@@ -45,41 +45,42 @@ Below = Annotated[str, AfterValidator(_below)]
 
 
 class BenchmarkSettings(Settings):
-    """One published data set in a run.
+    """One published data set in a run."""
 
-    Attributes:
-        path: Its shards: a file, a folder or a glob below `read.uri`.
-        dataset: Which data set it is; null means that the entry is called so.
-        format: See `read.format`.
-        columns: The data set's column: what this copy calls it.
-        limit: Only so many of its rows, from the start; its score is then that of a sample.
-        preset: Whose wording it is asked in; null means the job's.
-        prompt: A wording of your own instead: `{question}`, `{options}`, `{context}` are filled in.
-        rule: How answers are scored; null means the data set's own rule.
-        max_new_tokens: The longest answer; null means the preset's.
-        images: The table that holds the images, below `read.uri`, where the questions stand apart from them (GQA).
-        videos: The folder of the videos that rows name, below `read.uri`.
-        subtitles: The folder of their subtitles.
-        num_frames: Frames taken of a video.
-        frame_size: The longer side of a frame, at most.
-        meteor: Score captions by METEOR too, which takes Java, a minute and 2 GB.
-    """
-
-    path: Below
-    dataset: Annotated[str, choice_from(BENCHMARKS, "a data set")] | None = None
-    format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = "auto"
-    columns: dict[str, str] = Field(default={})
-    limit: PositiveInt | None = None
-    preset: Preset | None = None
-    prompt: Prompt | None = None
-    rule: Rule | None = None
-    max_new_tokens: PositiveInt | None = None
-    images: Below | None = None
-    videos: Below | None = None
-    subtitles: Below | None = None
-    num_frames: int = Field(default=16, ge=1, le=256)
-    frame_size: int = Field(default=490, ge=1, le=1120)
-    meteor: bool = False
+    path: Below = Field(description="its shards: a file, a folder or a glob below read.uri")
+    dataset: Annotated[str, choice_from(BENCHMARKS, "a data set")] | None = Field(
+        default=None,
+        description="which data set it is, as `triptych list benchmarks` names them; null: the one that the entry is "
+        "called after",
+    )
+    format: Literal["auto", "parquet", "jsonl", "csv", "tsv"] = Field(default="auto", description="as read.format")
+    columns: dict[str, str] = Field(default={}, description="the data set's column: what this copy calls it")
+    limit: PositiveInt | None = Field(
+        default=None, description="only so many of its rows, from the start; its score is then that of a sample"
+    )
+    preset: Preset | None = Field(default=None, description="whose wording it is asked in; null: job.preset")
+    prompt: Prompt | None = Field(
+        default=None,
+        description="a wording of your own instead: {question}, {options} and {context} are filled in; its scores "
+        "compare with no published ones",
+    )
+    rule: Rule | None = Field(default=None, description="how answers are scored; null: the data set's own rule")
+    max_new_tokens: PositiveInt | None = Field(
+        default=None, description="the longest answer: more costs time, fewer cuts answers off; null: the preset's"
+    )
+    images: Below | None = Field(
+        default=None,
+        description="the table of the images, below read.uri, where the questions stand apart from them (GQA)",
+    )
+    videos: Below | None = Field(default=None, description="the folder of the videos that rows name, below read.uri")
+    subtitles: Below | None = Field(default=None, description="the folder of their subtitles, below read.uri")
+    num_frames: int = Field(
+        default=16, ge=1, le=256, description="frames taken of a video: more see more of it, and cost their tokens"
+    )
+    frame_size: int = Field(
+        default=490, ge=1, le=1120, description="the longer side of a frame in pixels, at most; as read.frame_size"
+    )
+    meteor: bool = Field(default=False, description="score captions by METEOR too, which takes Java, a minute and 2 GB")
 
     @model_validator(mode="after")
     def _one_wording(self) -> "BenchmarkSettings":

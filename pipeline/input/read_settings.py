@@ -40,20 +40,24 @@ class JoinSettings(Settings):
 
 
 class FolderSettings(Settings):
-    """Where the files lie that rows name by relative paths; null: in the shard's own folder."""
+    """Where the files lie that rows name by relative paths."""
 
-    image: InputAddress | None = None
-    video: InputAddress | None = None
-    subtitles: InputAddress | None = None
+    image: InputAddress | None = Field(default=None, description="of images; null: the shard's own folder")
+    video: InputAddress | None = Field(default=None, description="of videos; null: the shard's own folder")
+    subtitles: InputAddress | None = Field(default=None, description="of subtitles; null: the shard's own folder")
 
 
 class ReadSettings(Settings):
     """Which rows a run reads, and what its input calls the columns that we have words for."""
 
     uri: InputAddress = Field(description="a file, a folder or a glob, local or on any store: s3://bucket/photos/*.tar")
-    format: Literal["auto", Format] = "auto"
+    format: Literal["auto", Format] = Field(
+        default="auto", description="which of several formats in one folder is read; auto: what the extensions tell"
+    )
     columns: dict[Word, Annotated[Names, PlainValidator(_names)]] = Field(
-        default={}, description="our name: the input's column, or for images several; default: the same name"
+        default={},
+        description="our name (key, image, text, question, answers, video, subtitles): the input's column, or for "
+        "images several; a name left out: the column of the same name",
     )
     images: Literal["expected", "optional"] = Field(
         default="expected",
@@ -62,7 +66,9 @@ class ReadSettings(Settings):
     split: str | None = Field(
         default=None, description="train, validation, test: which of several in one folder; `all` reads all of them"
     )
-    join: JoinSettings | None = Field(default=None, description="look up images by the ids in their column")
+    join: JoinSettings | None = Field(
+        default=None, description="look up images by the ids in their column; null: the column holds them"
+    )
     folders: FolderSettings = Field(default=FolderSettings(), description="where the files lie that rows name")
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="CSV, TSV: what stands between cells; null: comma or tab"
@@ -77,8 +83,15 @@ class ReadSettings(Settings):
         description="on resuming: what to do if a file's time or tag has changed since the plan, but not its size",
     )
     limit: PositiveInt | None = Field(default=None, description="read only so many rows, from the start")
-    num_frames: int = Field(default=NUM_FRAMES, ge=1, le=256, description="video: frames taken, evenly over its time")
-    frame_size: int = Field(default=FRAME_SIZE, ge=1, le=1120, description="video: the longer side of a frame, at most")
+    num_frames: int = Field(
+        default=NUM_FRAMES, ge=1, le=256, description="video: frames taken, evenly over its time; each costs its tokens"
+    )
+    frame_size: int = Field(
+        default=FRAME_SIZE,
+        ge=1,
+        le=1120,
+        description="video: the longer side of a frame, at most; larger frames keep small print and cost memory",
+    )
     storage: StorageSettings = StorageSettings()
 
     def dialect(self, format: Format) -> Dialect:

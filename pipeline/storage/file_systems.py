@@ -40,11 +40,17 @@ COMMON = ("s3", "gs", "az", "abfs", "hf", "http", "https", "memory", "sftp")
 class StorageSettings(Settings):
     """How to reach a store. There is no place for credentials here."""
 
-    endpoint_url: Address | None = Field(default=None, description="an S3 server other than Amazon's")
+    endpoint_url: Address | None = Field(
+        default=None, description="an S3 server other than Amazon's; null: what the environment says"
+    )
     anon: bool = Field(default=False, description="read a public bucket without credentials")
-    region: str | None = Field(default=None, description="region of the bucket, where the server insists on it")
+    region: str | None = Field(
+        default=None, description="region of the bucket, where the server insists on it; null: the environment's"
+    )
     patience_s: float = Field(
-        default=300.0, ge=0, description="how long a store that does not answer is asked again, in seconds"
+        default=300.0,
+        ge=0,
+        description="how many seconds a store that does not answer is asked again, before the run ends",
     )
 
 

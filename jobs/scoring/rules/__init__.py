@@ -59,6 +59,20 @@ NAMES = (*RULES, *LIKELIHOOD)
 NEEDS_FACTS = ("captions", "mathvista", "mmmu", "ocrbench")
 
 
+def describe(rule: str) -> str:
+    """Say in one line what a rule does: what the function says that tells it from its like."""
+    if rule in LIKELIHOOD:
+        return f"Take the likeliest of the given continuations, by {rule.partition('/')[2].replace('_', ' ')}."
+    if rule == CAPTIONS:
+        return "Score all captions of the data set together: CIDEr-D, BLEU and ROUGE-L."
+    if rule == KEPT:
+        return "Keep the response and give no score: a program would have to be run."
+    score = RULES[rule]
+    said = list(score.keywords.values())[-1] if isinstance(score, partial) else score
+    line = str(said.__doc__).split("\n")[0].removeprefix(f"The rule `{rule}`: ")
+    return f"{line[:1].upper()}{line[1:]}"
+
+
 def suits(rule: str, usual: str) -> bool:
     """Return whether rows that are usually scored by one rule can be scored by another one."""
     kind, usual_kind = rule.partition("/")[0], usual.partition("/")[0]

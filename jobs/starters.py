@@ -1,0 +1,36 @@
+"""The commented YAML files of configs/, which the wheel carries too: found by name, and written out to start from.
+
+Nothing but paths and text, so `--help` stays quick.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+# The one to start a job from.
+OF_JOBS: Mapping[str, str] = {"caption": "caption_aria", "vqa": "vqa_aria", "synthesize": "synthesize_emu3"}
+
+
+def starters() -> dict[str, Path]:
+    """Return the files by their names, without `.yaml`."""
+    carried = Path(__file__).parent / "configs"  # in a wheel; in a checkout they stand beside the rooms
+    folder = carried if carried.is_dir() else Path(__file__).parent.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(config: str) -> str:
+    """Return the file that `triptych run CONFIG` means: a path, else one of ours by its name or a job's."""
+    ours = starters()
+    name = OF_JOBS.get(config, config)
+    return str(ours[name]) if name in ours and not Path(config).exists() else config
+
+
+def starter_text(name: str, to: str) -> str:
+    """Return one of our files as it stands elsewhere: what it says to type names that place."""
+    file = OF_JOBS.get(name, name)
+    return starters()[file].read_text(encoding="utf-8").replace(f"configs/{file}.yaml", to)
+
+
+def summary(path: Path) -> str:
+    """Return the first sentence of a file's head."""
+    head = path.read_text(encoding="utf-8").partition("\n#\n")[0].replace("\n# ", " ").removeprefix("# ")
+    return head.split("\n")[0].partition(". ")[0].removesuffix(".") + "."

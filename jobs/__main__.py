@@ -1,7 +1,7 @@
 """The command line: what `triptych` can be told, and what it says.
 
 Only this file prints results and chooses exit codes: 0 done, 1 failed, 2 wrong settings, 3 done but with more failed
-rows than allowed, 130 interrupted.
+rows than allowed, or stopped because of them, 130 interrupted.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from jobs.console_text import demo_lines, retry_lines, run_lines, too_many_failed_message
+from jobs.console_text import demo_lines, retry_lines, run_lines, stopped_message, too_many_failed_message
 from jobs.evaluation.arguments import add_compare, add_score, add_submit
 from jobs.starters import OF_JOBS, find_config, starter_text, starters
 
@@ -43,9 +43,12 @@ def main(command_line: Sequence[str] | None = None) -> int:
         return _print_error("interrupted; what is committed stays, and the same command continues there", INTERRUPTED)
     except Exception as error:
         from pipeline import ConfigError
+        from pipeline.run import TooManyFailed
 
         if isinstance(error, ConfigError):
             return _print_error(str(error), WRONG_SETTINGS)
+        if isinstance(error, TooManyFailed):
+            return _print_error(stopped_message(error), TOO_MANY_FAILED)
         if not _is_user_error(error):
             raise
         return _print_error(f"{type(error).__name__}: {error}", FAILED)
@@ -69,7 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipeline import load_settings
 
     settings = load_settings(RunSettings, find_config(arguments.config), arguments.overrides)
-    outcome = run_and_report(settings)
+    outcome = run_and_report(settings, style=arguments.progress, metrics_port=arguments.metrics_port)
     _print_lines(run_lines(outcome))
     return _exit_code(outcome.result, outcome.report, settings.limits.max_failed_share)
 
@@ -77,7 +80,9 @@ def _run(arguments: argparse.Namespace) -> int:
 def _retry(arguments: argparse.Namespace) -> int:
     from jobs.start import retry_and_report
 
-    outcome = retry_and_report(arguments.output, arguments.overrides)
+    outcome = retry_and_report(
+        arguments.output, arguments.overrides, style=arguments.progress, metrics_port=arguments.metrics_port
+    )
     _print_lines(retry_lines(outcome))
     return _exit_code(outcome.retried.result, outcome.report, outcome.max_failed_share)
 
@@ -99,7 +104,8 @@ def _report(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from jobs.demo.run import run_demo
 
-    _print_lines(demo_lines(run_demo(Path(arguments.folder), is_quick=arguments.quick)))
+    shown = {"style": arguments.progress, "metrics_port": arguments.metrics_port}
+    _print_lines(demo_lines(run_demo(Path(arguments.folder), is_quick=arguments.quick, **shown)))
     return 0
 
 
@@ -229,11 +235,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "config", metavar="CONFIG", help="a YAML file with settings, or one of ours, such as caption (`list configs`)"
     )
+    _add_progress(run)
     _add_overrides(run, "settings that replace those of CONFIG, such as generate.sampling.max_new_tokens=32")
 
 
 def _add_retry(retry: argparse.ArgumentParser) -> None:
     _add_output(retry)
+    _add_progress(retry)
     _add_overrides(retry, "settings that change no answer; write.storage.* say how to reach OUTPUT")
 
 
@@ -246,6 +254,7 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "folder", metavar="DIR", nargs="?", default="demo_output", help="where to write; demo_output if left out"
     )
+    _add_progress(demo)
     demo.add_argument("--quick", action="store_true", help="run about 50 rows of each job")
 
 
@@ -272,6 +281,16 @@ def _add_completion(completion: argparse.ArgumentParser) -> None:
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="the folder with a run's results")
+
+
+def _add_progress(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "bar", "lines", "json"),
+        default="auto",
+        help="how progress is shown; auto: a bar on a terminal, elsewhere a line every 30 s",
+    )
+    parser.add_argument("--metrics-port", metavar="PORT", type=int, help="show it to Prometheus, too, at this port")
 
 
 def _add_overrides(parser: argparse.ArgumentParser, help_text: str) -> None:

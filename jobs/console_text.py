@@ -1,6 +1,6 @@
 """The text that the command line prints when a command is done. Nothing is printed here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.report.formatting import points, scored
@@ -10,10 +10,25 @@ if TYPE_CHECKING:
     from jobs.demo.run import Demo
     from jobs.report.writer import Report
     from jobs.start import Outcome, RetryOutcome
-    from pipeline.run import RunResult
+    from pipeline.run import FailureKind, RunResult, TooManyFailed
 
 
-MAX_ERROR_KINDS = 3  # in one line
+MAX_ERROR_KINDS = 3  # of which examples are shown
+MESSAGE_CHARACTERS = 200
+# What to do about rows that fail so: by stage and type of the error, or by type alone.
+REMEDIES = {
+    (
+        "fetch",
+        "NotFound",
+    ): "see whether the paths are right, and relative to the folder of their table",
+    ("fetch", "MissingImage"): "name the column of images: read.columns={image: COLUMN}",
+    ("fetch", "WrongType"): "name another column (read.columns), or convert this one",
+    ("decode", "BadImage"): "open one of these files: they are broken, or no images",
+    ("tokenise", "PromptTooLong"): "raise generate.max_length, or lower preprocess.max_image_size or max_image_tiles",
+    ("preprocess", "UnseenImage"): "take a checkpoint that sees images, or leave model.text_only out",
+    ("generate", "OutOfMemory"): "lower generate.slots or generate.max_length",
+    "WorkerDied": "the process died on these rows: look at their files, or give it more memory",
+}
 
 
 def run_lines(outcome: "Outcome") -> list[str]:
@@ -53,13 +68,44 @@ def retry_lines(outcome: "RetryOutcome") -> list[str]:
 
 def too_many_failed_message(result: "RunResult", report: "Report", limit: float) -> str:
     """Say how many rows failed and why, how many may, and what to do about it."""
-    failures = report.numbers["failures"]
-    kinds = ", ".join(f"{kind['stage']} {kind['type']} ({kind['count']:,})" for kind in failures[:MAX_ERROR_KINDS])
-    more = f" and {len(failures) - MAX_ERROR_KINDS} more" if len(failures) > MAX_ERROR_KINDS else ""
-    return (
-        f"{result.failed_share:.1%} of the rows failed, limits.max_failed_share is {limit:.1%}; {kinds}{more}\n"
-        f"  `triptych retry {result.uri}` runs them again once the cause is gone"
+    from pipeline.run import FailureKind
+
+    kinds = [
+        FailureKind(kind["stage"], kind["type"], kind["count"], **kind["examples"][0])
+        for kind in report.numbers["failures"]
+    ]
+    return "\n".join(
+        [
+            f"{result.failed_share:.1%} of the rows failed, limits.max_failed_share is {limit:.1%}",
+            *_failure_lines(kinds),
+            f"  `triptych retry {result.uri}` runs them again once the cause is gone",
+        ]
     )
+
+
+def stopped_message(error: "TooManyFailed") -> str:
+    """Say why a run was stopped early, and how it goes on."""
+    return "\n".join(
+        [
+            str(error),
+            *_failure_lines(error.failures),
+            "  Once the cause is gone, or to keep these error rows, give the same command with a higher limit, such as "
+            "limits.max_failed_share=1; `triptych retry` then runs failed rows again.",
+        ]
+    )
+
+
+def _failure_lines(failures: "Sequence[FailureKind]") -> list[str]:
+    """Show the most frequent kinds, each with an example and what to do about it."""
+    lines = []
+    for kind in failures[:MAX_ERROR_KINDS]:
+        message = " ".join(kind.message.split())
+        short = message if len(message) <= MESSAGE_CHARACTERS else f"{message[:MESSAGE_CHARACTERS]} …"
+        lines.append(f"  {kind.stage} {kind.type} ({kind.count:,}), such as row {kind.key}: {short}")
+        if remedy := REMEDIES.get((kind.stage, kind.type), REMEDIES.get(kind.type)):
+            lines.append(f"    {remedy}")
+    more = len(failures) - MAX_ERROR_KINDS
+    return [*lines, f"  and {more} other kinds of failure"] if more > 0 else lines
 
 
 def _output_lines(result: "RunResult", report: "Report") -> list[str]:

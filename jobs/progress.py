@@ -1,59 +1,120 @@
-"""Show how far a run is on the error stream: a progress bar on a terminal, elsewhere a plain line every 30 s."""
+"""Show how far a run is on the error stream: a bar on a terminal, elsewhere a plain or JSON line every 30 s."""
 
+import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from pipeline.run import Progress
+from jobs.metrics import served_metrics
+from pipeline.run import Progress, progress_numbers
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-PLAIN_PERIOD_S = 30.0
-STARTING = "starting, loading the model"
+PERIOD_S = 30.0
 
+ProgressStyle = Literal["auto", "bar", "lines", "json"]
 Show = Callable[[Progress], None]
 
 
+@dataclass
+class Moment:
+    """The latest that is known of a run.
+
+    Attributes:
+        name: Of the run, or of the demo's step.
+        progress: None as long as settings, model and input are looked at.
+        since: When that began, or the progress was told: seconds of the monotonic clock.
+    """
+
+    name: str
+    progress: Progress | None
+    since: float
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what a JSON line says and Prometheus reads."""
+        return {"name": self.name, **progress_numbers(self.progress, time.monotonic() - self.since)}
+
+    def lines(self) -> list[str]:
+        """Say it in one or two lines."""
+        return describe(self.progress, time.monotonic() - self.since)
+
+
 @contextmanager
-def shown_progress(job: str, plain_period_s: float = PLAIN_PERIOD_S) -> Iterator[Show]:
-    """Give a callback for `pipeline.run.run` that shows each progress in the way that the error stream allows.
+def shown_progress(
+    name: str,
+    style: ProgressStyle = "auto",
+    metrics_port: int | None = None,
+    *,
+    leaves_line: bool = False,
+    period_s: float = PERIOD_S,
+) -> Iterator[Show]:
+    """Give a callback for `pipeline.run.run` that shows each progress.
 
     Args:
-        job: Stands before each line.
-        plain_period_s: Time between two lines where there is no terminal; they come even if nothing has changed.
+        name: Stands before each line.
+        style: A bar, plain lines or JSON lines; `auto` is a bar on a terminal, else lines.
+        metrics_port: Where Prometheus may read the same numbers.
+        leaves_line: Whether a last line stays when all is done.
+        period_s: Time between two lines; they come even if nothing has changed.
+
+    Raises:
+        ConfigError: The port is taken.
     """
     from rich.console import Console  # here, because `triptych --help` does not need it
 
+    moment, began = Moment(name, None, time.monotonic()), time.monotonic()
     console = Console(stderr=True)
-    with _progress_bar(job, console) if console.is_interactive else _plain_lines(job, plain_period_s) as show:
+
+    def show(progress: Progress) -> None:
+        moment.progress, moment.since = progress, time.monotonic()
+
+    with ExitStack() as stack:
+        if metrics_port is not None:
+            stack.enter_context(served_metrics(metrics_port, moment.numbers))
+        if style == "bar" or (style == "auto" and console.is_interactive):
+            stack.enter_context(_bar(moment, console))
+        elif style == "json":
+            stack.enter_context(_lines(lambda: json.dumps(moment.numbers()), period_s))
+        else:
+            stack.enter_context(_lines(lambda: f"{name}: {' · '.join(moment.lines())}", period_s))
         yield show
+    if leaves_line:
+        sys.stderr.write(f"{name}: {describe_end(moment.progress, time.monotonic() - began)}\n")
 
 
 @contextmanager
-def _progress_bar(job: str, console: "Console") -> Iterator[Show]:
+def _bar(moment: Moment, console: "Console") -> Iterator[None]:
     """Keep a bar, and the numbers below it, at the bottom of the terminal; they vanish at the end."""
     from rich import progress as rich_progress
     from rich.console import RenderableType
     from rich.text import Text
 
-    class BarAboveLine(rich_progress.Progress):
-        """A line of its own has room for all numbers in 80 columns, and wraps where there are fewer."""
+    class BarAboveLines(rich_progress.Progress):
+        """Lines of their own have room for all numbers in 80 columns, and wrap where there are fewer."""
 
         def get_renderables(self) -> Iterator[RenderableType]:
+            for task in self.tasks:
+                if moment.progress is not None:
+                    task.total, task.completed = moment.progress.rows, moment.progress.done
             yield from super().get_renderables()
-            yield from (Text(task.fields["line"]) for task in self.tasks)
+            yield Text("\n".join(moment.lines()))
 
     stderr = sys.stderr  # rich replaces it while the bar stands
     columns = (rich_progress.TextColumn("{task.description}", markup=False), rich_progress.BarColumn())
-    with BarAboveLine(*columns, console=console, transient=True, refresh_per_second=4) as bar, _logs_moved_from(stderr):
+    with (
+        BarAboveLines(*columns, console=console, transient=True, refresh_per_second=4) as bar,
+        _logs_moved_from(stderr),
+    ):
         # A second Ctrl-C ends the process at once, and would leave a hidden cursor hidden.
         console.show_cursor(True)
-        task = bar.add_task(job, total=None, line=STARTING)
-        yield lambda progress: bar.update(task, total=progress.rows, completed=progress.done, line=line_of(progress))
+        bar.add_task(moment.name, total=None)
+        yield
 
 
 @contextmanager
@@ -70,41 +131,62 @@ def _logs_moved_from(stream: TextIO) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_lines(job: str, period_s: float) -> Iterator[Show]:
-    line = STARTING
+def _lines(line: Callable[[], str], period_s: float) -> Iterator[None]:
     is_over = threading.Event()
-
-    def show(progress: Progress) -> None:
-        nonlocal line
-        line = line_of(progress)
 
     def write() -> None:
         while not is_over.wait(period_s):
-            sys.stderr.write(f"{job}: {line}\n")
+            sys.stderr.write(f"{line()}\n")
             sys.stderr.flush()
 
     writer = threading.Thread(target=write, name="progress", daemon=True)
     writer.start()
     try:
-        yield show
+        yield
     finally:
         is_over.set()
         writer.join()
 
 
-def line_of(progress: Progress) -> str:
-    """Sum up a run's progress in one line: rows, rates, failures and the time left."""
+def describe(progress: Progress | None, seconds: float) -> list[str]:
+    """Sum up a run's progress in one or two lines: rows, rates, failures, the time left and what holds it up.
+
+    Args:
+        progress: The latest; None before the first.
+        seconds: Since it was told, or since the run was called.
+    """
+    if progress is None:
+        return [f"looking at the settings, the model and the input, {clock(seconds)}"]
     share = progress.done / progress.rows if progress.rows else 1.0
-    parts = [f"{progress.done:,} of {progress.rows:,} rows ({share:.0%})"]
-    if progress.answered and progress.seconds:
-        rate = progress.answered / progress.seconds
-        parts += [f"{rate:,.1f} rows/s", f"{progress.output_tokens / progress.seconds:,.0f} tokens/s"]
-        parts.append(f"{progress.failed:,} failed")
-        parts.append(f"{_clock((progress.rows - progress.done) / rate)} left")
-    return " · ".join(parts)
+    counts = [f"{progress.done:,} of {progress.rows:,} rows ({share:.0%})"]
+    if not progress.answered:
+        return [" · ".join([*counts, f"loading the model, {clock(seconds)}"])]
+    elapsed, pace = f"{clock(progress.seconds + seconds)} so far", progress.pace
+    failed = f"{progress.failed:,} failed"
+    if pace is None or progress.seconds_left is None:
+        return [" · ".join([*counts, elapsed, failed])]
+    left = f"{clock(max(0.0, progress.seconds_left - seconds))} left"
+    rates = f"{pace.prompt_tokens_per_s:,.0f} tokens/s read, {pace.output_tokens_per_s:,.0f} written"
+    waits = f"{pace.bottleneck} takes longest"
+    busy = [f"engine {pace.busy['engine']:.0%} busy"] if "engine" in pace.busy else []
+    first = [*counts, f"{_rate(pace.rows_per_s)} rows/s", failed, left]
+    return [" · ".join(first), " · ".join([elapsed, rates, *busy, waits])]
 
 
-def _clock(seconds: float) -> str:
+def describe_end(progress: Progress | None, seconds: float) -> str:
+    """Sum up a run that is done."""
+    if progress is None or not progress.answered:
+        return f"nothing was left to do, {clock(seconds)}"
+    rate = _rate(progress.answered / seconds)
+    return f"{progress.answered:,} rows in {clock(seconds)}, {rate} rows/s, {progress.failed:,} failed"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jobs.config import RunSettings, frozen_settings, output_at
 from jobs.preset import resolve_presets
-from jobs.progress import shown_progress
+from jobs.progress import ProgressStyle, shown_progress
 from jobs.report.writer import Report, write_report
 from jobs.scoring.rules import MAIN_THREAD_ONLY
 from jobs.vqa import VqaSettings
@@ -34,8 +34,16 @@ class RetryOutcome:
     max_failed_share: float
 
 
-def run_and_report(settings: RunSettings) -> Outcome:
+def run_and_report(
+    settings: RunSettings, step: str = "", style: ProgressStyle = "auto", metrics_port: int | None = None
+) -> Outcome:
     """Run a job over its input, or what is left of it, then write the report.
+
+    Args:
+        settings: Those of the run.
+        step: What the run is called where it is one of several; one line of it stays on the terminal.
+        style: See `jobs.progress.shown_progress`.
+        metrics_port: See there.
 
     Raises:
         ConfigError: The settings cannot work; nothing has started.
@@ -45,7 +53,7 @@ def run_and_report(settings: RunSettings) -> Outcome:
     _refuse_rule_for_stored_answers(settings)
     settings = resolve_presets(settings)
     job = settings.job.build()
-    with shown_progress(settings.job.kind) as show:
+    with shown_progress(step or settings.job.kind, style, metrics_port, leaves_line=bool(step)) as show:
         result = run(settings, job, progress=show)
     return Outcome(result, write_report(Store(settings.write.uri, settings.write.storage), job, settings.read))
 
@@ -64,12 +72,16 @@ def _refuse_rule_for_stored_answers(settings: RunSettings) -> None:
         raise ConfigError("the settings", faults)
 
 
-def retry_and_report(uri: str, overrides: Sequence[str]) -> RetryOutcome:
+def retry_and_report(
+    uri: str, overrides: Sequence[str], style: ProgressStyle = "auto", metrics_port: int | None = None
+) -> RetryOutcome:
     """Run the failed rows of a finished run again with its frozen settings, then write its report again.
 
     Args:
         uri: Its output.
         overrides: `dotted.key=value` each, of settings that change no answer.
+        style: See `jobs.progress.shown_progress`.
+        metrics_port: See there.
 
     Raises:
         ReportError: There is no run.
@@ -79,7 +91,7 @@ def retry_and_report(uri: str, overrides: Sequence[str]) -> RetryOutcome:
     """
     settings = retry_settings(uri, overrides)
     job = settings.job.build()
-    with shown_progress(f"{settings.job.kind}, failed rows again") as show:
+    with shown_progress(f"{settings.job.kind}, failed rows again", style, metrics_port) as show:
         retried = retry(settings, job, progress=show)
     store = Store(settings.write.uri, settings.write.storage)
     return RetryOutcome(retried, write_report(store, job, settings.read), settings.limits.max_failed_share)

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from models.engine.out_of_memory import is_out_of_memory, release_cached_memory
+from models.stopwatch import Stopwatch
 from models.types import Pixels
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,15 @@ class PictureModel(Protocol):
 class PictureDecoder:
     """One thread, and on a GPU a stream of its own, so that tokens and pixels are computed at the same time."""
 
-    def __init__(self, model: PictureModel) -> None:
+    def __init__(self, model: PictureModel, stopwatch: Stopwatch | None = None) -> None:
+        """Start no thread yet.
+
+        Args:
+            model: Turns codes into pixels.
+            stopwatch: Gets the seconds of `paint`.
+        """
         self._model = model
+        self._stopwatch = stopwatch or Stopwatch()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="picture_decoder")
         self._stream = torch.Stream(model.device) if model.device.type == "cuda" else None
 
@@ -48,7 +56,7 @@ class PictureDecoder:
         return self._thread.submit(self._decode, layout, token_ids)
 
     def _decode(self, layout: Sequence[int], token_ids: Sequence[int]) -> Pixels:
-        with self._stream or nullcontext():
+        with self._stopwatch.measure("paint"), self._stream or nullcontext():
             try:
                 return self._model.decode_picture(layout, token_ids)
             except Exception as error:

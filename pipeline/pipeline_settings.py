@@ -260,7 +260,16 @@ class RaySettings(Settings):
 class LimitsSettings(Settings):
     """How much may go wrong: in a finished run that does not count as failed, and with one row that kills processes."""
 
-    max_failed_share: float = Field(default=0.05, ge=0, le=1, description="failed rows / rows")
+    max_failed_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="failed rows / rows; a run stops as soon as this can no longer be kept, and a higher limit lets it "
+        "go on",
+    )
+    judge_after_rows: int | None = Field(
+        default=None, ge=1, description="stop, too, if of so many rows, or more, a larger share than that has failed"
+    )
     attempts: int = Field(
         default=4,
         ge=3,

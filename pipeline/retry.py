@@ -26,7 +26,7 @@ from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import join_fault
 from pipeline.preflight.check import check, check_cluster
-from pipeline.run import RunResult, count_results, work_of
+from pipeline.run import RunResult, count_results, finish, work_of
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.plan import read_plan, rows_per_part
@@ -105,7 +105,7 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
         reached = Attempt(plan.parts, work, placement, progress, commit_log_of(plan)).run()
     ledger.sweep(store)
     store.delete([entry.path for entry in store.list(f"{plan.folder}/units")])  # of workers that outlived a driver
-    return _retried(store, plan, count_results(store, time.monotonic() - started, reached.answered))
+    return _retried(store, plan, finish(store, settings.limits, time.monotonic() - started, reached.answered))
 
 
 def _parts_of(store: Store, settings: PipelineSettings, job: Job) -> list[Part]:

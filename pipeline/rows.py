@@ -45,6 +45,7 @@ ANSWER = pa.schema(
 UNIT = "input.unit"
 UNIT_ROWS = "input.unit_rows"  # how many of the input's rows the unit has; none may be lost on the way
 IS_INPUT = "input.token_ids"  # null where there is nothing to answer
+STEP_SECONDS = "input.step_seconds"  # what each step was busy with up to here, the same in all rows of a unit
 ODDITIES = "input.oddities"  # what is odd about a row's images and was settled while they were decoded
 
 MESSAGE_CHARACTERS = 2000
@@ -76,6 +77,20 @@ def with_unit(rows: pa.Table, name: str, num_rows: int) -> pa.Table:
     """Return rows with the columns that say of which unit they are."""
     rows = rows.append_column(UNIT, pa.array([name] * rows.num_rows, pa.string()))
     return rows.append_column(UNIT_ROWS, pa.array([num_rows] * rows.num_rows, pa.int64()))
+
+
+def with_step_seconds(rows: pa.Table, seconds: Mapping[str, float]) -> pa.Table:
+    """Return rows with the seconds of the steps that they have gone through, beside each."""
+    kind = pa.map_(pa.string(), pa.float64())
+    return rows.append_column(STEP_SECONDS, pa.array([list(seconds.items())] * rows.num_rows, kind))
+
+
+def take_step_seconds(rows: pa.Table) -> tuple[pa.Table, dict[str, float]]:
+    """Return rows without what `with_step_seconds` has put beside them, and that; nothing where nobody has."""
+    if STEP_SECONDS not in rows.column_names:
+        return rows, {}
+    seconds = dict(rows.column(STEP_SECONDS)[0].as_py())
+    return rows.drop_columns([STEP_SECONDS]), seconds
 
 
 def count_rows(results: pa.Table) -> int:

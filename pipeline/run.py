@@ -17,11 +17,14 @@ import pyarrow.parquet as pq
 
 from pipeline.execution.actors import crash_ledger
 from pipeline.execution.attempt import Attempt, CommitLog, RunError
-from pipeline.execution.attempt import Progress as Progress
+from pipeline.execution.progress import FailureKind as FailureKind
+from pipeline.execution.progress import Progress as Progress
+from pipeline.execution.progress import TooManyFailed as TooManyFailed
+from pipeline.execution.progress import progress_numbers as progress_numbers
 from pipeline.execution.work import Work, load_generate
 from pipeline.input.sources import typical_unit_rows
 from pipeline.job import Job
-from pipeline.pipeline_settings import PipelineSettings
+from pipeline.pipeline_settings import LimitsSettings, PipelineSettings
 from pipeline.preflight.check import PreflightResult, check, check_cluster
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
@@ -32,6 +35,9 @@ from pipeline.steps.write import merge_part, plan_parts
 from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
+
+# A run of which no more rows have failed is not stopped for that: it is soon done, and then has an error for each.
+FEW_FAILED = 100
 
 COUNTED = ["key", "shard", "index", "error", "prompt_tokens", "output_tokens"]
 
@@ -81,6 +87,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     Raises:
         ConfigError: Something would keep the run from working; every fault is listed and nothing has started.
         RunError: Units are missing and further tries bring nothing, or another run has replaced this one.
+        TooManyFailed: More rows fail than the run allows; what is committed stays.
         KeyboardInterrupt: Passed on after a clean stop.
     """
     started = time.monotonic()
@@ -89,7 +96,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     if ready.is_done:
         log.info("%s holds this run, finished; nothing to do", store.uri)
         ledger.sweep(store)
-        return count_results(store, time.monotonic() - started, 0)
+        return finish(store, settings.limits, time.monotonic() - started, 0)
     placement, devices = check_cluster(settings, job, store, ready)
     ready = freeze(settings, store, ready, devices)
     units = ready.plan.units
@@ -99,11 +106,49 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     ledger.sweep(store, work.units)  # what a start that was killed left half written, and what a replaced run has left
     with crash_ledger(settings.limits.attempts) as crashes:
         work = replace(work, crashes=crashes)
-        reached = Attempt(parts, work, placement, progress, commit_log_of(store, ready)).run()
+        judge = partial(refuse_too_many_failed, settings.limits, store.uri)
+        reached = Attempt(parts, work, placement, progress, commit_log_of(store, ready), judge).run()
     ledger.refuse_replaced(store, ready.run)
-    store.publish(ledger.SUCCESS, b"")
     ledger.sweep(store)  # and of actors that were killed since
-    return count_results(store, time.monotonic() - started, reached.answered)
+    return finish(store, settings.limits, time.monotonic() - started, reached.answered)
+
+
+def refuse_too_many_failed(limits: LimitsSettings, uri: str, progress: Progress) -> None:
+    """Stop a run as soon as it is clear that more rows fail than it allows.
+
+    Raises:
+        TooManyFailed: It says how many, why, and how the run can go on.
+    """
+    if not progress.answered:
+        return
+    expected = progress.answers * progress.rows / progress.answered  # a row may ask for several pictures
+    can_be_kept = progress.failed <= max(limits.max_failed_share * expected, FEW_FAILED)
+    is_judged = limits.judge_after_rows is not None and progress.answered >= limits.judge_after_rows
+    if can_be_kept and not (is_judged and progress.failed > limits.max_failed_share * progress.answers):
+        return
+    raise TooManyFailed(
+        f"{progress.failed:,} of {progress.answers:,} results failed, and limits.max_failed_share="
+        f"{limits.max_failed_share:g} allows {limits.max_failed_share * expected:,.0f} of all {expected:,.0f}; the run "
+        f"stopped, and {progress.done:,} of {progress.rows:,} rows stay committed in {uri}",
+        progress.failures,
+    )
+
+
+def finish(store: Store, limits: LimitsSettings, seconds: float, answered: int) -> RunResult:
+    """Count what stands in the parts, and mark the output as finished: as a success, or as one with too many failures.
+
+    Raises:
+        StorageError: The output cannot be read or written.
+    """
+    result = count_results(store, seconds, answered)
+    fault = None
+    if result.failed_share > limits.max_failed_share:
+        fault = (
+            f"{result.failed:,} of {result.answers:,} results failed, more than limits.max_failed_share="
+            f"{limits.max_failed_share:g} allows"
+        )
+    ledger.mark_finished(store, fault)
+    return result
 
 
 def work_of(

@@ -12,6 +12,7 @@ from jobs.demo.data import NUM_CAPTIONS, NUM_QUESTIONS, write_caption_shards, wr
 from jobs.demo.drawn_pictures import DrawnPictures, read_drawn_pictures
 from jobs.demo.pieces import BENCHMARK, FAMILIES, PIECES, TOYS, settings_of
 from jobs.demo.prompts import NUM_PROMPTS, write_prompts
+from jobs.progress import ProgressStyle
 from jobs.report.job import PICTURE_LABELS, TEXT_LABELS
 from jobs.report.page import render
 from jobs.start import Outcome, run_and_report
@@ -28,7 +29,7 @@ class Demo:
     index: Path
 
 
-def run_demo(folder: Path, *, is_quick: bool) -> Demo:
+def run_demo(folder: Path, *, is_quick: bool, style: ProgressStyle = "auto", metrics_port: int | None = None) -> Demo:
     """Write the shards and run every piece from the start, each in a subfolder of its own.
 
     Earlier results there are replaced: the package, its checkpoints or the number of rows may have changed.
@@ -36,6 +37,8 @@ def run_demo(folder: Path, *, is_quick: bool) -> Demo:
     Args:
         folder: Where shards and results go.
         is_quick: Take about fifty rows of each.
+        style: See `jobs.progress.shown_progress`.
+        metrics_port: See there.
     """
     shards = folder / "shards"
     write_caption_shards(shards / "caption", NUM_CAPTIONS)
@@ -45,7 +48,7 @@ def run_demo(folder: Path, *, is_quick: bool) -> Demo:
     with ExitStack() as stack:
         checkpoints = {family: stack.enter_context(resources.as_file(_checkpoint(family))) for family in FAMILIES}
         runs = {name: settings_of(folder, name, checkpoints, is_quick=is_quick) for name in PIECES}
-        outcomes = {name: run_and_report(settings) for name, settings in runs.items()}
+        outcomes = {name: run_and_report(settings, name, style, metrics_port) for name, settings in runs.items()}
     drawings = read_drawn_pictures(runs[DRAWN].write.uri)
     index = folder / "index.html"
     page = render(

@@ -27,6 +27,7 @@ from models.engine.prefill import by_length, prefill
 from models.engine.sampler import Choice, choose
 from models.engine.scheduler import Branch, Scheduler, Sequence
 from models.engine.scoring import by_feed, score
+from models.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,14 @@ PREFILL_TOKENS = 4096
 class Engine:
     """Continuous batching over static slots, for one model. Not thread-safe: one thread owns it."""
 
-    def __init__(self, model: Decoder, *, slots: int, max_length: int) -> None:
+    def __init__(self, model: Decoder, *, slots: int, max_length: int, stopwatch: Stopwatch | None = None) -> None:
         """Allocate the cache.
 
         Args:
             model: A family's model.
             slots: Sequences answered at once.
             max_length: The longest sequence, prompt and answer together.
+            stopwatch: Gets the seconds of `encode`, `prefill` and `decode`.
 
         Raises:
             ValueError: A setting is below 1, or longer than the model's positions.
@@ -57,6 +59,7 @@ class Engine:
         self._model = model
         self._cache = Cache(model.cache_shape, slots, max_length)
         self._scheduler = Scheduler(slots, max_length)
+        self._stopwatch = stopwatch or Stopwatch()
         self._guard = MemoryGuard(
             model.device, encode=slots, prefill=PREFILL_TOKENS, decode=slots, sample=slots, score=PREFILL_TOKENS
         )
@@ -96,12 +99,15 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
         """Start what fits, give every running sequence one more token, return those that have ended."""
-        admitted = self._scheduler.admit()
-        self._answer(self._prefill(self._encode(admitted)))
-        self._free_slots()
-        if self._scheduler.running:
-            self._answer(self._decode())
+        with self._stopwatch.measure("encode"):
+            encoded = self._encode(self._scheduler.admit())
+        with self._stopwatch.measure("prefill"):
+            self._answer(self._prefill(encoded))
             self._free_slots()
+        if self._scheduler.running:
+            with self._stopwatch.measure("decode"):
+                self._answer(self._decode())
+                self._free_slots()
         ended, self._ended = self._ended, []
         return ended
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from models.stopwatch import Stopwatch
 from pipeline.execution.crashes import FAILED_LOADS, CrashClient, CrashLedger
 from pipeline.execution.guard import Guard, Step, read_guarded
 from pipeline.execution.work import Work
 from pipeline.input.unit_files import unit_from_message
 from pipeline.input.units import ReadSettings
 from pipeline.job import Job
-from pipeline.rows import UNIT, with_unit
+from pipeline.rows import UNIT, take_step_seconds, with_step_seconds, with_unit
 from pipeline.steps.engine_thread import EngineDied
 from pipeline.steps.read import read_job_rows, settings_by_source
 from pipeline.steps.write import commit_unit
@@ -31,15 +32,19 @@ def read_block(block: pa.Table, settings: ReadSettings, job: Job, crashes: str |
     """Read the one unit that a block names, in a task of its own."""
     unit = unit_from_message(block.column("unit")[0].as_py())
     read = functools.partial(read_job_rows, unit, job, settings_by_source(job, settings))
-    with _ended_when_cancelled():
+    stopwatch = Stopwatch()
+    with _ended_when_cancelled(), stopwatch.measure("read"):
         table = asyncio.run(read_guarded(unit, read, RemoteCrashes(crashes, "fetch"))) if crashes else read()
-    return with_unit(table, unit.name, unit.num_rows)
+    return with_step_seconds(with_unit(table, unit.name, unit.num_rows), stopwatch.take())
 
 
 def commit_block(block: pa.Table, store: Store, folder: str) -> pa.Table:
-    """Commit the one unit that a block holds, in a task of its own."""
-    with _ended_when_cancelled():
-        return commit_unit(block, store, folder)
+    """Commit the one unit that a block holds, in a task of its own; return numbers about it and its way here."""
+    stopwatch = Stopwatch()
+    block, seconds = take_step_seconds(block)
+    with _ended_when_cancelled(), stopwatch.measure("write"):
+        numbers = commit_unit(block, store, folder)
+    return with_step_seconds(numbers, {**seconds, **stopwatch.take()})
 
 
 @contextmanager
@@ -57,21 +62,28 @@ def _ended_when_cancelled() -> Iterator[None]:
 class StepActor:
     """A step, such as Generate, in a process of its own that may die and start again."""
 
-    def __init__(self, load: Callable[[Work], Step], work: Work, stage: str, cpus: float) -> None:
+    def __init__(self, load: Callable[[Work, Stopwatch], Step], work: Work, stage: str, cpus: float) -> None:
         # Before torch is imported, because it reads this once; several engines on one machine must not fight.
         os.environ["OMP_NUM_THREADS"] = str(max(1, math.floor(cpus)))
         self._crashes = RemoteCrashes(work.crashes, stage) if work.crashes else None
         self._guard = Guard(stage, self._crashes) if self._crashes else None
+        self._stopwatch = Stopwatch("check." if stage == "check" else "")
         self._step: Step | None = None
         self._fault: Exception | None = None
         try:
             self._load(load, work)
+            self._stopwatch.take()  # of a warm-up, say
         except Exception as error:
             # Raised from here, Ray would print it several times over, and in pages; the first unit raises it instead.
             self._fault = error
 
     async def __call__(self, block: pa.Table) -> pa.Table:
-        """Do one unit."""
+        """Do one unit; beside it goes what this process has been busy with since its last one."""
+        block, seconds = take_step_seconds(block)
+        done = await self._do(block)
+        return with_step_seconds(done, {**seconds, **self._stopwatch.take()})
+
+    async def _do(self, block: pa.Table) -> pa.Table:
         if self._step is None:
             raise RuntimeError(f"the model cannot be loaded: {self._fault}") from self._fault
         if self._guard is None or self._crashes is None:
@@ -83,11 +95,11 @@ class StepActor:
             await self._crashes.dying(str(error))
             os._exit(1)
 
-    def _load(self, load: Callable[[Work], Step], work: Work) -> None:
+    def _load(self, load: Callable[[Work, Stopwatch], Step], work: Work) -> None:
         died = self._crashes.starting() if self._crashes else 0
         if died >= FAILED_LOADS:
             raise RuntimeError(f"the process died {died} times while it loaded the model; is there enough memory?")
-        self._step = load(work)
+        self._step = load(work, self._stopwatch)
         if self._crashes:
             self._crashes.ready()
 

@@ -6,11 +6,12 @@ What a round is made of, pipeline/execution/stream.py knows; here is kept accoun
 import logging
 import platform
 import re
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ import pyarrow as pa
 from pipeline.execution.cluster.placement import NodesLost, Placement, PlacementError, place_actors
 from pipeline.execution.cluster.signals import heard_signals
 from pipeline.execution.cluster.start import nodes
+from pipeline.execution.progress import Progress as Progress
+from pipeline.execution.progress import TooManyFailed, Tracker, progress_numbers
 from pipeline.execution.stream import stream
 from pipeline.execution.work import Work
 from pipeline.rows import part_schema
@@ -36,41 +39,8 @@ MOST_SHORT_ROUNDS = 5
 SHORT_ROUND_S = 1800.0
 # Where lost nodes are replaced by themselves, that takes minutes.
 REPLACED_WITHIN_S, LOOK_EVERY_S = 600.0, 15.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        rows: Rows of the whole run.
-        done: Rows committed, by this start or an earlier one.
-        answered: Rows committed by this start.
-        failed: Of those, error rows.
-        prompt_tokens: Of those, tokens read.
-        output_tokens: Of those, tokens written.
-        seconds: Since this start.
-    """
-
-    rows: int
-    done: int
-    answered: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    seconds: float = 0.0
-
-    def after(self, unit: Mapping[str, Any], seconds: float) -> "Progress":
-        """Return the progress with one more unit committed."""
-        return replace(
-            self,
-            done=self.done + unit["rows"],
-            answered=self.answered + unit["rows"],
-            failed=self.failed + unit["failed"],
-            prompt_tokens=self.prompt_tokens + unit["prompt_tokens"],
-            output_tokens=self.output_tokens + unit["output_tokens"],
-            seconds=seconds,
-        )
+# How old the progress that others see may be.
+WRITTEN_EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +68,7 @@ class Attempt:
         placement: Placement,
         progress: Callable[[Progress], None] | None,
         commit_log: CommitLog,
+        judge: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         """Look at nothing yet.
 
@@ -107,16 +78,18 @@ class Attempt:
             placement: How many actors there are, and the share of each.
             progress: Called in this process at the start and after each unit.
             commit_log: How it learns what is committed.
+            judge: Called after each unit; raises TooManyFailed where the run shall not go on.
         """
         self._parts = parts
         self._commit_log = commit_log
+        self._judge = judge
         self._work = work
         self._placement = placement
         self._tell = progress or (lambda _: None)
         self._units = {unit.name: unit for part in parts for unit in part.units}
         self._rows = {name: unit.num_rows for name, unit in self._units.items()}
-        self._started = time.monotonic()
-        self._reached = Progress(sum(self._rows.values()), 0)
+        self._started = self._told = time.monotonic()
+        self._tracker = Tracker(sum(self._rows.values()), placement.preprocess.most)
         self._short_rounds = 0
 
     def run(self) -> Progress:
@@ -124,12 +97,13 @@ class Attempt:
 
         Raises:
             RunError: A round committed nothing, or one after the other ended early.
+            TooManyFailed: The judge says so; what is committed stays.
         """
         outcome, began = "failed", time.time()
         try:
             merged = self._merge_what_is_there()
-            self._tell(self._reached)
-            with watched(self._stores()):
+            self._note(self._tracker.progress)
+            with watched(self._stores()), self._progress_written(began):
                 while merged.missing_units:
                     self._round(merged)
                     merged = self._merge_what_is_there()
@@ -140,10 +114,14 @@ class Attempt:
         except RunReplaced:
             outcome = "replaced"  # nobody will look for this one's numbers there
             raise
+        except TooManyFailed:
+            outcome = "too many failed"
+            raise
         finally:
             if outcome != "replaced":
                 self._write_attempt(outcome, began)
-        return self._reached
+                self._write_progress(began, state=outcome)
+        return self._tracker.progress
 
     def _merge_what_is_there(self) -> Parts:
         """Compare plan and output; merge what is ready to be merged, and clear away what parts hold already."""
@@ -156,27 +134,26 @@ class Attempt:
         committed = output.units - set(leftover)
         schema = part_schema(self._work.schema, self._work.job)
         parts = Parts(store, open_parts, sorted(committed), schema, self._commit_log.merge)
-        done = self._reached.rows - sum(self._rows[name] for name in parts.missing_units)
-        self._reached = replace(self._reached, done=done)
+        self._tracker.set_done(sum(self._rows.values()) - sum(self._rows[name] for name in parts.missing_units))
         return parts
 
     def _round(self, parts: Parts) -> None:
         names = parts.missing_units
         missing = [unit for name, unit in self._units.items() if name in names]
-        before, began = self._reached.answered, time.monotonic()
+        before, began = self._tracker.progress.answered, time.monotonic()
         log.info("%d units with %d rows to do", len(missing), sum(self._rows[unit.name] for unit in missing))
         failure: Exception | None = None
         try:
             with heard_signals() as check, parts, closing(stream(missing, self._work, self._placement)) as committed:
                 for numbers in committed:
                     parts.add(numbers["unit"])
-                    self._reached = self._reached.after(numbers, time.monotonic() - self._started)
-                    self._tell(self._reached)
+                    self._note(self._tracker.add(numbers, time.monotonic() - self._started))
+                    self._judge(self._tracker.progress)
                     check()
         except NodesLost as lost:
             self._placement = place_on_remaining_nodes(self._work, lost)
             return
-        except RunReplaced:
+        except (RunReplaced, TooManyFailed):
             raise
         except Exception as error:  # Ray passes on anything that a step raised
             failure = error
@@ -184,18 +161,56 @@ class Attempt:
         self._short_rounds = self._short_rounds + 1 if time.monotonic() - began < SHORT_ROUND_S else 0
         # A store that is gone would be asked just as patiently in the next round.
         is_gone = isinstance(failure, Unreachable) or Unreachable.__name__ in why
-        if self._reached.answered == before or is_gone or self._short_rounds == MOST_SHORT_ROUNDS:
+        if self._tracker.progress.answered == before or is_gone or self._short_rounds == MOST_SHORT_ROUNDS:
             raise RunError(why) from failure
         if failure is not None:
             log.warning("a round failed, and another one starts: %s", why)
+
+    def _note(self, progress: Progress) -> None:
+        self._told = time.monotonic()
+        self._tell(progress)
+
+    @contextmanager
+    def _progress_written(self, began: float) -> Iterator[None]:
+        """Write down how far the run is, again and again, for those who look in from elsewhere."""
+        is_over = threading.Event()
+
+        def keep_writing() -> None:
+            self._write_progress(began)
+            while not is_over.wait(WRITTEN_EVERY_S):
+                self._write_progress(began)
+
+        writer = threading.Thread(target=keep_writing, name="progress file", daemon=True)
+        writer.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            writer.join()
+
+    def _write_progress(self, began: float, **outcome: str) -> None:
+        numbers = {
+            **progress_numbers(self._tracker.progress, time.monotonic() - self._told),
+            **outcome,
+            "started": _utc(began),
+            "written": _utc(time.time()),
+            "period_s": WRITTEN_EVERY_S,
+            "host": platform.node(),
+            "placement": self._placement.numbers(),
+        }
+        try:
+            ledger.write_progress(self._work.store.while_looking(), numbers)
+        except StorageError as error:  # the run needs none of this
+            log.debug("cannot write down the progress: %s", error)
 
     def _write_attempt(self, outcome: str, began: float) -> None:
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{uuid.uuid4().hex[:8]}"
         numbers = {
             "outcome": outcome,
             **self._commit_log.note,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-            **asdict(replace(self._reached, seconds=time.monotonic() - self._started)),
+            "started": _utc(began),
+            **asdict(self._tracker.progress),
+            "seconds": time.monotonic() - self._started,
             "host": platform.node(),
             "placement": self._placement.numbers(),
             "versions": ledger.versions(),
@@ -212,6 +227,10 @@ class Attempt:
         sources = settings_by_source(self._work.job, self._work.read)
         roots = {unit.root: sources[unit.source].storage for unit in self._units.values()}
         return [self._work.store, *(Store(root, roots[root]) for root in sorted(roots))]
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def place_on_remaining_nodes(work: Work, lost: NodesLost) -> Placement:

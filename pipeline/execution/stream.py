@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from models.stopwatch import Stopwatch
 from pipeline.execution.actors import StepActor, begin_round, commit_block, read_block
 from pipeline.execution.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, StepActors
 from pipeline.execution.guard import Step
@@ -68,7 +69,7 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
     source: Any = ray.data.from_items(messages, override_num_blocks=len(messages))
     reading = {"settings": work.read, "job": work.job, "crashes": work.crashes}
     rows = source.map_batches_internal(read_block, fn_kwargs=reading, num_cpus=READ_CPUS, max_retries=-1, **whole)
-    steps: list[tuple[str, Callable[[Work], Step], StepActors, dict[str, Any]]] = [
+    steps: list[tuple[str, Callable[[Work, Stopwatch], Step], StepActors, dict[str, Any]]] = [
         ("preprocess", load_preprocess, placement.preprocess, {"max_tasks_in_flight_per_actor": WAITING_AT_AN_ACTOR}),
         ("generate", work.load, placement.generate, _in_flight(work.answering, work.unit_rows)),
     ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from models.stopwatch import Stopwatch
 from pipeline.execution.guard import Step
 from pipeline.input.units import ReadSettings
 from pipeline.job import Job
@@ -47,7 +48,7 @@ class Work:
     schema: pa.Schema
     store: Store
     unit_rows: int
-    load: Callable[["Work"], Step]
+    load: Callable[["Work", Stopwatch], Step]
     checking: EngineSpec | None = None
     units: str = UNITS
     crashes: str | None = None
@@ -58,28 +59,29 @@ class OtherWeights(RuntimeError):
     """Where an actor works, the model's files are not those that the run began with."""
 
 
-def load_preprocess(work: Work) -> Step:
+def load_preprocess(work: Work, stopwatch: Stopwatch) -> Step:
     """Load the processor of the model that answers."""
     processor = work.answering.open_processor(model_folder(work, work.answering))
     preprocess = Preprocess(processor, work.job, work.answering.sampling)
 
     async def step(block: pa.Table) -> pa.Table:
-        return preprocess(block)
+        with stopwatch.measure("preprocess"):
+            return preprocess(block)
 
     return step
 
 
-def load_generate(work: Work) -> Generate:
+def load_generate(work: Work, stopwatch: Stopwatch) -> Generate:
     """Load the model that answers."""
-    answerer = work.answering.load(model_folder(work, work.answering))
+    answerer = work.answering.load(model_folder(work, work.answering), stopwatch)
     return Generate(answerer, work.job, work.answering.sampling, work.model_name, work.schema)
 
 
-def load_check(work: Work) -> CheckAnswers:
+def load_check(work: Work, stopwatch: Stopwatch) -> CheckAnswers:
     """Load the model that checks."""
     check, engine = work.job.check, work.checking
     assert check is not None and engine is not None
-    return CheckAnswers(engine.load(model_folder(work, engine)), check, engine.sampling, work.job.schema)
+    return CheckAnswers(engine.load(model_folder(work, engine), stopwatch), check, engine.sampling, work.job.schema)
 
 
 def model_folder(work: Work, engine: EngineSpec) -> str:

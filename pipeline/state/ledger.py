@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 SETTINGS = "_triptych/settings.json"
 PLAN = "_triptych/plan.parquet"
 ATTEMPTS = "_triptych/attempts"
+PROGRESS = "_triptych/progress.json"
 SUCCESS = "_SUCCESS"
+# Stands there instead where every row has its place but more of them failed than the run allows; it says how many.
+TOO_MANY_FAILED = "_TOO_MANY_FAILED"
 OURS = ("_triptych/", "_report/", f"{TARS}/")
 
 # Settings that say how and where a run works, not what it answers: they may change between two starts of one run.
@@ -80,8 +83,8 @@ class Output:
 
     @property
     def is_done(self) -> bool:
-        """Whether a run has finished here."""
-        return self.is_started and SUCCESS in self.paths
+        """Whether a run has finished here, with few failed rows or with many."""
+        return self.is_started and not {SUCCESS, TOO_MANY_FAILED}.isdisjoint(self.paths)
 
 
 class RunError(Exception):
@@ -116,7 +119,7 @@ def read_output(store: Store) -> Output:
     parts = {path: int(match[1]) for path in paths if (match := PART_NAME.fullmatch(path))}
     unit = re.compile(re.escape(units_folder(run or "")) + r"/([^/]+)\.parquet")
     units = [match[1] for path in paths if (match := unit.fullmatch(path))]
-    ours = [path for path in paths if path in parts or path == SUCCESS or path.startswith(OURS)]
+    ours = [path for path in paths if path in parts or path in (SUCCESS, TOO_MANY_FAILED) or path.startswith(OURS)]
     ours = [path for path in ours if not path.startswith(PROBES)]  # another driver is looking, too
     known = set(ours)
     strangers = [path for path in paths if path not in known and not path.startswith(("_", "."))]
@@ -182,11 +185,12 @@ def clear(store: Store, output: Output) -> None:
     """
     parts = [path for path in output.paths if PART_NAME.fullmatch(path)]
     units = [path for path in output.paths if path.startswith(f"{UNITS}/")]
-    kept = {SUCCESS, PLAN, SETTINGS, *parts, *units}
+    marks = [SUCCESS, TOO_MANY_FAILED]
+    kept = {*marks, PLAN, SETTINGS, *parts, *units}
     run, say = ("a finished run", log.info) if output.is_done else ("an unfinished run", log.warning)
     if parts or units:
         say("removing %d parts and %d units of %s from %s", len(parts), len(units), run, store.uri)
-    for paths in ([SUCCESS], parts, units, [path for path in output.paths if path not in kept], [PLAN], [SETTINGS]):
+    for paths in (marks, parts, units, [path for path in output.paths if path not in kept], [PLAN], [SETTINGS]):
         store.delete(paths)
 
 
@@ -270,6 +274,21 @@ def warn_of_other_versions(frozen: Mapping[str, Any]) -> None:
         log.warning("the run began with other package versions, so later answers may differ: %s", ", ".join(changed))
 
 
+def mark_finished(store: Store, fault: str | None) -> None:
+    """Leave the mark that every row has its place, and of the two only the right one.
+
+    Args:
+        store: The output.
+        fault: What is wrong with the results, if too many rows failed.
+    """
+    right, wrong = (SUCCESS, TOO_MANY_FAILED) if fault is None else (TOO_MANY_FAILED, SUCCESS)
+    if right == SUCCESS:
+        store.publish(SUCCESS, b"")
+    else:
+        store.replace(TOO_MANY_FAILED, f"{fault}\n".encode())
+    store.delete([wrong])
+
+
 def part_paths(store: Store) -> list[str]:
     """List the parts in order."""
     return [entry.path for entry in store.list() if PART_NAME.fullmatch(entry.path)]
@@ -278,6 +297,11 @@ def part_paths(store: Store) -> list[str]:
 def write_attempt(store: Store, name: str, numbers: Mapping[str, Any]) -> None:
     """Write down when, where and how far one start of the run went. Nothing else here knows of time."""
     store.publish(f"{ATTEMPTS}/{name}.json", json.dumps(numbers, indent=2).encode())
+
+
+def write_progress(store: Store, numbers: Mapping[str, Any]) -> None:
+    """Write down how far the run is, or how it ended; of several drivers on one output the last to do so is seen."""
+    store.replace(PROGRESS, json.dumps(numbers, indent=2).encode())
 
 
 def versions(names: Sequence[str] = ("triptych", "ray", "torch", "pyarrow", "pillow", "tokenizers")) -> dict[str, str]:

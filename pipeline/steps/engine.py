@@ -5,6 +5,7 @@ It knows settings and `models`; where the model's files lie, and in which proces
 
 from dataclasses import dataclass, replace
 
+from models.stopwatch import Stopwatch
 from models.types import PictureFormat, Processor, Sampling
 from pipeline.job import Job
 from pipeline.pipeline_settings import GenerateSettings, ModelSettings, PipelineSettings, PreprocessSettings
@@ -69,7 +70,7 @@ class EngineSpec:
             tokenizer=self.preprocess.tokenizer,
         )
 
-    def load(self, folder: str) -> Answerer:
+    def load(self, folder: str, stopwatch: Stopwatch) -> Answerer:
         """Load the checkpoint that lies in a local folder, and start an engine with all that stands around it."""
         from models import load_model
         from models.engine.engine import Engine
@@ -80,9 +81,10 @@ class EngineSpec:
         device = devices(self.model.device, self.generate.gpus)
         model = load_model(folder, device=device, dtype=self.model.dtype, text_only=self.model.text_only)
         max_length = self.max_length(model.max_position_embeddings)
-        engine = EngineThread(Engine(model, slots=self.generate.slots, max_length=max_length), Sequence)
-        picture_decoder = PictureDecoder(model) if self.picture and isinstance(model, PictureModel) else None
-        return Answerer(engine, processor, picture_decoder, self.picture)
+        engine = Engine(model, slots=self.generate.slots, max_length=max_length, stopwatch=stopwatch)
+        is_drawing = self.picture is not None
+        picture_decoder = PictureDecoder(model, stopwatch) if is_drawing and isinstance(model, PictureModel) else None
+        return Answerer(EngineThread(engine, Sequence, stopwatch), processor, picture_decoder, self.picture)
 
 
 def answering_engine(settings: PipelineSettings, job: Job) -> EngineSpec:

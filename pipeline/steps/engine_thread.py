@@ -13,9 +13,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from models.stopwatch import Stopwatch
 from models.types import Completion, ModelInput, Sampling
 
 log = logging.getLogger(__name__)
+
+# The name of the seconds in which an engine has nothing to do.
+IDLE = "idle"
 
 StopCondition = Callable[[Ordered[int]], bool]
 
@@ -49,13 +53,15 @@ class Engine(Protocol):
 class EngineThread:
     """An engine and the thread that steps it. The thread starts at once and lives as long as the process."""
 
-    def __init__(self, engine: Engine, sequence: Callable[..., Any]) -> None:
+    def __init__(self, engine: Engine, sequence: Callable[..., Any], stopwatch: Stopwatch | None = None) -> None:
         """Start the thread.
 
         Args:
             engine: The engine; nobody else may touch it from here on.
             sequence: Makes what the engine takes, `models.engine.Sequence`.
+            stopwatch: Gets the seconds in which the engine waited for rows, as IDLE.
         """
+        self._stopwatch = stopwatch or Stopwatch()
         self._engine = engine
         self._sequence = sequence
         self._inbox: queue.SimpleQueue[tuple[Any, Future[Ended]]] = queue.SimpleQueue()
@@ -98,7 +104,8 @@ class EngineThread:
     def _take(self) -> None:
         """Move new rows from the inbox into the engine; wait for one only if there is nothing else to do."""
         while self._engine.is_idle or not self._inbox.empty():
-            sequence, ended = self._inbox.get()
+            with self._stopwatch.measure(IDLE):
+                sequence, ended = self._inbox.get()
             # From here on nobody can take the question back; who has done so before is not answered.
             if ended.set_running_or_notify_cancel():
                 self._waiting[id(sequence)] = sequence, ended

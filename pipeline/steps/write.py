@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +28,15 @@ ROW_GROUP_ROWS = 4096
 # Of pictures: who wants to see a few of a part reads the groups they lie in.
 ROW_GROUP_BYTES = 16 * 2**20
 READERS = 8
+FAILURE = pa.struct(
+    [
+        ("stage", pa.string()),
+        ("type", pa.string()),
+        ("count", pa.int64()),
+        ("key", pa.string()),
+        ("message", pa.string()),
+    ]
+)
 ODDITIES_IN_FOOTER = b"triptych.oddities"
 
 
@@ -87,11 +97,24 @@ def commit_unit(block: pa.Table, store: Store, folder: str = UNITS) -> pa.Table:
     numbers = {
         "unit": names,
         "rows": [found],
+        "answers": [block.num_rows],
         "failed": [block.num_rows - block.column("error").null_count],
         "prompt_tokens": [pc.sum(block.column("prompt_tokens")).as_py() or 0],
         "output_tokens": [pc.sum(block.column("output_tokens")).as_py() or 0],
+        "failures": pa.array([_failures(block)], pa.list_(FAILURE)),
     }
     return pa.table(numbers)
+
+
+def _failures(block: pa.Table) -> list[dict[str, Any]]:
+    """Count a unit's failed rows by their kind, with the first of each kind as an example."""
+    kinds: dict[tuple[str, str], dict[str, Any]] = {}
+    failed = block.select(["key", "error"]).filter(block.column("error").is_valid())
+    for row in failed.to_pylist():
+        error = row["error"]
+        kind = {**error, "count": 0, "key": row["key"]}
+        kinds.setdefault((error["stage"], error["type"]), kind)["count"] += 1
+    return list(kinds.values())
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

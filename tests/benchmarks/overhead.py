@@ -23,13 +23,14 @@ import pyarrow.parquet as pq
 
 from jobs.config import RunSettings
 from jobs.demo.data import write_question_shards
+from models.stopwatch import Stopwatch
 from pipeline.execution.actors import StepActor
 from pipeline.execution.cluster.start import start_ray
 from pipeline.execution.guard import Step
 from pipeline.execution.work import Work, load_generate, load_preprocess
 from pipeline.input.units import Unit
 from pipeline.pipeline_settings import RaySettings
-from pipeline.rows import with_unit
+from pipeline.rows import take_step_seconds, with_unit
 from pipeline.run import run
 from pipeline.state.plan import read_plan
 from pipeline.steps.engine import answering_engine
@@ -130,7 +131,7 @@ def _through_ray(folder: Path, number: int) -> Watch:
     return watch
 
 
-def _in_a_loop(folder: Path, number: int, load: Callable[[Work], Step]) -> Watch:
+def _in_a_loop(folder: Path, number: int, load: Callable[[Work, Stopwatch], Step]) -> Watch:
     """Do what the run has done, unit after unit, in this process."""
     settings, watch = _settings(folder, f"loop-{number}"), Watch(time.process_time)
     units, job = read_plan(Store(str(folder / f"ray-{number}"))), settings.job.build()
@@ -156,7 +157,8 @@ def _in_a_loop(folder: Path, number: int, load: Callable[[Work], Step]) -> Watch
 async def _unit(unit: Unit, work: Work, prepare: StepActor, generate: StepActor) -> int:
     table = read_job_rows(unit, work.job, settings_by_source(work.job, work.read))
     block = with_unit(table, unit.name, unit.num_rows)
-    committed = commit_unit(await generate(await prepare(block)), work.store)
+    answered, _ = take_step_seconds(await generate(await prepare(block)))
+    committed = commit_unit(answered, work.store)
     return int(committed["rows"][0].as_py())
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.plain_job import PlainJob
+from models.stopwatch import Stopwatch
 from models.types import Answer, ModelInput, Request, Sampling
 from pipeline.execution.guard import Step
 from pipeline.execution.work import Work
@@ -63,13 +64,13 @@ class NullJob(PlainJob):
         return {"said": answer and answer.text}
 
 
-def load_silent(pids: str, work: Work) -> Step:
+def load_silent(pids: str, work: Work, stopwatch: Stopwatch) -> Step:
     """Return the answering step as it is, row by row, but for the engine; leave a note of its process."""
     (Path(pids) / str(os.getpid())).touch()
     return Generate(Silent(), work.job, work.answering.sampling, work.model_name, work.schema)
 
 
-def load_no_preprocess(work: Work) -> Step:
+def load_no_preprocess(work: Work, stopwatch: Stopwatch) -> Step:
     """Return a step that adds the columns of inputs and looks at no row."""
 
     async def step(block: pa.Table) -> pa.Table:
@@ -81,7 +82,7 @@ def load_no_preprocess(work: Work) -> Step:
     return step
 
 
-def load_no_generate(work: Work) -> Step:
+def load_no_generate(work: Work, stopwatch: Stopwatch) -> Step:
     """Return a step that adds the columns of answers and looks at no row."""
     schema, kept = part_schema(work.schema, work.job), kept_columns(work.schema, work.job)
     values = {

@@ -90,7 +90,9 @@ def test_failed_rows_are_run_again_until_the_parts_are_those_of_an_input_that_wa
     run = ["run", config(pictures, checkpoint, out)]
     words = said(capsys, run, 3)
     assert "16.7% of the rows failed, limits.max_failed_share is 5.0%" in words
-    assert "fetch NotFound (3), decode BadImage (1)" in words and f"triptych retry {out}" in words
+    assert "fetch NotFound (3), such as row" in words and "decode BadImage (1), such as row" in words
+    assert f"triptych retry {out}" in words
+    assert (out / "_TOO_MANY_FAILED").exists() and not (out / "_SUCCESS").exists()
     assert failed(out) == [*LATE, BROKEN]
     first = parts_in(out)
 
@@ -108,6 +110,7 @@ def test_failed_rows_are_run_again_until_the_parts_are_those_of_an_input_that_wa
         retry(settings, settings.job.build(), progress=stop)
     words = said(capsys, ["retry", str(out), "generate.slots=3"], 0)
     assert "4 failed rows were run again: 3 succeeded, 1 failed again" in words
+    assert (out / "_SUCCESS").exists() and not (out / "_TOO_MANY_FAILED").exists()
     assert failed(out) == [BROKEN]
 
     whole = tmp_path / "whole"

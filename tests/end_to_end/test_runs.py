@@ -64,7 +64,7 @@ def test_an_output_holds_nothing_but_parts_and_what_readers_skip(finished: Path)
     names = sorted(path.name for path in finished.iterdir())
     assert names == ["_SUCCESS", "_triptych", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
     inside = sorted(path.relative_to(finished / "_triptych").parts[0] for path in finished.glob("_triptych/**/*.*"))
-    assert set(inside) == {"attempts", "plan.parquet", "settings.json"}
+    assert set(inside) == {"attempts", "plan.parquet", "progress.json", "settings.json"}
 
 
 def test_two_engines_see_one_device_each_and_answer_like_one(

@@ -1,20 +1,24 @@
 """What the command line says and returns before anything is started."""
 
+import json
 import logging
 import re
+import socket
 import sys
 import time
+import urllib.request
+from dataclasses import replace
 
 import pytest
 
 from jobs.__main__ import main
 from jobs.config import RunSettings
-from jobs.console_text import too_many_failed_message
-from jobs.progress import line_of, shown_progress
+from jobs.console_text import stopped_message, too_many_failed_message
+from jobs.progress import describe, shown_progress
 from jobs.report.writer import Report
-from pipeline.execution.attempt import Progress
+from pipeline.execution.progress import FailureKind, Pace, Progress, TooManyFailed
 from pipeline.run import RunResult
-from pipeline.settings import dump_settings, load_settings
+from pipeline.settings import ConfigError, dump_settings, load_settings
 from pipeline.state.ledger import freeze_settings
 from pipeline.storage.store import Store
 
@@ -99,15 +103,36 @@ def test_a_retry_takes_no_setting_that_would_change_answers(unfinished, capsys):
     assert "write.storage: 1 fault" in capsys.readouterr().err
 
 
-def test_too_many_failed_rows_are_said_with_their_kinds_and_the_remedy():
+def failures_of(*kinds):
+    return [FailureKind(stage, kind, count, f"{kind}/1", f"found {kind}\nagain") for stage, kind, count in kinds]
+
+
+KINDS = (("fetch", "NotFound", 20), ("decode", "BadImage", 10), ("check", "X", 6), ("tokenise", "PromptTooLong", 4))
+
+
+def test_too_many_failed_rows_are_said_with_examples_and_remedies():
     result = RunResult("s3://bucket/out", 50, 50, 40, 0, 0, 1.0, 50, 0)
-    kinds = [("fetch", "NotFound", 20), ("decode", "BadImage", 10), ("tokenise", "PromptTooLong", 6), ("check", "X", 4)]
-    failures = [{"stage": stage, "type": kind, "count": count} for stage, kind, count in kinds]
-    assert too_many_failed_message(result, Report({"failures": failures}, ""), 0.05).splitlines() == [
-        "80.0% of the rows failed, limits.max_failed_share is 5.0%; "
-        "fetch NotFound (20), decode BadImage (10), tokenise PromptTooLong (6) and 1 more",
+    failures = [
+        {"stage": kind.stage, "type": kind.type, "count": kind.count, "examples": [{"key": "1", "message": "lost"}]}
+        for kind in failures_of(*KINDS)
+    ]
+    said = too_many_failed_message(result, Report({"failures": failures}, ""), 0.05).splitlines()
+    assert said[0] == "80.0% of the rows failed, limits.max_failed_share is 5.0%"
+    assert said[1] == "  fetch NotFound (20), such as row 1: lost"
+    assert said[2].startswith("    see whether the paths are right")
+    assert said[-2:] == [
+        "  and 1 other kinds of failure",
         "  `triptych retry s3://bucket/out` runs them again once the cause is gone",
     ]
+
+
+def test_a_run_that_was_stopped_says_why_and_how_it_goes_on():
+    said = stopped_message(TooManyFailed("20 of 50 results failed", failures_of(*KINDS[:2]))).splitlines()
+    assert said[:2] == [
+        "20 of 50 results failed",
+        "  fetch NotFound (20), such as row NotFound/1: found NotFound again",
+    ]
+    assert "limits.max_failed_share=1" in said[-1]
 
 
 @pytest.mark.parametrize("command", ["plan", "status", "verify"])
@@ -135,13 +160,64 @@ def test_the_version_is_said(capsys):
     assert capsys.readouterr().out.startswith("triptych ")
 
 
-def test_the_live_line_says_rows_rates_failures_and_the_time_left():
-    progress = Progress(rows=10_000, done=2_500, answered=1_500, failed=3, output_tokens=30_000, seconds=60.0)
-    assert line_of(progress) == "2,500 of 10,000 rows (25%) · 25.0 rows/s · 500 tokens/s · 3 failed · 5:00 left"
+PACE = Pace(25.0, 900.0, 500.0, {"engine": 0.931, "decode": 0.8, "read": 0.2}, "decode")
+RUNNING = Progress(
+    rows=10_000, done=2_500, answered=1_500, failed=3, output_tokens=30_000, seconds=60.0, first_seconds=5.0, pace=PACE
+)
+LINES = [
+    "2,500 of 10,000 rows (25%) · 25.0 rows/s · 3 failed · 5:00 left",
+    "1:00 so far · 900 tokens/s read, 500 written · engine 93% busy · decode takes longest",
+]
 
 
-def test_the_live_line_knows_no_rate_before_the_first_unit():
-    assert line_of(Progress(rows=10, done=0)) == "0 of 10 rows (0%)"
+def test_the_live_lines_say_rows_rates_failures_the_time_left_and_what_takes_longest():
+    assert describe(RUNNING, 0.0) == LINES
+    later = describe(RUNNING, 70.0)
+    assert later[0].endswith("3:50 left") and later[1].startswith("2:10 so far"), "the clocks go on between two units"
+
+
+def test_the_live_line_tells_start_up_apart():
+    assert describe(None, 12.0) == ["looking at the settings, the model and the input, 0:12"]
+    assert describe(Progress(rows=10, done=0), 130.0) == ["0 of 10 rows (0%) · loading the model, 2:10"]
+    assert describe(Progress(rows=10, done=2, answered=2, seconds=9.0), 1.0) == [
+        "2 of 10 rows (20%) · 0:10 so far · 0 failed"
+    ]
+
+
+def test_a_step_that_is_done_leaves_a_line(capsys):
+    with shown_progress("captions", "lines", leaves_line=True) as show:
+        show(replace(RUNNING, answered=10_000, failed=0))
+    assert re.fullmatch(r"captions: 10,000 rows in 0:00, [\d,]+ rows/s, 0 failed\n", capsys.readouterr().err)
+    with shown_progress("captions", "lines", leaves_line=True):
+        pass
+    assert capsys.readouterr().err == "captions: nothing was left to do, 0:00\n"
+
+
+def test_json_lines_say_the_same_to_programs(capsys):
+    with shown_progress("vqa", "json", period_s=0.02) as show:
+        time.sleep(0.1)
+        show(RUNNING)
+        time.sleep(0.1)
+    first, *_, last = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (first["name"], first["state"]) == ("vqa", "looking")
+    assert (last["state"], last["done"], last["rows_per_s"], last["bottleneck"]) == ("answering", 2_500, 25.0, "decode")
+    assert 299 < last["seconds_left"] <= 300
+
+
+def test_prometheus_reads_the_same_numbers(capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with shown_progress("vqa", "lines", port) as show:
+        show(replace(RUNNING, failures=failures_of(("fetch", "NotFound", 3))))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+            said = reply.read().decode().splitlines()
+        taken = pytest.raises(ConfigError, match=f"--metrics-port {port}: Address already in use")
+        with taken, shown_progress("another", "lines", port):
+            pass
+    assert "triptych_done 2500.0" in said
+    assert 'triptych_busy{step="engine"} 0.931' in said
+    assert 'triptych_failures{stage="fetch",type="NotFound"} 3.0' in said
 
 
 def test_a_terminal_gets_a_bar_and_log_lines_stand_above_it(capsys, monkeypatch):
@@ -151,22 +227,21 @@ def test_a_terminal_gets_a_bar_and_log_lines_stand_above_it(capsys, monkeypatch)
     handler = logging.StreamHandler(sys.stderr)
     monkeypatch.setattr(logging.root, "handlers", [handler])
     with shown_progress("vqa") as show:
-        show(Progress(rows=10_000, done=2_500, answered=1_500, failed=3, output_tokens=30_000, seconds=60.0))
+        show(RUNNING)
         time.sleep(0.6)
         logging.getLogger("jobs").warning("a store is silent")
     assert handler.stream is sys.stderr
     written = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
-    line = "2,500 of 10,000 rows (25%) · 25.0 rows/s · 500 tokens/s · 3 failed · 5:00 left"
-    assert len(line) < 80 and re.search(rf"vqa ━+╺?━+ *\n{re.escape(line)}", written)
+    assert len(LINES[0]) < 80 and re.search(rf"vqa ━+╺?━+ *\n{re.escape(LINES[0])}", written)
     assert "\x1b[2Ka store is silent\n" in written
     assert "\x1b[?25h" in written.partition("vqa ")[0], "the cursor is there at once, whatever ends the process"
 
 
 def test_a_plain_line_comes_again_and_again_even_if_nothing_moves(capsys):
-    with shown_progress("vqa", plain_period_s=0.02) as show:
+    with shown_progress("vqa", period_s=0.02) as show:
         time.sleep(0.1)
         show(Progress(rows=10, done=5))
         time.sleep(0.1)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "vqa: starting, loading the model"
-    assert lines[-2:] == ["vqa: 5 of 10 rows (50%)"] * 2
+    assert lines[0] == "vqa: looking at the settings, the model and the input, 0:00"
+    assert lines[-2:] == ["vqa: 5 of 10 rows (50%) · loading the model, 0:00"] * 2

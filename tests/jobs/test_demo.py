@@ -144,8 +144,13 @@ def test_too_many_failed_rows_end_a_whole_run_with_code_3(tmp_path):
     assert code == 3, err
     assert "4 rows, 4 failed" in out
     assert "100.0% of the rows failed, limits.max_failed_share is 5.0%" in err
+    assert "decode BadImage (4), such as row 0.png: " in err
     assert pq.read_table(tmp_path / "out").num_rows == 4
+    assert "4 of 4 results failed" in (tmp_path / "out/_TOO_MANY_FAILED").read_text()
+    assert not (tmp_path / "out/_SUCCESS").exists()
     assert finished(triptych("run", path, folder=tmp_path))[0] == 3, "a finished run says so again"
+    assert finished(triptych("run", path, "limits.max_failed_share=1", folder=tmp_path))[0] == 0
+    assert (tmp_path / "out/_SUCCESS").exists() and not (tmp_path / "out/_TOO_MANY_FAILED").exists()
     assert "BadImage" in (tmp_path / "out/_report/report.html").read_text()
 
 

@@ -16,7 +16,7 @@ from tests.pipeline.toys import part_columns, units_of
 
 SCHEMA = pa.schema(
     [
-        *part_columns("shard", "index", "prompt_tokens", "output_tokens", "error"),
+        *part_columns("key", "shard", "index", "prompt_tokens", "output_tokens", "error"),
     ]
 )
 UNITS = units_of(10, 3)  # rows 0-2, 3-5, 6-8 and 9
@@ -25,11 +25,12 @@ UNITS = units_of(10, 3)  # rows 0-2, 3-5, 6-8 and 9
 def answered(unit: int) -> pa.Table:
     rows = [
         {
+            "key": f"s.tar#{i}",
             "shard": "s.tar",
             "index": i,
             "prompt_tokens": 4,
             "output_tokens": i,
-            "error": {"stage": "fetch"} if i == 4 else None,
+            "error": {"stage": "fetch", "type": "NotFound", "message": "gone"} if i == 4 else None,
         }
         for i in range(UNITS[unit].start, UNITS[unit].stop)
     ]
@@ -57,7 +58,9 @@ def test_parts_hold_whole_units_and_follow_from_the_plan_alone() -> None:
 
 def test_a_committed_unit_is_one_object_and_a_line_of_numbers(store: Store) -> None:
     numbers = commit_unit(answered(1), store).to_pylist()
-    assert numbers == [{"unit": UNITS[1].name, "rows": 3, "failed": 1, "prompt_tokens": 12, "output_tokens": 12}]
+    failure = {"stage": "fetch", "type": "NotFound", "count": 1, "key": "s.tar#4", "message": "gone"}
+    counts = {"rows": 3, "answers": 3, "failed": 1, "prompt_tokens": 12, "output_tokens": 12}
+    assert numbers == [{"unit": UNITS[1].name, **counts, "failures": [failure]}]
     assert names(store) == [unit_path(UNITS[1].name)]
     assert pq.read_table(io.BytesIO(store.read(unit_path(UNITS[1].name)))).schema.equals(SCHEMA)
 

@@ -115,7 +115,10 @@ def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.
 
 def _advice(word: str, rows: pa.Table) -> str:
     proposed = setting_for(word, rows)
-    return f"; set {proposed}" if proposed else ""
+    if proposed:
+        return f"; set {proposed}"
+    otherwise = "; job.kind=caption asks one prompt of all rows, and job.reference names what is right"
+    return otherwise if word == "question" else ""
 
 
 def gold_answers(value: Any) -> tuple[str, ...] | None:

@@ -119,7 +119,7 @@ def _about_downloads(entries: Sequence[Entry], images: Sequence[Entry]) -> froze
 
 def _downloaded(entries: Sequence[Entry], images: Sequence[Entry], about: frozenset[str]) -> FolderLayout | None:
     """Take the tars, or the pictures in folders, that img2dataset has written."""
-    note = "as img2dataset writes them: {} with .parquet and .json about each, which are not read"
+    note = "what img2dataset writes: {}; the .parquet and .json about them are not read"
     others = [entry for entry in entries if entry.path not in about]
     tars = [entry for entry in others if format_of(entry.path) == "webdataset"]
     if tars and not images:
@@ -181,7 +181,7 @@ def _images(entries: Sequence[Entry], images: Sequence[Entry]) -> FolderLayout:
     if lists:
         more = f" and {len(lists) - 1} more lie" if len(lists) > 1 else " lies"
         warnings = [f"{lists[0]}{more} beside images; if rows about them are meant, as of COCO, make it read.uri"]
-    return FolderLayout("images", images, " ".join(notes), shape, sidecars, beside, warnings=warnings)
+    return FolderLayout("images", images, ", ".join(notes), shape, sidecars, beside, warnings=warnings)
 
 
 def _sidecars(entries: Sequence[Entry], images: Sequence[Entry]) -> tuple[Sequence[str], Mapping[str, Entry]]:

@@ -49,7 +49,6 @@ class Plan:
         row_bytes: Of a row, as it is read or made ready, in the source whose units take most.
         unit_rows: Of the largest unit of that source.
         warnings: What is wrong with shards whose rows can be read all the same.
-        blind: Says of which sources the first rows have no image, where the job is about images.
     """
 
     units: list[Unit]
@@ -57,7 +56,6 @@ class Plan:
     row_bytes: int = 0
     unit_rows: int = 0
     warnings: Sequence[str] = ()
-    blind: list[str] = field(default_factory=list)
 
 
 def _reading(source: Source, job: Job) -> Source:
@@ -94,15 +92,7 @@ def cut_input(faults: list[str], settings: PipelineSettings, job: Job, processor
         log.warning("%s", warning)
     samples = {cut.source.name: cut.sample.blocks for cut in cuts}
     largest = max(cuts, key=lambda cut: cut.row_bytes * cut.unit_rows)
-    blind = [fault for cut in cuts if processor and (fault := _blindness(cut, job, processor))]
-    return Plan(joined.units, samples, largest.row_bytes, largest.unit_rows, joined.warnings, blind)
-
-
-def _blindness(cut: "_Cut", job: Job, processor: Processor) -> str | None:
-    unit = cut.planned.units[0]
-    if not is_blind(cut.sample.blocks, cut.source, job, processor) or unit.format == "text":
-        return None
-    return blindness_fault(cut.sample.blocks, unit)
+    return Plan(joined.units, samples, largest.row_bytes, largest.unit_rows, joined.warnings)
 
 
 class _Cut(NamedTuple):
@@ -150,15 +140,19 @@ def _where(source: str) -> str:
 def sample_faults(
     settings: PipelineSettings, job: Job, planned: Plan, answering: ModelProbe | None, checking: ModelProbe | None
 ) -> list[str]:
-    """Say of which sources the first rows all fail, or are too long for a model."""
+    """Say of which sources the first rows all fail, have no image though the job is about images, or are too long."""
     if answering is None:
         return []
-    return [
-        f"{fault} (in {name})" if name else fault
-        for name, sample in planned.samples.items()
-        for fault in _faults_of(settings, job, sample, answering, checking)
-        if fault
-    ] + planned.blind
+    sources = {source.name: source for source in job.sources(settings.read)}
+    faults: list[str] = []
+    for name, sample in planned.samples.items():
+        first = next(unit for unit in planned.units if unit.source == name)
+        if is_blind(sample, sources[name], first.format, job, answering.processor):
+            faults.append(blindness_fault(sample, first))
+            continue
+        found = _faults_of(settings, job, sample, answering, checking)
+        faults += [f"{fault} (in {name})" if name else fault for fault in found if fault]
+    return faults
 
 
 def _faults_of(

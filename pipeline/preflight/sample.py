@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from models.images import encode_image
 from models.types import Answer, BadRequest, ModelInput, PictureFormat, Processor, Sampling
-from pipeline.input.formats.table import FORMATS
+from pipeline.input.formats.table import FORMATS, Format
 from pipeline.input.proposals import own_name, setting_for
 from pipeline.input.read import read_unit
 from pipeline.input.sources import Source
@@ -21,6 +21,7 @@ from pipeline.job import Job
 from pipeline.rows import READ, model_inputs
 from pipeline.steps.preprocess import MissingImage, Preprocess
 from pipeline.steps.read import read_job_rows
+from pipeline.storage.store import NotFound
 
 # Rows with images take a moment each; prompts of pictures do not, and how many a row asks for differs.
 SAMPLE_ROWS, DRAWN_SAMPLE_ROWS = 4, 64
@@ -57,7 +58,8 @@ def take_sample(source: Source, processor: Processor, job: Job, sampling: Sampli
         return Sample([preprocess(_read(unit, source, job)) for unit in units])
     blocks: list[pa.Table] = []
     sizes: list[int] = []
-    for unit in _first(source, MEASURED_ROWS, SAMPLE_ROWS):
+    first = _first(source, MEASURED_ROWS, SAMPLE_ROWS)
+    for unit in first:
         is_measured = not FORMATS[unit.format].is_cut_by_bytes and "video" not in source.read.columns
         missing = SAMPLE_ROWS - sum(block.num_rows for block in blocks)
         if not missing and not is_measured:
@@ -67,21 +69,23 @@ def take_sample(source: Source, processor: Processor, job: Job, sampling: Sampli
             blocks.append(preprocess(block.slice(0, missing)))
         if is_measured:
             sizes += [sum(map(len, images)) for images in block.column("images").to_pylist() if images]
-    if all(error is not None for error in _errors(blocks)) or is_blind(blocks, source, job, processor):
+    if all(error is not None for error in _errors(blocks)) or is_blind(blocks, source, first[0].format, job, processor):
         units = _first(source, FAILING_ROWS, FAILING_ROWS)
         blocks = [preprocess(_read(unit, source, job)) for unit in units]
     return Sample(blocks, sum(sizes) // max(1, len(sizes)))
 
 
-def is_blind(sample: Sequence[pa.Table], source: Source, job: Job, processor: Processor) -> bool:
+def is_blind(sample: Sequence[pa.Table], source: Source, format: Format, job: Job, processor: Processor) -> bool:
     """Say whether the job is about images and the first rows have none: then their column may have another name.
 
     Rows that name an image which cannot be had are errors of their own. Of a raw source the job knows which rows have
-    images.
+    images, and lines of text are questions without any, where the job takes these.
     """
     if not _are_expected(source, job, processor):
         return False
     errors = {error["type"] for error in _errors(sample) if error is not None}
+    if format == "text" and not errors:
+        return False
     given = [one for block in sample for one in model_inputs(block) if one is not None]
     return errors <= {MissingImage.__name__} and not any(one.image_tokens for one in given)
 
@@ -107,11 +111,14 @@ def blindness_fault(sample: Sequence[pa.Table], unit: Unit) -> str:
     columns = [name for name in unit.table_schema.names if name not in READ]
     num_rows = sum(block.num_rows for block in sample)
     proposed = setting_for("image", pa.concat_tables(block.select(columns) for block in sample)) if columns else None
-    advice = f"set {proposed}" if proposed else "name the one with images by read.columns.image=COLUMN"
+    advice = f"set {proposed}, or " if proposed else "name the one with images by read.columns.image=COLUMN, or "
+    if unit.format == "text":
+        advice = "set read.columns={image: text, key: text} if lines are paths of images, or "
+    elif not FORMATS[unit.format].has_columns:
+        advice = ""
     return (
         f"read: none of the first {num_rows} rows has an image, and the columns are "
-        f"{', '.join(map(own_name, columns)) or 'none'}; {f'{advice}, or ' if FORMATS[unit.format].has_columns else ''}"
-        "set read.images=optional if none is meant"
+        f"{', '.join(map(own_name, columns)) or 'none'}; {advice}set read.images=optional if none is meant"
     )
 
 
@@ -122,10 +129,11 @@ def failure_fault(sample: Sequence[pa.Table], max_failed_share: float) -> str | 
     if len(errors) < FAILING_ROWS or None in errors or len(kinds) > 1 or max_failed_share >= 1:
         return None
     error = next(error for error in errors if error is not None)
+    elsewhere = "; what rows name may lie elsewhere: set read.folders" if error["type"] == NotFound.__name__ else ""
     return (
         f"read: all of the first {len(errors)} rows fail, the first one at {error['stage']}: {error['type']}: "
-        f"{error['message']}; expected rows that this job and model can take (limits.max_failed_share=1 runs them "
-        "anyway)"
+        f"{error['message']}{elsewhere}; expected rows that this job and model can take "
+        "(limits.max_failed_share=1 runs them anyway)"
     )
 
 

@@ -84,7 +84,7 @@ def test_texts_and_fields_beside_pictures_are_columns(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     named = rows_of(tmp_path, columns={"question": "text"})
     assert [row["question"] for row in named] == [row["text"] for row in rows]
-    assert planned.notes[0].endswith("found images, 4 files with 1 .txt, 1 .caption, 1 .json beside them")
+    assert planned.notes[0].endswith("found images, 4 files, with 1 .txt, 1 .caption, 1 .json beside them")
     assert planned.warnings == [f"passed over 1 files at {tmp_path}: 1 with .txt"]
     (tmp_path / "0.txt").unlink()
     assert faults(read_unit(planned.units[0], ReadSettings(uri=str(tmp_path))).to_pylist())[0] == "NotFound"
@@ -113,7 +113,10 @@ def test_img2datasets_tars_are_read_and_their_tables_said(tmp_path: Path) -> Non
     assert [(row["key"], row["text"]) for row in rows_of(tmp_path)] == [("0", "x")]
     planned = plan(tmp_path)
     assert planned.warnings == []
-    assert "as img2dataset writes them: webdataset, 1 tars with .parquet and .json about each" in planned.notes[0]
+    assert (
+        "what img2dataset writes: webdataset, 1 tars; the .parquet and .json about them are not read"
+        in planned.notes[0]
+    )
 
 
 def test_class_folders_are_a_column(tmp_path: Path) -> None:

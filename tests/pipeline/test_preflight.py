@@ -333,5 +333,26 @@ def test_an_image_that_is_gone_is_the_rows_own_fault_and_no_blindness(tmp_path: 
     assert faults_of_questions(tmp_path, checkpoint, uri) == []
 
 
+def test_a_list_of_paths_that_nobody_called_images_is_no_list_of_questions(tmp_path: Path, checkpoint: Path) -> None:
+    uri = rows_without_images(tmp_path, "x.lst", "a.png\n" * 40)
+    asked = settings(tmp_path, checkpoint, read={"uri": uri})
+    run = ToyJob(has_text_only_rows=False, expects_images=True, required=())
+    with pytest.raises(ConfigError) as caught:
+        check(asked, run, Store(asked.write.uri))
+    (found,) = caught.value.faults
+    assert "the columns are text; set read.columns={image: text, key: text} if lines are paths of images, or" in found
+
+
+def test_images_that_lie_elsewhere_are_looked_for_there_once_settings_say_so(tmp_path: Path, checkpoint: Path) -> None:
+    uri = rows_without_images(tmp_path, "x.jsonl", '{"text": "<|image|>What?", "image": "gone.png"}\n' * 40)
+    (found,) = faults_of_questions(tmp_path, checkpoint, uri)
+    assert "all of the first 32 rows fail" in found and "may lie elsewhere: set read.folders" in found
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "gone.png").write_bytes(png(1))
+    there = {"folders": {"image": str(folder)}}
+    assert faults_of_questions(tmp_path, checkpoint, uri, read=there) == []
+
+
 def test_lines_of_text_are_questions_without_images(tmp_path: Path, checkpoint: Path) -> None:
     assert faults_of_questions(tmp_path, checkpoint, rows_without_images(tmp_path, "x.txt", "What?\nWho?\n")) == []

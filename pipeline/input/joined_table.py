@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.input.formats import manifest, parquet
+from pipeline.input.formats import cells, parquet
 from pipeline.input.formats.inline import NotBase64, inlined
 from pipeline.input.formats.rows import Fault, ReadError
 from pipeline.input.read_settings import JoinSettings
@@ -97,12 +97,12 @@ class Table:
         if self.shards.format == "parquet":
             values = _picked(store, entry, self.join.image, list(rows.values()))
         else:
-            dialect = manifest.dialect_of(self.shards.format, quotes=self.join.quotes)
+            dialect = cells.dialect_of(self.shards.format, quotes=self.join.quotes)
             values = {}
             for row in rows.values():
                 data = store.read(entry.path, int(index.firsts[row]), int(index.ends[row]))
-                (cells,) = manifest.cells(data, dialect)
-                values[row] = cells[index.column] if index.column < len(cells) else None
+                (found,) = cells.cells(data, dialect)
+                values[row] = found[index.column] if index.column < len(found) else None
         return {number: _image(values[row], store.name(entry.path)) for number, row in rows.items()}
 
     def _hold(self, number: int, image: Bytes) -> None:
@@ -145,7 +145,7 @@ def _index_file(shards: Shards, entry: Entry, join: JoinSettings) -> FileIndex:
     def index(file: BinaryIO) -> FileIndex:
         if shards.format == "parquet":
             return _index_parquet(file, join)
-        return _index_cells(file, manifest.dialect_of(shards.format, quotes=join.quotes), join)
+        return _index_cells(file, cells.dialect_of(shards.format, quotes=join.quotes), join)
 
     try:
         return shards.store.use(entry.path, index, entry.size)
@@ -162,9 +162,9 @@ def _index_parquet(file: BinaryIO, join: JoinSettings) -> FileIndex:
     return FileIndex(ids, np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def _index_cells(file: BinaryIO, dialect: manifest.Dialect, join: JoinSettings) -> FileIndex:
-    rows = manifest.cells_of(file, dialect)
-    header = next(rows, manifest.Cells([], 0, 0)).values
+def _index_cells(file: BinaryIO, dialect: cells.Dialect, join: JoinSettings) -> FileIndex:
+    rows = cells.cells_of(file, dialect)
+    header = next(rows, cells.Cells([], 0, 0)).values
     _check_columns(header, join)
     key = header.index(join.key)
     ids, firsts, ends = [], [], []

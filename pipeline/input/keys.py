@@ -10,10 +10,11 @@ from typing import Any, BinaryIO, assert_never
 
 import numpy as np
 
-from pipeline.input.formats import arrow, parquet, samples
+from pipeline.input.formats import arrow, parquet, tar_rows
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import Shape
 from pipeline.input.formats.shapes import placed_key
+from pipeline.input.formats.tar import reader_of
 from pipeline.input.stretches import rows_in_stretch, zip_keys
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.storage.store import Store
@@ -72,7 +73,7 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
             span = unit.first_byte, unit.end_byte
             found = store.use(
                 unit.shard,
-                lambda file: list(arrow.keys(samples.reader_of(file, unit.size), unit.size, *span, column)),
+                lambda file: list(arrow.keys(reader_of(file, unit.size), unit.size, *span, column)),
                 unit.size,
             )
             names = found[unit.skipped : unit.skipped + unit.num_rows]
@@ -90,5 +91,5 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
 
 
 def _tar_keys(file: BinaryIO, unit: Unit) -> list[Any]:
-    read_at = Unpacked(file).read_at if unit.is_packed else samples.reader_of(file, unit.size)
-    return list[Any](samples.keys(read_at, unit.first_byte, unit.end_byte)[: unit.num_rows])
+    read_at = Unpacked(file).read_at if unit.is_packed else reader_of(file, unit.size)
+    return list[Any](tar_rows.keys(read_at, unit.first_byte, unit.end_byte)[: unit.num_rows])

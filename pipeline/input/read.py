@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from pipeline.input.columns import BY_PLACE, ERROR, OUR_COLUMNS, Layout
 from pipeline.input.fetch import fetch_images
-from pipeline.input.formats import parquet, samples
+from pipeline.input.formats import parquet, tar_rows
 from pipeline.input.formats.fields import fit_column, fit_values
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
 from pipeline.input.formats.shapes import file_names, placed_key
 from pipeline.input.formats.table import FORMATS
-from pipeline.input.formats.tar import Member, ReadAt
+from pipeline.input.formats.tar import Member, ReadAt, reader_of
 from pipeline.input.hive import tell_differing, values_of
 from pipeline.input.image_paths import paths_of
 from pipeline.input.joins import open_table, resolve
@@ -90,7 +90,7 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
             image = layout.wanted_image
             first, end = unit.first_byte, unit.end_byte
             find = functools.partial(_members, unit, store)
-            rows = samples.read(_reader(unit, store), first, end, image, find, with_images=with_images)
+            rows = tar_rows.read(_reader(unit, store), first, end, image, find, with_images=with_images)
         case "zip":
             rows = read_zip(unit, store, layout.wanted_image, with_images=with_images)
         case "jsonl" | "json" | "csv" | "tsv" | "text":
@@ -175,8 +175,8 @@ def _members(unit: Unit, store: Store, names: Collection[str]) -> dict[str, Memb
 
     def find(file: BinaryIO) -> dict[str, Member]:
         if unit.is_packed:
-            return samples.find_members(Unpacked(file).read_at, None, names)
-        return samples.find_members(samples.reader_of(file, unit.size), unit.size, names)
+            return tar_rows.find_members(Unpacked(file).read_at, None, names)
+        return tar_rows.find_members(reader_of(file, unit.size), unit.size, names)
 
     return store.use(unit.shard, find, unit.size)
 

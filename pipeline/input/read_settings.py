@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PlainValidator, PositiveInt, model_validator
 
 from pipeline.input.columns import Names, Word
-from pipeline.input.formats.manifest import Dialect, dialect_of
+from pipeline.input.formats.cells import Dialect, dialect_of
 from pipeline.input.formats.table import Format
 from pipeline.settings import Address, Settings
 from pipeline.storage.store import StorageSettings, absolute

@@ -12,7 +12,7 @@ from typing import BinaryIO, assert_never
 import pyarrow as pa
 
 from pipeline.input.columns import Layout
-from pipeline.input.formats import arrays, arrow, manifest, parquet, samples, zips
+from pipeline.input.formats import arrays, arrow, cells, manifest, parquet, samples, tar_rows, zips
 from pipeline.input.formats.fields import wider
 from pipeline.input.formats.rows import Index, ReadError, Shape
 from pipeline.input.formats.table import FORMATS, Format
@@ -30,7 +30,7 @@ Scan = Sequence[tuple[Entry, Index]]
 
 
 def scan_shards(
-    shards: Shards, unit_rows: int, limit: int | None, dialect: manifest.Dialect, shapes: Collection[Shape]
+    shards: Shards, unit_rows: int, limit: int | None, dialect: cells.Dialect, shapes: Collection[Shape]
 ) -> Scan:
     """Scan the shards in order; with a limit, only until so many rows are found.
 
@@ -86,14 +86,14 @@ def _scan(
     shards: Shards,
     unit_rows: int,
     limit: int | None,
-    dialect: manifest.Dialect,
+    dialect: cells.Dialect,
     shapes: Collection[Shape],
     entry: Entry,
 ) -> Index:
     def scan(file: BinaryIO) -> Index:
         match shards.format:
             case "webdataset":
-                return samples.index(file, entry.size, unit_rows)
+                return tar_rows.index(file, entry.size, unit_rows)
             case "zip":
                 return zips.index(file, entry.size, unit_rows)
             case "arrow":

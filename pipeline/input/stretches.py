@@ -14,6 +14,7 @@ from pipeline.input.formats.chats import unfolded
 from pipeline.input.formats.coco import Annotations
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, RawRow, RowError
+from pipeline.input.formats.tar import reader_of
 from pipeline.input.streams import read_unpacked
 from pipeline.input.units import ReadSettings, Unit
 from pipeline.storage.held_bytes import hold
@@ -73,7 +74,7 @@ def read_batches(unit: Unit, store: Store, left_out: Container[str]) -> pa.Table
 
     def read(file: BinaryIO) -> pa.Table:
         span = unit.first_byte, unit.end_byte
-        read_at = samples.reader_of(file, unit.size)
+        read_at = reader_of(file, unit.size)
         return arrow.read(read_at, stretch, *span, unit.skipped, unit.stop - unit.start, left_out)
 
     return store.use(unit.shard, read, unit.size, AHEAD_BYTES)

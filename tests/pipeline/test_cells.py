@@ -61,7 +61,7 @@ def test_lines_end_as_on_any_system(
     tmp_path: Path, name: str, text: str, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for chunk in (2**20, 1, 3):
-        monkeypatch.setattr("pipeline.input.formats.manifest.CHUNK_BYTES", chunk)
+        monkeypatch.setattr("pipeline.input.formats.cells.CHUNK_BYTES", chunk)
         column = "text" if name == "x.txt" else "caption"
         (tmp_path / name).write_bytes(text.replace("|", end).encode())
         settings = ReadSettings(uri=str(tmp_path / name))

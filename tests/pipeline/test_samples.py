@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.input import scan
-from pipeline.input.formats import packed, samples
+from pipeline.input.formats import packed, tar_rows
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
@@ -329,7 +329,7 @@ def test_looking_through_a_tar_skips_large_members_and_reads_on_over_small_ones(
         fetched.append(stop - start)
         return data[start:stop]
 
-    found = samples.index(ranged_file(fetch, len(data), BLOCK_BYTES), len(data), 8)
+    found = tar_rows.index(ranged_file(fetch, len(data), BLOCK_BYTES), len(data), 8)
     assert found.num_rows == num_rows and not found.warnings
     assert least * len(data) <= sum(fetched) <= most * len(data)
     assert len(fetched) <= requests

@@ -136,8 +136,8 @@ def test_texts_beside_other_data_are_no_rows_unless_asked_for(tmp_path: Path) ->
 
 
 def test_a_line_that_no_memory_should_hold_stops_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.input.formats.manifest.LIMIT_BYTES", 100)
-    monkeypatch.setattr("pipeline.input.formats.manifest.CHUNK_BYTES", 64)
+    monkeypatch.setattr("pipeline.input.formats.cells.LIMIT_BYTES", 100)
+    monkeypatch.setattr("pipeline.input.formats.cells.CHUNK_BYTES", 64)
     write(tmp_path / "a.txt", "short\n" + "x" * 300)
     with pytest.raises(ReadError, match=r"a\.txt as text: found a line of more than 100 bytes"):
         plan(tmp_path)

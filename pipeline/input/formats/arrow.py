@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from pipeline.input.formats.rows import LIMIT_BYTES, Index, ReadError, Slice
+from pipeline.input.formats.tar import ReadAt, reader_of
 from pipeline.storage.held_bytes import HELD_BYTES
 
 MAGIC, OLD_FEATHER = b"ARROW1\x00\x00", b"FEA1"
@@ -23,8 +24,6 @@ SCHEMA, DICTIONARY, BATCH = 1, 2, 3
 KIND, HEADER, BODY, LENGTH = 1, 2, 3, 0
 # A schema of thousands of columns has less; what says more is damaged.
 LARGEST_HEADER = 64 * 2**20
-
-ReadAt = Callable[[int, int], bytes]
 
 
 class Message(NamedTuple):
@@ -42,7 +41,7 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     Raises:
         ReadError: It is no Arrow file from its first byte on.
     """
-    read_at = _reading(file)
+    read_at = reader_of(file, size)
     messages: list[Message] = []
     trouble = None
     try:
@@ -131,14 +130,6 @@ class _Broken(Exception):
 
 def _span(message: Message) -> tuple[int, int]:
     return message.first_byte, message.end_byte - message.first_byte
-
-
-def _reading(file: BinaryIO) -> ReadAt:
-    def read_at(position: int, count: int) -> bytes:
-        file.seek(position)
-        return file.read(count)
-
-    return read_at
 
 
 def _head(read_at: ReadAt, size: int, end: int) -> list[Message]:

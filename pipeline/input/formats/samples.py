@@ -1,32 +1,24 @@
-"""Read WebDataset shards: tars whose consecutive members of one base name, `0001.jpg` and `0001.txt`, are one row.
+"""Make rows of members of one base name, `0001.jpg` and `0001.txt`, as they stand in tars and zip archives.
 
 The base name ends at the first dot of the file's name. It knows extensions and what they mean; where members lie, the
-tar knows, and whether a shard is compressed makes no difference here but to how it is looked through.
+archives know.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-import pyarrow as pa
-
-from pipeline.input.formats.fields import note_types
-from pipeline.input.formats.packed import WINDOW_BYTES, Unpacked, is_packed
 from pipeline.input.formats.rows import (
     IMAGE_EXTENSIONS,
     LIMIT_BYTES,
-    Cutter,
-    Index,
     RawRow,
-    ReadError,
     RowError,
-    is_sampled,
     parse_json,
     parse_object,
 )
-from pipeline.input.formats.tar import Member, ReadAt, Walk, content_of
+from pipeline.input.formats.tar import Member
 
 # The folder stays in the key: `cats/0001.jpg` and `dogs/0001.jpg` are different rows.
 MEMBER_NAME = re.compile(r"(?:\./)*((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
@@ -35,7 +27,6 @@ MEMBER_PREFIX = re.compile(r"^(?:\./)+")
 MAX_EXTENSIONS = 256
 # What nested extensions of pictures begin with that need not be named: `0001.image.0.jpg`.
 PLAIN_PREFIXES = ("", "image")
-
 Data = Callable[[Member], bytes]
 
 
@@ -45,76 +36,6 @@ class Picture(NamedTuple):
     prefix: str
     number: int | None
     kind: str
-
-
-def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
-    """Go through a shard once and find its rows; of one that is damaged those that come before the damage.
-
-    Raises:
-        ReadError: It is no tar from its first byte on, or unpacks to more than it should.
-    """
-    packed = Unpacked(file) if is_packed(file) else None
-    walk = Walk(packed.read_at, 0, None) if packed else Walk(reader_of(file, size), 0, size)
-    cutter = Cutter(unit_rows)
-    fields: dict[str, pa.DataType] = {}
-    found: Counter[str] = Counter()
-    passed_over: Counter[str] = Counter()
-    texts: dict[Member, bytes] = {}
-    for members in rows_of(_noting_texts(walk, cutter, texts), passed_over):
-        if texts:
-            note_types(fields, _sampled(texts, members))
-        count(found, members)
-        cutter.add(members[0].first_byte, members[-1].end_byte)
-    if walk.num_devices:
-        passed_over["devices"] = walk.num_devices
-    trouble = (packed and packed.trouble) or walk.trouble or ("" if size else "has no bytes")
-    if walk.is_broken and not cutter.num_rows:
-        raise ReadError(trouble)
-    warnings = [f"{trouble}; found {cutter.num_rows} rows before that" if size else trouble] if trouble else []
-    return Index(
-        cutter.close(), fields, warnings, extensions=found, passed_over=passed_over, is_packed=packed is not None
-    )
-
-
-def read(
-    read_at: ReadAt,
-    start: int,
-    end: int,
-    image: str | None,
-    find: Callable[[Collection[str]], Mapping[str, Member]],
-    *,
-    with_images: bool = True,
-) -> list[RawRow]:
-    """Read the rows between two places.
-
-    Args:
-        read_at: Gives the bytes at a place of the shard, also of one before `start` or behind `end`.
-        start: Where the first row's first header stands.
-        end: Where the last row's data end.
-        image: The extension that holds the image if there may be several.
-        find: Gives the members of some names wherever they stand in the shard; it is asked only where rows hold links.
-        with_images: Whether images are read.
-    """
-    rows = list(rows_of(Walk(read_at, start, end)))
-    targets = {member.target for members in rows for member in members if member.target is not None}
-    found = find(targets) if targets else {}
-
-    def data(member: Member) -> bytes:
-        return content_of(member, read_at)
-
-    return [row_of(data, members, found, image, with_images) for members in rows]
-
-
-def find_members(read_at: ReadAt, size: int | None, names: Collection[str]) -> dict[str, Member]:
-    """Return the members of some names that have data themselves; of several of one name the last."""
-    walk = Walk(read_at, 0, size)
-    plain = ((MEMBER_PREFIX.sub("", member.name), member) for member in walk if member.target is None)
-    return {name: member for name, member in plain if name in names}
-
-
-def keys(read_at: ReadAt, start: int, end: int) -> list[str]:
-    """Return the keys of the rows between two places."""
-    return [key_of(members) for members in rows_of(Walk(read_at, start, end))]
 
 
 def key_of(members: Sequence[Member]) -> str:
@@ -169,37 +90,6 @@ def rows_of(members: Iterable[Member], passed_over: Counter[str] | None = None) 
         yield row
 
 
-def reader_of(file: BinaryIO, size: int) -> ReadAt:
-    """Return a way to read at places of an open file, up to its size."""
-
-    def read_at(position: int, count: int) -> bytes:
-        file.seek(position)
-        return file.read(min(count, size - position))
-
-    return read_at
-
-
-def _noting_texts(walk: Walk, cutter: Cutter, texts: dict[Member, bytes]) -> Iterator[Member]:
-    """Pass members on and keep the fields of some rows: of a compressed tar nothing can be read a second time."""
-    for member in walk:
-        is_noted = is_sampled(cutter.num_rows) and member.size <= WINDOW_BYTES and member.target is None
-        name = MEMBER_NAME.fullmatch(member.name)
-        if is_noted and name and is_field(name[2].lower()):
-            texts[member] = content_of(member, walk.read_at)
-        yield member
-
-
-def _sampled(texts: dict[Member, bytes], members: Sequence[Member]) -> dict[str, object]:
-    noted = [member for member in members if member in texts]
-    try:
-        return _fields(texts.__getitem__, _by_extension(noted))
-    except RowError:  # it is an error row when its turn comes
-        return {}
-    finally:
-        for member in noted:
-            del texts[member]
-
-
 def extension_of(member: Member) -> str:
     """Return what stands behind the first dot of a member's name, in lower case."""
     return _split(member.name)[1]
@@ -243,6 +133,15 @@ def _linked(member: Member, targets: Mapping[str, Member]) -> Member:
     if member.target not in targets:
         raise RowError("NoTarget", f"{member.name} is a link to {member.target!r}, which is no file in the tar")
     return replace(targets[member.target], name=member.name)
+
+
+def fields_of(data: Data, members: Sequence[Member]) -> dict[str, object]:
+    """Return what some members of a row say beside its images.
+
+    Raises:
+        RowError: One cannot be read.
+    """
+    return _fields(data, _by_extension(members))
 
 
 def _fields(data: Data, found: Mapping[str, Sequence[Member]]) -> dict[str, object]:

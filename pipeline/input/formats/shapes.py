@@ -54,3 +54,17 @@ def described(shape: Shape, fields: Mapping[str, Any]) -> str:
     if "conversations" in fields:
         return "LLaVA's conversations: the first turn is asked, and its answer is in `answers`"
     return "chat messages: what the user says is asked, and what the assistant says is in `answers`"
+
+
+def only_shape(shapes: Mapping[str, Shape]) -> Shape:
+    """Return the one shape of the rows of some files, by their paths; files with conversations and files without agree.
+
+    Raises:
+        ReadError: Some files are COCO's, and others are not.
+    """
+    others = [path for path, shape in shapes.items() if shape != "coco"]
+    if len(others) == len(shapes):
+        return "chat" if "chat" in shapes.values() else ""
+    if others:
+        raise ReadError(f"some files are COCO annotations, and others are not, such as {others[0]}; name one file")
+    return "coco"

@@ -11,6 +11,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from pipeline.input.formats.rows import ReadError
 
@@ -222,3 +223,13 @@ def _pax(payload: bytes) -> dict[str, str]:
             raise ReadError(f"extended header is not readable: record of {match[1]!r} bytes")
         position = end
     return found
+
+
+def reader_of(file: BinaryIO, size: int) -> ReadAt:
+    """Return a way to read at places of an open file, up to its size."""
+
+    def read_at(position: int, count: int) -> bytes:
+        file.seek(position)
+        return file.read(min(count, size - position))
+
+    return read_at

@@ -12,7 +12,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -164,26 +164,48 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("wb")
 
 
-def with_links(found: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Put the files of linked folders in the place of the links in a listing; a folder that was seen is not again."""
-    infos = list(found)
-    seen = {os.path.realpath(os.path.dirname(info["name"])) for info in infos if not info["islink"]}
-    for info in infos:
+def with_links(
+    found: Iterable[Mapping[str, Any]],
+    root: str,
+    is_wanted: Callable[[str], object] = bool,
+    levels: int | None = None,
+) -> Iterator[Mapping[str, Any]]:
+    """Put the files of linked folders in the place of the links in a listing; a folder that was seen is not again.
+
+    Args:
+        found: Files and links below `root`, as fsspec describes them.
+        root: What was listed.
+        is_wanted: Says of a path below `root` whether its file counts; a folder is seen where one of its files does.
+        levels: How deep below `root` a file may lie, 1 beneath it; None for any depth.
+    """
+    above = f"{root.rstrip('/')}/"
+    links: list[str] = []
+    seen: set[str] = set()
+    for info in found:
         if info["islink"] and os.path.isdir(info["name"]):
-            yield from _below_link(info["name"], seen)
-        else:
+            links.append(info["name"])
+        elif is_wanted(info["name"].removeprefix(above)):
+            if not info["islink"]:
+                seen.add(os.path.realpath(os.path.dirname(info["name"])))
             yield info
+    for link in links:
+        yield from _below_link(link, above, is_wanted, levels, seen)
 
 
-def _below_link(link: str, seen: set[str]) -> Iterator[Mapping[str, Any]]:
+def _below_link(
+    link: str, above: str, is_wanted: Callable[[str], object], levels: int | None, seen: set[str]
+) -> Iterator[Mapping[str, Any]]:
+    walked: set[str] = set()  # links may lead back up
     for folder, names, files in os.walk(link, followlinks=True):
         place = os.path.realpath(folder)
-        if place in seen:
-            names.clear()
+        is_deepest = levels is not None and folder.removeprefix(above).count("/") + 2 >= levels
+        names[:] = [] if is_deepest or place in walked else sorted(names)
+        walked.add(place)
+        paths = [path for name in files if is_wanted((path := os.path.join(folder, name)).removeprefix(above))]
+        if not paths or place in seen:
             continue
         seen.add(place)
-        for name in files:
-            path = os.path.join(folder, name)
+        for path in paths:
             with contextlib.suppress(OSError):  # a link to nothing, or gone meanwhile
                 found = os.stat(path)
                 yield {"name": path, "size": found.st_size, "type": "file", "islink": False, "mtime": found.st_mtime}

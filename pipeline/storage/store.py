@@ -91,7 +91,7 @@ class Store:
 
     def list_with_links(self) -> Entries:
         """List as `list` does all files, and those of folders to which links on a disk lead, each folder once."""
-        return self._entries(local_disk.with_links(self._found(""))) if self.is_local else self.list()
+        return self._entries(local_disk.with_links(self._found(""), self._full(""))) if self.is_local else self.list()
 
     def holds_anything(self) -> bool:
         """Say whether anything lies below the uri, without listing it; True of stores that are neither disk nor S3."""
@@ -104,12 +104,19 @@ class Store:
         return any(info["name"] != f"{folder}/" for info in page.infos)  # an object that marks an empty folder
 
     def glob(self, pattern: str) -> Entries:
-        """List the files whose path below the uri matches `pattern`; `*` stays within a folder, `**` does not."""
-        if not (self._is_s3 or self._slashes_of_keys):
+        """List the files whose path below the uri matches `pattern`; `*` stays within a folder, `**` does not.
+
+        On a disk links to folders are followed, as `list_with_links` does.
+        """
+        if not (self._is_s3 or self._slashes_of_keys or self.is_local):
             found = self._steadily("list", pattern, lambda: self._fs.glob(self._full(pattern), detail=True))
             return self._entries(found.values())
-        # fsspec's glob lists keys twice, or once for each folder, and makes one slash of two.
         matches = self._steadily("list", pattern, lambda: re.compile(glob_translate(pattern))).match
+        if self.is_local:
+            levels = None if "**" in pattern else pattern.count("/") + 1
+            below = self._steadily("list", pattern, lambda: self._fs.find(self._full(""), levels, detail=True))
+            return self._entries(local_disk.with_links(below.values(), self._full(""), matches, levels))
+        # fsspec's glob lists keys twice, or once for each folder, and makes one slash of two.
         begins = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
         is_flat = "/" not in pattern[len(begins) :] and "**" not in pattern
         listed = self._entries(self._found("", begins, is_flat=is_flat))

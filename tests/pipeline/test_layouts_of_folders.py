@@ -10,7 +10,7 @@ import pytest
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
 from pipeline.input.units import ReadSettings
-from pipeline.storage.store import StorageError
+from pipeline.storage.store import StorageError, Store
 from tests.end_to_end.shards import png
 from tests.pipeline.inputs import faults, plan, plan_units, read_all, rows_of, tar_bytes, write
 from tests.pipeline.layouts import jsonl
@@ -219,3 +219,27 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
         ("again/deep/b.png", [png(1)]),
         ("c.png", [png(1)]),
     ]
+
+
+@pytest.mark.parametrize(("pattern", "expected"), [
+    ("*/*.png", ["lb/1.png", "real/0.png"]),
+    ("l*/*.png", ["la/0.png", "lb/1.png"]),
+    ("lc/*.png", ["lc/1.png"]),
+    ("*/deep/*.png", ["lb/deep/2.png"]),
+    ("**/*.png", ["lb/1.png", "lb/deep/2.png", "real/0.png"]),
+    ("l[bc]/1.png", ["lb/1.png"]),
+    ("*.png", []),
+])  # fmt: skip
+def test_globs_follow_linked_folders_once_as_folders_do(tmp_path: Path, pattern: str, expected: list[str]) -> None:
+    for number, name in enumerate(("in/real/0.png", "elsewhere/1.png", "elsewhere/deep/2.png", "elsewhere/x.txt")):
+        write(tmp_path / name, png(number))
+    for link, target in (("la", "real"), ("lb", "../elsewhere"), ("lc", "../elsewhere"), ("gone", "nothing")):
+        (tmp_path / "in" / link).symlink_to(target)
+    (tmp_path / "elsewhere/up").symlink_to("../in")
+    store = Store(str(tmp_path / "in"))
+    assert [entry.path for entry in store.glob(pattern)] == expected
+    for entry in store.glob(pattern):
+        assert store.entry(entry.path) == entry, "a listing and a look-up agree"
+    if expected:
+        keys = [row["key"].rpartition("/")[2] for row in rows_of(f"{tmp_path}/in/{pattern}")]
+        assert keys == [path.rpartition("/")[2] for path in expected]

@@ -1,8 +1,9 @@
-"""The text that a job asks: columns filled in, put into a chat message after the row's images.
+"""The text that a job asks: columns filled in, in a chat message after the row's images, or in its conversation.
 
 It knows rows and messages; which model reads them, and how its chat is written, is not known here.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from models.types import BadRequest, Request, Sampling
+from pipeline import MESSAGES
 
 # How a question about a picture is answered where the run's settings do not say: the likeliest token, every time.
 GREEDY = Sampling()
@@ -55,6 +57,55 @@ def request_for(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Requ
     content = [*({"type": "image"} for _ in images), {"type": "text", "text": fill(prompt, row)}]
     messages = [{"role": "user", "content": content}]
     return Request(key=row["key"], messages=messages, images=tuple(images), sampling=sampling)
+
+
+def chat_request(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Request:
+    """Return the request that asks the last turn of a row's conversation, in the words of a prompt.
+
+    What the prompt has before and behind `{question}` is put around the turn's text; all else stays as it is written.
+    Images that no turn has a place for come first.
+
+    Raises:
+        BadRequest: The turn says nothing, or a column that the prompt names is empty, or holds no text.
+    """
+    images: Sequence[bytes] = row["images"]
+    turns: list[dict[str, Any]] = json.loads(row[MESSAGES])
+    if not any(_is_image(part) for turn in turns for part in turn["content"]):
+        first = next(turn for turn in turns if turn["role"] == "user")
+        first["content"] = [*({"type": "image"} for _ in images), *first["content"]]
+    last = turns[-1]
+    if not any(_is_image(part) or part["text"].strip() for part in last["content"]):
+        raise BadRequest("found nothing in the conversation's last turn, expected a question")
+    last["content"] = _worded(prompt, row, last["content"])
+    return Request(key=row["key"], messages=turns, images=tuple(images), sampling=sampling)
+
+
+def earlier_turns(messages: str | None) -> str:
+    """Return what stands in a conversation before its last turn, for people; nothing where there is none."""
+    turns = json.loads(messages)[:-1] if messages else []
+    return "\n".join(f"{turn['role']}: {' '.join(map(_shown, turn['content']))}" for turn in turns)
+
+
+def _worded(prompt: str, row: Mapping[str, Any], content: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    before, asks, after = prompt.partition("{question}")
+    before, after = fill(before, row), fill(after, row)
+    if not asks:
+        return [*filter(_is_image, content), {"type": "text", "text": before}]
+    texts = [place for place, part in enumerate(content) if not _is_image(part)]
+    worded = [dict(part) for part in content]
+    if not texts:
+        return [*worded, {"type": "text", "text": before + after}] if before + after else worded
+    worded[texts[0]]["text"] = before + worded[texts[0]]["text"]
+    worded[texts[-1]]["text"] += after
+    return worded
+
+
+def _is_image(part: Mapping[str, Any]) -> bool:
+    return bool(part["type"] == "image")
+
+
+def _shown(part: Mapping[str, Any]) -> str:
+    return "[image]" if _is_image(part) else str(part["text"])
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

@@ -30,7 +30,7 @@ from jobs.scoring.response import REASONING, Reading
 from jobs.scoring.rules import LIKELIHOOD, suits
 from jobs.scoring.rules.text_match import EXACT
 from models.types import Answer, BadRequest, Request, Sampling
-from pipeline import ReadSettings, Settings, Source
+from pipeline import MESSAGES, ReadSettings, Settings, Source
 
 SCHEMA = pa.schema(
     [
@@ -60,7 +60,7 @@ class VqaSettings(Settings):
     prompt: Prompt = Field(
         default="{question}",
         description="how a question of your own is put; {question}, and any other {column}, is replaced by that "
-        "column's text",
+        "column's text; of a conversation it stands around the last turn's text",
     )
     template: str | None = Field(
         default=None,
@@ -141,7 +141,7 @@ class VqaJob(PlainJob):
     has_text_only_rows: bool = True
     expects_images: bool = True
     # Where there is none, or nothing in it, gold answers are hidden: then rows are asked and not scored.
-    optional: Sequence[str] = ("answers",)
+    optional: Sequence[str] = ("answers", MESSAGES)
     # A score over keys that stand for two questions would count one of them twice and the other never.
     needs_unique_keys: bool = True
 
@@ -190,7 +190,7 @@ class VqaJob(PlainJob):
             BadRequest: The question, or another column of the prompt, is empty, or an image is missing.
         """
         item = from_column(row[COLUMN])
-        if not item.question.strip():
+        if not item.question.strip() and not row.get(MESSAGES):
             raise BadRequest("found no text in column `question`, expected a question")
         return [self.task(row[COLUMN]["benchmark"]).request(row, item, sampling)]
 

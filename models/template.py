@@ -67,6 +67,9 @@ class ChatTemplate:
 
 
 def _fill(template: str, messages: Sequence[Mapping[str, Any]], image: str) -> str:
+    if len(messages) > 1:
+        found = ", ".join(str(message["role"]) for message in messages)
+        raise BadRequest(f"found messages of {found}; a plain template has room for one of the user alone")
     items = [
         item
         for message in messages

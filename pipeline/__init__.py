@@ -5,6 +5,7 @@ This is the door for jobs: what they need to describe their work, and to read wh
 """
 
 from pipeline.input.columns import ERROR, OUR_COLUMNS, TAKEN
+from pipeline.input.formats.chats import MESSAGES
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.formats.table import FORMATS
 from pipeline.input.proposals import own_name, setting_for

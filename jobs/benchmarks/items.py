@@ -12,9 +12,11 @@ import pyarrow as pa
 
 from jobs.benchmarks.benchmark import Benchmark, Item
 from jobs.benchmarks.row import BadRow, Row, bad_column, decoded
+from jobs.prompt import earlier_turns
 from pipeline import (
     ERROR,
     FOR_THE_JOB,
+    MESSAGES,
     OUR_COLUMNS,
     READ,
     TAKEN,
@@ -89,7 +91,7 @@ def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.
     """
     needed = {"question": "question", "group_by": group_by, "cluster_by": cluster_by}
     found = rows.column_names
-    others = [column for column in found if column not in READ]
+    others = [column for column in found if column not in (*READ, MESSAGES)]
     listed = ", ".join(["key", *map(own_name, others)])
     faults = [
         f"{'read.columns' if setting == column else f'job.{setting}'}: job vqa needs a column `{column}`, but the "
@@ -103,13 +105,15 @@ def own_items(name: str, group_by: str | None, cluster_by: str | None, rows: pa.
     def to_item(row: Row) -> Item:
         return Item(
             question=_text(row["question"]) or "",
+            context=earlier_turns(row.get(MESSAGES)),
             answers=gold_answers(row.get("answers")),
             choices=_choices(row.get(CHOICES)),
             groups=((group_by, str(row[group_by])),) if group_by and row[group_by] is not None else (),
             cluster=_text(row[cluster_by]) if cluster_by else None,
         )
 
-    named = [column for column in (*needed.values(), "answers", CHOICES) if column is not None and column in found]
+    wanted = (*needed.values(), "answers", CHOICES, MESSAGES)
+    named = [column for column in wanted if column is not None and column in found]
     return _with_items(name, rows, map(Row, rows.select(named).to_pylist()), to_item)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from jobs.benchmarks.benchmark import Benchmark, Item, PromptTemplate, fill
 from jobs.benchmarks.presets import find_template
 from jobs.benchmarks.settings import AUTO, BenchmarkSettings
-from jobs.prompt import request_for
+from jobs.prompt import chat_request, request_for
 from jobs.scoring.response import Reading, no_response, read_choice, read_response
 from jobs.scoring.rule import Gold
 from jobs.scoring.rules import LIKELIHOOD
 from models.types import Answer, BadRequest, Request, Sampling
+from pipeline import MESSAGES
 
 _MARK = re.compile(r"<image (\d+)>")
 
@@ -51,7 +52,8 @@ class Task:
             BadRequest: A column of the prompt is empty, or an image is missing.
         """
         if isinstance(self.prompt, str) or self.benchmark is None:
-            return request_for(str(self.prompt), row, sampling)
+            ask = chat_request if row.get(MESSAGES) else request_for
+            return ask(str(self.prompt), row, sampling)
         images: Sequence[bytes] = row["images"]
         _check_has_images(self.benchmark, images)
         text = self.prompt.render(item)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from pipeline.input.formats.chats import MESSAGES
 from pipeline.input.formats.fields import is_key_type, kept_type, raw_type
 from pipeline.input.formats.parquet import image_type_fault
 from pipeline.input.formats.rows import IMAGE_EXTENSIONS, ReadError, Shape
@@ -119,6 +120,8 @@ class Layout:
         """Return what an input column is called in our tables; None for those that are taken out."""
         if not FORMATS[self.format].has_members and not FORMATS[self.format].is_file and column in self.taken_out:
             return None
+        if column == MESSAGES and self.shape == "chat":
+            return column
         words = self.named
         for word, names in words.items():
             if column in names and word not in OF_OURS:

@@ -26,7 +26,7 @@ from pipeline.input.image_paths import paths_of
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.sidecars import read_beside
-from pipeline.input.stretches import bytes_of, read_batches, read_zip, rows_in_stretch
+from pipeline.input.stretches import bytes_of, older_fault, read_batches, read_zip, rows_in_stretch
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.input.videos import read_subtitles, take_videos, video_block
 from pipeline.storage.store import StorageError, Store
@@ -150,9 +150,11 @@ def check_unchanged(unit: Unit, store: Store, on_changed: str) -> None:
     """Refuse a shard that is another than the one that was planned, as far as its size and tag tell.
 
     Raises:
-        ReadError: It is.
+        ReadError: It is, or an older version has planned it, which would ask its rows otherwise.
         StorageError: It is gone, or the store refuses or does not answer.
     """
+    if older := older_fault(unit):
+        raise ReadError(f"{store.name(unit.shard)}: {older}")
     if found := change(store.entry(unit.shard), unit.planned, on_changed):
         raise ReadError(f"{store.name(unit.shard)} is not what it was when the run was planned: {found}")
 

@@ -10,7 +10,7 @@ from typing import BinaryIO, TypeVar
 import pyarrow as pa
 
 from pipeline.input.formats import arrays, arrow, manifest, samples, zips
-from pipeline.input.formats.chats import unfolded
+from pipeline.input.formats.chats import MESSAGES, key_of, unfolded
 from pipeline.input.formats.coco import Annotations
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, RawRow, RowError
@@ -53,6 +53,13 @@ def rows_in_stretch(unit: Unit, settings: ReadSettings, store: Store) -> list[Ra
         for row in rows:
             row.values |= annotations.of(row.values.get("id"))
     return rows
+
+
+def older_fault(unit: Unit) -> str | None:
+    """Say that a unit's conversations were planned by a version that asked of each no more than one turn."""
+    if unit.shape != "chat" or MESSAGES in unit.table_schema.names:
+        return None
+    return "planned by an older version, which asked one turn of a conversation without those before it; run it anew"
 
 
 def read_batches(unit: Unit, store: Store, left_out: Container[str]) -> pa.Table:
@@ -125,6 +132,7 @@ def _unfold(rows: Sequence[RawRow], *, is_asked: bool) -> None:
         try:
             row.values |= unfolded(row.values) or {}
         except RowError as error:
+            row.values |= key_of(row.values)
             row.fault = row.fault or (error.fault if is_asked else None)
 
 

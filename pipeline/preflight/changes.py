@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.input.joins import join_version
 from pipeline.input.shards import change, joined, list_files
 from pipeline.input.sidecars import sidecar_paths
+from pipeline.input.stretches import older_fault
 from pipeline.input.units import ReadSettings, Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
@@ -94,6 +95,8 @@ def _fault(unit: Unit, listed: Mapping[str, Entry], on_changed: str) -> str | No
     if gone := [path for path in paths if path not in found]:
         more = f" (and {len(gone) - 1} more files of its unit)" if len(gone) > 1 else ""
         return f"{store.name(gone[0])}: is missing{more}"
+    if older := older_fault(unit):
+        return f"{store.name(unit.shard)}: {older}"
     if unit.paths and unit.etag is None:  # the plan of an older version, which says nothing of files that are rows
         return None
     now = joined([found[path] for path in paths]) if unit.paths else found[unit.shard]

@@ -31,7 +31,7 @@ from pipeline.preflight.sample import (
     row_bytes,
     take_sample,
 )
-from pipeline.rows import READ, part_schema
+from pipeline.rows import FOR_THE_JOB, READ, part_schema
 from pipeline.state.plan import make_plan
 from pipeline.steps.engine import answering_engine
 from pipeline.steps.read import settings_by_source
@@ -187,7 +187,7 @@ def refuse_duplicates(units: list[Unit], settings: PipelineSettings, job: Job) -
 
 def column_faults(schema: pa.Schema, job: Job) -> list[str]:
     """Say which columns the job misses, and which of the input's stand in the way of its own."""
-    there = [name for name in schema.names if name not in READ]
+    there = [name for name in schema.names if name not in READ and not name.startswith(FOR_THE_JOB)]
     missing = [name for name in job.required if name not in (*there, "key", "shard", "index")]
     others = ", ".join(map(own_name, there)) or "no others"
     rows = schema.empty_table().select(there)

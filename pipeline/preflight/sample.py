@@ -18,7 +18,7 @@ from pipeline.input.read import read_unit
 from pipeline.input.sources import Source
 from pipeline.input.units import Unit, plan_input
 from pipeline.job import Job
-from pipeline.rows import READ, model_inputs
+from pipeline.rows import FOR_THE_JOB, READ, model_inputs
 from pipeline.steps.preprocess import MissingImage, Preprocess
 from pipeline.steps.read import read_job_rows
 from pipeline.storage.store import NotFound
@@ -108,7 +108,7 @@ def _are_expected(source: Source, job: Job, processor: Processor) -> bool:
 
 def blindness_fault(sample: Sequence[pa.Table], unit: Unit) -> str:
     """Say that the first rows, those of a unit or more, have no image, and which column might hold one."""
-    columns = [name for name in unit.table_schema.names if name not in READ]
+    columns = [name for name in unit.table_schema.names if name not in READ and not name.startswith(FOR_THE_JOB)]
     num_rows = sum(block.num_rows for block in sample)
     proposed = setting_for("image", pa.concat_tables(block.select(columns) for block in sample)) if columns else None
     advice = f"set {proposed}, or " if proposed else "name the one with images by read.columns.image=COLUMN, or "

@@ -137,7 +137,7 @@ def test_a_question_under_another_name_is_proposed():
 def test_a_benchmarks_wording_goes_around_the_question():
     job = vqa(prompt="{question}\nAnswer in one word.")
     assert asked(only(job, taken(job, QUESTION))) == "what shape?\nAnswer in one word."
-    assert (list(job.required), list(job.optional)) == (["question"], ["answers"])
+    assert (list(job.required), list(job.optional)) == (["question"], ["answers", "job.messages"])
 
 
 @pytest.mark.parametrize("question", [None, "", "  "])

@@ -59,6 +59,18 @@ def test_prompts_are_the_references_token_by_token(pair: tuple[Path, Any, Any]) 
         assert model_input.token_ids.tolist() == expected["input_ids"][0].tolist()
 
 
+def test_a_conversation_is_the_references_token_by_token(pair: tuple[Path, Any, Any]) -> None:
+    folder, _, reference = pair
+    late = {"role": "user", "content": [{"type": "text", "text": "and"}, {"type": "image"}]}
+    chat = [{"role": "system", "content": "is"}, *user("what", 1), {"role": "assistant", "content": "a"}, late]
+    text = reference.apply_chat_template(chat, add_generation_prompt=True)
+    pictures = [picture(60, 40), picture(30, 80)]
+    expected = reference(text=text, images=pictures, return_tensors="pt", max_image_size=490)
+    model_input = load_processor(str(folder)).prepare(Request(messages=chat, images=list(map(encoded, pictures))))
+    assert model_input.prompt == text
+    assert model_input.token_ids.tolist() == expected["input_ids"][0].tolist()
+
+
 def test_answers_are_the_references_of_one_batch_with_pictures_of_unlike_shapes(pair: tuple[Path, Any, Any]) -> None:
     folder, model, reference = pair
     texts = [

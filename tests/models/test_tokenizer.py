@@ -267,6 +267,8 @@ def test_a_plain_template_takes_the_chat_templates_place(folder: Path) -> None:
     result = text.render(user(items), "<|img|>")
     assert result.text == "<|img|><|img|>Question: Is {image} <|img|>? Answer:"
     assert text.encode(result).count(2) == 2
+    with pytest.raises(BadRequest, match=r"found messages of system, user; a plain template has room for one"):
+        text.render([{"role": "system", "content": "a"}, *user("b")], "<|img|>")
 
 
 def test_a_missing_or_broken_tokenizer_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A run that goes on refuses an input that is another than when it was planned; no file is opened to see that."""
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pipeline.state.ledger import SETTINGS, Output
 from pipeline.state.plan import freeze_plan, read_plan
 from pipeline.storage.store import StorageSettings, Store
 from tests.pipeline.inputs import plan_units, rows_as_members, tar_bytes, write
+from tests.pipeline.test_chats import as_planned_before
 from tests.pipeline.toys import ToyJob
 from tests.proxy import proxy
 from tests.s3 import S3
@@ -75,6 +77,14 @@ def test_a_shard_of_other_content_and_the_same_size_is_refused_and_named(tmp_pat
     fault, advice = faults(units, settings)
     assert fault.startswith(f"{tmp_path}/in/1.tar: found the planned size, but version 20")
     assert "cp -p" in advice and "write.on_existing=replace" in advice and "read.on_changed=accept" in advice
+
+
+def test_conversations_that_an_older_version_has_planned_are_refused(tmp_path: Path) -> None:
+    line = {"messages": [{"role": "user", "content": "Hi"}]}
+    settings = settings_of(write(tmp_path / "a.jsonl", json.dumps(line).encode()))
+    units = [as_planned_before(unit) for unit in planned(settings, tmp_path)]
+    assert faults(planned(settings, tmp_path), settings) == []
+    assert "a.jsonl: planned by an older version, which asked one turn" in faults(units, settings)[0]
 
 
 def test_shards_that_are_gone_or_have_another_size_are_told_a_few_at_a_time(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from jobs.vqa import VqaSettings
 from models import load_processor
 from models.images import decode_image, silent_conversions
 from models.types import Processor, Sampling
+from pipeline.input.formats.chats import MESSAGES
 from pipeline.input.read import read_unit
 from pipeline.input.units import ReadSettings, plan_input
 from pipeline.rows import model_inputs
@@ -89,7 +90,7 @@ def fate_of(animal: Animal, processor: Processor) -> Fate:
             path.write_bytes(data)
         read = ReadSettings.model_validate({"uri": f"{folder}/{animal.uri or animal.name}", **animal.read})
         try:
-            planned = plan_input(read, 4, reads=("question", "answers"))
+            planned = plan_input(read, 4, reads=("question", "answers", MESSAGES))
         except StorageError as error:
             return Fate("no plan", trouble=str(error).replace(f"{folder}/", ""))
         blocks = [read_unit(unit, read) for unit in planned.units]

@@ -132,10 +132,35 @@ def _documents() -> Iterator[Animal]:
     parts = [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "text", "text": "What?"}]
     line = {"custom_id": "r-1", "body": {"messages": [{"role": "user", "content": parts}]}}
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
-    batch = _jsonl(line, {"custom_id": "r-2", "body": {"messages": turns}})
+    tools = [*turns, {"role": "tool", "content": "7"}]
+    batch = _jsonl(line, *({"custom_id": "r-2", "body": {"messages": one}} for one in (turns, tools)))
     yield Animal(
-        "batch.jsonl", "lines of an OpenAI batch, one with a system message", batch, "1 answer, 1 fetch/SeveralTurns",
-        beside=beside, corner=RED, key="r-1", text="What?",
+        "batch.jsonl", "lines of an OpenAI batch, one with a system message, one of a tool", batch,
+        "2 answers, 1 fetch/WrongTurn", beside=beside, corner=RED, key="r-1", text="What?",
+    )  # fmt: skip
+    yield from _conversations()
+
+
+def _conversations() -> Iterator[Animal]:
+    beside = {"a.png": PICTURE, "b.png": PICTURE}
+    shown = "<fim_prefix><|img|><fim_suffix>"
+    before = f"user\nLook: {shown}Red?<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n<|im_start|>user\n{shown}And?"
+    well = {"beside": beside, "corner": RED, "images": 2, "text": f"{before}<|im_end|>\n<|im_start|>assistant\n"}
+    parts = [{"type": "image_url", "image_url": {"url": f"{name}.png"}} for name in "ab"]
+    look, red, further = ({"type": "text", "text": text} for text in ("Look: ", "Red?", "And?"))
+    contents = ("Be brief.", [look, parts[0], red], "Yes.", [parts[1], further])
+    roles = ("system", "user", "assistant", "user")
+    turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+    batch = _jsonl({"custom_id": "r-1", "body": {"messages": turns}})
+    yield Animal(
+        "turns.jsonl", "a line of an OpenAI batch: a system message, three turns, two images", batch, key="r-1", **well
+    )
+    values = (("human", "Look: <image>Red?"), ("gpt", "Yes."), ("human", "<image>\nAnd?"), ("gpt", "No."))
+    row = {"id": "7", "image": [*beside], "conversations": [{"from": who, "value": said} for who, said in values]}
+    told = "passed over 1 earlier questions of conversations, which are told with their answers and not asked"
+    yield Animal(
+        "turns.json", "a LLaVA conversation of two questions, both answered", json.dumps([row]).encode(), key="7",
+        trouble=told, **well,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from pipeline.input.formats import coco
-from pipeline.input.formats.chats import unfolded_or_none
+from pipeline.input.formats.chats import EARLIER, num_answered_before, unfolded_or_none
 from pipeline.input.formats.fields import note_types
 from pipeline.input.formats.packed import Unpacked, is_packed
 from pipeline.input.formats.rows import (
@@ -189,6 +189,7 @@ class _Rows:
     fields: dict[str, pa.DataType] = field(default_factory=dict)
     num_objects: int = 0
     is_chat: bool = False
+    num_earlier: int = 0
 
     def add(self, element: Element, *, with_chats: bool) -> None:
         self.num_objects += element.data[:1] == b"{"
@@ -196,6 +197,7 @@ class _Rows:
             values = _parse(element.data).values
             more = unfolded_or_none(values) if with_chats else None
             self.is_chat |= more is not None
+            self.num_earlier += num_answered_before(more or {})
             note_types(self.fields, values | (more or {}))
         self.cutter.add(element.first_byte, element.end_byte)
 
@@ -233,7 +235,14 @@ def index(file: BinaryIO, size: int, unit_rows: int, shapes: Collection[Shape]) 
     warnings = [] if size else ["has no bytes"]
     if walk.trouble:
         warnings = [f"{walk.trouble}; found {chosen.cutter.num_rows} rows before that"]
-    return Index(chosen.cutter.close(), fields, warnings, is_packed=packed is not None, shape=shape)
+    return Index(
+        chosen.cutter.close(),
+        fields,
+        warnings,
+        passed_over={EARLIER: chosen.num_earlier} if chosen.num_earlier else {},
+        is_packed=packed is not None,
+        shape=shape,
+    )
 
 
 def _only(documents: _Rows, tables: dict[str, _Rows]) -> _Rows:

@@ -1,25 +1,72 @@
-"""Understand rows that are conversations: their question, their answer, their images and their key.
+"""Understand rows that are conversations: what is asked, after which turns, its answer, its images and its key.
 
 Two ways of writing them are known: LLaVA's `conversations` (github.com/haotian-liu/LLaVA, docs/Finetune_Custom_Data.md)
-and OpenAI's `messages`, by themselves or as a line of a batch (`custom_id`, `body`).
+and OpenAI's `messages`, by themselves or as a line of a batch (`custom_id`, `body`). Both become the same turns.
+
+The user's last turn is asked, after all turns before it as they were written. If the assistant has answered it, that is
+the right answer, and no part of the prompt.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.input.formats.rows import RowError
 
-# Stands in LLaVA's questions where the image belongs.
+# The column, for the job alone, with the turns that are asked: JSON of what models.types.Request calls `messages`.
+MESSAGES = "job.messages"
+# Stands in LLaVA's turns where the image belongs.
 MARK = "<image>"
-TEXT_PARTS, IMAGE_PARTS = ("text", "input_text"), ("image_url", "image", "input_image")
+# Who speaks, in words of LLaVA, of ShareGPT and of OpenAI, whose `developer` has taken the place of `system`.
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+}
+TEXT_PARTS, IMAGE_PARTS = ("text", "input_text", "output_text"), ("image_url", "image", "input_image")
+# What is said aloud of turns that are answered like the last one and are not asked.
+EARLIER = "earlier questions of conversations, which are told with their answers and not asked,"
 # So much of an image in a message is kept in the column that holds the message.
 KEPT_LETTERS = 64
 
 
-def unfolded(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a conversation says in our words: `question`, `answers`, `image`, `key`; None of a row that is none.
+@dataclass(frozen=True)
+class Turn:
+    """What one of the two says at once.
 
-    A row that has a question of its own is none.
+    Attributes:
+        role: `system`, `user` or `assistant`.
+        parts: Texts, and dicts that hold images, in their order.
+    """
+
+    role: str
+    parts: Sequence[str | Mapping[str, Any]]
+
+    @property
+    def text(self) -> str:
+        """Its texts, without the newlines around each, one a line."""
+        return "\n".join(part.strip("\n") for part in self.parts if isinstance(part, str))
+
+    @property
+    def images(self) -> list[Mapping[str, Any]]:
+        """What holds its images."""
+        return [part for part in self.parts if not isinstance(part, str)]
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """It as a message for a chat template, images without what they are."""
+        parts = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in self.parts]
+        return {"role": self.role, "content": parts}
+
+
+def unfolded(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a conversation says in our words: MESSAGES, `question`, `answers`, `image`, `key`.
+
+    None of a row that is none; one that has a question of its own is none.
 
     Raises:
         RowError: It cannot be asked as it is.
@@ -37,66 +84,125 @@ def unfolded(values: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def unfolded_or_none(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a conversation says in our words; None of a row that is none, nothing of one that cannot be asked."""
+    """Return what a conversation says in our words; None of a row that is none, nulls of one that cannot be asked."""
     try:
         return unfolded(values)
     except RowError:
-        return {}
+        return {MESSAGES: None, "question": None, "answers": None}
+
+
+def key_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a conversation is called as its `key`; nothing where it has no name."""
+    found = next((values[name] for name in ("key", "custom_id", "id") if values.get(name) is not None), None)
+    return {} if found is None else {"key": found}
+
+
+def num_answered_before(said: Mapping[str, Any]) -> int:
+    """Say how many turns of the user stand in a conversation, answered like its last one, that are not asked."""
+    if not said.get("answers"):  # the last turn waits for its answer, and what comes before is but its history
+        return 0
+    roles = [message["role"] for message in json.loads(said[MESSAGES])]
+    return roles.count("user") - 1
 
 
 def _of_llava(values: Mapping[str, Any]) -> dict[str, Any]:
-    turns = [(turn["from"], turn["value"]) for turn in values["conversations"]]
-    if turns[0][0] not in ("human", "user"):
-        raise RowError("WrongTurn", f"the conversation begins with {turns[0][0]!r}, expected 'human'")
-    asked = turns[0][1]
+    turns = [Turn(_role(turn["from"]), _marked(turn["value"])) for turn in values["conversations"]]
+    asked, answer = _apart(turns)
     image = values.get("image", values.get("images"))
-    if not isinstance(asked, str):
-        raise RowError("WrongType", f"the first turn holds {type(asked).__name__}, expected text")
-    if MARK in asked and not image:
-        raise RowError("NoImage", f"the question says {MARK}, but the row names no image")
-    answer = turns[1][1] if len(turns) > 1 and turns[1][0] in ("gpt", "assistant") else None
-    question = "\n".join(line for line in (part.strip() for part in asked.split(MARK)) if line)
-    return {"question": question, "answers": None if answer is None else [answer], "image": image, **_key(values)}
+    if not image and any(turn.images for turn in asked):
+        raise RowError("NoImage", f"the conversation says {MARK}, but the row names no image")
+    return {**_in_our_words(asked, answer), "image": image, **key_of(values)}
 
 
 def _of_messages(values: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    roles = [message["role"] for message in messages]
-    if roles not in (["user"], ["user", "assistant"]):
-        found = ", ".join(map(str, roles))
-        raise RowError("SeveralTurns", f"found messages of {found}, expected one of the user and at most its answer")
-    question, images = _parts(messages[0]["content"])
-    if not images:
-        images = values.get("images", values.get("image"))
-    elif None in images:  # parts that only mark the place of what stands beside
-        beside = values.get("images", values.get("image"))
-        images = beside if isinstance(beside, list) else [beside]
-    answer = None if len(messages) < 2 else _parts(messages[1]["content"])[0]
-    return {"question": question, "answers": None if answer is None else [answer], "image": images, **_key(values)}
+    turns = [Turn(_role(message["role"]), _parts(message["content"])) for message in messages]
+    asked, answer = _apart(turns)
+    beside = values.get("images", values.get("image"))
+    named = [image for turn in asked for image in turn.images]
+    images = list(_placed(named, beside if isinstance(beside, list) else [beside])) if named else beside
+    return {**_in_our_words(asked, answer), "image": images, **key_of(values)}
 
 
-def _parts(content: Any) -> tuple[str, list[Any]]:
-    """Return the texts of a message, joined, and its images in their order."""
-    texts: list[str] = []
-    images: list[Any] = []
-    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or []:
+def _in_our_words(asked: Sequence[Turn], answer: Turn | None) -> dict[str, Any]:
+    return {
+        MESSAGES: json.dumps([turn.message for turn in asked], ensure_ascii=False),
+        "question": asked[-1].text,
+        "answers": None if answer is None else [answer.text],
+    }
+
+
+def _apart(turns: Sequence[Turn]) -> tuple[Sequence[Turn], Turn | None]:
+    """Return the turns up to the one that is asked, and its answer if there is one."""
+    asked, answer = (turns[:-1], turns[-1]) if turns[-1].role == "assistant" else (turns, None)
+    if not asked or asked[-1].role != "user":
+        found = ", ".join(turn.role for turn in turns)
+        raise RowError("WrongTurn", f"found turns of {found}, expected the user's, and at most one answer, at the end")
+    if answer is not None and answer.images:
+        raise RowError("WrongPart", "the assistant's last turn holds an image, expected an answer in text")
+    return asked, answer
+
+
+def _role(said: Any) -> str:
+    if said not in ROLES:
+        raise RowError("WrongTurn", f"found a turn of {said!r}, expected one of {', '.join(ROLES)}")
+    return ROLES[said]
+
+
+def _marked(value: Any) -> list[str | Mapping[str, Any]]:
+    """Return what a turn of LLaVA says, without the blanks between its text and marks at the turn's start or end."""
+    if not isinstance(value, str):
+        raise RowError("WrongType", f"a turn holds {type(value).__name__}, expected text")
+    texts = value.split(MARK)
+    written = [place for place, text in enumerate(texts) if text.strip()]
+    first, last = (written[0], written[-1]) if written else (len(texts), -1)
+    parts: list[str | Mapping[str, Any]] = []
+    for place, text in enumerate(texts):
+        kept = text.lstrip() if place == first > 0 else text
+        kept = kept.rstrip() if place == last < len(texts) - 1 else kept
+        parts += [{}] if place else []
+        parts += [kept] if kept and (first <= place <= last or len(texts) == 1) else []
+    return parts
+
+
+def _parts(content: Any) -> list[str | Mapping[str, Any]]:
+    """Return the texts and images of a message in their order."""
+    if isinstance(content, str):
+        return [content]
+    if not isinstance(content, list) or not content:
+        found = "an empty list" if content == [] else "nothing" if content is None else type(content).__name__
+        raise RowError("WrongPart", f"a message holds {found}, expected a text or a list of parts")
+    parts: list[str | Mapping[str, Any]] = []
+    for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind in TEXT_PARTS and isinstance(part.get("text"), str):
-            texts.append(part["text"])
+            parts.append(part["text"])
         elif kind in IMAGE_PARTS:
-            images.append(_source(part))
+            parts.append(part)
         else:
             raise RowError("WrongPart", f"a message has a part of type {kind!r}, expected text or image_url")
-    return "\n".join(texts), images
+    return parts
+
+
+def _placed(parts: Sequence[Mapping[str, Any]], beside: Sequence[Any]) -> Iterator[Any]:
+    """Return the image of each part: its own, or the next of those beside the messages, or the one that it numbers.
+
+    Raises:
+        RowError: There are fewer or more beside than parts without an image of their own.
+    """
+    sources = [_source(part) for part in parts]
+    waiting = [part for part, source in zip(parts, sources, strict=True) if source is None]
+    numbers = [number if type(number := part.get("index")) is int else place for place, part in enumerate(waiting)]
+    there = [image for image in beside if image]
+    if waiting and set(numbers) != set(range(len(there))):
+        wanted = f"{len(waiting)} parts of the messages stand for images beside them"
+        raise RowError("WrongImages", f"{wanted}, and the row has {len(there)} of these")
+    numbered = iter(numbers)
+    return (there[next(numbered)] if source is None else source for source in sources)
 
 
 def _source(part: Mapping[str, Any]) -> Any:
     image = part.get("image_url", part.get("image", part.get("url", part.get("path"))))
     return image.get("url") if isinstance(image, dict) and "url" in image else image
-
-
-def _key(values: Mapping[str, Any]) -> dict[str, Any]:
-    found = next((values[name] for name in ("key", "custom_id", "id") if values.get(name) is not None), None)
-    return {} if found is None else {"key": found}
 
 
 def _shortened(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import pyarrow as pa
 
-from pipeline.input.formats.chats import unfolded_or_none
+from pipeline.input.formats.chats import EARLIER, num_answered_before, unfolded_or_none
 from pipeline.input.formats.fields import note_types
 from pipeline.input.formats.packed import Unpacked, is_packed
 from pipeline.input.formats.rows import (
@@ -76,7 +76,7 @@ def index_jsonl(file: Readable, size: int, unit_rows: int, *, with_chats: bool =
     """Go through a JSONL shard once and find its rows."""
     cutter = Cutter(unit_rows)
     fields: dict[str, pa.DataType] = {}
-    position = 0
+    position = num_earlier = 0
     is_chat = False
     for line in lines_of(file):
         if line.strip():
@@ -84,10 +84,12 @@ def index_jsonl(file: Readable, size: int, unit_rows: int, *, with_chats: bool =
                 values = _parse(line).values
                 said = unfolded_or_none(values) if with_chats else None
                 is_chat |= said is not None
+                num_earlier += num_answered_before(said or {})
                 note_types(fields, values | (said or {}))
             cutter.add(position, position + len(line))
         position += len(line)
-    return Index(cutter.close(), fields, _warnings(size), shape="chat" if is_chat else "")
+    passed_over = {EARLIER: num_earlier} if num_earlier else {}
+    return Index(cutter.close(), fields, _warnings(size), passed_over=passed_over, shape="chat" if is_chat else "")
 
 
 def read_jsonl(data: bytes) -> list[RawRow]:

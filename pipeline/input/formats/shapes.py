@@ -51,9 +51,8 @@ def described(shape: Shape, fields: Mapping[str, Any]) -> str:
     if shape == "coco":
         more = ", ".join(f"`{name}`" for name in ("captions", "categories") if name in fields)
         return f"COCO annotations: a row an image, with its {more or 'fields'}; key is its `id`, image its `file_name`"
-    if "conversations" in fields:
-        return "LLaVA's conversations: the first turn is asked, and its answer is in `answers`"
-    return "chat messages: what the user says is asked, and what the assistant says is in `answers`"
+    whose = "LLaVA's conversations" if "conversations" in fields else "chat messages"
+    return f"{whose}: the user's last turn is asked after all turns before it, and its answer is in `answers`"
 
 
 def only_shape(shapes: Mapping[str, Shape]) -> Shape:

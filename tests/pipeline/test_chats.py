@@ -1,0 +1,227 @@
+"""Conversations that people have in files are rows: turns, images in their places, the right answer, and a key."""
+
+import base64
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.input.formats.chats import EARLIER, MESSAGES
+from pipeline.input.keys import duplicate_keys
+from pipeline.input.read import read_unit
+from pipeline.input.units import ReadSettings, Unit, plan_input
+from pipeline.storage.store import StorageError
+from tests.end_to_end.shards import png
+from tests.pipeline.inputs import faults, plan_units, rows_of, write
+
+IMAGE = {"type": "image"}
+
+
+def jsonl(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+def said(role: str, *parts: Any) -> dict[str, Any]:
+    return {"role": role, "content": [text(part) if isinstance(part, str) else part for part in parts]}
+
+
+def talk(*turns: str, first: str = "human") -> list[dict[str, str]]:
+    """LLaVA's turns, one after the other."""
+    speakers = ("human", "gpt") if first == "human" else ("gpt", "human")
+    return [{"from": speakers[place % 2], "value": turn} for place, turn in enumerate(turns)]
+
+
+def turns_of(row: dict[str, Any]) -> Any:
+    return json.loads(row[MESSAGES])
+
+
+LLAVA = [
+    {"id": "000001", "image": "a.png", "conversations": talk("<image>\nWhat is this?", "A cat.", "Sure?", "Yes.")},
+    {"id": "000002", "conversations": talk("Say hello.", "Hello.")},
+    {"id": "000003", "conversations": talk("What?\n<image>")},
+    {"id": "000004", "image": "a.png", "conversations": [{"from": "system", "value": "x"}]},
+    {"id": "000005", "image": "a.png", "conversations": talk("Hm?", "So.", first="gpt")},
+]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_the_last_turn_of_llavas_conversations_is_asked_after_those_before_it(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a.png", png(1))
+    path = write(tmp_path / name, jsonl(*LLAVA) if name.endswith("l") else json.dumps(LLAVA))
+    rows = rows_of(path)
+    assert [(row["key"], row["question"], row["answers"], row["images"]) for row in rows[:2]] == [
+        ("000001", "Sure?", ["Yes."], [png(1)]),
+        ("000002", "Say hello.", ["Hello."], []),
+    ]
+    assert turns_of(rows[0]) == [
+        said("user", IMAGE, "What is this?"),
+        said("assistant", "A cat."),
+        said("user", "Sure?"),
+    ]
+    assert faults(rows) == [None, None, "NoImage", "WrongTurn", None]
+    assert (rows[4]["question"], rows[4]["answers"]) == ("So.", None), "who speaks first says nothing of who is asked"
+    assert [row["key"] for row in rows[2:4]] == ["000003", "000004"], "a row that cannot be asked keeps its name"
+    assert json.loads(rows[0]["conversations"]) == LLAVA[0]["conversations"]
+    read = ReadSettings(uri=str(path))
+    assert duplicate_keys(plan_units(read, 3), read) == []
+    assert "question" not in rows_of(path, columns={"answers": "id"})[0], "settings say what the answers are"
+
+
+@pytest.mark.parametrize(("value", "parts"), [
+    ("What?\n<image>", ["What?", IMAGE]),
+    (" <image>\n<image>\n Which? ", [IMAGE, IMAGE, "Which? "]),
+    ("A: <image>\nB: <image>\nWhich?", ["A: ", IMAGE, "\nB: ", IMAGE, "\nWhich?"]),
+    ("<image>", [IMAGE]),
+    ("\n<image>\n", [IMAGE]),
+    (" two\nlines ", [" two\nlines "]),
+])  # fmt: skip
+def test_llavas_marks_are_images_in_their_places(tmp_path: Path, value: str, parts: list[Any]) -> None:
+    row = {"image": ["a.png"] * value.count("<image>"), "conversations": talk(value)}
+    write(tmp_path / "a.png", png(1))
+    (found,) = rows_of(write(tmp_path / "a.jsonl", jsonl(row)))
+    assert turns_of(found) == [said("user", *parts)]
+    assert found["images"] == [png(1)] * value.count("<image>")
+
+
+def test_chat_messages_are_asked_as_they_are(tmp_path: Path) -> None:
+    address = "data:image/png;base64," + base64.b64encode(png(1)).decode()
+    asked = [text("What"), {"type": "image_url", "image_url": {"url": address}}, text("is it?")]
+    asked += [{"type": "input_image", "image_url": "b.png"}]
+    body = {"model": "x", "messages": [{"role": "user", "content": asked}]}
+    write(tmp_path / "b.png", png(2))
+    history = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [text("This"), {"type": "image_url", "image_url": {"url": "b.png"}}]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Red."}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": address}}]},
+    ]
+    path = write(
+        tmp_path / "batch.jsonl",
+        jsonl(
+            {"custom_id": "r-1", "method": "POST", "body": body},
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]},
+            {"custom_id": "r-3", "body": {"messages": history}},
+        ),
+    )
+    rows = rows_of(path)
+    assert [(row["key"], row["question"], row["answers"]) for row in rows] == [
+        ("r-1", "What\nis it?", None),
+        ("batch.jsonl#1", "Hi", ["Ho"]),
+        ("r-3", "", None),
+    ]
+    assert [row["images"] for row in rows] == [[png(1), png(2)], [], [png(2), png(1)]]
+    assert turns_of(rows[0]) == [said("user", "What", IMAGE, "is it?", IMAGE)]
+    assert turns_of(rows[2]) == [
+        said("system", "Be brief."),
+        said("user", "This", IMAGE),
+        said("assistant", "Red."),
+        said("user", IMAGE),
+    ]
+    assert len(rows[0]["body"]) < 500, "images stand in the row once"
+
+
+@pytest.mark.parametrize(("messages", "fault"), [
+    ([said("user", {"type": "input_audio"})], "WrongPart"),
+    ([{"role": "user", "content": None}], "WrongPart"),
+    ([{"role": "user", "content": []}], "WrongPart"),
+    ([said("user", "Hi"), {"role": "tool", "content": "7"}], "WrongTurn"),
+    ([said("user", "Hi"), said("assistant", "Ho"), said("assistant", "Ha")], "WrongTurn"),
+    ([said("system", "Be brief.")], "WrongTurn"),
+    ([said("user", "Hi"), said("system", "Now.")], "WrongTurn"),
+    ([said("assistant", "Ho")], "WrongTurn"),
+    ([said("user", "Draw."), said("assistant", {"type": "image", "image": "a.png"})], "WrongPart"),
+    ([said("user", IMAGE, "Hm?")], "WrongImages"),
+])  # fmt: skip
+def test_messages_that_cannot_be_asked_say_why_and_keep_their_key(
+    tmp_path: Path, messages: list[Any], fault: str
+) -> None:
+    well = {"custom_id": "r-1", "body": {"messages": [said("user", "Hi")]}}
+    rows = rows_of(write(tmp_path / "a.jsonl", jsonl(well, {"custom_id": "r-2", "body": {"messages": messages}})))
+    assert faults(rows) == [None, fault]
+    assert [row["key"] for row in rows] == ["r-1", "r-2"]
+
+
+@pytest.mark.parametrize(("parts", "images"), [
+    ([IMAGE, "?", IMAGE], [1, 2]),
+    ([{"type": "image", "index": 1}, {"type": "image", "index": 0, "text": None}], [2, 1]),
+    ([IMAGE, {"type": "image", "image": "3.png"}, IMAGE], [1, 3, 2]),
+    (["Which?"], [1, 2]),
+    ([IMAGE], None),
+    ([IMAGE, IMAGE, IMAGE], None),
+])  # fmt: skip
+def test_images_beside_messages_stand_where_their_parts_do(
+    tmp_path: Path, parts: list[Any], images: list[int] | None
+) -> None:
+    for number in (1, 2, 3):
+        write(tmp_path / f"{number}.png", png(number))
+    row = {"messages": [said("user", *parts)], "images": ["1.png", "2.png"]}
+    (found,) = rows_of(write(tmp_path / "a.jsonl", jsonl(row)))
+    assert faults([found]) == ["WrongImages" if images is None else None]
+    assert found["images"] == [png(number) for number in images or ()]
+
+
+def test_questions_that_are_only_history_are_counted_aloud(tmp_path: Path) -> None:
+    history = talk("A?", "a.", "B?", "b.", "C?")
+    answered = {"conversations": [*history, {"from": "gpt", "value": "c."}]}
+    for name, rows in (("a.jsonl", jsonl(answered, answered)), ("a.json", json.dumps([answered, answered]))):
+        planned = plan_input(ReadSettings(uri=str(write(tmp_path / name, rows))), 3)
+        assert planned.warnings == [f"passed over 4 {EARLIER} in 1 of 1 shards"]
+        assert "the user's last turn is asked after all turns before it" in planned.notes[0]
+    waiting = write(tmp_path / "b.jsonl", jsonl({"conversations": history}))
+    assert plan_input(ReadSettings(uri=str(waiting)), 3).warnings == []
+
+
+def test_rows_with_a_question_of_their_own_are_no_conversations(tmp_path: Path) -> None:
+    row = {"question": "Mine", "answers": ["x"], "messages": [{"role": "user", "content": "Hi"}]}
+    (own,) = rows_of(write(tmp_path / "a.jsonl", jsonl(row)))
+    assert own["question"] == "Mine" and MESSAGES not in own
+    (row,) = rows_of(write(tmp_path / "b.jsonl", jsonl({"messages": [{"role": "user", "content": "Hi"}]})), 1)
+    assert row["question"] == "Hi"
+    (row,) = rows_of(write(tmp_path / "c.jsonl", jsonl({"question": "Hm?", MESSAGES: "mine"})))
+    assert row[f"input_{MESSAGES}"] == "mine", "no input brings turns of its own making"
+
+
+def test_a_conversation_costs_its_row_only_where_the_job_asks_it(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", png(1))
+    well = {"image": "a.png", "messages": [said("user", "Hi")]}
+    path = write(tmp_path / "a.jsonl", jsonl(well, {"image": "a.png", "messages": [said("tool", "7")]}))
+    read = ReadSettings(uri=str(path))
+    for reads, expected in ((("question", "answers"), "WrongTurn"), ((), None)):
+        (unit,) = plan_input(read, 9, reads=reads).units
+        rows = read_unit(unit, read).to_pylist()
+        assert faults(rows) == [None, expected]
+        assert rows[0]["images"] == [png(1)] and (rows[1]["images"] == [png(1)]) == (expected is None)
+
+
+def test_ids_that_stand_twice_can_be_left_for_places(tmp_path: Path) -> None:
+    row = {"id": "7", "conversations": talk("Hm?")}
+    path = write(tmp_path / "a.json", json.dumps([row, row]))
+    read = ReadSettings(uri=str(path))
+    assert duplicate_keys(plan_units(read, 3), read) == ["7"]
+    placed = ReadSettings.model_validate({"uri": str(path), "columns": {"key": "#"}})
+    assert duplicate_keys(plan_units(placed, 3), placed) == []
+    assert [(row["key"], row["id"]) for row in rows_of(path, columns={"key": "#"})] == [
+        ("a.json#0", "7"),
+        ("a.json#1", "7"),
+    ]
+
+
+def as_planned_before(unit: Unit) -> Unit:
+    """The unit as a version would have planned it that asked single turns."""
+    schema = unit.table_schema
+    older = pa.schema([field for field in schema if field.name != MESSAGES])
+    return replace(unit, schema=older.serialize().to_pybytes())
+
+
+def test_conversations_planned_by_a_version_that_asked_otherwise_are_refused(tmp_path: Path) -> None:
+    read = ReadSettings(uri=str(write(tmp_path / "a.jsonl", jsonl({"conversations": talk("Hm?")}))))
+    (unit,) = plan_input(read, 3).units
+    with pytest.raises(StorageError, match=r"a\.jsonl: planned by an older version, which asked one turn"):
+        read_unit(as_planned_before(unit), read)

@@ -92,7 +92,7 @@ def frozen_settings(output: Store, overrides: Sequence[str]) -> RunSettings:
 
     Raises:
         ReportError: There is no run.
-        ConfigError: The settings, with the overrides, do not fit this version.
+        ConfigError: The settings, with the overrides, do not fit this version, or are those of another job.
         StorageError: The output cannot be read.
     """
     try:
@@ -103,4 +103,10 @@ def frozen_settings(output: Store, overrides: Sequence[str]) -> RunSettings:
     values = copy.deepcopy(frozen)
     lay_over(values, overrides)
     values["write"]["uri"] = output.uri
+    kind = values["job"].get("kind") if isinstance(values["job"], dict) else None
+    if kind != frozen["job"]["kind"]:  # of another job's settings each would be a fault
+        was = f"was {frozen['job']['kind']!r}, now {kind!r}"
+        raise ConfigError(
+            "the command line", [f"job.kind: {was}; another job is a run of its own, into another output"]
+        )
     return check_settings(RunSettings, values, output.name(ledger.SETTINGS))

@@ -64,8 +64,14 @@ def load_settings(settings_class: type[S], path: str | Path, overrides: Sequence
     """
     try:
         values = _parse(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
+    except FileNotFoundError as error:
+        raise ConfigError(str(path), ["there is no such file; expected a YAML file as in configs/"]) from error
+    except IsADirectoryError as error:
+        raise ConfigError(str(path), ["is a folder, expected a YAML file"]) from error
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
     except yaml.YAMLError as error:
         raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from error
     if not isinstance(values, dict):

@@ -97,6 +97,9 @@ def test_a_retry_takes_no_setting_that_would_change_answers(unfinished, capsys):
     assert "job.prompt: was 'Describe" in said and "read.limit: was nothing, now 1" in said
     assert "generate.slots: " not in said
     assert "A retry may change only note, limits, ray," in said
+    assert main(["retry", unfinished, "job.kind=vqa", "read.limit=1"]) == 2
+    said = capsys.readouterr().err
+    assert "1 fault\n  job.kind: was 'caption', now 'vqa'; another job is a run of its own" in said
     assert main(["retry", unfinished, "slots"]) == 2
     assert "expected `dotted.key=value`" in capsys.readouterr().err
     assert main(["retry", unfinished, "write.storage.endpoint=x"]) == 2

@@ -137,6 +137,14 @@ def test_a_run_from_before_a_setting_was_there_is_told_so(tmp_path: Path, checkp
         ledger.refuse_other_answers({"settings": before, "weights": "w"}, now, "w", "out")
 
 
+def test_of_another_job_no_more_is_said_than_that_it_is_one() -> None:
+    before = {"job": {"kind": "vqa", "rule": "exact"}, "read": {"limit": 1}}
+    now = {"job": {"kind": "caption", "prompt": "What?"}, "read": {"limit": 2}}
+    with pytest.raises(ConfigError) as caught:
+        ledger.refuse_other_answers({"settings": before, "weights": "w"}, now, "w", "out")
+    assert caught.value.faults == ["job.kind: was 'vqa', now 'caption'", "read.limit: was 1, now 2"]
+
+
 def test_a_checkpoints_fingerprint_is_that_of_the_files_that_are_read(tmp_path: Path, checkpoint: Path) -> None:
     folder = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     before = weights_digest([str(folder)])

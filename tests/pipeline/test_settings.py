@@ -145,8 +145,15 @@ def test_a_file_that_is_no_settings_file_says_so(tmp_path: Path, text: str, mess
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"absent.yaml: 1 fault\n  cannot be read"):
+    with pytest.raises(ConfigError, match=r"absent.yaml: 1 fault\n  there is no such file; expected a YAML file"):
         load_settings(PipelineSettings, tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match=r": 1 fault\n  is a folder, expected a YAML file"):
+        load_settings(PipelineSettings, tmp_path)
+    with pytest.raises(ConfigError, match=r": 1 fault\n  cannot be read: Not a directory"):
+        load_settings(PipelineSettings, config(tmp_path, "{}") / "below.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"note: caf\xe9")
+    with pytest.raises(ConfigError, match=r": 1 fault\n  is not UTF-8: .* at byte 9"):
+        load_settings(PipelineSettings, tmp_path / "latin.yaml")
 
 
 def test_written_settings_hold_no_secrets() -> None:

@@ -1,23 +1,29 @@
-"""A table of images that is looked into by id: Parquet, or CSV and TSV with images in base64.
+"""A table of images that is looked into by id: Parquet, or JSONL, CSV and TSV with images in base64.
 
 Where each id stands is read once; of the images a bounded number of bytes is held. It knows formats, and nothing of the
 rows that look into it.
 """
 
+import contextlib
+import functools
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.input.formats import cells, parquet
-from pipeline.input.formats.inline import NotBase64, inlined
-from pipeline.input.formats.rows import Fault, ReadError
+from pipeline.input.formats import cells, manifest, parquet
+from pipeline.input.formats.inline import NotBase64, in_data_address, inlined, is_data_address
+from pipeline.input.formats.packed import Unpacked, is_packed
+from pipeline.input.formats.rows import Fault, Readable, ReadError
+from pipeline.input.formats.table import FORMATS
 from pipeline.input.read_settings import JoinSettings
 from pipeline.input.shards import Shards
+from pipeline.input.streams import read_unpacked
+from pipeline.storage.held_bytes import hold
 from pipeline.storage.store import Entry, StorageError, Store
 
 # Questions on one image follow each other, more or less: so much is held of those looked up last.
@@ -35,15 +41,17 @@ class FileIndex:
 
     Attributes:
         ids: As text; null where a row has none.
-        firsts: In a text file the first byte of each row; nothing in Parquet, where rows are found by number.
+        firsts: In a file of lines the first byte of each row; nothing in Parquet, where rows are found by number.
         ends: The byte after it.
-        column: Which cell holds the image in a text file.
+        header: The names of a CSV or TSV file's cells.
+        is_packed: Whether the file is compressed; places are those in its content.
     """
 
     ids: pa.Array
     firsts: Numbers
     ends: Numbers
-    column: int = 0
+    header: Sequence[str] = ()
+    is_packed: bool = False
 
 
 @dataclass
@@ -93,16 +101,19 @@ class Table:
 
     def _read(self, file: int, numbers: Sequence[int]) -> dict[int, Bytes]:
         index, entry, store = self.files[file], self.shards.entries[file], self.shards.store
+        format = self.shards.format
         rows = {number: number - int(self.starts[file]) for number in numbers}
-        if self.shards.format == "parquet":
+        if format == "parquet":
             values = _picked(store, entry, self.join.image, list(rows.values()))
         else:
-            dialect = cells.dialect_of(self.shards.format, quotes=self.join.quotes)
+            assert format in ("jsonl", "csv", "tsv"), "index_table has seen to it"
+            dialect = cells.dialect_of(format, quotes=self.join.quotes)
             values = {}
-            for row in rows.values():
-                data = store.read(entry.path, int(index.firsts[row]), int(index.ends[row]))
-                (found,) = cells.cells(data, dialect)
-                values[row] = found[index.column] if index.column < len(found) else None
+            with _content_of(index, entry, store) as read:
+                for row in rows.values():
+                    data = read(int(index.firsts[row]), int(index.ends[row]))
+                    (found,) = manifest.read(data, format, index.header, dialect)
+                    values[row] = found.values.get(self.join.image)
         return {number: _image(values[row], store.name(entry.path)) for number, row in rows.items()}
 
     def _hold(self, number: int, image: Bytes) -> None:
@@ -126,9 +137,12 @@ def index_table(shards: Shards, join: JoinSettings) -> Table:
     """Read where every id stands; of Parquet only the column with the ids.
 
     Raises:
-        ReadError: A column is missing, or two rows have one id.
+        ReadError: It is no table, a column is missing, two rows have one id, or it is compressed and cut off.
         StorageError: The store refuses or does not answer.
     """
+    if not FORMATS[shards.format].is_joined:
+        tables = ", ".join(format for format, traits in FORMATS.items() if traits.is_joined)
+        raise ReadError(f"read.join.uri: found {shards.format} at {shards.store.uri}, expected {tables}")
     files = [_index_file(shards, entry, join) for entry in shards.entries]
     ids = pa.concat_arrays([file.ids for file in files])
     counts = pc.value_counts(ids.drop_null())
@@ -145,7 +159,14 @@ def _index_file(shards: Shards, entry: Entry, join: JoinSettings) -> FileIndex:
     def index(file: BinaryIO) -> FileIndex:
         if shards.format == "parquet":
             return _index_parquet(file, join)
-        return _index_cells(file, cells.dialect_of(shards.format, quotes=join.quotes), join)
+        packed = Unpacked(file) if is_packed(file) else None
+        if shards.format == "jsonl":
+            found = _index_lines(packed or file, join)
+        else:
+            found = _index_cells(packed or file, cells.dialect_of(shards.format, quotes=join.quotes), join)
+        if packed and packed.trouble and join.uri:  # of a shard that is its own table the plan says so, and goes on
+            raise ReadError(packed.trouble)
+        return replace(found, is_packed=packed is not None)
 
     try:
         return shards.store.use(entry.path, index, entry.size)
@@ -162,7 +183,7 @@ def _index_parquet(file: BinaryIO, join: JoinSettings) -> FileIndex:
     return FileIndex(ids, np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def _index_cells(file: BinaryIO, dialect: cells.Dialect, join: JoinSettings) -> FileIndex:
+def _index_cells(file: Readable, dialect: cells.Dialect, join: JoinSettings) -> FileIndex:
     rows = cells.cells_of(file, dialect)
     header = next(rows, cells.Cells([], 0, 0)).values
     _check_columns(header, join)
@@ -172,14 +193,50 @@ def _index_cells(file: BinaryIO, dialect: cells.Dialect, join: JoinSettings) -> 
         ids.append(id_of(row.values[key]) if key < len(row.values) else None)
         firsts.append(row.first_byte)
         ends.append(row.end_byte)
-    numbers = np.array(firsts, np.int64), np.array(ends, np.int64)
-    return FileIndex(pa.array(ids, pa.string()), *numbers, header.index(join.image))
+    return FileIndex(pa.array(ids, pa.string()), np.array(firsts, np.int64), np.array(ends, np.int64), header)
+
+
+def _index_lines(file: Readable, join: JoinSettings) -> FileIndex:
+    columns: dict[str, None] = {}
+    ids, firsts, ends = [], [], []
+    for line in manifest.filled_lines_of(file):
+        (row,) = manifest.read_jsonl(line.data)
+        columns |= dict.fromkeys(row.values)
+        ids.append(id_of(row.values.get(join.key)))
+        firsts.append(line.first_byte)
+        ends.append(line.end_byte)
+    _check_columns(list(columns), join)
+    return FileIndex(pa.array(ids, pa.string()), np.array(firsts, np.int64), np.array(ends, np.int64))
+
+
+@contextlib.contextmanager
+def _content_of(index: FileIndex, entry: Entry, store: Store) -> Iterator[Callable[[int, int], bytes]]:
+    """Give a way to read at places of a file's content; of a compressed one it is kept on this machine's disk."""
+    if not index.is_packed:
+        yield functools.partial(store.read, entry.path)
+        return
+    unpacked = functools.partial(read_unpacked, store, entry)
+    name = f"content of {store.name(entry.path)} {entry.size} {entry.etag}"
+    size = int(index.ends[-1]) if len(index.ends) else 0
+    held = hold(name, size, lambda position, count: unpacked(position, position + count))
+    if held is None:  # what stands before a row is then unpacked for it; rows come in order
+        yield unpacked
+        return
+    with held:
+
+        def read(first: int, end: int) -> bytes:
+            held.seek(first)
+            return bytes(held.read(end - first))
+
+        yield read
 
 
 def _check_columns(columns: Mapping[str, Any] | Sequence[str], join: JoinSettings) -> None:
     for setting, name in (("key", join.key), ("image", join.image)):
         if name not in columns:
             raise ReadError(f"read.join.{setting} names {name!r}, but the columns are: {', '.join(columns) or 'none'}")
+        if list(columns).count(name) > 1:
+            raise ReadError(f"read.join.{setting} names {name!r}, which several columns are called")
 
 
 def id_of(value: Any) -> str | None:
@@ -206,7 +263,10 @@ def _image(value: Any, where: str) -> Bytes:
     if isinstance(value, bytes | Fault):
         return value
     try:
-        image = inlined(value) if isinstance(value, str) else None
+        if isinstance(value, str):
+            image = in_data_address(value) if is_data_address(value) else inlined(value)
+        else:
+            image = None
     except NotBase64 as error:
         return Fault("NotBase64", str(error))
     found = f"{value[:80]!r}" if isinstance(value, str) else type(value).__name__

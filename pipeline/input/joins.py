@@ -11,7 +11,6 @@ from typing import Any
 
 from pipeline.input.formats.inline import SHORTEST, listed
 from pipeline.input.formats.rows import Fault, RawRow, ReadError
-from pipeline.input.formats.table import FORMATS, PACKED, extension_of
 from pipeline.input.joined_table import Table, id_of, index_table
 from pipeline.input.read_settings import JoinSettings
 from pipeline.input.shards import Shards, change, find_again, find_shards, joined
@@ -70,9 +69,6 @@ def check_join(join: JoinSettings, shards: Shards, storage: StorageSettings) -> 
             _table(replace(shards, entries=[entry]), join)
         return Entry("", 0, None)
     found = find_shards(join.uri, "auto", storage)
-    if not FORMATS[found.format].is_joined:
-        tables = ", ".join(format for format, traits in FORMATS.items() if traits.is_joined)
-        raise ReadError(f"read.join.uri: found {found.format} at {found.store.uri}, expected {tables}")
     _table(found, join)
     return joined(found.entries)
 
@@ -104,8 +100,6 @@ def join_version(join: JoinSettings, storage: StorageSettings) -> Entry | None:
 
 
 def _table(shards: Shards, join: JoinSettings) -> Table:
-    if packed := [entry.path for entry in shards.entries if extension_of(entry.path).endswith(PACKED)]:
-        raise ReadError(f"read.join looks images up in {packed[0]}, expected a table that is not compressed")
     version = joined(shards.entries)
     name = (shards.store.uri, join.key, join.image, version.size, version.etag)
     if name in _open:

@@ -32,7 +32,7 @@ class JoinSettings(Settings):
     """The table in which rows' images lie, where their own column holds nothing but an id of each."""
 
     uri: InputAddress | None = Field(
-        default=None, description="Parquet, CSV or TSV: a file, a folder or a glob; null: the row's own shard"
+        default=None, description="Parquet, JSONL, CSV or TSV: a file, a folder or a glob; null: the row's own shard"
     )
     key: str = Field(default="id", description="the column there that holds the id; no two rows have the same")
     image: str = Field(default="image", description="the column there that holds the image: its bytes, or base64")

@@ -1,4 +1,4 @@
-"""JSON arrays, COCO annotations are rows, with keys that join back."""
+"""JSON arrays and COCO annotations are rows, with keys that join back."""
 
 import gzip
 import json

@@ -2,12 +2,13 @@
 
 import base64
 import csv
+import gzip
 import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,11 +22,13 @@ from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
 from pipeline.input.units import ReadSettings, Unit, plan_input
 from pipeline.settings import ConfigError, check_settings
+from pipeline.storage import held_bytes
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import png
 from tests.pictures import encoded
 from tests.pipeline.inputs import faults, plan_units, rows_of, write
 from tests.s3 import S3
+from tests.zoo.layouts import zstd
 
 HUB = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
@@ -252,22 +255,73 @@ def test_a_broken_page_of_the_other_table_costs_the_rows_that_need_it(tmp_path: 
     assert [row["images"] for row in found[5:10]] == [[png(105 + n)] for n in range(5)]
 
 
-@pytest.mark.parametrize("delimiter", [",", "\t"])
-def test_the_other_table_may_be_text_with_images_in_base64(tmp_path: Path, delimiter: str) -> None:
+def text_table(kind: str, numbers: Sequence[int]) -> bytes:
+    """Images in base64 and their ids; of JSONL some are in data: addresses."""
+    if kind == "jsonl":
+        heads = ("", "data:image/png;base64,")
+        rows = ({"picture": heads[n % 2] + text_of(png(n)), "name": n} for n in numbers)
+        return "\n".join(map(json.dumps, rows)).encode()
+    rows = [["name", "picture"], *([str(n), text_of(png(n))] for n in numbers)]
+    return separated(rows, "\t" if kind == "tsv" else ",").encode()
+
+
+@pytest.mark.parametrize("kept", [held_bytes.HELD_BYTES, 0])
+@pytest.mark.parametrize("pack", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_the_other_table_may_be_text_with_images_in_base64_compressed_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, pack: str, kept: int
+) -> None:
+    monkeypatch.setattr("pipeline.storage.held_bytes.tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(held_bytes, "HELD_BYTES", kept)
     read = tables(tmp_path)
-    rows = [["name", "picture"], *([str(n), text_of(png(n))] for n in range(100, 110))]
-    name = "images.tsv" if delimiter == "\t" else "images.csv"
-    write(tmp_path / name, separated(rows, delimiter))
-    join = {"uri": str(tmp_path / name), "key": "name", "image": "picture"}
+    packed = {"": bytes, ".gz": gzip.compress, ".zst": zstd}[pack]
+    for part, numbers in enumerate(([109, 101, 100, 105], [108, 102, 103, 104, 106, 107])):
+        write(tmp_path / f"pictures/{part}.{kind}{pack}", packed(text_table(kind, numbers)))
+    join = {"uri": str(tmp_path / "pictures"), "key": "name", "image": "picture"}
     found = rows_of(tmp_path / "questions", 4, **{**read, "join": join})
     assert [row["images"] for row in found] == [[png(100 + n % 10)] for n in range(25)]
+
+
+def test_a_compressed_table_is_unpacked_twice_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.storage.held_bytes.tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(joined_table, "HELD_BYTES", 1)
+    read = tables(tmp_path)
+    path = write(tmp_path / "images.csv.gz", gzip.compress(text_table("csv", range(100, 110))))
+    opened: list[str] = []
+    open_file = Store.open
+
+    def watched(store: Store, name: str, *more: Any) -> BinaryIO:
+        opened.append(name)
+        return open_file(store, name, *more)
+
+    monkeypatch.setattr(Store, "open", watched)
+    join = {"uri": str(path), "key": "name", "image": "picture"}
+    found = rows_of(tmp_path / "questions", 4, **{**read, "join": join})
+    assert [row["images"] for row in found] == [[png(100 + n % 10)] for n in range(25)]
+    assert opened.count("images.csv.gz") == 2, "once for the ids, once for the images of seven units"
+
+
+def test_a_compressed_shard_may_hold_its_images_by_id(tmp_path: Path) -> None:
+    image = noise("PNG")
+    rows = [["index", "question", "image"], ["1", "first?", text_of(image)], ["2", "turned?", "1"]]
+    write(tmp_path / "a.tsv.gz", gzip.compress(separated(rows).encode()))
+    found = rows_of(tmp_path, 1, columns={"key": "index"}, join={"key": "index"})
+    assert [row["images"] for row in found] == [[image], [image]]
+
+
+def test_a_compressed_table_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    read = tables(tmp_path)
+    path = write(tmp_path / "images.csv.gz", gzip.compress(text_table("csv", range(100, 110)))[:-20])
+    join = {"uri": str(path), "key": "name", "image": "picture"}
+    with pytest.raises(ReadError, match=r"read.join: .*images\.csv\.gz: gzip stream is cut off"):
+        planned(tmp_path / "questions", **{**read, "join": join})
 
 
 @pytest.mark.parametrize(
     ("join", "message"),
     [
         ({"uri": "nowhere"}, "found no files at .*nowhere"),
-        ({"uri": "texts"}, r"read.join.uri: found text at .*texts, expected parquet, csv, tsv"),
+        ({"uri": "texts"}, r"read.join.uri: found text at .*texts, expected parquet, jsonl, csv, tsv"),
         ({"uri": "images", "key": "image_id"}, "read.join.key names 'image_id', but the columns are: id, image"),
         ({"uri": "images", "image": "photo"}, "read.join.image names 'photo', but the columns are: id, image"),
         ({"uri": "images", "image": "id"}, "image column 'id' holds int64, expected bytes"),

@@ -1,5 +1,6 @@
 """Folders and files laid out as other tools do it."""
 
+import base64
 import gzip
 import io
 import json
@@ -95,6 +96,13 @@ def _compressed() -> Iterator[Animal]:
     ):
         odd = "lines, compressed" if name.endswith(("gz", "zst")) else "lines under a rarer name"
         yield Animal(name, odd, data, expected, beside=beside, corner=RED, text="What colour?")
+    image = base64.b64encode(PICTURE).decode()
+    rows = f"index\tquestion\timage\n1\tWhat colour?\t{image}\n1000001\tWhat colour?\t1\n"
+    by_id = {"columns": {"key": "index"}, "join": {"key": "index"}}
+    yield Animal(
+        "images.tsv.gz", "OpenCompass's images by another row's index, compressed", gzip.compress(rows.encode()),
+        "2 answers", corner=RED, text="What colour?", key="1", read=by_id,
+    )  # fmt: skip
     cut = zstd(_jsonl(*[WELL | {"n": n} for n in range(9)]))[:-12]
     yield Animal(
         "cut.jsonl.zst",

@@ -5,12 +5,13 @@ read as what they hold.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.input.formats.cells import BYTE_ORDER_MARK, Cells, Dialect, cells, cells_of, lines_of
 from pipeline.input.formats.chats import EARLIER, num_answered_before, unfolded_or_none
 from pipeline.input.formats.fields import note_types
 from pipeline.input.formats.packed import Unpacked, is_packed
@@ -26,10 +27,6 @@ from pipeline.input.formats.rows import (
     is_sampled,
     parse_object,
 )
-
-if TYPE_CHECKING:
-    pass
-from pipeline.input.formats.cells import BYTE_ORDER_MARK, Cells, Dialect, cells, cells_of, lines_of
 
 LineFormat = Literal["jsonl", "csv", "tsv", "text"]
 
@@ -76,20 +73,39 @@ def index_jsonl(file: Readable, size: int, unit_rows: int, *, with_chats: bool =
     """Go through a JSONL shard once and find its rows."""
     cutter = Cutter(unit_rows)
     fields: dict[str, pa.DataType] = {}
-    position = num_earlier = 0
+    num_earlier = 0
     is_chat = False
-    for line in lines_of(file):
-        if line.strip():
-            if is_sampled(cutter.num_rows):
-                values = _parse(line).values
-                said = unfolded_or_none(values) if with_chats else None
-                is_chat |= said is not None
-                num_earlier += num_answered_before(said or {})
-                note_types(fields, values | (said or {}))
-            cutter.add(position, position + len(line))
-        position += len(line)
+    for line in filled_lines_of(file):
+        if is_sampled(cutter.num_rows):
+            values = _parse(line.data).values
+            said = unfolded_or_none(values) if with_chats else None
+            is_chat |= said is not None
+            num_earlier += num_answered_before(said or {})
+            note_types(fields, values | (said or {}))
+        cutter.add(line.first_byte, line.end_byte)
     passed_over = {EARLIER: num_earlier} if num_earlier else {}
     return Index(cutter.close(), fields, _warnings(size), passed_over=passed_over, shape="chat" if is_chat else "")
+
+
+class Line(NamedTuple):
+    """A line of a JSONL file, and where it stands."""
+
+    data: bytes
+    first_byte: int
+    end_byte: int
+
+
+def filled_lines_of(file: Readable) -> Iterator[Line]:
+    """Go through a JSONL file; blank lines are no rows.
+
+    Raises:
+        ReadError: It cannot be taken apart into lines.
+    """
+    position = 0
+    for line in lines_of(file):
+        if line.strip():
+            yield Line(line, position, position + len(line))
+        position += len(line)
 
 
 def read_jsonl(data: bytes) -> list[RawRow]:

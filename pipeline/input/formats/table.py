@@ -61,7 +61,7 @@ FORMATS: Mapping[Format, Traits] = {
     "parquet": Traits(("parquet",), is_table=True, is_joined=True, has_columns=True, is_typed=True),
     "images": Traits(IMAGE_EXTENSIONS, is_file=True, is_cut_by_bytes=True),
     "arrow": Traits(("arrow", "feather"), is_table=True, has_columns=True, is_typed=True),
-    "jsonl": Traits(_lines("jsonl", "ndjson", "jsonlines"), has_columns=True),
+    "jsonl": Traits(_lines("jsonl", "ndjson", "jsonlines"), is_joined=True, has_columns=True),
     "json": Traits(_lines("json"), has_columns=True, gives_way=True),  # beside other data it is about that
     "csv": Traits(_lines("csv"), is_table=True, is_joined=True, has_columns=True),
     "tsv": Traits(_lines("tsv"), is_table=True, is_joined=True, has_columns=True),

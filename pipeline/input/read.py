@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipeline.input.columns import BY_PLACE, ERROR, OUR_COLUMNS, Layout
 from pipeline.input.fetch import fetch_images
 from pipeline.input.formats import parquet, tar_rows
-from pipeline.input.formats.fields import fit_column, fit_values
+from pipeline.input.formats.fields import fit_column, fit_values, plain_values
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, Fault, RawBlock, RawRow, ReadError
 from pipeline.input.formats.shapes import file_names, placed_key
@@ -198,7 +198,7 @@ def _table_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool)
             raise
         return _faulty(unit, Fault("Unreadable", str(error)))
     taken = [name for name in (layout.key, *layout.images, layout.video, layout.subtitles) if name is not None]
-    values = {name: table.column(name).to_pylist() for name in taken if name in table.column_names}
+    values = {name: plain_values(table.column(name)) for name in taken if name in table.column_names}
     rows = [RawRow(values={name: each[place] for name, each in values.items()}) for place in range(table.num_rows)]
     for row in rows:
         _take_out(row, layout)
@@ -258,7 +258,7 @@ def _of_folders(block: RawBlock, unit: Unit, layout: Layout) -> dict[str, pa.Chu
         elif block.columns is None:
             tell_differing(unit.shard, name, value, [row.values.get(name) for row in block.rows])
         elif name in block.columns:
-            tell_differing(unit.shard, name, value, block.columns[name].to_pylist())
+            tell_differing(unit.shard, name, value, plain_values(block.columns[name]))
     return columns
 
 

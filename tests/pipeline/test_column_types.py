@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.input.formats.rows import ReadError
+from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
 from pipeline.input.units import ReadSettings, plan_input
-from tests.pipeline.inputs import faults, write
+from tests.pipeline.inputs import faults, plan_units, write
+from tests.zoo.tables import latin
 
 
 def rows_of(folder: Path, reads: tuple[str, ...] | None = (), **read: Any) -> list[dict[str, Any]]:
@@ -81,6 +83,43 @@ def test_whole_numbers_of_json_keep_all_their_digits(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "x.jsonl", reads=None)
     assert [row["hash"] for row in rows] == values
     assert [row["id"] for row in rows] == [2**53 + value % 3 for value in values]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+@pytest.mark.parametrize("shape", ["text", "list", "struct", "dictionary", "large"])
+def test_a_text_that_is_not_utf8_costs_its_row_alone_and_only_where_it_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, shape: str
+) -> None:
+    texts = latin(["a", "caf\xe9", "c"])
+    shaped = {
+        "text": texts,
+        "list": pa.ListArray.from_arrays(pa.array([0, 1, 2, 3]), texts),
+        "struct": pa.StructArray.from_arrays([texts], ["s"]),
+        "dictionary": texts.dictionary_encode(),
+        "large": texts.cast(pa.binary()).cast(pa.large_binary()).view(pa.large_string()),
+    }
+    table = pa.table({"x": shaped[shape]})
+    if name.endswith("arrow"):
+        with pa.ipc.new_stream(tmp_path / name, table.schema) as sink:
+            sink.write_table(table)
+    else:
+        pq.write_table(table, tmp_path / name)
+    rows = rows_of(tmp_path)
+    assert faults(rows) == [None] * 3 and rows[1]["x"] is None and "c" in str(rows[2]["x"])
+    assert "1 values do not fit and are null; no job reads them: column 'x' holds 'caf\\udce9'" in caplog.text
+    rows = rows_of(tmp_path, ("x",))
+    assert faults(rows) == [None, "WrongType", None] and rows[1]["error"]["message"].endswith("is not UTF-8")
+
+
+@pytest.mark.parametrize("name", ["key", "image"])
+def test_a_key_or_a_path_that_is_not_utf8_costs_its_row_alone(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a.png", b"1")
+    columns = {"key": pa.array(["1", "2"]), "image": pa.array(["a.png", "a.png"])}
+    pq.write_table(pa.table(columns | {name: latin(["a.png", "\xe9.png"])}), tmp_path / "a.parquet")
+    rows = rows_of(tmp_path / "a.parquet")
+    assert faults(rows) == [None, "WrongKey" if name == "key" else "NotFound"]
+    read = ReadSettings(uri=str(tmp_path / "a.parquet"))
+    assert duplicate_keys(plan_units(read, 2), read) == []
 
 
 def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:

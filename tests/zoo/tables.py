@@ -2,7 +2,7 @@
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,11 @@ def tables() -> Iterator[Animal]:
     """Give them all."""
     yield from _images()
     yield from _broken()
+
+
+def latin(texts: Sequence[str]) -> pa.Array:
+    """A column of texts that some writers make: the bytes are not checked."""
+    return pa.array([text.encode("latin-1") for text in texts], pa.binary()).view(pa.string())
 
 
 def _parquet(columns: dict[str, Any], **options: Any) -> bytes:
@@ -56,6 +61,12 @@ def _images() -> Iterator[Animal]:
     )
     asked = _parquet({"image": [PICTURE], "question": pa.array([b"raw"])})
     yield Animal("raw.parquet", "questions of bytes", asked, "no plan", trouble="holds binary, expected string")
+    texts = {name: latin(["What?", "caf\xe9?", "Why?"]) for name in ("question", "note")}
+    keyed = {"key": latin(["a", "b", "caf\xe9"]), "image": [PICTURE] * 3}
+    yield Animal(
+        "latin.parquet", "texts in Latin-1: a question, a note that nobody reads, a key", _parquet(keyed | texts),
+        "1 answer, 1 fetch/WrongKey, 1 fetch/WrongType", key="a", text="What?",
+    )  # fmt: skip
     named = _parquet({"photo": [PICTURE]})
     read = {"columns": {"image": "image_bytes"}}
     message = "names 'image_bytes', but the columns are: photo"

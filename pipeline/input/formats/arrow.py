@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.input.formats.fields import plain_values
 from pipeline.input.formats.rows import LIMIT_BYTES, Index, ReadError, Slice
 from pipeline.input.formats.tar import ReadAt, reader_of
 from pipeline.storage.held_bytes import HELD_BYTES
@@ -117,7 +118,7 @@ def keys(read_at: ReadAt, size: int, first_byte: int, end_byte: int, column: str
             before = [one for one in head if one.first_byte < message.first_byte]
             stream = b"".join(read_at(*_span(one)) for one in (*before, message))
             with pa.ipc.open_stream(pa.BufferReader(stream)) as reader:
-                yield from reader.read_all().column(column).to_pylist()
+                yield from plain_values(reader.read_all().column(column))
 
 
 class _Broken(Exception):

@@ -125,15 +125,37 @@ def fit_column(name: str, column: pa.ChunkedArray, kind: pa.DataType) -> tuple[p
     return pa.concat_arrays(arrays), [fault for _, fault in pieces]
 
 
+def plain_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    """Return values as Python has them; the bytes of a text that is not UTF-8 are lone surrogates, as in CSV."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        return [_plain_value(value) for value in column]
+    return values
+
+
+def _plain_value(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        return error.object.decode("utf-8", "surrogateescape")
+
+
 def _fit_one(name: str, value: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Fault | None]:
+    if pa.types.is_dictionary(value.type):
+        value = value.dictionary_decode()
+    value = value.take(pa.array([0]))  # what lies in other rows is not to be looked at
     try:
         return _cast(value, kind), None
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        message = f"column {name!r} holds {_shown(value[0].as_py())} ({value.type}), expected {kind}"
-        return pa.nulls(1, kind), Fault("WrongType", message)
+        (found,) = plain_values(value)
+        is_utf8 = "\\udc" not in ascii(found)
+        reason = f" ({value.type}), expected {kind}" if is_utf8 else ", is not UTF-8"
+        return pa.nulls(1, kind), Fault("WrongType", f"column {name!r} holds {_shown(found)}{reason}")
 
 
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    array.validate(full=True)  # Arrow takes texts on trust, and some writers put Latin-1 there
     if array.type == kind:
         return array
     if isinstance(array.type, pa.BaseExtensionType):

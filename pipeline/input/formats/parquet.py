@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.input.formats.fields import plain_values
 from pipeline.input.formats.page_cuts import is_large, look_at
 from pipeline.input.formats.page_rows import is_splittable, read_pages, rows_of
 from pipeline.input.formats.rows import LIMIT_BYTES, Index, ReadError, Slice
@@ -131,7 +132,8 @@ def _picked(batches: Iterable[pa.RecordBatch], column: str, first: int, wanted: 
     found: dict[int, Any] = {}
     for batch in batches:
         here = [row for row in wanted if first <= row < first + len(batch)]
-        found |= {row: batch.column(column)[row - first].as_py() for row in here}
+        values = batch.column(column).take(pa.array([row - first for row in here], pa.int64()))
+        found |= dict(zip(here, plain_values(values), strict=True))
         first += len(batch)
         if first > wanted[-1]:
             break
@@ -147,7 +149,7 @@ def column(file: BinaryIO, name: str) -> Sequence[Any]:
     """Return all values of a column."""
     parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     batches = parquet.iter_batches(columns=[name], use_threads=False)
-    return [value for batch in batches for value in batch.column(0).to_pylist()]
+    return [value for batch in batches for value in plain_values(batch.column(0))]
 
 
 def keys(file: BinaryIO, column: str, start: int, stop: int) -> Sequence[Any]:
@@ -161,7 +163,7 @@ def keys(file: BinaryIO, column: str, start: int, stop: int) -> Sequence[Any]:
         values: list[Any] = []
         try:
             for batch in parquet.iter_batches(row_groups=[group], columns=[column], use_threads=False):
-                values += batch.column(0).to_pylist()
+                values += plain_values(batch.column(0))
         except (pa.ArrowException, OSError) as error:
             if not is_damage(error):
                 raise

@@ -66,11 +66,15 @@ def chat_request(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Req
     Images that no turn has a place for come first.
 
     Raises:
-        BadRequest: The turn says nothing, or a column that the prompt names is empty, or holds no text.
+        BadRequest: The turn says nothing, there are more or fewer images than places for them, or a column that the
+            prompt names is empty or holds no text.
     """
     images: Sequence[bytes] = row["images"]
     turns: list[dict[str, Any]] = json.loads(row[MESSAGES])
-    if not any(_is_image(part) for turn in turns for part in turn["content"]):
+    num_places = sum(_is_image(part) for turn in turns for part in turn["content"])
+    if num_places not in (0, len(images)):
+        raise BadRequest(f"the conversation has places for {num_places} images, and the row has {len(images)}")
+    if not num_places:
         first = next(turn for turn in turns if turn["role"] == "user")
         first["content"] = [*({"type": "image"} for _ in images), *first["content"]]
     last = turns[-1]
@@ -105,7 +109,7 @@ def _is_image(part: Mapping[str, Any]) -> bool:
 
 
 def _shown(part: Mapping[str, Any]) -> str:
-    return "[image]" if _is_image(part) else str(part["text"])
+    return "[image]" if _is_image(part) else str(part["text"]).strip()
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

@@ -237,9 +237,11 @@ class VqaJob(PlainJob):
     def card_lines(self, row: Mapping[str, Any]) -> Lines:
         """Show the question, the answer, and the gold answers where they are known."""
         lines = [("question", row["question"]), ("answer", row["response"] or "(nothing)")]
+        if row["context"] and not self.settings.benchmarks:
+            lines.insert(0, ("before", row["context"]))
         if row["choices"]:
             options = [f"{chr(ord('A') + index)}. {option}" for index, option in enumerate(row["choices"])]
-            lines.insert(1, ("options", ", ".join(options)))
+            lines.insert(-1, ("options", ", ".join(options)))
         if row["parsed"] is not None and row["parsed"] != row["response"]:
             lines.append(("read as", row["parsed"]))
         return [*lines, ("gold", " / ".join(dict.fromkeys(row["answers"])))] if row["answers"] else lines

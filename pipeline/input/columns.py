@@ -100,7 +100,8 @@ class Layout:
     @property
     def taken_out(self) -> tuple[str, ...]:
         """The columns of which nothing stays but what becomes a key or an image."""
-        return (self.key, *(self.images if self.join != "table" else ()))
+        beside = ("images",) if self.shape == "chat" and "image" not in self.columns else ()
+        return (self.key, *(self.images if self.join != "table" else ()), *beside)
 
     @property
     def added(self) -> dict[str, pa.DataType]:

@@ -3,6 +3,7 @@
 Only names are read: a tar's headers, a Parquet file's key column, the lines of a manifest. No image is opened.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO, assert_never
 import numpy as np
 
 from pipeline.input.formats import arrow, parquet, tar_rows
+from pipeline.input.formats.chats import KEYS
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import Shape
 from pipeline.input.formats.shapes import placed_key
@@ -69,17 +71,11 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
             names: list[Any] = store.use(unit.shard, lambda file: _tar_keys(file, unit), unit.size)
         case "zip":
             names = zip_keys(unit, store)
-        case "arrow":
-            span = unit.first_byte, unit.end_byte
-            found = store.use(
-                unit.shard,
-                lambda file: list(arrow.keys(reader_of(file, unit.size), unit.size, *span, column)),
-                unit.size,
-            )
-            names = found[unit.skipped : unit.skipped + unit.num_rows]
-        case "parquet":
-            between = unit.start, unit.stop
-            names = store.use(unit.shard, lambda file: list(parquet.keys(file, column, *between)), unit.size)
+        case "arrow" | "parquet":
+            columns = KEYS if unit.shape == "chat" and "key" not in read.columns else (column,)
+            found = [store.use(unit.shard, functools.partial(_column_keys, unit, each), unit.size) for each in columns]
+            rows_of_names = itertools.zip_longest(*found)
+            names = [next((name for name in row if name is not None), None) for row in rows_of_names]
         case "images" | "video":
             names = []
         case "jsonl" | "json" | "csv" | "tsv" | "text":
@@ -88,6 +84,15 @@ def _keys(unit: Unit, read: ReadSettings) -> Iterator[str]:
         case _:
             assert_never(unit.format)
     yield from (str(placed_key(name, shape, unit.shard)) for name in names if type(name) in (int, str) and name != "")
+
+
+def _column_keys(unit: Unit, column: str, file: BinaryIO) -> list[Any]:
+    """Return a column of a unit of a table; nothing where there is no such column."""
+    if unit.format == "parquet":
+        return list(parquet.keys(file, column, unit.start, unit.stop))
+    span = unit.first_byte, unit.end_byte
+    found = list(arrow.keys(reader_of(file, unit.size), unit.size, *span, column))
+    return found[unit.skipped : unit.skipped + unit.num_rows]
 
 
 def _tar_keys(file: BinaryIO, unit: Unit) -> list[Any]:

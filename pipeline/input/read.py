@@ -26,7 +26,7 @@ from pipeline.input.image_paths import paths_of
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.sidecars import read_beside
-from pipeline.input.stretches import bytes_of, older_fault, read_batches, read_zip, rows_in_stretch
+from pipeline.input.stretches import bytes_of, older_fault, read_batches, read_zip, rows_in_stretch, rows_of_table
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.input.videos import read_subtitles, take_videos, video_block
 from pipeline.storage.store import StorageError, Store
@@ -85,7 +85,7 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
                 else _listed(unit)
             )
         case "parquet" | "arrow":
-            return _table_block(unit, layout, store, with_images=with_images)
+            return _table_block(unit, settings, layout, store, with_images=with_images)
         case "webdataset":
             image = layout.wanted_image
             first, end = unit.first_byte, unit.end_byte
@@ -183,8 +183,9 @@ def _members(unit: Unit, store: Store, names: Collection[str]) -> dict[str, Memb
     return store.use(unit.shard, find, unit.size)
 
 
-def _table_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
-    left_out = () if with_images or layout.join == "table" else layout.images
+def _table_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store, *, with_images: bool) -> RawBlock:
+    is_all_wanted = with_images or layout.join == "table" or unit.shape == "chat"
+    left_out = () if is_all_wanted else layout.images
     try:
         if unit.format == "arrow":
             table = read_batches(unit, store, left_out)
@@ -198,8 +199,7 @@ def _table_block(unit: Unit, layout: Layout, store: Store, *, with_images: bool)
             raise
         return _faulty(unit, Fault("Unreadable", str(error)))
     taken = [name for name in (layout.key, *layout.images, layout.video, layout.subtitles) if name is not None]
-    values = {name: plain_values(table.column(name)) for name in taken if name in table.column_names}
-    rows = [RawRow(values={name: each[place] for name, each in values.items()}) for place in range(table.num_rows)]
+    rows, table = rows_of_table(table, unit, settings, taken)
     for row in rows:
         _take_out(row, layout)
     return RawBlock(rows, {name: table.column(name) for name in table.column_names if name not in layout.taken_out})

@@ -4,14 +4,15 @@ Rows that are more than their fields are completed here, as the plan has found t
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
 from pipeline.input.formats import arrays, arrow, manifest, samples, zips
-from pipeline.input.formats.chats import MESSAGES, key_of, unfolded
+from pipeline.input.formats.chats import LOOKED_AT, MESSAGES, OF_CHATS, key_of, unfolded
 from pipeline.input.formats.coco import Annotations
+from pipeline.input.formats.fields import fit_values, plain_values
 from pipeline.input.formats.packed import Unpacked
 from pipeline.input.formats.rows import LIMIT_BYTES, RawRow, RowError
 from pipeline.input.formats.tar import reader_of
@@ -47,12 +48,39 @@ def rows_in_stretch(unit: Unit, settings: ReadSettings, store: Store) -> list[Ra
     else:
         rows = manifest.read(data, unit.format, unit.header, settings.dialect(unit.format))
     if unit.shape == "chat":
-        _unfold(rows, is_asked="question" not in unit.unread)
+        _unfold(rows, settings, is_asked="question" not in unit.unread)
     elif unit.shape == "coco":
         annotations = _annotations(unit, store)
         for row in rows:
             row.values |= annotations.of(row.values.get("id"))
     return rows
+
+
+def rows_of_table(
+    table: pa.Table, unit: Unit, settings: ReadSettings, names: Collection[str]
+) -> tuple[list[RawRow], pa.Table]:
+    """Return rows with the values of some columns; of conversations also what they say, and the table with that."""
+    wanted = {*names, *LOOKED_AT} if unit.shape == "chat" else names
+    values = {name: plain_values(table.column(name)) for name in wanted if name in table.column_names}
+    rows = [RawRow(values={name: each[place] for name, each in values.items()}) for place in range(table.num_rows)]
+    if unit.shape == "chat":
+        _unfold(rows, settings, is_asked="question" not in unit.unread)
+        for name, kind in OF_CHATS.items():
+            array, faults = fit_values(name, [row.values.get(name) for row in rows], kind)
+            for row, fault in zip(rows, faults, strict=True):
+                row.fault = row.fault or (fault if name not in unit.unread else None)
+            table = _with_column(table, name, array)
+        for name in ("messages", "body"):  # images that stood in them are cut short
+            told = [row.values.get(name) for row in rows]
+            if name in values and told != values[name]:
+                table = _with_column(table, name, pa.array(told, table.column(name).type))
+    return rows, table
+
+
+def _with_column(table: pa.Table, name: str, array: pa.Array) -> pa.Table:
+    place = table.column_names.index(name) if name in table.column_names else table.num_columns
+    kept = table.drop_columns([name]) if name in table.column_names else table
+    return kept.add_column(place, name, array)
 
 
 def older_fault(unit: Unit) -> str | None:
@@ -126,11 +154,20 @@ def bytes_of(unit: Unit, store: Store, start: int, stop: int) -> bytes:
     return read_unpacked(store, unit.planned, start, stop)
 
 
-def _unfold(rows: Sequence[RawRow], *, is_asked: bool) -> None:
-    """Put what conversations say beside their fields; one that cannot be asked costs its row if the job asks it."""
+def _unfold(rows: Sequence[RawRow], settings: ReadSettings, *, is_asked: bool) -> None:
+    """Put what conversations say beside their fields; one that cannot be asked costs its row if the job asks it.
+
+    Images that settings name stand beside a conversation in the place of `image`; those of its turns join them.
+    """
+    named = settings.columns.get("image", ())
+    names = (named,) if isinstance(named, str) else named
     for row in rows:
+        beside = {"image": [found for name in names if (found := row.values.get(name))], "images": None}
         try:
-            row.values |= unfolded(row.values) or {}
+            said = unfolded({**row.values, **beside} if names else row.values) or {}
+            if names and said:
+                said |= {**dict.fromkeys(names), names[0]: said.pop("image")}
+            row.values |= said
         except RowError as error:
             row.values |= key_of(row.values)
             row.fault = row.fault or (error.fault if is_asked else None)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.input.columns import OF_VIDEOS, Layout, Names, Word, input_schema
 from pipeline.input.formats.cells import DELIMITERS
+from pipeline.input.formats.chats import added_by_chats, are_conversations
 from pipeline.input.formats.rows import Cutter, Index, ReadError, Shape
 from pipeline.input.formats.shapes import check_imagefolder, described, names_file, only_shape
 from pipeline.input.formats.table import FORMATS, Format
@@ -22,7 +23,7 @@ from pipeline.input.image_paths import type_of_paths
 from pipeline.input.joins import check_join
 from pipeline.input.read_settings import FRAME_SIZE, NUM_FRAMES
 from pipeline.input.read_settings import ReadSettings as ReadSettings
-from pipeline.input.scan import merged, scan_shards, warnings_of
+from pipeline.input.scan import Scan, merged, scan_shards, warnings_of
 from pipeline.input.shards import Shards, find_shards, joined
 from pipeline.input.sidecars import fields_beside, sidecar_paths
 from pipeline.input.splits import of_split
@@ -72,8 +73,9 @@ def plan_input(
     types |= added
     if hive:
         notes = [f"{notes[0]}; folders name the columns {', '.join(hive)}"]
-    if shape := only_shape({entry.path: index.shape for entry, index in scanned if index.slices}):
-        layout = replace(layout, shape=shape)
+    layout = replace(layout, shape=_found_shape(scanned, types, shapes) or layout.shape)
+    if layout.shape in ("chat", "coco"):
+        types |= added_by_chats(types, layout.columns) if layout.shape == "chat" else {}
         notes = [f"{notes[0]}; {described(layout.shape, types)}"]
     if layout.shape == "imagefolder":
         layout = _as_imagefolder(layout, types, where, is_folder=shards.is_folder)
@@ -108,6 +110,16 @@ def _possible_shapes(settings: ReadSettings, shards: Shards, *, is_raw: bool) ->
         return ()
     possible: list[Shape] = ["coco"] if {"question", "answers"} & settings.columns.keys() else ["coco", "chat"]
     return possible
+
+
+def _found_shape(scanned: Scan, types: Mapping[str, pa.DataType], possible: Collection[Shape]) -> Shape:
+    """Return what rows were found to be; of columns that are structs their types tell it.
+
+    Raises:
+        ReadError: Some files are COCO's, and others are not.
+    """
+    shape = only_shape({entry.path: index.shape for entry, index in scanned if index.slices})
+    return "chat" if not shape and "chat" in possible and are_conversations(types) else shape
 
 
 def _as_imagefolder(layout: Layout, fields: Mapping[str, pa.DataType], where: str, *, is_folder: bool) -> Layout:

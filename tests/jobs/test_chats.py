@@ -131,7 +131,7 @@ def test_images_without_a_place_come_first_and_as_many_as_have_places_are_needed
     (_, given), (bad, _) = asked(tmp_path, "aria", row, few)
     messages = [said("user", IMAGE, "What?"), said("assistant", "It."), said("user", "Sure?")]
     assert given is not None and given.prompt == prompt_of("aria", messages)
-    assert bad["error"]["message"] == "the prompt has 1 image placeholders (<|img|>) for 2 images"
+    assert bad["error"]["message"] == "the conversation has places for 1 images, and the row has 2"
 
 
 def test_what_came_before_the_question_is_kept_beside_it(tmp_path: Path) -> None:

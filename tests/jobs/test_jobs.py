@@ -281,6 +281,8 @@ def test_the_page_shows_a_caption_beside_its_reference():
 
 def test_the_page_shows_a_question_its_answer_and_all_gold_answers():
     row = {"question": "what?", "response": "a dog", "parsed": "a dog", "choices": [], "answers": ["dog", "puppy"]}
+    row["context"] = ""
+    assert vqa().card_lines({**row, "context": "user: hi"})[:2] == [("before", "user: hi"), ("question", "what?")]
     assert vqa().card_lines(row) == [("question", "what?"), ("answer", "a dog"), ("gold", "dog / puppy")]
     chosen = {**row, "response": "It is B.", "parsed": "B", "choices": ["a cat", "a dog"], "answers": ["B"]}
     assert vqa().card_lines(chosen) == [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.input.formats.chats import EARLIER, MESSAGES
@@ -125,6 +126,7 @@ def test_chat_messages_are_asked_as_they_are(tmp_path: Path) -> None:
         said("user", IMAGE),
     ]
     assert len(rows[0]["body"]) < 500, "images stand in the row once"
+    assert [row["image_path"] for row in rows] == [["b.png"], None, ["b.png"]]
 
 
 @pytest.mark.parametrize(("messages", "fault"), [
@@ -176,6 +178,86 @@ def test_questions_that_are_only_history_are_counted_aloud(tmp_path: Path) -> No
         assert "the user's last turn is asked after all turns before it" in planned.notes[0]
     waiting = write(tmp_path / "b.jsonl", jsonl({"conversations": history}))
     assert plan_input(ReadSettings(uri=str(waiting)), 3).warnings == []
+
+
+def hub_rows() -> list[dict[str, Any]]:
+    """Rows as hubs have them in Parquet: structs with all names, and the images' bytes beside."""
+    address = "data:image/png;base64," + base64.b64encode(png(3)).decode()
+
+    def part(**told: Any) -> dict[str, Any]:
+        return {"type": "text", "text": None, "index": None, "image_url": None, **told}
+
+    asked = [part(type="image", index=0), part(text="What?"), part(type="image_url", image_url={"url": address})]
+    turns = [
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": [part(text="It.")]},
+        {"role": "user", "content": [part(text="Sure?")]},
+    ]
+    answered = [*turns, {"role": "assistant", "content": [part(text="Yes.")]}]
+    images = [{"bytes": png(1), "path": None}]
+    rows = [{"id": 7, "messages": turns}, {"id": 8, "messages": answered}, {"id": 9, "messages": answered[1:2]}]
+    return [{**row, "images": images} for row in rows]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_conversations_in_columns_are_those_of_json(tmp_path: Path, name: str) -> None:
+    path = table_at(tmp_path / name, hub_rows())
+    rows = rows_of(path, 2)
+    assert [(row["key"], row["question"], row["answers"]) for row in rows] == [
+        ("7", "Sure?", None),
+        ("8", "Sure?", ["Yes."]),
+        ("9", None, None),
+    ]
+    assert [row["images"] for row in rows] == [[png(1), png(3)], [png(1), png(3)], []]
+    assert faults(rows) == [None, None, "WrongTurn"]
+    assert turns_of(rows[0]) == [said("user", IMAGE, "What?", IMAGE), said("assistant", "It."), said("user", "Sure?")]
+    assert rows[0]["messages"][2]["content"][0]["text"] == "Sure?", "the column stays what it is"
+    assert len(str(rows[0]["messages"])) < 1000 and "input_images" not in rows[0], "images stand in the row once"
+    assert rows[0]["image_path"] is None, "bytes have no name"
+    read = ReadSettings(uri=str(path))
+    assert "chat messages: the user's last turn is asked" in plan_input(read, 2).notes[0]
+    assert duplicate_keys(plan_units(read, 2), read) == []
+    twice = ReadSettings(uri=str(table_at(tmp_path / f"b{path.suffix}", hub_rows() + hub_rows())))
+    assert duplicate_keys(plan_units(twice, 2), twice) == ["7", "8", "9"]
+
+
+def table_at(path: Path, rows: list[dict[str, Any]]) -> Path:
+    table = pa.Table.from_pylist(rows)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return path
+    with pa.ipc.new_file(path, table.schema) as sink:
+        sink.write_table(table)
+    return path
+
+
+def test_llavas_conversations_in_columns_and_images_that_settings_name(tmp_path: Path) -> None:
+    picture = {"bytes": png(1), "path": None}
+    rows = [{"id": "a", "image": picture, "conversations": talk("<image>\nWhat?", "It."), "note": 1}]
+    rows += [{"id": "b", "image": None, "conversations": talk("Hm?"), "note": 2}]
+    found = rows_of(table_at(tmp_path / "a.parquet", rows))
+    assert [(row["key"], row["question"], row["answers"], row["images"], row["note"]) for row in found] == [
+        ("a", "What?", ["It."], [png(1)], 1),
+        ("b", "Hm?", None, [], 2),
+    ]
+    renamed = [{**row, "photo": row["image"], "key": row["id"] * 2} for row in rows]
+    for row in renamed:
+        row.pop("image")
+    for path in (table_at(tmp_path / "b.parquet", renamed), table_at(tmp_path / "b.arrow", renamed)):
+        found = rows_of(path, columns={"image": "photo"})
+        assert [(row["images"], row["key"], "photo" in row) for row in found] == [
+            ([png(1)], "aa", False),
+            ([], "bb", False),
+        ]
+    own = [{**row, "question": "Mine?"} for row in rows]
+    (first, _) = rows_of(table_at(tmp_path / "c.parquet", own))
+    assert first["question"] == "Mine?" and MESSAGES not in first
+
+
+def test_answers_that_stand_beside_a_conversation_stay(tmp_path: Path) -> None:
+    row = {"messages": [said("user", "Hi")], "answers": ["Ho", "Hey"]}
+    for path in (write(tmp_path / "a.jsonl", jsonl(row)), table_at(tmp_path / "a.parquet", [row])):
+        assert [one["answers"] for one in rows_of(path)] == [["Ho", "Hey"]]
 
 
 def test_rows_with_a_question_of_their_own_are_no_conversations(tmp_path: Path) -> None:

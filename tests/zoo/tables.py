@@ -67,6 +67,9 @@ def _images() -> Iterator[Animal]:
         "latin.parquet", "texts in Latin-1: a question, a note that nobody reads, a key", _parquet(keyed | texts),
         "1 answer, 1 fetch/WrongKey, 1 fetch/WrongType", key="a", text="What?",
     )  # fmt: skip
+    talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
+    chats = _parquet({"id": ["7"], "image": [struct], "conversations": [talk]})
+    yield Animal("chats.parquet", "LLaVA's conversations, as structs", chats, corner=RED, key="7", text="What?")
     named = _parquet({"photo": [PICTURE]})
     read = {"columns": {"image": "image_bytes"}}
     message = "names 'image_bytes', but the columns are: photo"

@@ -1,21 +1,32 @@
 """Understand rows that are conversations: what is asked, after which turns, its answer, its images and its key.
 
 Two ways of writing them are known: LLaVA's `conversations` (github.com/haotian-liu/LLaVA, docs/Finetune_Custom_Data.md)
-and OpenAI's `messages`, by themselves or as a line of a batch (`custom_id`, `body`). Both become the same turns.
+and OpenAI's `messages`, by themselves or as a line of a batch (`custom_id`, `body`). In JSON and in columns of structs
+they become the same turns.
 
 The user's last turn is asked, after all turns before it as they were written. If the assistant has answered it, that is
 the right answer, and no part of the prompt.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
+from pipeline.input.formats.fields import ANSWERS
 from pipeline.input.formats.rows import RowError
 
 # The column, for the job alone, with the turns that are asked: JSON of what models.types.Request calls `messages`.
 MESSAGES = "job.messages"
+# What conversations add to their rows.
+OF_CHATS: Mapping[str, pa.DataType] = {MESSAGES: pa.string(), "question": pa.string(), "answers": ANSWERS}
+# What names a row, the surest first; what else of its fields is looked at.
+KEYS = ("key", "custom_id", "id")
+LOOKED_AT = ("conversations", "messages", "body", "image", "images", "question", "answers", *KEYS)
+# What each turn has in LLaVA's and in OpenAI's way of writing.
+OF_LLAVA, OF_OPENAI = ("from", "value"), ("role", "content")
 # Stands in LLaVA's turns where the image belongs.
 MARK = "<image>"
 # Who speaks, in words of LLaVA, of ShareGPT and of OpenAI, whose `developer` has taken the place of `system`.
@@ -63,6 +74,22 @@ class Turn:
         return {"role": self.role, "content": parts}
 
 
+def are_conversations(fields: Mapping[str, pa.DataType]) -> bool:
+    """Say whether columns hold conversations, by their types."""
+    if "question" in fields:
+        return False
+    body = fields.get("body", pa.null())
+    inner = {field.name: field.type for field in body} if pa.types.is_struct(body) else {}
+    spoken = ((fields, "conversations", OF_LLAVA), (fields, "messages", OF_OPENAI), (inner, "messages", OF_OPENAI))
+    return any(_is_list_of(among.get(column), names) for among, column, names in spoken)
+
+
+def added_by_chats(fields: Mapping[str, pa.DataType], named: Container[str]) -> Mapping[str, pa.DataType]:
+    """Return the columns that conversations add to some; turns bring images where no setting names a column of them."""
+    images = {} if "image" in fields or "image" in named else {"image": ANSWERS}
+    return {**OF_CHATS, **images}
+
+
 def unfolded(values: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what a conversation says in our words: MESSAGES, `question`, `answers`, `image`, `key`.
 
@@ -73,12 +100,12 @@ def unfolded(values: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if "question" in values:
         return None
-    if _are_dicts_with(values.get("conversations"), "from", "value"):
+    if _are_dicts_with(values.get("conversations"), OF_LLAVA):
         return _of_llava(values)
-    if _are_dicts_with(values.get("messages"), "role", "content"):
+    if _are_dicts_with(values.get("messages"), OF_OPENAI):
         return {"messages": _shortened(values["messages"]), **_of_messages(values, values["messages"])}
     body = values.get("body")
-    if isinstance(body, dict) and _are_dicts_with(body.get("messages"), "role", "content"):
+    if isinstance(body, dict) and _are_dicts_with(body.get("messages"), OF_OPENAI):
         return {"body": _shortened(body), **_of_messages(values, body["messages"])}
     return None
 
@@ -93,7 +120,7 @@ def unfolded_or_none(values: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def key_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a conversation is called as its `key`; nothing where it has no name."""
-    found = next((values[name] for name in ("key", "custom_id", "id") if values.get(name) is not None), None)
+    found = next((values[name] for name in KEYS if values.get(name) is not None), None)
     return {} if found is None else {"key": found}
 
 
@@ -108,26 +135,26 @@ def num_answered_before(said: Mapping[str, Any]) -> int:
 def _of_llava(values: Mapping[str, Any]) -> dict[str, Any]:
     turns = [Turn(_role(turn["from"]), _marked(turn["value"])) for turn in values["conversations"]]
     asked, answer = _apart(turns)
-    image = values.get("image", values.get("images"))
+    image = values.get("image") or values.get("images")
     if not image and any(turn.images for turn in asked):
         raise RowError("NoImage", f"the conversation says {MARK}, but the row names no image")
-    return {**_in_our_words(asked, answer), "image": image, **key_of(values)}
+    return {**_in_our_words(asked, answer, values), "image": image, **key_of(values)}
 
 
 def _of_messages(values: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     turns = [Turn(_role(message["role"]), _parts(message["content"])) for message in messages]
     asked, answer = _apart(turns)
-    beside = values.get("images", values.get("image"))
+    beside = values.get("images") or values.get("image")
     named = [image for turn in asked for image in turn.images]
     images = list(_placed(named, beside if isinstance(beside, list) else [beside])) if named else beside
-    return {**_in_our_words(asked, answer), "image": images, **key_of(values)}
+    return {**_in_our_words(asked, answer, values), "image": images, **key_of(values)}
 
 
-def _in_our_words(asked: Sequence[Turn], answer: Turn | None) -> dict[str, Any]:
+def _in_our_words(asked: Sequence[Turn], answer: Turn | None, values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         MESSAGES: json.dumps([turn.message for turn in asked], ensure_ascii=False),
         "question": asked[-1].text,
-        "answers": None if answer is None else [answer.text],
+        "answers": values.get("answers") if answer is None else [answer.text],
     }
 
 
@@ -201,7 +228,8 @@ def _placed(parts: Sequence[Mapping[str, Any]], beside: Sequence[Any]) -> Iterat
 
 
 def _source(part: Mapping[str, Any]) -> Any:
-    image = part.get("image_url", part.get("image", part.get("url", part.get("path"))))
+    # A struct has all names, and nothing under most of them.
+    image = next((part[name] for name in ("image_url", "image", "url", "path") if part.get(name)), None)
     return image.get("url") if isinstance(image, dict) and "url" in image else image
 
 
@@ -211,11 +239,19 @@ def _shortened(value: Any) -> Any:
         return {name: _shortened(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_shortened(item) for item in value]
+    if isinstance(value, bytes):
+        return value[:KEPT_LETTERS]
     is_image = isinstance(value, str) and value.startswith("data:")
     return f"{value[:KEPT_LETTERS]}..." if is_image and len(value) > KEPT_LETTERS else value
 
 
-def _are_dicts_with(value: Any, *names: str) -> bool:
+def _is_list_of(kind: pa.DataType | None, names: Sequence[str]) -> bool:
+    if kind is None or not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return pa.types.is_struct(kind.value_type) and set(names) <= {field.name for field in kind.value_type}
+
+
+def _are_dicts_with(value: Any, names: Sequence[str]) -> bool:
     return (
         isinstance(value, list)
         and bool(value)

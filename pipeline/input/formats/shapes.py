@@ -52,7 +52,8 @@ def described(shape: Shape, fields: Mapping[str, Any]) -> str:
         more = ", ".join(f"`{name}`" for name in ("captions", "categories") if name in fields)
         return f"COCO annotations: a row an image, with its {more or 'fields'}; key is its `id`, image its `file_name`"
     whose = "LLaVA's conversations" if "conversations" in fields else "chat messages"
-    return f"{whose}: the user's last turn is asked after all turns before it, and its answer is in `answers`"
+    asked = "the user's last turn is asked after all turns before it, which are told"
+    return f"{whose}: {asked}; an answer behind it is in `answers`"
 
 
 def only_shape(shapes: Mapping[str, Shape]) -> Shape:

@@ -169,6 +169,41 @@ def test_images_beside_messages_stand_where_their_parts_do(
     assert found["images"] == [png(number) for number in images or ()]
 
 
+@pytest.mark.parametrize("images", [["a.png", "b.png"], []])
+def test_marks_in_messages_are_places_of_images_that_stand_beside(tmp_path: Path, images: list[str]) -> None:
+    for number, name in enumerate("ab"):
+        write(tmp_path / f"{name}.png", png(number))
+    messages = [{"role": "user", "content": "<image>What?"}, said("assistant", "It."), said("user", "And <image>?")]
+    (row,) = rows_of(write(tmp_path / "a.jsonl", jsonl({"messages": messages, "images": images})))
+    last = said("user", "And ", IMAGE, "?") if images else said("user", "And <image>?")
+    first = said("user", IMAGE, "What?") if images else said("user", "<image>What?")
+    assert turns_of(row) == [first, said("assistant", "It."), last]
+    assert row["images"] == [png(number) for number, _ in enumerate(images)]
+
+
+def test_a_system_message_beside_a_conversation_is_told_first(tmp_path: Path) -> None:
+    own = [{"from": "system", "value": "Be kind."}, *talk("Hm?")]
+    rows: list[dict[str, Any]] = [{"system": "Be brief.", "conversations": talk("Hm?")}]
+    rows += [{"system": "Be brief.", "messages": [said("user", "Hm?")]}, {"system": "Be brief.", "conversations": own}]
+    rows += [{"system": " ", "conversations": talk("Hm?")}]
+    told = [turns_of(row)[0] for row in rows_of(write(tmp_path / "a.jsonl", jsonl(*rows)))]
+    brief = said("system", "Be brief.")
+    assert told == [brief, brief, said("system", "Be kind."), said("user", "Hm?")]
+
+
+def test_lines_of_the_responses_endpoint_are_asked_too(tmp_path: Path) -> None:
+    address = "data:image/png;base64," + base64.b64encode(png(1)).decode()
+    parts = [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": address}]
+    bodies = [{"instructions": "Be brief.", "input": [{"role": "user", "content": parts}]}, {"input": "Hm?"}]
+    lines = ({"custom_id": f"r-{n}", "url": "/v1/responses", "body": body} for n, body in enumerate(bodies))
+    rows = rows_of(write(tmp_path / "a.jsonl", jsonl(*lines)))
+    assert [turns_of(row) for row in rows] == [
+        [said("system", "Be brief."), said("user", "What?", IMAGE)],
+        [said("user", "Hm?")],
+    ]
+    assert [row["images"] for row in rows] == [[png(1)], []]
+
+
 def test_questions_that_are_only_history_are_counted_aloud(tmp_path: Path) -> None:
     history = talk("A?", "a.", "B?", "b.", "C?")
     answered = {"conversations": [*history, {"from": "gpt", "value": "c."}]}

@@ -163,6 +163,10 @@ def _conversations() -> Iterator[Animal]:
     yield Animal(
         "turns.jsonl", "a line of an OpenAI batch: a system message, three turns, two images", batch, key="r-1", **well
     )
+    contents = ("Look: <image>Red?", "Yes.", "<image>And?")
+    marked = [{"role": role, "content": content} for role, content in zip(roles[1:], contents, strict=True)]
+    marks = _jsonl({"id": 7, "system": "Be brief.", "messages": marked, "images": [*beside]})
+    yield Animal("marks.jsonl", "messages as LLaMA-Factory has them: marks, images beside", marks, key="7", **well)
     values = (("human", "Look: <image>Red?"), ("gpt", "Yes."), ("human", "<image>\nAnd?"), ("gpt", "No."))
     row = {"id": "7", "image": [*beside], "conversations": [{"from": who, "value": said} for who, said in values]}
     told = "passed over 1 earlier questions of conversations, which are told with their answers and not asked"

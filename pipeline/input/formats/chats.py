@@ -24,7 +24,7 @@ MESSAGES = "job.messages"
 OF_CHATS: Mapping[str, pa.DataType] = {MESSAGES: pa.string(), "question": pa.string(), "answers": ANSWERS}
 # What names a row, the surest first; what else of its fields is looked at.
 KEYS = ("key", "custom_id", "id")
-LOOKED_AT = ("conversations", "messages", "body", "image", "images", "question", "answers", *KEYS)
+LOOKED_AT = ("conversations", "messages", "body", "url", "system", "image", "images", "question", "answers", *KEYS)
 # What each turn has in LLaVA's and in OpenAI's way of writing.
 OF_LLAVA, OF_OPENAI = ("from", "value"), ("role", "content")
 # Stands in LLaVA's turns where the image belongs.
@@ -80,7 +80,8 @@ def are_conversations(fields: Mapping[str, pa.DataType]) -> bool:
         return False
     body = fields.get("body", pa.null())
     inner = {field.name: field.type for field in body} if pa.types.is_struct(body) else {}
-    spoken = ((fields, "conversations", OF_LLAVA), (fields, "messages", OF_OPENAI), (inner, "messages", OF_OPENAI))
+    spoken = [(fields, "conversations", OF_LLAVA), (fields, "messages", OF_OPENAI)]
+    spoken += [(inner, "messages", OF_OPENAI), (inner, "input", OF_OPENAI)]
     return any(_is_list_of(among.get(column), names) for among, column, names in spoken)
 
 
@@ -105,8 +106,8 @@ def unfolded(values: Mapping[str, Any]) -> dict[str, Any] | None:
     if _are_dicts_with(values.get("messages"), OF_OPENAI):
         return {"messages": _shortened(values["messages"]), **_of_messages(values, values["messages"])}
     body = values.get("body")
-    if isinstance(body, dict) and _are_dicts_with(body.get("messages"), OF_OPENAI):
-        return {"body": _shortened(body), **_of_messages(values, body["messages"])}
+    if isinstance(body, dict) and (messages := _messages_of(body, values.get("url"))):
+        return {"body": _shortened(body), **_of_messages(values, messages)}
     return None
 
 
@@ -132,9 +133,28 @@ def num_answered_before(said: Mapping[str, Any]) -> int:
     return roles.count("user") - 1
 
 
+def _messages_of(body: Mapping[str, Any], address: Any) -> list[Any] | None:
+    """Return the messages of a line of a batch, in the words of chat completions or of responses; None without any."""
+    messages: Any = body.get("messages") or body.get("input")
+    if isinstance(messages, str) and str(address).endswith("/responses"):
+        messages = [{"role": "user", "content": messages}]
+    if not _are_dicts_with(messages, OF_OPENAI):
+        return None
+    told = body.get("instructions")
+    return [*([{"role": "system", "content": told}] if told else []), *messages]
+
+
+def _with_system(turns: Sequence[Turn], values: Mapping[str, Any]) -> Sequence[Turn]:
+    """Put a system message that stands beside a conversation, as LLaMA-Factory has it, before one that has none."""
+    beside = values.get("system")
+    if turns[0].role == "system" or "body" in values or not isinstance(beside, str) or not beside.strip():
+        return turns
+    return [Turn("system", [beside]), *turns]
+
+
 def _of_llava(values: Mapping[str, Any]) -> dict[str, Any]:
     turns = [Turn(_role(turn["from"]), _marked(turn["value"])) for turn in values["conversations"]]
-    asked, answer = _apart(turns)
+    asked, answer = _apart(_with_system(turns, values))
     image = values.get("image") or values.get("images")
     if not image and any(turn.images for turn in asked):
         raise RowError("NoImage", f"the conversation says {MARK}, but the row names no image")
@@ -143,8 +163,11 @@ def _of_llava(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_messages(values: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     turns = [Turn(_role(message["role"]), _parts(message["content"])) for message in messages]
-    asked, answer = _apart(turns)
+    asked, answer = _apart(_with_system(turns, values))
     beside = values.get("images") or values.get("image")
+    if beside and not any(turn.images for turn in asked):  # ms-swift and LLaMA-Factory write LLaVA's marks into texts
+        asked = [Turn(turn.role, [part for text in turn.parts for part in _marked(text)]) for turn in asked]
+        return {**_in_our_words(asked, answer, values), "image": beside, **key_of(values)}
     named = [image for turn in asked for image in turn.images]
     images = list(_placed(named, beside if isinstance(beside, list) else [beside])) if named else beside
     return {**_in_our_words(asked, answer, values), "image": images, **key_of(values)}
@@ -229,7 +252,7 @@ def _placed(parts: Sequence[Mapping[str, Any]], beside: Sequence[Any]) -> Iterat
 
 def _source(part: Mapping[str, Any]) -> Any:
     # A struct has all names, and nothing under most of them.
-    image = next((part[name] for name in ("image_url", "image", "url", "path") if part.get(name)), None)
+    image = next((part[name] for name in ("image_url", "image", "url", "path", "base64") if part.get(name)), None)
     return image.get("url") if isinstance(image, dict) and "url" in image else image
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from models.emu3.grid import PIXELS_PER_CODE, Grid
 from models.images import LIMIT_PIXELS
+from models.sampling import MOST_GUIDANCE, NUM_SEEDS
 from models.types import BadRequest
 
 # Columns by which a row says something of its own.
@@ -17,9 +18,6 @@ COLUMNS = ("ratio", "area", "negative_prompt", "guidance_scale", "num_images", "
 # All pictures of a row travel together, at least as one unit and one part, and a process holds a few units at once: at
 # 0.7 MB a PNG of 720 x 720 these are 45 MB.
 MOST_IMAGES = 64
-# Far beyond what shows anything but noise, and far below what scores can be multiplied with and stay numbers.
-MOST_GUIDANCE = 1000
-NUM_SEEDS = 2**63
 
 # Pixels of a side that a file format holds, as far as its encoder goes; PNG has no such limit.
 MOST_SIDE = {"jpeg": 65_500, "webp": 16_383}

@@ -20,6 +20,7 @@ from jobs.report.job import Lines
 from jobs.scoring.summary import score_table, summarize_scores
 from models.emu3.grid import grid_for
 from models.images import FORMATS, LIMIT_PIXELS
+from models.sampling import NUM_SEEDS, GuidanceScale
 from models.types import Answer, BadRequest, PictureFormat, Request, Sampling
 from pipeline import Settings
 
@@ -70,10 +71,8 @@ class SynthesizeSettings(Settings):
         "one takes longer and more of the cache",
     )
     negative_prompt: str = Field(default=NEGATIVE_PROMPT, description="what pictures are moved away from")
-    guidance_scale: float = Field(
+    guidance_scale: GuidanceScale = Field(
         default=3.0,
-        ge=-pictures.MOST_GUIDANCE,
-        le=pictures.MOST_GUIDANCE,
         description="how far they are moved away: more keeps closer to the text and varies less; 1 leaves it out and "
         "takes half the work",
     )
@@ -152,7 +151,7 @@ class SynthesizeJob(PlainJob):
             grid=(grid.rows, grid.columns),
         )
         guided = replace(sampling, guidance_scale=asked["guidance_scale"])
-        seeds = ((seed + index) % pictures.NUM_SEEDS for index in range(asked["num_images"]))
+        seeds = ((seed + index) % NUM_SEEDS for index in range(asked["num_images"]))
         return [replace(request, sampling=replace(guided, seed=one)) for one in seeds]
 
     def record(

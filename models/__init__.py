@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
 
 from models.checkpoint import read_json
 from models.images import encode_image, group_by_image
+from models.sampling import check_sampling
 from models.types import (
     TEMPLATE_DATE,
     Answer,
@@ -198,7 +199,8 @@ def ask(
         tokenizer: See `load_processor`.
 
     Raises:
-        BadRequest: A request cannot be turned into a prompt or does not fit; its place and key are named.
+        BadRequest: A request cannot be turned into a prompt, does not fit or samples by what cannot be; its place and
+            key are named.
         RuntimeError: The engine failed on a request.
         CheckpointError: The checkpoint is not one we can run.
     """
@@ -211,6 +213,7 @@ def ask(
     sequences = []
     for place, request in enumerate(requests):
         try:
+            check_sampling(request.sampling)
             model_input = processor.prepare(request)
         except BadRequest as error:
             raise _with_request(place, request.key, error) from error

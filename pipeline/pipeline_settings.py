@@ -7,8 +7,9 @@ from dataclasses import fields
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from models.sampling import NewTokens, Seed, Temperature, TopK, TopP, sampling_fault
 from models.types import TEMPLATE_DATE, ImageSettings, Tokenizer
 from pipeline.input.read_settings import ReadSettings
 from pipeline.settings import Address, Settings
@@ -129,31 +130,26 @@ class PreprocessSettings(Settings):
 class SamplingSettings(Settings):
     """How the next token is chosen and when an answer ends."""
 
-    max_new_tokens: int | None = Field(
+    max_new_tokens: NewTokens | None = Field(
         default=None,
-        ge=1,
         description="the longest answer: more costs time, fewer cuts answers off; null: what the job says, 128 or what "
         "is usual for a benchmark",
     )
-    temperature: float | None = Field(
+    temperature: Temperature | None = Field(
         default=None,
-        ge=0,
-        allow_inf_nan=False,
         description="0 takes the likeliest token, always the same; more makes answers more varied and less sure; null: "
         "0 for text, 1 for pictures",
     )
-    top_k: int | None = Field(
+    top_k: TopK | None = Field(
         default=None,
-        ge=0,
         description="draw among so many of the likeliest tokens, 0: all; null: all for text, 2048 for pictures",
     )
-    top_p: float = Field(
-        default=1.0, gt=0, le=1, description="draw among the likeliest tokens that hold this much probability; 1: all"
+    top_p: TopP = Field(
+        default=1.0,
+        description="draw among the likeliest tokens that hold this much probability; 1: all",
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
-        lt=2**63,
         description="each row's own seed is made of this and its key: another one draws other answers, the same one "
         "the same; nothing is drawn at temperature 0",
     )
@@ -161,12 +157,13 @@ class SamplingSettings(Settings):
         default=(), description="an answer ends before the first of these texts; short answers cost less time"
     )
 
-    @field_validator("stop")
+    @field_validator("*")
     @classmethod
-    def _none_empty(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
-        if "" in stop:
-            raise ValueError("an empty stop string would end every answer at once")
-        return stop
+    def _is_possible(cls, value: Any, info: ValidationInfo) -> Any:
+        fault = None if value is None else sampling_fault(str(info.field_name), value)
+        if fault is not None:
+            raise ValueError(fault)
+        return value
 
 
 class GenerateSettings(Settings):

@@ -206,8 +206,19 @@ def test_settings_do_not_change_once_checked() -> None:
 
 def test_an_empty_stop_string_is_refused() -> None:
     assert faults(GOOD | {"generate": {"sampling": {"stop": [""]}}}) == [
-        "generate.sampling.stop: an empty stop string would end every answer at once"
+        "generate.sampling.stop: found ('',), expected several texts, none of them empty, which would end every answer "
+        "at once"
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", -1.0), ("temperature", float("nan")), ("temperature", float("inf")), ("temperature", 1e-40),
+     ("top_p", 0.0), ("top_k", -1), ("max_new_tokens", 0), ("seed", -1), ("seed", 2**63)],
+)  # fmt: skip
+def test_sampling_that_cannot_be_is_refused_before_anything_starts(name: str, value: float) -> None:
+    (fault,) = faults(GOOD | {"generate": {"sampling": {name: value}}})
+    assert fault.startswith(f"generate.sampling.{name}: found {value!r}, expected ")
 
 
 def test_the_most_tiles_of_a_picture_are_one_to_four() -> None:

@@ -26,10 +26,11 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Ordered
 from dataclasses import replace
 from datetime import date
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, assert_never
 
-from models.checkpoint import read_json
+from models.checkpoint import read_json, refuse_dead_links
 from models.images import encode_image, group_by_image
 from models.sampling import check_sampling
 from models.types import (
@@ -140,25 +141,34 @@ def load_model(
     import torch
 
     from models.devices import find_devices, place_layers
+    from models.weight_files import stored_dtype
     from models.weights import load_weights
 
     devices = find_devices(device)
     model = empty_model(path, text_only=text_only)
     if dtype == "auto":
-        dtype = "float32" if devices[0].type == "cpu" else model.config.dtype
-    wanted = getattr(torch, dtype)
+        dtype = "float32" if devices[0].type == "cpu" else model.config.dtype or stored_dtype(Path(path))
+    wanted = torch.float32 if dtype == "float64" else getattr(torch, dtype)
     load_weights(
         model,
         Path(path),
         model.parameter_slice,
         device=place_layers(model, devices),
         dtype=lambda name: torch.float32 if name.startswith(model.FLOAT32) else wanted,
+        tables=model.tables,
     )
     return model.eval()
 
 
-def check_weights(path: str, *, text_only: bool = False) -> int:
-    """Compare names and shapes of the stored tensors with the model's, without reading any; return how many values.
+class Weights(NamedTuple):
+    """How many values a model's weights hold, and how many tokens they know."""
+
+    num_values: int
+    num_tokens: int
+
+
+def check_weights(path: str, *, text_only: bool = False) -> Weights:
+    """Compare the stored tensors' names, types and shapes with the model's; only the files' headers are read.
 
     Raises:
         CheckpointError: They do not fit; every fault is listed.
@@ -166,8 +176,8 @@ def check_weights(path: str, *, text_only: bool = False) -> int:
     from models.weights import check_weights as check
 
     model = empty_model(path, text_only=text_only)
-    check(model, Path(path), model.parameter_slice)
-    return sum(parameter.numel() for parameter in model.parameters())
+    shapes = check(model, Path(path), model.parameter_slice, model.tables).shapes
+    return Weights(sum(map(prod, shapes.values())), shapes[model.tables.embeddings][0])
 
 
 def ask(
@@ -256,6 +266,8 @@ def family(path: str) -> Family:
         CheckpointError: The folder is not a checkpoint of a family we run.
     """
     folder = Path(path)
+    if folder.is_dir():
+        refuse_dead_links(folder)
     config = read_json(folder, "config.json")
     if config is None:
         raise CheckpointError(f"no checkpoint at {folder}: it {_describe_folder(folder)}")
@@ -305,4 +317,6 @@ def _describe_folder(folder: Path) -> str:
     if (folder / "params.json").is_file() or any(folder.glob("consolidated.*.pth")):
         expected = "expected the folder above, with config.json and *.safetensors"
         return f"has no config.json but Meta's own files (params.json, consolidated.*.pth); {expected}"
+    if (folder / "snapshots").is_dir():
+        return "has no config.json but snapshots/, as a hub's cache; expected one of the folders in there"
     return "has no config.json"

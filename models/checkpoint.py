@@ -9,6 +9,8 @@ from typing import Any
 
 from models.types import CheckpointError, ImageSettings, ImageSettingsError
 
+# How the names of files end that a checkpoint is read from.
+READ = (".json", ".jinja", ".safetensors")
 # Steps that every family takes with an image; files may say so, but they cannot leave one out.
 STEPS = ("do_convert_rgb", "do_resize", "do_pad", "do_rescale", "do_normalize")
 # Writers of numbers like 1 / 255 keep 8 digits or more.
@@ -131,6 +133,18 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected an object")
     return content
+
+
+def refuse_dead_links(folder: Path) -> None:
+    """Refuse a folder of which files are gone: a hub's cache keeps links to files that lie elsewhere.
+
+    Raises:
+        CheckpointError: A file is a link to nothing; missed in silence, it would be one that the checkpoint lacks.
+    """
+    links = (path for path in sorted(folder.iterdir()) if path.suffix in READ and path.is_symlink())
+    dead = next((path for path in links if not path.exists()), None)
+    if dead is not None:
+        raise CheckpointError(f"{dead} is a link to {dead.readlink()}, which is not there; fetch the checkpoint again")
 
 
 def read_fields(folder: Path, name: str) -> Fields | None:

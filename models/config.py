@@ -6,6 +6,9 @@ from pathlib import Path
 from models.checkpoint import Fields, first, read_fields
 from models.types import CheckpointError
 
+# What weights may be saved in. float64 is computed in float32.
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -31,13 +34,15 @@ class FamilyConfig:
         text: The decoder's numbers.
         vision: The vision encoder's; None for a decoder alone and where only text is wanted.
         eos_token_ids: Ids that end an answer.
-        dtype: What the weights were saved in, by torch's name.
+        dtype: What the weights were saved in, by torch's name; None where the files do not say.
+        is_tied: Whether the embeddings are the head too, where only one of them is stored.
     """
 
     text: DecoderConfig
     vision: object | None
     eos_token_ids: frozenset[int]
-    dtype: str
+    dtype: str | None
+    is_tied: bool
 
 
 class ConfigFiles:
@@ -76,11 +81,33 @@ class ConfigFiles:
         """Return the ids of a special token that may have several, such as `eos_token_id`."""
         return self._source(name).ids(name, default=default)
 
-    def dtype(self) -> str:
-        """Return the type that the weights were saved in, by torch's name."""
-        names = ("torch_dtype", "dtype")
-        source = self.whole if self.whole.get(*names) is not None else self.text
-        return source.word(*names, default="bfloat16")
+    def dtype(self) -> str | None:
+        """Return the type that the weights were saved in, by torch's name; None where config.json does not say.
+
+        As the reference: `dtype` goes before the older `torch_dtype`, of several for parts of the model the one for the
+        whole counts, and what a section says of itself does not. `auto` stands for what the weights are.
+
+        Raises:
+            CheckpointError: It is a type that no weights are computed in.
+        """
+        names = ("dtype", "torch_dtype")
+        found = self.whole.get(*names)
+        if isinstance(found, dict):
+            found = found.get("", "float32")
+        if found in (None, "auto"):
+            return None
+        name = found.removeprefix("torch.") if isinstance(found, str) else None
+        if name not in DTYPES:
+            raise self.whole.fault(*names, expected=f"one of {', '.join(DTYPES)}")
+        return name
+
+    def is_tied(self) -> bool:
+        """Say whether the embeddings are the head too, where only one of them is stored.
+
+        Older writers say so of the decoder, newer ones of the whole. Of Mllama the reference has not tied the two since
+        5.0, and fills a head that is not stored with chance.
+        """
+        return any(part.flag("tie_word_embeddings", default=False) for part in (self.whole, self.text))
 
     def _source(self, name: str) -> Fields:
         return first(name, self._generation, self.whole, self.text)
@@ -117,8 +144,12 @@ def read_decoder(
 
 
 def rope_fields(raw: Fields) -> Fields:
-    """Return the section of a decoder's rotary positions, which may be absent."""
-    return raw.section("rope_parameters", "rope_scaling", default={})
+    """Return the section of a decoder's rotary positions, which may be absent.
+
+    Where both of its names are there, the older one goes first, as in the reference.
+    """
+    name = next((name for name in ("rope_scaling", "rope_parameters") if raw.get(name)), "rope_parameters")
+    return raw.section(name, default={})
 
 
 def check_plain_decoder(raw: Fields, family: str) -> None:

@@ -7,17 +7,20 @@ Shapes: B sequences, T tokens, D model width, H query heads, K key heads, C head
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.batch_invariant import Linear, linear, repacked, unpacked
 from models.config import DecoderConfig, FamilyConfig
 from models.engine.cache import CacheShape, CacheView
 from models.layers import RMSNorm, Rotation, attend, silu
-from models.weights import ParameterSlice
+from models.types import BadRequest, ModelInput
+from models.weights import ParameterSlice, Tables
 
 
 class Projections(nn.Module):
@@ -89,7 +92,7 @@ class TextModel(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """The decoder and its head; the head is never tied to the embeddings."""
+    """The decoder and its head, which has its own weights even where they are equal to the embeddings."""
 
     def __init__(
         self, config: DecoderConfig, layers: Mapping[int, nn.Module], frequencies: Tensor, num_embeddings: int
@@ -183,6 +186,13 @@ class FamilyModel(nn.Module):
         return None if is_absent or re.search(self.UNUSED, name) else ParameterSlice(name)
 
     @property
+    def tables(self) -> Tables:
+        """Which of its parameters have a row for each token."""
+        text, decoder = self.config.text, self.DECODER
+        names = f"{decoder}.model.embed_tokens.weight", f"{decoder}.lm_head.weight"
+        return Tables(*names, least=text.vocab_size, is_tied=self.config.is_tied)
+
+    @property
     def decoder(self) -> LanguageModel:
         """The decoder with its embeddings and head."""
         found = self.get_submodule(self.DECODER)
@@ -209,6 +219,19 @@ class FamilyModel(nn.Module):
         """The longest sequence the model was made for."""
         return self.config.text.max_position_embeddings
 
+    def check_ids(self, inputs: Sequence[ModelInput]) -> None:
+        """Check that every token has its rows in the tables: on a GPU a missing one ends the process.
+
+        Raises:
+            BadRequest: One has not; its id and how many rows there are are named.
+        """
+        decoder = self.decoder
+        read, written = len(decoder.model.embed_tokens.weight), decoder.lm_head.weight.shape[0]
+        for one in inputs:
+            prompts = [one.token_ids] if one.negative is None else [one.token_ids, one.negative]
+            _check_ids(prompts, read, "the prompt", "embedding table")
+            _check_ids(one.choices, written, "a choice", "head")
+
     def embed(self, token_ids: Tensor) -> Tensor:
         """Return the embeddings (…, D) of token ids."""
         out: Tensor = self.decoder.model.embed_tokens(token_ids)
@@ -233,6 +256,12 @@ class FamilyModel(nn.Module):
         if choices not in self._repacked:
             self._repacked[choices] = repacked(unpacked(weight)[choices.start : choices.stop].clone())
         return self._repacked[choices]
+
+
+def _check_ids(several: Sequence[NDArray[np.int32]], rows: int, what: str, table: str) -> None:
+    beyond = [int(ids.max()) for ids in several if len(ids) and ids.max() >= rows]
+    if beyond:
+        raise BadRequest(f"{what} has the token id {beyond[0]}, but the checkpoint's {table} has {rows} rows")
 
 
 def _heads(x: Tensor, head_dim: int) -> Tensor:

@@ -73,6 +73,7 @@ def read_config(folder: Path, *, text_only: bool = False) -> AriaConfig:
         vision=None if is_decoder or text_only else _read_vision(whole),
         eos_token_ids=files.token_ids("eos_token_id", default=2),
         dtype=files.dtype(),
+        is_tied=files.is_tied(),
         patch_to_query=_read_queries(whole),
         # A decoder alone has no image token: its id is text like any other.
         image_token_index=-1 if is_decoder else whole.integer("image_token_index", "image_token_id", default=9),
@@ -125,11 +126,11 @@ def _read_vision(raw: Fields) -> VisionConfig:
     vision.expect("hidden_act", "gelu_pytorch_tanh")
     return VisionConfig(
         hidden_size=vision.integer("hidden_size", default=1152),
-        intermediate_size=vision.integer("intermediate_size", default=4304),
-        num_hidden_layers=vision.integer("num_hidden_layers", default=27),
+        intermediate_size=vision.integer("intermediate_size", default=3072),
+        num_hidden_layers=vision.integer("num_hidden_layers", default=12),
         num_attention_heads=vision.integer("num_attention_heads", "attention_heads", default=16, least=1),
-        image_size=vision.integer("image_size", default=980, least=1),
-        patch_size=vision.integer("patch_size", default=14, least=1),
+        image_size=vision.integer("image_size", default=224, least=1),
+        patch_size=vision.integer("patch_size", default=32, least=1),
         layer_norm_eps=vision.number("layer_norm_eps", default=1e-6),
         feature_layer=-1 if layer is None else layer,
     )

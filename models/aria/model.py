@@ -81,6 +81,7 @@ class AriaModel(FamilyModel):
 
     def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
         """Bring inputs onto the device; each distinct tile among them is encoded once."""
+        self.check_ids(inputs)
         features = self._features(inputs)
         prompts = []
         for model_input in inputs:

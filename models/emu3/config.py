@@ -103,6 +103,7 @@ def read_config(folder: Path, *, text_only: bool = False) -> Emu3Config:
         vision=vision,
         eos_token_ids=files.token_ids("eos_token_id", default=151850),
         dtype=files.dtype(),
+        is_tied=files.is_tied(),
         vocabulary=None if files.is_decoder else read_vocabulary(folder, files.whole, text.vocab_size, codes),
         bos_token_id=files.token_id("bos_token_id", default=151849),
         pad_token_id=files.token_id("pad_token_id", default=151643),

@@ -55,6 +55,7 @@ class Emu3Model(FamilyModel):
 
     def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
         """Bring inputs onto the device; each distinct picture is encoded once, and its codes take their places."""
+        self.check_ids(inputs)
         tiles = {name: tile for i in inputs for name, tile in zip(i.image_names, i.tiles, strict=True)}
         codes = self.image_cache.find(tiles, lambda names: self.encode([tiles[name] for name in names]))
         return [self._prompt(model_input, codes) for model_input in inputs]

@@ -100,7 +100,8 @@ def read_config(folder: Path, *, text_only: bool = False) -> MllamaConfig:
         vision=None if files.is_decoder or text_only else _read_vision(files.whole.section("vision_config")),
         eos_token_ids=files.token_ids("eos_token_id", default=128001),
         dtype=files.dtype(),
-        image_token_index=files.whole.integer("image_token_index", "image_token_id", default=text.vocab_size),
+        is_tied=files.is_tied(),
+        image_token_index=files.whole.integer("image_token_index", "image_token_id", default=128256),
         bos_token_id=files.token_id("bos_token_id", default=128000),
     )
 
@@ -131,15 +132,24 @@ def read_images(folder: Path, config: VisionConfig, settings: ImageSettings) -> 
 
 
 def _read_text(raw: Fields) -> TextConfig:
-    decoder = read_decoder(raw, vocab_size=128256, rope_theta=5e5, max_position_embeddings=131072, num_hidden_layers=40)
+    decoder = read_decoder(
+        raw,
+        vocab_size=128256,
+        rope_theta=5e5,
+        max_position_embeddings=131072,
+        num_hidden_layers=40,
+        num_key_value_heads=8,
+    )
     layers = decoder.num_hidden_layers
-    cross = raw.places("cross_attention_layers", default=tuple(range(3, layers, 5)), count=layers)
+    cross = raw.places("cross_attention_layers", default=tuple(range(3, min(layers, 40), 5)), count=layers)
     return TextConfig(
-        **vars(decoder), cross_attention_layers=tuple(sorted(cross)), rope_scaling=_read_scaling(rope_fields(raw))
+        **vars(decoder),
+        cross_attention_layers=tuple(sorted(cross)),
+        rope_scaling=_read_scaling(rope_fields(raw), decoder.max_position_embeddings),
     )
 
 
-def _read_scaling(rope: Fields) -> RopeScaling | None:
+def _read_scaling(rope: Fields, max_position_embeddings: int) -> RopeScaling | None:
     kind = rope.word("rope_type", "type", default="default")
     if kind == "default":
         return None
@@ -149,7 +159,9 @@ def _read_scaling(rope: Fields) -> RopeScaling | None:
         factor=rope.number("factor"),
         low_freq_factor=rope.number("low_freq_factor"),
         high_freq_factor=rope.number("high_freq_factor"),
-        original_max_position_embeddings=rope.integer("original_max_position_embeddings", least=1),
+        original_max_position_embeddings=rope.integer(
+            "original_max_position_embeddings", default=max_position_embeddings, least=1
+        ),
     )
 
 

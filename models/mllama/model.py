@@ -112,6 +112,7 @@ class MllamaModel(FamilyModel):
 
     def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
         """Bring inputs onto the device; each distinct picture is encoded once."""
+        self.check_ids(inputs)
         pictures = {name: picture for i in inputs for name, picture in self._pictures(i)}
         memories = self.image_cache.find(pictures, lambda names: self.encode([pictures[name] for name in names]))
         prompts = []

@@ -6,10 +6,12 @@ First part of the preflight. It loads no weights and starts no work.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from models.types import CheckpointError, ImageSettingsError, Processor
 from pipeline.job import Job, MissingColumns
+from pipeline.pipeline_settings import ModelSettings
 from pipeline.steps.engine import EngineSpec
 from pipeline.storage.model_folder import local_copy
 from pipeline.storage.store import StorageError, StorageSettings
@@ -71,7 +73,7 @@ def probe_model(
             f"{engine.where}generate.max_length: found {max_length}, expected at most {limit}, the checkpoint's limit"
         )
     faults += _role_faults(engine, processor, job)
-    num_weights = 0 if is_done else check_setting(faults, setting, lambda: _num_weights(folder, model.text_only))
+    num_weights = 0 if is_done else check_setting(faults, setting, lambda: _num_weights(folder, processor, model))
     # A local folder is called the same everywhere; a remote one keeps its name, so that each node copies it.
     path = folder if os.path.isdir(os.path.expanduser(model.path)) else model.path
     return ModelProbe(engine.with_model(path=path), folder, processor, num_weights or 0)
@@ -114,7 +116,11 @@ def _lacks(engine: EngineSpec, what: str, needs: str) -> str:
     return f"model.path: {engine.model.path} {what}, but {needs}"
 
 
-def _num_weights(folder: str, text_only: bool) -> int:
+def _num_weights(folder: str, processor: Processor, model: ModelSettings) -> int:
+    """Return how many values the weights have that an engine loads, if they are those of the rest of the checkpoint."""
     from models import check_weights
+    from models.token_ids import refuse_unknown_tokens
 
-    return check_weights(folder, text_only=text_only)
+    weights = check_weights(folder, text_only=model.text_only)
+    refuse_unknown_tokens(Path(folder), processor, weights.num_tokens)
+    return weights.num_values

@@ -64,7 +64,7 @@ def images(folder: Path, family: str) -> Any:
     (None, {"eos_token_id": [1, None]}, r"eos_token_id is \[1, None\], expected one whole number or a list"),
     (None, {"text_config": None}, "has no text_config; model_type is '"),
     (None, {"vision_config": []}, r"vision_config is \[\], expected an object"),
-    (None, {"torch_dtype": 16}, "torch_dtype is 16, expected a text"),
+    (None, {"torch_dtype": 16}, "torch_dtype is 16, expected one of float32, bfloat16, float16, float64"),
 ])  # fmt: skip
 def test_a_field_of_a_wrong_kind_is_named_with_its_file(
     tmp_path: Path, family: str, section: str | None, change: dict[str, Any], said: str

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from models import check_weights, load_model
 from models.aria.model import AriaModel
 from models.batch_invariant import unpacked
-from models.weights import ParameterSlice, WeightsError, load_weights
+from models.weight_files import WeightsError
+from models.weights import ParameterSlice, load_weights
 from tests.tiny import empty, save_tensors, tiny_aria
 
 ROUTER = "language_model.model.layers.0.mlp.router.weight"

@@ -1,6 +1,6 @@
 """What the config files of all families say alike: the decoder's numbers, token ids, the dtype. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.checkpoint import Fields, first, read_fields
@@ -42,7 +42,7 @@ class FamilyConfig:
     vision: object | None
     eos_token_ids: frozenset[int]
     dtype: str | None
-    is_tied: bool
+    is_tied: bool = field(default=False, kw_only=True)
 
 
 class ConfigFiles:

@@ -26,13 +26,16 @@ def refuse_unknown_tokens(folder: Path, processor: Processor, num_tokens: int) -
         num_tokens: Rows of its embedding table.
 
     Raises:
-        CheckpointError: Names such a token, its id and how many rows there are.
+        CheckpointError: Names such a token, its id and how many rows there are; or no token ends an answer.
     """
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for where, ids in _prompts(processor):
         beyond = [id_ for id_ in ids if id_ >= num_tokens]
         if beyond:
             raise _unknown(folder, tokenizer, beyond[0], where, num_tokens)
+    if min(processor.stop_ids) >= num_tokens:
+        ends = ", ".join(map(str, sorted(processor.stop_ids)))
+        raise CheckpointError(f"{folder}: no answer would end: the ids that end one are {ends}, of {num_tokens} tokens")
     added = tokenizer.get_added_tokens_decoder()
     listed = tokenizer.get_vocab(with_added_tokens=False).values()
     for id_ in sorted(id_ for id_ in listed if id_ >= num_tokens and id_ not in added)[:_TRIED]:

@@ -51,7 +51,7 @@ class Toy(FamilyModel):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.config = FamilyConfig(SIZE, None, frozenset(), "float32", is_tied=False)
+        self.config = FamilyConfig(SIZE, None, frozenset(), "float32")
         own = {place: DecoderLayer(SIZE, number, SwiGLU(D, 32)) for number, place in enumerate((0, 2))}
         layers = {0: own[0], 1: Looking(), 2: own[2]}
         self.language_model = LanguageModel(SIZE, layers, rotary_frequencies(C, 100.0), V)

@@ -249,3 +249,13 @@ def test_a_tokenizer_of_another_model_is_found_before_anything_starts(family: Fa
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(CheckpointError, match=rf" have the token .* \(id {vocab[word]}\), but the embedding table"):
         refuse(folder)
+
+
+def test_a_checkpoint_whose_answers_could_not_end_is_refused(family: Family, tmp_path: Path) -> None:
+    folder = FAMILIES[family](tmp_path)
+    rows = check_weights(str(folder)).num_tokens
+    say(folder, eos_token_id=[rows, rows + 1])
+    processor = load_processor(str(folder))
+    processor.stop_ids = frozenset({rows, rows + 1})  # without the family's own end of a turn, as of a base model
+    with pytest.raises(CheckpointError, match=rf"no answer would end: the ids that end one are {rows}, {rows + 1}, of"):
+        refuse_unknown_tokens(folder, processor, rows)

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from jobs.vqa import VqaSettings
 from pipeline.pipeline_settings import PipelineSettings
@@ -99,6 +102,24 @@ def test_a_configuration_that_contradicts_itself_is_a_fault(tmp_path: Path, chec
     (broken / "config.json").write_text(json.dumps(config))
     said = fault(settings(tmp_path, broken))
     assert said.startswith("model.path: ") and "[1, 3], expected whole numbers from 0 to 2" in said
+
+
+def test_weights_that_no_engine_could_load_are_a_fault(tmp_path: Path, checkpoint: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "quantised"))
+    tensors = load_file(folder / "model.safetensors")
+    name = "language_model.model.layers.0.self_attn.q_proj.weight"
+    save_file(tensors | {name: tensors[name].to(torch.int8)}, folder / "model.safetensors")
+    told = rf"model\.path: {folder} holds quantised weights .*: {name} is I8, expected numbers as they are"
+    assert re.match(told, fault(settings(tmp_path, folder)))
+
+
+def test_a_token_of_every_prompt_that_the_weights_do_not_know_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "grown"))
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["vocab"]["?"] = 9999
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    told = rf"model\.path: {folder}: prompts have the token '\?' \(id 9999\), but the embedding table has \d+ rows"
+    assert re.match(told, fault(settings(tmp_path, folder)))
 
 
 def test_text_only_needs_nothing_that_images_need(tmp_path: Path, checkpoint: Path) -> None:

@@ -30,7 +30,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, assert_never
 
-from models.checkpoint import read_json, refuse_dead_links
+from models.checkpoint import read_json, refuse_stand_ins
 from models.images import encode_image, group_by_image
 from models.sampling import check_sampling
 from models.types import (
@@ -140,10 +140,13 @@ def load_model(
     """
     import torch
 
+    from models.config import COMPUTED
     from models.devices import find_devices, place_layers
     from models.weight_files import stored_dtype
     from models.weights import load_weights
 
+    if dtype not in ("auto", *COMPUTED):
+        raise CheckpointError(f"dtype: found {dtype!r}, expected auto, {', '.join(COMPUTED)}")
     devices = find_devices(device)
     model = empty_model(path, text_only=text_only)
     if dtype == "auto":
@@ -267,7 +270,7 @@ def family(path: str) -> Family:
     """
     folder = Path(path)
     if folder.is_dir():
-        refuse_dead_links(folder)
+        refuse_stand_ins(folder)
     config = read_json(folder, "config.json")
     if config is None:
         raise CheckpointError(f"no checkpoint at {folder}: it {_describe_folder(folder)}")

@@ -11,6 +11,7 @@ from models.types import CheckpointError, ImageSettings, ImageSettingsError
 
 # How the names of files end that a checkpoint is read from.
 READ = (".json", ".jinja", ".safetensors")
+_LFS_NOTE, _MOST_NOTE_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 # Steps that every family takes with an image; files may say so, but they cannot leave one out.
 STEPS = ("do_convert_rgb", "do_resize", "do_pad", "do_rescale", "do_normalize")
 # Writers of numbers like 1 / 255 keep 8 digits or more.
@@ -135,16 +136,19 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     return content
 
 
-def refuse_dead_links(folder: Path) -> None:
-    """Refuse a folder of which files are gone: a hub's cache keeps links to files that lie elsewhere.
+def refuse_stand_ins(folder: Path) -> None:
+    """Refuse a folder in which something stands for a file that is elsewhere, or gone.
 
     Raises:
-        CheckpointError: A file is a link to nothing; missed in silence, it would be one that the checkpoint lacks.
+        CheckpointError: A file is a link to nothing, as in a hub's cache that was cleared, and would be missed in
+            silence; or it is a note of Git LFS, which fetches large files only when told to.
     """
-    links = (path for path in sorted(folder.iterdir()) if path.suffix in READ and path.is_symlink())
-    dead = next((path for path in links if not path.exists()), None)
-    if dead is not None:
-        raise CheckpointError(f"{dead} is a link to {dead.readlink()}, which is not there; fetch the checkpoint again")
+    for path in sorted(path for path in folder.iterdir() if path.suffix in READ):
+        if path.is_symlink() and not path.exists():
+            link = path.readlink()
+            raise CheckpointError(f"{path} is a link to {link}, which is not there; fetch the checkpoint again")
+        if path.is_file() and path.stat().st_size < _MOST_NOTE_BYTES and path.read_bytes().startswith(_LFS_NOTE):
+            raise CheckpointError(f"{path} is a note of Git LFS and not the file; type `git lfs pull` in {folder}")
 
 
 def read_fields(folder: Path, name: str) -> Fields | None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from models.checkpoint import Fields, first, read_fields
 from models.types import CheckpointError
 
-# What weights may be saved in. float64 is computed in float32.
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+# What models are computed in, and what weights may be saved in beside these: float64 is computed in float32.
+COMPUTED = ("float32", "bfloat16", "float16")
+DTYPES = (*COMPUTED, "float64")
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ SINGLE = "model.safetensors"
 FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _SHOWN = 8  # names per fault; a wrong checkpoint has thousands
 # What else people keep weights in, by the pattern of the files' names, and what to do with it.
+_PICKLED = "pickled weights, which are never opened; save them again as safetensors (save_pretrained)"
 _FOREIGN = (
     ("adapter_model.*", "an adapter without its base model; merge the two (peft's merge_and_unload) and save that"),
     ("*.gguf", "llama.cpp's weights; take the checkpoint that they were made from"),
-    ("*.bin", "pickled weights, which are never opened; save them again as safetensors (save_pretrained)"),
-    ("*.pt", "pickled weights, which are never opened; save them again as safetensors (save_pretrained)"),
-    ("*.pth", "pickled weights, which are never opened; save them again as safetensors (save_pretrained)"),
+    ("pytorch_model_fsdp*", "FSDP's shards; merge them (accelerate merge-weights)"),
+    ("global_step*", "DeepSpeed's shards; merge them (zero_to_fp32.py) and save that as safetensors"),
+    ("pytorch_model*.bin", _PICKLED),
+    ("consolidated*.pth", _PICKLED),
     ("*.safetensors", f"safetensors under other names; expected {SINGLE}, or {INDEX} that names them"),
 )
 

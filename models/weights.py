@@ -29,7 +29,7 @@ _WRAPPERS = {
     r"\.(lora_[AB]|lora_embedding_[AB]|base_layer|modules_to_save)\.": "an adapter: save model.merge_and_unload()",
     r"^base_model\.model\.": "peft: save model.merge_and_unload()",
     r"(^|\.)_orig_mod\.": "torch.compile: save model._orig_mod",
-    r"(^|\.)_fsdp_wrapped_module\.": "FSDP: save its full state dict",
+    r"(^|\.)_(fsdp|checkpoint)_wrapped_module\.": "FSDP: save its full state dict",
     r"^module\.": "DataParallel: save model.module",
 }
 

@@ -125,6 +125,8 @@ def test_integers_that_nothing_needs_are_passed_over(folder: Path) -> None:
     ("pytorch_model.bin", r"pickled weights, which are never opened; save them again as safetensors"),
     ("consolidated.00.pth", r"pickled weights"),
     ("model-Q4_K_M.gguf", r"llama\.cpp's weights; take the checkpoint that they were made from"),
+    ("pytorch_model_fsdp_0", r"FSDP's shards; merge them"),
+    ("global_step500", r"DeepSpeed's shards; merge them"),
     ("adapter_model.safetensors", r"an adapter without its base model; merge the two"),
     ("model-00001-of-00002.safetensors", r"safetensors under other names; expected model\.safetensors, or model\.saf"),
 ])  # fmt: skip
@@ -174,6 +176,22 @@ def test_a_link_to_a_file_that_is_gone_is_named(folder: Path, name: str) -> None
     for load in (load_processor, load_model, check_weights):
         with pytest.raises(CheckpointError, match=told):
             load(str(folder))
+
+
+@pytest.mark.parametrize("name", [SINGLE, "config.json", "tokenizer.json"])
+def test_a_file_that_git_lfs_has_not_fetched_is_named(folder: Path, name: str) -> None:
+    note = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 17209920\n"
+    (folder / name).write_text(note)
+    told = rf"{name} is a note of Git LFS and not the file; type `git lfs pull` in {folder}"
+    for load in (load_processor, load_model, check_weights):
+        with pytest.raises(CheckpointError, match=told):
+            load(str(folder))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float64", "half", ""])
+def test_a_model_is_computed_in_few_types(folder: Path, dtype: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"dtype: found '{dtype}', expected auto, float32, bfloat16, float16"):
+        load_model(str(folder), device="cpu", dtype=dtype)
 
 
 def test_links_to_files_that_are_there_are_files(folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pipeline.input.sources import Source, join_plans
 from pipeline.input.units import InputPlan, ReadSettings, Unit, plan_input
 from pipeline.job import Check, Job, MissingColumns
 from pipeline.pipeline_settings import CheckSettings, PipelineSettings
+from pipeline.results import read_results, result_files
 from pipeline.rows import (
     ANSWER,
     FOR_THE_JOB,

@@ -29,7 +29,7 @@ from pipeline.preflight.check import check, check_cluster
 from pipeline.run import RunResult, count_results, finish, work_of
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
-from pipeline.state.plan import read_plan, rows_per_part
+from pipeline.state.plan import frozen_parts, read_plan
 from pipeline.state.retries import RetryPlan, failed_rows, freeze_retry, last_number, open_retry, restrict, row_ids_of
 from pipeline.state.rewrite import count_failures, only_rows, replace_rows, spans
 from pipeline.steps.read import settings_by_source
@@ -39,7 +39,6 @@ from pipeline.steps.write import (
     Part,
     oddities_in,
     parquet_bytes,
-    plan_parts,
     read_unit_rows,
     unit_path,
     with_oddities,
@@ -109,10 +108,7 @@ def retry(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress]
 
 
 def _parts_of(store: Store, settings: PipelineSettings, job: Job) -> list[Part]:
-    units = read_plan(store)
-    return plan_parts(
-        units, rows_per_part(settings.write.rows_per_part, units, job), have_tars=settings.write.webdataset
-    )
+    return frozen_parts(store, read_plan(store), settings.write, job)
 
 
 def commit_log_of(plan: RetryPlan) -> CommitLog:

@@ -6,7 +6,7 @@ missing. This file knows what happens in which order, and leaves how to each ste
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,9 +29,9 @@ from pipeline.preflight.check import PreflightResult, check, check_cluster
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
 from pipeline.state import ledger
-from pipeline.state.plan import freeze_plan, rows_per_part
+from pipeline.state.plan import cut_parts, freeze_plan, frozen_parts
 from pipeline.steps.read import job_rows_schema
-from pipeline.steps.write import merge_part, plan_parts
+from pipeline.steps.write import Part, merge_part
 from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -98,10 +98,9 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         ledger.sweep(store)
         return finish(store, settings.limits, time.monotonic() - started, 0)
     placement, devices = check_cluster(settings, job, store, ready)
-    ready = freeze(settings, store, ready, devices)
+    ready = freeze(settings, job, store, ready, devices)
     units = ready.plan.units
-    num_rows = rows_per_part(settings.write.rows_per_part, units, job)
-    parts = plan_parts(units, num_rows, have_tars=settings.write.webdataset)
+    parts = frozen_parts(store, units, settings.write, job)
     work = work_of(settings, job, store, ready, devices)
     ledger.sweep(store, work.units)  # what a start that was killed left half written, and what a replaced run has left
     with crash_ledger(settings.limits.attempts) as crashes:
@@ -182,7 +181,7 @@ def commit_log_of(store: Store, ready: PreflightResult) -> CommitLog:
 
 
 def freeze(
-    settings: PipelineSettings, store: Store, ready: PreflightResult, devices: Mapping[str, str]
+    settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult, devices: Mapping[str, str]
 ) -> PreflightResult:
     """Write settings and plan down before the first unit, or go on with those that stand there; return what holds.
 
@@ -198,6 +197,7 @@ def freeze(
         return ready
     if settings.write.on_existing == "replace":
         ledger.clear(store, ledger.read_output(store))
+    parts = cut_parts(ready.plan.units, settings.write, job)
     dumped, run = dump_settings(settings), ledger.new_run()
     frozen = {"run": run, "settings": dumped, **devices, "weights": ready.weights, "versions": ledger.versions()}
     standing = ledger.freeze_settings(store, frozen)
@@ -207,14 +207,14 @@ def freeze(
     if standing.get("run", "") == run:
         if settings.write.on_existing == "replace":
             store.delete(ledger.part_paths(store))  # the replaced run may have written one meanwhile
-        return _freeze_first_plan(store, replace(ready, run=run))
-    units = freeze_plan(store, ready.plan.units, ready.plan.warnings)
+        return _freeze_first_plan(store, replace(ready, run=run), parts)
+    units = freeze_plan(store, ready.plan.units, ready.plan.warnings, parts)
     return replace(ready, plan=replace(ready.plan, units=units), run=standing.get("run", ""))
 
 
-def _freeze_first_plan(store: Store, ready: PreflightResult) -> PreflightResult:
+def _freeze_first_plan(store: Store, ready: PreflightResult, parts: Sequence[Part]) -> PreflightResult:
     """Write the plan down of a run that has just begun."""
-    if freeze_plan(store, ready.plan.units, ready.plan.warnings) != ready.plan.units:
+    if freeze_plan(store, ready.plan.units, ready.plan.warnings, parts) != ready.plan.units:
         store.delete([ledger.PLAN])
         store.delete([ledger.SETTINGS])
         raise RunError(

@@ -13,7 +13,7 @@ from jobs.report.part_files import open_parts
 from jobs.report.results import ReportError, look_for_parts
 from jobs.vqa import SCHEMA
 from models.types import Answer
-from pipeline import ANSWER, ConfigError, Store, check_settings, dump_settings, ledger, read_plan, read_warnings
+from pipeline import ANSWER, ConfigError, Part, Store, check_settings, dump_settings, ledger, read_plan, read_warnings
 
 FIELDS = {field.name: field for field in (*ANSWER, *SCHEMA)}
 # The columns that reading a response gives; everything else of a row stays as it is.
@@ -57,8 +57,8 @@ def answers_from_run(
     attempts = {path: store.read(path) for path in output.paths if path.startswith(f"{ledger.ATTEMPTS}/")}
 
     def pieces() -> Iterator[Piece]:
-        for part in open_scored_parts(store, REQUIRED):
-            yield Piece(part.path, _scored(part.file.read(), reader))
+        for number, part in enumerate(open_scored_parts(store, REQUIRED)):
+            yield Piece(Part(number, ()).path, _scored(part.file.read(), reader))
 
     return Answers(
         settings=settings,

@@ -1,4 +1,6 @@
-"""The finished parts of a run: opened one after the other, and only the columns and pictures read that are needed.
+"""The results of a run, in files: opened one after the other, and only the columns and pictures read that are needed.
+
+They are finished parts, and of others the units that are committed already; both are called parts here.
 
 It knows Parquet and where parts are, not what their columns mean.
 """
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import Store, ledger
+from pipeline import Store, result_files
 
 PICTURE = "image"
 # They are as large as all answers together, and nothing in a report needs them.
@@ -39,12 +41,12 @@ class OpenPart:
 
 
 def open_parts(store: Store) -> Iterator[OpenPart]:
-    """Open the finished parts in their order, each until the next one is asked for.
+    """Open the files that hold the results in their order, each until the next one is asked for.
 
     Raises:
         StorageError: A part cannot be read.
     """
-    for path in ledger.part_paths(store):
+    for path in result_files(store):
         with store.open(path) as file:
             yield OpenPart(path, pq.ParquetFile(file))
 

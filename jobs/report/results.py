@@ -17,7 +17,7 @@ from jobs.report.candidates import CANDIDATE_COLUMNS, Candidates
 from jobs.report.counts import BENCHMARK_COLUMNS, COUNTED, OF_QUESTIONS, BenchmarkCounts, Counts
 from jobs.report.job import ReportedJob
 from jobs.report.part_files import Pictures, open_parts
-from pipeline import Store, Unit, has_pictures, ledger, oddities_in, read_plan, read_warnings
+from pipeline import NotFound, Store, Unit, has_pictures, ledger, oddities_in, read_plan, read_warnings, result_files
 
 
 class ReportError(ValueError):
@@ -69,11 +69,22 @@ class Results:
 def read_results(store: Store, job: ReportedJob) -> Results:
     """Read an output back, its parts one after the other; the job decides what is kept of their rows.
 
+    Of a run that is not finished these are the rows that are committed.
+
     Raises:
-        ReportError: No run has started there, or no part of it is finished yet.
+        ReportError: No run has started there, or nothing is committed yet.
         StorageError: It cannot be read.
     """
-    output = look_for_parts(store)
+    while True:
+        output = look_for_parts(store)
+        try:
+            return _read_output(store, job, output)
+        except NotFound:  # the run goes on meanwhile, and has merged and removed a unit
+            if ledger.read_output(store).parts == output.parts:
+                raise
+
+
+def _read_output(store: Store, job: ReportedJob, output: ledger.Output) -> Results:
     units = read_plan(store)
     counts, candidates = Counts(), Candidates(units)
     benchmarks = BenchmarkCounts() if OF_QUESTIONS.issubset(job.schema.names) else None
@@ -121,14 +132,14 @@ def look_for_parts(store: Store) -> ledger.Output:
     """Return what is in an output.
 
     Raises:
-        ReportError: No run has started there, or no part of it is finished yet.
+        ReportError: No run has started there, or nothing is committed yet.
         StorageError: It cannot be read.
     """
     output = ledger.read_output(store)
     if not output.is_planned:
         raise ReportError(f"found no run in {store.uri} ({ledger.PLAN} is missing), expected the output of one")
-    if not output.parts:
-        raise ReportError(f"found no finished part in {store.uri} yet; continue with `triptych run`, then report")
+    if not result_files(store):
+        raise ReportError(f"found no committed rows in {store.uri} yet; wait, or continue with `triptych run`")
     return output
 
 

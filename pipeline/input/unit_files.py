@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from pipeline.input.units import Unit
 
-WARNINGS = b"triptych.warnings"  # where they stand in the footer
+# Where what a plan says beside its units stands in the footer.
+WARNINGS, PART_SIZES = b"triptych.warnings", b"triptych.part_sizes"
 ARROW_TYPES = {
     "int": pa.int64(),
     "str": pa.string(),
@@ -29,11 +30,18 @@ ARROW_TYPES = {
 UNIT_COLUMNS = pa.schema([(field.name, ARROW_TYPES[str(field.type)]) for field in fields(Unit)])
 
 
-def units_to_parquet(units: Sequence[Unit], warnings: Sequence[str] = ()) -> bytes:
-    """Return units, and what their input's plan warned of, as a Parquet file; what is equal gives equal bytes."""
+def units_to_parquet(units: Sequence[Unit], warnings: Sequence[str] = (), part_sizes: Sequence[int] = ()) -> bytes:
+    """Return a plan as a Parquet file; what is equal gives equal bytes.
+
+    Args:
+        units: What the input is cut into.
+        warnings: What is wrong with it although it can be read.
+        part_sizes: How many units each part has; empty where there will be no parts of units.
+    """
     names = UNIT_COLUMNS.names
     columns = {name: [getattr(unit, name) for unit in units] for name in names}
-    table = pa.table(columns, UNIT_COLUMNS.with_metadata({WARNINGS: json.dumps(list(warnings))}))
+    footer = {WARNINGS: json.dumps(list(warnings)), PART_SIZES: json.dumps(list(part_sizes))}
+    table = pa.table(columns, UNIT_COLUMNS.with_metadata(footer))
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
@@ -55,6 +63,12 @@ def warnings_from_parquet(data: bytes) -> list[str]:
     """Read the plan's warnings back from such bytes; plans of older versions have none."""
     found = pq.read_schema(pa.BufferReader(data)).metadata or {}
     return [str(warning) for warning in json.loads(found.get(WARNINGS, b"[]"))]
+
+
+def part_sizes_from_parquet(data: bytes) -> list[int] | None:
+    """Read back how many units each part has; None where a plan does not say: then it is of an older version."""
+    found = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    return [int(size) for size in json.loads(found.get(PART_SIZES, b"[]"))] or None
 
 
 def units_from_parquet(data: bytes) -> list[Unit]:

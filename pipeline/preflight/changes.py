@@ -14,21 +14,20 @@ from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.settings import ConfigError
 from pipeline.state.ledger import Output
-from pipeline.state.plan import rows_per_part
 from pipeline.steps.read import settings_by_source
-from pipeline.steps.write import plan_parts
+from pipeline.steps.write import Part
 from pipeline.storage.store import Entry, StorageError, Store
 
 MOST_SAID = 5
 
 
-def refuse_changed_input(output: Output, units: Sequence[Unit], settings: PipelineSettings, job: Job) -> None:
+def refuse_changed_input(output: Output, parts: Sequence[Part], settings: PipelineSettings, job: Job) -> None:
     """Refuse to go on where a file of a unit that is not yet committed is gone or another than when it was planned.
 
     Raises:
         ConfigError: It names the shards, or the files of a unit, and says what has changed.
     """
-    shards = {unit.shard or unit.name: unit for unit in _left(output, units, settings, job)}
+    shards = {unit.shard or unit.name: unit for unit in _left(output, parts)}
     if not shards:
         return
     sources = settings_by_source(job, settings.read)
@@ -58,9 +57,8 @@ def join_fault(unit: Unit, read: ReadSettings) -> str | None:
     return f"{read.join.uri}: {difference}" if difference else None
 
 
-def _left(output: Output, units: Sequence[Unit], settings: PipelineSettings, job: Job) -> list[Unit]:
+def _left(output: Output, parts: Sequence[Part]) -> list[Unit]:
     """Return the units that are neither in a part nor committed."""
-    parts = plan_parts(units, rows_per_part(settings.write.rows_per_part, units, job))
     missing = (part for part in parts if part.number not in output.parts)
     return [unit for part in missing for unit in part.units if unit.name not in output.units]
 

@@ -23,7 +23,7 @@ from pipeline.preflight.models import ModelProbe, check_setting, probe_model
 from pipeline.preflight.nodes import StoredFile, marked, probe_nodes
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
-from pipeline.state.plan import read_plan
+from pipeline.state.plan import frozen_parts, read_plan
 from pipeline.steps.engine import answering_engine, checking_engine
 from pipeline.steps.read import job_rows_schema, settings_by_source
 from pipeline.storage.model_folder import weights_digest
@@ -100,7 +100,7 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> PreflightResult
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
         if not is_done:
-            refuse_changed_input(output, units, settings, job)
+            refuse_changed_input(output, frozen_parts(store, units, settings.write, job), settings, job)
     return PreflightResult(
         replace(answering, digest=weights_digest([answering.folder])),
         checking and replace(checking, digest=weights_digest([checking.folder])),

@@ -11,10 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.input.sources import Source
-from pipeline.input.unit_files import units_from_parquet, units_to_parquet, warnings_from_parquet
+from pipeline.input.unit_files import (
+    part_sizes_from_parquet,
+    units_from_parquet,
+    units_to_parquet,
+    warnings_from_parquet,
+)
 from pipeline.input.units import InputPlan, Unit, plan_input
 from pipeline.job import Job
+from pipeline.pipeline_settings import WriteSettings
 from pipeline.state.ledger import PLAN
+from pipeline.steps.write import Part, group_units, plan_parts
 from pipeline.storage.store import Store
 
 # Of tiles or of image files, in one unit: a few units in flight must fit the object store.
@@ -29,6 +36,8 @@ ROWS_PER_PART = 10_000
 # A drawn picture takes minutes and about a megabyte: so few are lost with an actor, and a part still fits into memory.
 UNIT_PICTURES = 8
 UNITS_PER_PART = 32
+# The first part has so much less.
+FIRST_SHARE = 32
 
 
 def make_plan(
@@ -60,10 +69,28 @@ def make_plan(
     return planned if spread >= rows else cut(spread)
 
 
-def rows_per_part(setting: int | str, units: Sequence[Unit], job: Job) -> int:
-    """Return the most rows of a part; see WriteSettings. It depends on settings and plan alone."""
-    if isinstance(setting, int):
-        return setting
+def cut_parts(units: Sequence[Unit], write: WriteSettings, job: Job) -> list[Part]:
+    """Say which units form which part, before a run begins; where the settings leave it open, the first is small.
+
+    So a plain reader of the output sees some rows soon.
+    """
+    if isinstance(write.rows_per_part, int):
+        return plan_parts(units, write.rows_per_part, have_tars=write.webdataset)
+    rows = _rows_per_part(units, job)
+    return plan_parts(units, rows, first_rows=max(1, rows // FIRST_SHARE), have_tars=write.webdataset)
+
+
+def frozen_parts(store: Store, units: Sequence[Unit], write: WriteSettings, job: Job) -> list[Part]:
+    """Say which units form which part, as the run that is in an output has frozen it."""
+    sizes = read_part_sizes(store)
+    if sizes is not None:
+        return group_units(units, sizes, have_tars=write.webdataset)
+    # Older versions froze the units alone, and made parts of equal sizes.
+    rows = write.rows_per_part if isinstance(write.rows_per_part, int) else _rows_per_part(units, job)
+    return plan_parts(units, rows, have_tars=write.webdataset)
+
+
+def _rows_per_part(units: Sequence[Unit], job: Job) -> int:
     return ROWS_PER_PART if job.picture is None else UNITS_PER_PART * max(unit.num_rows for unit in units)
 
 
@@ -72,15 +99,29 @@ def rows_by_memory(bytes_per_row: Sequence[int]) -> int:
     return max(1, min(MOST_ROWS, UNIT_BYTES // max(1, *bytes_per_row)))
 
 
-def freeze_plan(store: Store, units: Sequence[Unit], warnings: Sequence[str] = ()) -> list[Unit]:
-    """Write the plan down, and what it warns of, unless one stands there; return the units of the one that does."""
-    store.publish(PLAN, units_to_parquet(units, warnings))
+def freeze_plan(
+    store: Store, units: Sequence[Unit], warnings: Sequence[str] = (), parts: Sequence[Part] = ()
+) -> list[Unit]:
+    """Write the plan down, unless one stands there; return the units of the one that does.
+
+    Args:
+        store: The output.
+        units: What the input is cut into.
+        warnings: What is wrong with it although it can be read.
+        parts: What the units will form.
+    """
+    store.publish(PLAN, units_to_parquet(units, warnings, [len(part.units) for part in parts]))
     return read_plan(store)
 
 
 def read_plan(store: Store) -> list[Unit]:
     """Read the frozen plan."""
     return units_from_parquet(store.read(PLAN))
+
+
+def read_part_sizes(store: Store) -> list[int] | None:
+    """Read how many units each part has; None where the frozen plan does not say."""
+    return part_sizes_from_parquet(store.read(PLAN))
 
 
 def read_warnings(store: Store) -> list[str]:

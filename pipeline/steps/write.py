@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -60,17 +61,33 @@ class Part:
         return f"part-{self.number:05d}.parquet"
 
 
-def plan_parts(units: Sequence[Unit], rows_per_part: int, *, have_tars: bool = False) -> list[Part]:
-    """Say which units form which part. It depends on the plan alone, so two runs cut alike."""
-    groups: list[list[Unit]] = []
+def plan_parts(
+    units: Sequence[Unit], rows_per_part: int, *, first_rows: int | None = None, have_tars: bool = False
+) -> list[Part]:
+    """Say which units form which part. It depends on the plan alone, so two runs cut alike.
+
+    Args:
+        units: The plan.
+        rows_per_part: The most rows of a part; a larger unit is one by itself.
+        first_rows: Of the first part, if these are others.
+        have_tars: Whether each part has a tar beside it.
+    """
+    sizes: list[int] = []
     rows = 0
     for unit in units:
-        if not groups or rows + unit.num_rows > rows_per_part:
-            groups.append([])
+        limit = first_rows if len(sizes) == 1 and first_rows else rows_per_part
+        if not sizes or rows + unit.num_rows > limit:
+            sizes.append(0)
             rows = 0
-        groups[-1].append(unit)
+        sizes[-1] += 1
         rows += unit.num_rows
-    return [Part(number, tuple(group), have_tars) for number, group in enumerate(groups)]
+    return group_units(units, sizes, have_tars=have_tars)
+
+
+def group_units(units: Sequence[Unit], sizes: Sequence[int], *, have_tars: bool = False) -> list[Part]:
+    """Make parts of consecutive units, so many of each."""
+    starts = [0, *accumulate(sizes)]
+    return [Part(number, tuple(units[start:stop]), have_tars) for number, (start, stop) in enumerate(pairwise(starts))]
 
 
 def unit_path(name: str, folder: str = UNITS) -> str:

@@ -362,7 +362,7 @@ def test_an_empty_folder_has_no_report(photos, tmp_path):
 
 def test_a_run_without_a_part_has_no_report_yet(photos):
     job, _ = captioned(photos)
-    with pytest.raises(ReportError, match="no finished part"):
+    with pytest.raises(ReportError, match="no committed rows"):
         results_of(photos, job, is_finished=False)
 
 

@@ -63,7 +63,7 @@ def ready_of(store: Store, units: Sequence[Unit] = UNITS) -> PreflightResult:
 def begun(store: Store, on_existing: str = "replace", units: Sequence[Unit] = UNITS) -> PreflightResult:
     """Start a run: its settings and its plan stand there."""
     found = replace(ready_of(store, units), is_started=False) if on_existing == "replace" else ready_of(store, units)
-    return freeze(settings_of(store, on_existing), store, found, DEVICES)
+    return freeze(settings_of(store, on_existing), ToyJob(), store, found, DEVICES)
 
 
 def commit(store: Store, run: PreflightResult, unit: int, caption: str) -> None:

@@ -16,7 +16,7 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.settings import ConfigError, check_settings
 from pipeline.state.ledger import SETTINGS, Output
-from pipeline.state.plan import freeze_plan, read_plan
+from pipeline.state.plan import cut_parts, freeze_plan, read_plan
 from pipeline.storage.store import StorageSettings, Store
 from tests.pipeline.inputs import plan_units, rows_as_members, tar_bytes, write
 from tests.pipeline.test_chats import as_planned_before
@@ -56,7 +56,7 @@ def faults(
 ) -> list[str]:
     output = Output((SETTINGS,), frozenset(parts), frozenset(committed), ())
     try:
-        refuse_changed_input(output, units, settings, ToyJob())
+        refuse_changed_input(output, cut_parts(units, settings.write, ToyJob()), settings, ToyJob())
     except ConfigError as error:
         return error.faults
     return []

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ from tests.pipeline.drivers import (
     settings_of,
 )
 from tests.pipeline.inputs import names
-from tests.pipeline.toys import units_of
+from tests.pipeline.toys import ToyJob, units_of
 from tests.s3 import S3
 
 
@@ -71,7 +72,7 @@ def test_a_run_that_was_replaced_hears_of_it_and_leaves_nothing(store: Store) ->
     with pytest.raises(RunReplaced):  # and not that a unit is gone
         commit_log.merge(store, plan_parts(UNITS, 2)[0], SCHEMA)
     with pytest.raises(RunReplaced):
-        freeze(settings_of(store), store, replace(old, is_started=True), DEVICES)
+        freeze(settings_of(store), ToyJob(), store, replace(old, is_started=True), DEVICES)
     assert [name for name in before if "/units/" not in name] == [ledger.PLAN, ledger.SETTINGS]
     assert set(names(store)) < set(before), "no part, no attempt, no mark"
     ledger.sweep(store, ledger.units_folder(new.run))
@@ -127,10 +128,10 @@ def test_parts_that_a_replaced_run_sent_off_meanwhile_are_gone_before_the_first_
 def test_a_plan_that_another_starting_run_has_left_is_never_gone_on_with(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(store: Store, units: Sequence[Unit], warnings: Sequence[str]) -> list[Unit]:
+    def late(store: Store, units: Sequence[Unit], *more: Any) -> list[Unit]:
         """Let the plan of a run that was replaced while it started arrive before ours."""
         freeze_plan(store, units_of(4, 1))
-        return freeze_plan(store, units, warnings)
+        return freeze_plan(store, units, *more)
 
     monkeypatch.setattr("pipeline.run.freeze_plan", late)
     with pytest.raises(RunError, match=r"another run that started in .* at the same time left its plan there"):
@@ -140,7 +141,7 @@ def test_a_plan_that_another_starting_run_has_left_is_never_gone_on_with(
 
 def test_two_drivers_that_start_at_once_are_one_run(store: Store) -> None:
     found = ready_of(store)
-    first, second = (freeze(settings_of(store), store, found, DEVICES) for _ in range(2))
+    first, second = (freeze(settings_of(store), ToyJob(), store, found, DEVICES) for _ in range(2))
     third = begun(store, "resume")
     assert first.run == second.run == third.run != "" and third.is_started
     commit(store, first, 0, "well")
@@ -149,7 +150,7 @@ def test_two_drivers_that_start_at_once_are_one_run(store: Store) -> None:
     attempt(store, first).run()
     assert captions(store) == ["well"] * 4
     with pytest.raises(ConfigError, match=r"model.path: was 'model', now 'another'"):
-        freeze(settings_of(store, model={"path": "another"}), store, found, DEVICES)
+        freeze(settings_of(store, model={"path": "another"}), ToyJob(), store, found, DEVICES)
 
 
 def test_a_run_of_an_earlier_version_goes_on_where_its_units_stand(store: Store) -> None:

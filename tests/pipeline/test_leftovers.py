@@ -27,7 +27,7 @@ def test_whatever_starts_clears_away_what_was_left_even_if_all_is_done(tmp_path:
     read = {"uri": str(write_shards(tmp_path / "in", shards=1, rows=4))}
     settings = settings_of(store, read=read, model={"path": str(checkpoint), "device": "cpu"})
     job = ToyJob(has_text_only_rows=True, required=())
-    done = freeze(settings, store, check(settings, job, store), DEVICES)
+    done = freeze(settings, job, store, check(settings, job, store), DEVICES)
     for number, part in enumerate(plan_parts(done.plan.units, 2)):
         commit(store, done, number, "well")
         commit_log_of(store, done).merge(store, part, SCHEMA)

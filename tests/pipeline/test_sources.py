@@ -23,7 +23,7 @@ from pipeline.preflight.check import PreflightResult, check
 from pipeline.retry import refuse_changed_shards
 from pipeline.settings import ConfigError, check_settings
 from pipeline.state.ledger import read_output
-from pipeline.state.plan import freeze_plan
+from pipeline.state.plan import cut_parts, freeze_plan
 from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.write import plan_parts
 from pipeline.storage.store import Store
@@ -240,14 +240,14 @@ def test_a_changed_file_of_any_source_is_noticed(tmp_path: Path, mllama: Path) -
     asked = settings(tmp_path, mllama)
     ready = checked(asked, TwoJobs())
     output = read_output(Store(str(tmp_path / "out")))
-    refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
+    refuse_changed_input(output, cut_parts(ready.plan.units, asked.write, TwoJobs()), asked, TwoJobs())
     charts.write_text(charts.read_text() + "\n")
     with pytest.raises(ConfigError, match=r"charts/test/rows.jsonl: found \d+ bytes") as caught:
-        refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
+        refuse_changed_input(output, cut_parts(ready.plan.units, asked.write, TwoJobs()), asked, TwoJobs())
     assert len(caught.value.faults) == 2
     charts.unlink()
     with pytest.raises(ConfigError, match=r"rows\.jsonl: is missing"):
-        refuse_changed_input(output, ready.plan.units, asked, TwoJobs())
+        refuse_changed_input(output, cut_parts(ready.plan.units, asked.write, TwoJobs()), asked, TwoJobs())
 
 
 def test_a_run_does_not_go_on_with_another_table_of_images_than_it_began_with(tmp_path: Path, mllama: Path) -> None:
@@ -258,18 +258,18 @@ def test_a_run_does_not_go_on_with_another_table_of_images_than_it_began_with(tm
     asked, job = settings(tmp_path, mllama, **how), ToyJob()
     ready = checked(asked, job)
     output = read_output(Store(str(tmp_path / "out")))
-    refuse_changed_input(output, ready.plan.units, asked, job)
+    refuse_changed_input(output, cut_parts(ready.plan.units, asked.write, job), asked, job)
     parts = plan_parts(ready.plan.units, 9)
     refuse_changed_shards(parts, settings_by_source(job, asked.read))
     pq.write_table(pa.table({"id": [1, 2], "image": [png(2), png(1)]}), tmp_path / "images.parquet")
     said = r"images.parquet: found \d+ bytes \(version"
     with pytest.raises(ConfigError, match=said):
-        refuse_changed_input(output, ready.plan.units, asked, job)
+        refuse_changed_input(output, cut_parts(ready.plan.units, asked.write, job), asked, job)
     with pytest.raises(ConfigError, match=said):
         refuse_changed_shards(parts, settings_by_source(job, asked.read))
     (tmp_path / "images.parquet").unlink()
     with pytest.raises(ConfigError, match=r"read.join.uri: found no files at"):
-        refuse_changed_input(output, ready.plan.units, asked, job)
+        refuse_changed_input(output, cut_parts(ready.plan.units, asked.write, job), asked, job)
 
 
 def test_a_source_that_the_standing_run_does_not_have_is_a_fault(tmp_path: Path, mllama: Path) -> None:

@@ -1,0 +1,71 @@
+"""Read what a run has left, finished or not: every row that is committed, once, in the order of the input."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.settings import ConfigError
+from pipeline.state import ledger
+from pipeline.state.plan import read_part_sizes, read_plan
+from pipeline.steps.write import PART_NAME, group_units, unit_path
+from pipeline.storage.store import NotFound, StorageSettings, Store
+
+# A run that goes on may merge units, and remove them, while they are read: then they are looked for again.
+TRIES = 5
+
+
+def result_files(store: Store) -> list[str]:
+    """List the files that hold the results: finished parts, and committed units of the others.
+
+    Of a run that an older version has planned these are the finished parts alone.
+
+    Raises:
+        StorageError: The output cannot be read.
+    """
+    output = ledger.read_output(store)
+    sizes = read_part_sizes(store) if output.is_planned else None
+    if sizes is None:
+        return [path for path in output.paths if PART_NAME.fullmatch(path)]
+    folder, files = ledger.units_folder(output.run), []
+    for part in group_units(read_plan(store), sizes):
+        if part.number in output.parts:
+            files.append(part.path)
+        else:
+            files += [unit_path(unit.name, folder) for unit in part.units if unit.name in output.units]
+    return files
+
+
+def read_results(uri: str, columns: list[str] | None = None, storage: StorageSettings | None = None) -> pa.Table:
+    """Read the rows that a run has committed so far as one table; those that failed have an `error`.
+
+    Args:
+        uri: The run's output.
+        columns: Those to read; None for all.
+        storage: How to reach it.
+
+    Raises:
+        ConfigError: There is no run, it has committed nothing yet, or it has no such column.
+        StorageError: It cannot be read.
+    """
+    store = Store(uri, storage or StorageSettings())
+    for left in reversed(range(TRIES)):
+        try:
+            return _read(store, columns)
+        except NotFound:
+            if not left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _read(store: Store, columns: list[str] | None) -> pa.Table:
+    tables: list[pa.Table] = []
+    for path in result_files(store):
+        with store.open(path) as file:
+            part = pq.ParquetFile(file)
+            if unknown := [name for name in columns or () if name not in part.schema_arrow.names]:
+                fault = f"found no column {', '.join(unknown)}, expected some of {', '.join(part.schema_arrow.names)}"
+                raise ConfigError(store.uri, [fault])
+            table = part.read(columns=columns).replace_schema_metadata()
+        tables.append(table.cast(tables[0].schema) if tables else table)
+    if not tables:
+        raise ConfigError(store.uri, ["found no committed rows, expected the output of a run"])
+    return pa.concat_tables(tables)

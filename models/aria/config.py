@@ -76,7 +76,7 @@ def read_config(folder: Path, *, text_only: bool = False) -> AriaConfig:
         is_tied=files.is_tied(),
         patch_to_query=_read_queries(whole),
         # A decoder alone has no image token: its id is text like any other.
-        image_token_index=-1 if is_decoder else whole.integer("image_token_index", "image_token_id", default=9),
+        image_token_index=-1 if is_decoder else whole.integer("image_token_id", "image_token_index", default=9),
     )
 
 

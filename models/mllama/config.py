@@ -101,7 +101,7 @@ def read_config(folder: Path, *, text_only: bool = False) -> MllamaConfig:
         eos_token_ids=files.token_ids("eos_token_id", default=128001),
         dtype=files.dtype(),
         is_tied=files.is_tied(),
-        image_token_index=files.whole.integer("image_token_index", "image_token_id", default=128256),
+        image_token_index=files.whole.integer("image_token_id", "image_token_index", default=128256),
         bos_token_id=files.token_id("bos_token_id", default=128000),
     )
 

@@ -63,6 +63,7 @@ WHOLES: dict[str, dict[str, Any]] = {
     "dtype of the decoder": {"torch_dtype": None, "text_config.torch_dtype": "float16"},
     "dtypes of both": {"torch_dtype": "bfloat16", "text_config.torch_dtype": "float16"},
     "ends of the whole": {"eos_token_id": 7},
+    "two names of the image's token": {"image_token_index": 5, "image_token_id": 6},
     "a name of their own": {"architectures": ["OurOwnModel"], "vocab_size": 999, "use_cache": False},
 }
 
@@ -94,6 +95,8 @@ def assert_as_the_reference(family: Family, folder: Path) -> None:
         assert (rope["rope_type"] == "llama3") == (scaling is not None)
         assert scaling is None or vars(scaling).items() <= rope.items()
     assert vars(ours.text) | expected == vars(ours.text)
+    if family != "emu3":  # which has it in its vocabulary
+        assert ours.image_token_index == theirs.image_token_index
     seen = getattr(theirs, VISION[family])
     same = {name: getattr(seen, name) for name in vars(ours.vision) if hasattr(seen, name)}
     same = {name: tuple(value) if isinstance(value, list) else value for name, value in same.items()}

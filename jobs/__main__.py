@@ -67,11 +67,9 @@ def _parse(command_line: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Imported late: `--help` and a wrong file name need neither Ray nor Arrow.
-    from jobs.config import RunSettings
-    from jobs.start import run_and_report
-    from pipeline import load_settings
+    from jobs.start import load_run, run_and_report
 
-    settings = load_settings(RunSettings, find_config(arguments.config), arguments.overrides)
+    settings = load_run(find_config(arguments.config), arguments.overrides)
     outcome = run_and_report(settings, style=arguments.progress, metrics_port=arguments.metrics_port)
     _print_lines(run_lines(outcome))
     return _exit_code(outcome.result, outcome.report, settings.limits.max_failed_share)

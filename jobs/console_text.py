@@ -1,6 +1,12 @@
 """The text that the command line prints when a command is done. Nothing is printed here."""
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.report.formatting import points, scored
@@ -196,9 +202,29 @@ def demo_lines(demo: "Demo") -> list[str]:
         f"Open {demo.index}",
         "",
         "The small checkpoints are toys: they know coloured shapes and nothing else. Their captions of the photographs",
-        "are nonsense, and only show that real files go all the way. The same code runs real weights:",
-        "  triptych run configs/caption_aria.yaml model.path=/path/to/Aria read.uri=... write.uri=...",
+        "are nonsense, and only show that real files go all the way.",
+        "",
+        *first_steps(),
     ]
+
+
+def first_steps() -> list[str]:
+    """Say what to type for pictures of one's own, as it can be typed here: this program, and the toy where it lies."""
+    toy = os.path.relpath(str(resources.files("jobs.demo") / "checkpoints" / "aria"))
+    toy = os.path.abspath(toy) if toy.startswith("..") else toy
+    run = f"{shlex.quote(_program())} run caption"
+    return [
+        "Pictures of your own, a folder of them, described by the toy, then by real weights (here the hub's):",
+        f"  {run} {shlex.quote(f'model.path={toy}')} read.uri=FOLDER write.uri=captions",
+        f"  {run} model.path=rhymes-ai/Aria read.uri=FOLDER write.uri=captions_by_aria",
+    ]
+
+
+def _program() -> str:
+    """Return how this command line is called here: `make demo` installs it where the shell does not look."""
+    found = shutil.which("triptych")
+    called = sys.argv[0] if Path(sys.argv[0]).name == "triptych" else found or "triptych"
+    return "triptych" if found and os.path.samefile(found, called) else called
 
 
 def _drawing_lines(drawings: "DrawnPictures") -> list[str]:

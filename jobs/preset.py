@@ -12,7 +12,7 @@ from jobs.config import RunSettings
 from jobs.vqa import VqaSettings
 from models import family
 from models.types import CheckpointError
-from pipeline import ConfigError, StorageError, local_copy
+from pipeline import StorageError, local_copy
 
 log = logging.getLogger(__name__)
 
@@ -20,23 +20,17 @@ log = logging.getLogger(__name__)
 WITHOUT_A_MODEL = "lmms"
 
 
-def resolve_presets(settings: RunSettings) -> RunSettings:
-    """Return settings in which every preset is a name.
-
-    Raises:
-        ConfigError: A preset's wording goes with image settings that the model's family does not have.
-    """
+def resolve_presets(settings: RunSettings) -> tuple[RunSettings, list[str]]:
+    """Return settings in which every preset is a name, and whose wording goes with another family's image settings."""
     job = settings.job
     if not isinstance(job, VqaSettings) or not job.benchmarks:
-        return settings
+        return settings, []
     if job.preset == AUTO or any(entry.preset == AUTO for entry in job.benchmarks.values()):
         job = _resolved(job, settings)
         settings = settings.model_copy(update={"job": job})
     # A model that sees no images is shown none, and no settings with them.
     faults = [] if settings.model.text_only else _preset_faults(job, settings)
-    if faults:
-        raise ConfigError("the run cannot start", faults)
-    return settings
+    return settings, faults
 
 
 def _resolved(job: VqaSettings, settings: RunSettings) -> VqaSettings:

@@ -3,8 +3,9 @@
 Printing results and choosing exit codes are left to jobs/__main__.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jobs.config import RunSettings, frozen_settings, output_at
 from jobs.preset import resolve_presets
@@ -12,9 +13,9 @@ from jobs.progress import ProgressStyle, shown_progress
 from jobs.report.writer import Report, write_report
 from jobs.scoring.rules import MAIN_THREAD_ONLY
 from jobs.vqa import VqaSettings
-from pipeline import ConfigError, Store, dump_settings, ledger
+from pipeline import ConfigError, Store, check_settings, dump_settings, ledger, read_values, stand_in
 from pipeline.retry import RetryResult, retry
-from pipeline.run import RunResult, run
+from pipeline.run import Known, RunResult, run
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,37 @@ class RetryOutcome:
     max_failed_share: float
 
 
+def load_run(config: str, overrides: Sequence[str]) -> RunSettings:
+    """Return the settings that a YAML file and overrides say.
+
+    Raises:
+        ConfigError: Some are wrong; what else would keep the run from starting is listed with them.
+    """
+    values, faults = read_values(config, overrides)
+    try:
+        return check_settings(RunSettings, values, config, faults)
+    except ConfigError as error:
+        raise ConfigError(config, [*error.faults, *_further_faults(values, error.faults)]) from error
+
+
+def _further_faults(values: Mapping[str, Any], faults: Sequence[str]) -> list[str]:
+    """Say what is wrong beside the settings, as far as those that are well tell."""
+    # Whatever is wrong with the job, input, model and output can be looked at.
+    others = {**values, "job": {"kind": "caption"}}
+    standing = stand_in(RunSettings, values) or stand_in(RunSettings, others)
+    if standing is None:
+        return []
+    settings, doubtful = standing
+    job = values.get("job")
+    if not isinstance(job, dict) or settings.job.kind != job.get("kind"):
+        doubtful |= {"job"}
+    try:
+        run(settings, settings.job.build(), known=Known(faults, doubtful))
+    except ConfigError as error:
+        return error.faults[len(faults) :]
+    return []
+
+
 def run_and_report(
     settings: RunSettings, step: str = "", style: ProgressStyle = "auto", metrics_port: int | None = None
 ) -> Outcome:
@@ -50,26 +82,24 @@ def run_and_report(
         RunError: The run could not be finished.
         StorageError: The output cannot be read or written.
     """
-    _refuse_rule_for_stored_answers(settings)
-    settings = resolve_presets(settings)
+    settings, faults = resolve_presets(settings)
+    known = Known([*_faults_of_stored_rules(settings), *faults])
     job = settings.job.build()
     with shown_progress(step or settings.job.kind, style, metrics_port, leaves_line=bool(step)) as show:
-        result = run(settings, job, progress=show)
+        result = run(settings, job, progress=show, known=known)
     return Outcome(result, write_report(Store(settings.write.uri, settings.write.storage), job, settings.read))
 
 
-def _refuse_rule_for_stored_answers(settings: RunSettings) -> None:
+def _faults_of_stored_rules(settings: RunSettings) -> list[str]:
     """Refuse the one rule that needs a main thread: workers score outside of theirs, `triptych score` does not."""
     if not isinstance(settings.job, VqaSettings):
-        return
+        return []
     rules = {f"job.benchmarks.{name}.rule": entry.rule for name, entry in settings.job.benchmarks.items()}
-    faults = [
+    return [
         f"{setting}: found {rule}, expected another rule: this one scores stored answers only, with `triptych score`"
         for setting, rule in {"job.rule": settings.job.rule, **rules}.items()
         if rule == MAIN_THREAD_ONLY
     ]
-    if faults:
-        raise ConfigError("the settings", faults)
 
 
 def retry_and_report(

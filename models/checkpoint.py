@@ -199,7 +199,7 @@ def refuse_settings(settings: ImageSettings, family: str, known: Collection[str]
     useless = [name for name in found if without_vision or name not in known]
     if useless:
         why = f"{without_vision} sees no images" if without_vision else f"{family} has no such image setting"
-        raise ImageSettingsError(*(f"{name}: found {found[name]!r}, but {why}" for name in useless))
+        raise ImageSettingsError(*(f"{name}: found {found[name]!r}, but {why}; leave it out" for name in useless))
 
 
 def first(name: str, *sources: Fields) -> Fields:

@@ -34,6 +34,8 @@ from pipeline.settings import (
     lay_over,
     load_settings,
     near,
+    read_values,
+    stand_in,
 )
 from pipeline.state import ledger
 from pipeline.state.ledger import RunError

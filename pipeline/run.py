@@ -25,6 +25,7 @@ from pipeline.execution.work import Work, load_generate
 from pipeline.input.sources import typical_unit_rows
 from pipeline.job import Job
 from pipeline.pipeline_settings import LimitsSettings, PipelineSettings
+from pipeline.preflight.check import Known as Known
 from pipeline.preflight.check import PreflightResult, check, check_cluster
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
@@ -74,7 +75,13 @@ class RunResult:
         return self.failed / self.answers if self.answers else 0.0
 
 
-def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], None] | None = None) -> RunResult:
+def run(
+    settings: PipelineSettings,
+    job: Job,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    known: Known | None = None,
+) -> RunResult:
     """Answer every row of the input that has no answer yet, and leave whole parts in input order.
 
     A run that was interrupted goes on where it stopped; one that is finished is left alone.
@@ -83,6 +90,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
         settings: The run's settings; those of a subclass (the job's) are frozen along with the rest.
         job: What is asked and kept.
         progress: Called in this process at the start and after each unit.
+        known: What is wrong already: all else that is wrong is said with it, and nothing starts.
 
     Raises:
         ConfigError: Something would keep the run from working; every fault is listed and nothing has started.
@@ -92,7 +100,7 @@ def run(settings: PipelineSettings, job: Job, *, progress: Callable[[Progress], 
     """
     started = time.monotonic()
     store = Store(settings.write.uri, settings.write.storage)
-    ready = check(settings, job, store)
+    ready = check(settings, job, store, known or Known())
     if ready.is_done:
         log.info("%s holds this run, finished; nothing to do", store.uri)
         ledger.sweep(store)

@@ -4,6 +4,7 @@ This file knows how settings are read, checked and written down. It knows no ste
 settings stand at the top of that step's file.
 """
 
+import copy
 import difflib
 import re
 import reprlib
@@ -34,6 +35,10 @@ Address = Annotated[str, AfterValidator(refuse_credentials)]
 # In place of a value where there is none; null is a value.
 _ABSENT = object()
 
+# What is left out of a section may show that the section lacks something, and so may what stands in for that.
+MOST_LAYERS = 6
+PLACEHOLDER = "missing"
+
 
 class ConfigError(ValueError):
     """Settings that cannot be run, every fault on a line of its own.
@@ -62,6 +67,16 @@ def load_settings(settings_class: type[S], path: str | Path, overrides: Sequence
     Raises:
         ConfigError: The file cannot be read, is no mapping, or does not fit; all faults are listed.
     """
+    values, faults = read_values(path, overrides)
+    return check_settings(settings_class, values, str(path), faults)
+
+
+def read_values(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Read a YAML file and lay overrides over it; return the plain values, and what is wrong with the overrides.
+
+    Raises:
+        ConfigError: The file cannot be read, or is no mapping.
+    """
     try:
         values = _parse(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -76,7 +91,7 @@ def load_settings(settings_class: type[S], path: str | Path, overrides: Sequence
         raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from error
     if not isinstance(values, dict):
         raise ConfigError(str(path), [f"found {_short(values)}, expected sections such as `read:` and `model:`"])
-    return check_settings(settings_class, values, str(path), lay_over(values, overrides))
+    return values, lay_over(values, overrides)
 
 
 def lay_over(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
@@ -107,6 +122,41 @@ def check_settings(
     if found:
         raise ConfigError(source, found)
     return settings
+
+
+def stand_in(settings_class: type[S], values: Mapping[str, Any]) -> tuple[S, frozenset[str]] | None:
+    """Return settings without what is wrong in the values, for others to be looked at that are well.
+
+    A wrong value gives way to its default, a missing text to a placeholder.
+
+    Returns:
+        The settings, and the dotted names of those that are others than were given; None where that does not help.
+    """
+    left, changed = copy.deepcopy(dict(values)), set[str]()
+    for _ in range(MOST_LAYERS):
+        try:
+            return settings_class.model_validate(left), frozenset(changed)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                path, holder = _locate(settings_class, detail["loc"])
+                changed.add(path)
+                field = holder.model_fields.get(str(detail["loc"][-1])) if holder else None
+                instead = {} if field and _models(field.annotation) else PLACEHOLDER
+                _replace(left, path.split("."), instead if detail["type"] == "missing" else _ABSENT)
+    return None
+
+
+def _replace(values: dict[str, Any], path: Sequence[str], instead: Any) -> None:
+    """Put another value into nested ones, or none; one inside a list takes the list with it."""
+    for place, key in enumerate(path[:-1]):
+        if not isinstance(values.get(key), dict):
+            instead, path = _ABSENT, path[: place + 1]
+            break
+        values = values[key]
+    if instead is _ABSENT:
+        values.pop(path[-1], None)
+    else:
+        values[path[-1]] = instead
 
 
 def dump_settings(settings: BaseModel) -> dict[str, Any]:

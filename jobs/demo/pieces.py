@@ -136,7 +136,7 @@ def _note(piece: Piece) -> str:
     toy = (
         f"The checkpoint behind this page is a toy {FAMILIES[piece.family]} of a few million parameters at most, "
         "trained in minutes on two CPU cores. It knows coloured shapes on a plain ground and nothing else. The same "
-        f"way runs real weights: triptych run configs/{piece.job['kind']}_{piece.family}.yaml "
+        f"way runs real weights: triptych run {piece.job['kind']}_{piece.family} "
         "model.path=/path/to/weights read.uri=… write.uri=…"
     )
     return f"{piece.note} {toy}".strip()

@@ -162,8 +162,9 @@ def _queries_per_tile(config: AriaConfig, images: AriaImages, settings: ImageSet
     if patches not in config.patch_to_query:
         sizes = [int(known**0.5) * config.vision.patch_size for known in config.patch_to_query]
         fault = (
-            f"max_image_size: found {images.max_image_size}, which makes {patches} patches; "
-            f"projector_patch_to_query_dict knows the sizes {sizes}"
+            f"max_image_size: found {images.max_image_size}, which makes {patches} patches; expected "
+            f"{' or '.join(map(str, sizes))}, the sizes of the checkpoint's projector_patch_to_query_dict, or null for "
+            "its own"
         )
         raise CheckpointError(fault) if settings.max_image_size is None else ImageSettingsError(fault)
     return config.patch_to_query[patches]

@@ -8,10 +8,12 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pipeline.execution.cluster.placement import Node, Placement, place_actors
-from pipeline.execution.cluster.start import ClusterError, nodes, start_ray
+from pipeline.execution.cluster.start import ClusterError, foreseen_nodes, nodes, start_ray
 from pipeline.execution.stream import units_on_their_way
+from pipeline.input.shards import find_shards
 from pipeline.input.sources import typical_unit_rows
 from pipeline.input.units import Unit
 from pipeline.job import Job
@@ -19,14 +21,14 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.inputs import Plan, column_faults, cut_input, refuse_duplicates, sample_faults
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
-from pipeline.preflight.models import ModelProbe, check_setting, probe_model
+from pipeline.preflight.models import ModelProbe, check_setting, is_at_hand, probe_model
 from pipeline.preflight.nodes import StoredFile, marked, probe_nodes
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import frozen_parts, read_plan
-from pipeline.steps.engine import answering_engine, checking_engine
+from pipeline.steps.engine import EngineSpec, answering_engine, checking_engine
 from pipeline.steps.read import job_rows_schema, settings_by_source
-from pipeline.storage.model_folder import weights_digest
+from pipeline.storage.model_folder import local_copy, weights_digest
 from pipeline.storage.probes import conditional_writes
 from pipeline.storage.store import Store
 
@@ -63,17 +65,44 @@ class PreflightResult:
         return [self.answering, self.checking] if self.checking else [self.answering]
 
 
-def check(settings: PipelineSettings, job: Job, store: Store) -> PreflightResult:
+@dataclass(frozen=True)
+class Known:
+    """What is known to be wrong before anything is looked at, so that it can be said together with the rest.
+
+    Attributes:
+        faults: One sentence each.
+        doubtful: Settings that stand in for wrong ones; nothing that hangs on them is checked.
+    """
+
+    faults: Sequence[str] = ()
+    doubtful: frozenset[str] = frozenset()
+
+    def is_sure(self, *settings: str) -> bool:
+        """Say whether neither these settings or sections, nor any above or below them, stand in for others."""
+        return not any(
+            f"{one}.".startswith(f"{name}.") or f"{name}.".startswith(f"{one}.")
+            for one in self.doubtful
+            for name in settings
+        )
+
+
+def check(settings: PipelineSettings, job: Job, store: Store, known: Known = Known()) -> PreflightResult:
     """Look at the output, the checkpoint and the input.
+
+    Args:
+        settings: The run's.
+        job: The run's.
+        store: The output.
+        known: What is wrong already; then this ends with an error.
 
     Raises:
         ConfigError: All that is wrong with them, listed.
     """
-    faults: list[str] = []
+    faults = list(known.faults)
     store = store.while_looking()
-    output = check_setting(faults, "write.uri", lambda: ledger.read_output(store))
-    existing = ledger.existing_fault(output, settings.write.on_existing, store.uri) if output else None
-    faults += [existing] if existing else []
+    if faults:
+        raise ConfigError("the run cannot start", faults + _further_faults(settings, job, store, known))
+    output = _read_output(faults, settings, store)
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     is_done = output is not None and output.is_done
     engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
@@ -92,10 +121,10 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> PreflightResult
     if units and job.needs_unique_keys and not goes_on:
         check_setting(faults, "read", lambda: refuse_duplicates(units, settings, job))
     first_wins = None
-    if output and not output.is_done and not existing:  # last, because it is the one check that writes
+    if output and not output.is_done:  # last, because it is the one check that writes
         first_wins = check_setting(faults, "write.uri", lambda: _probe(store))
     if faults or not (output and answering and planned and units):
-        raise ConfigError("the run cannot start", faults)
+        raise ConfigError("the run cannot start", faults + _device_faults(settings, job))
     weights = weights_digest([probe.folder for probe in probes if probe])
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
@@ -111,6 +140,52 @@ def check(settings: PipelineSettings, job: Job, store: Store) -> PreflightResult
         first_writer_wins=first_wins,
         run=output.run if goes_on else "",
     )
+
+
+def _further_faults(settings: PipelineSettings, job: Job, store: Store, known: Known) -> list[str]:
+    """Say what else is wrong, where something is already: no model is fetched for it, and no row made ready."""
+    faults: list[str] = []
+    if known.is_sure("write.uri", "write.on_existing", "write.storage"):
+        output = _read_output(faults, settings, store)
+        if output and not output.is_done and not faults:
+            check_setting(faults, "write.uri", lambda: _probe(store))
+    engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
+    for engine in engines:
+        if known.is_sure("job.check" if engine.where else "model") and is_at_hand(engine.model.path):
+            _look_at_model(faults, engine, settings, job if known.is_sure("job.kind") else None)
+    if known.is_sure("read", "job"):
+        planned = cut_input(faults, settings, job, None)
+        schema = check_setting(faults, "read", lambda: job_rows_schema(job, planned.units)) if planned else None
+        faults += column_faults(schema, job) if schema else []
+    elif known.is_sure("read", "job.benchmarks"):
+        for read in settings_by_source(job, settings.read).values():
+            check_setting(faults, "read", partial(find_shards, read.uri, read.format, read.storage))
+    is_sure = known.is_sure("model.device", "generate.gpus", "generate.actors", "preprocess.actors", "ray", "job.check")
+    return faults + (_device_faults(settings, job) if is_sure else [])
+
+
+def _look_at_model(faults: list[str], engine: EngineSpec, settings: PipelineSettings, job: Job | None) -> None:
+    """Look whether a model can be had, and where it is known for what job, whether it can do that."""
+    if job is not None:
+        probe_model(faults, engine, job, settings.read.storage, is_done=False)
+    else:
+        check_setting(faults, f"{engine.where}model.path", lambda: local_copy(engine.model.path, settings.read.storage))
+
+
+def _read_output(faults: list[str], settings: PipelineSettings, store: Store) -> ledger.Output | None:
+    """Read what stands in the output; where the settings do not go on with it or replace it, that is a fault."""
+    output = check_setting(faults, "write.uri", lambda: ledger.read_output(store))
+    existing = ledger.existing_fault(output, settings.write.on_existing, store.uri) if output else None
+    faults += [existing] if existing else []
+    return None if existing else output
+
+
+def _device_faults(settings: PipelineSettings, job: Job) -> list[str]:
+    """Say, where a run does not start anyhow, whether its engines would find their devices."""
+    faults: list[str] = []
+    engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
+    check_setting(faults, "", lambda: place_actors(foreseen_nodes(settings.ray), *engines))
+    return faults
 
 
 def check_cluster(

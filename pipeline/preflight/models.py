@@ -13,8 +13,8 @@ from models.types import CheckpointError, ImageSettingsError, Processor
 from pipeline.job import Job, MissingColumns
 from pipeline.pipeline_settings import ModelSettings
 from pipeline.steps.engine import EngineSpec
-from pipeline.storage.model_folder import local_copy
-from pipeline.storage.store import StorageError, StorageSettings
+from pipeline.storage.model_folder import HUB_NAME, local_copy
+from pipeline.storage.store import StorageError, StorageSettings, absolute
 
 T = TypeVar("T")
 
@@ -65,18 +65,27 @@ def probe_model(
     if folder is None:
         return None
     processor = check_setting(faults, setting, lambda: engine.open_processor(folder), engine.where)
-    if processor is None:
+    # Where only settings are wrong, the checkpoint can be looked at without them.
+    plain = processor or check_setting([], setting, lambda: engine.without_settings().open_processor(folder))
+    if plain is None:
         return None
-    limit, max_length = processor.max_position_embeddings, engine.generate.max_length
+    limit, max_length = plain.max_position_embeddings, engine.generate.max_length
     if max_length is not None and max_length > limit:
         faults.append(
             f"{engine.where}generate.max_length: found {max_length}, expected at most {limit}, the checkpoint's limit"
         )
-    faults += _role_faults(engine, processor, job)
-    num_weights = 0 if is_done else check_setting(faults, setting, lambda: _num_weights(folder, processor, model))
+    faults += _role_faults(engine, plain, job)
+    num_weights = 0 if is_done else check_setting(faults, setting, lambda: _num_weights(folder, plain, model))
+    if processor is None:
+        return None
     # A local folder is called the same everywhere; a remote one keeps its name, so that each node copies it.
     path = folder if os.path.isdir(os.path.expanduser(model.path)) else model.path
     return ModelProbe(engine.with_model(path=path), folder, processor, num_weights or 0)
+
+
+def is_at_hand(path: str) -> bool:
+    """Say whether a look at a model fetches nothing: it lies in a local folder, or is named as one and is nowhere."""
+    return "://" not in path and (os.path.isdir(absolute(path)) or not HUB_NAME.fullmatch(path))
 
 
 def check_setting(faults: list[str], setting: str, action: Callable[[], T], where: str = "") -> T | None:

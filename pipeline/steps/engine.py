@@ -53,6 +53,10 @@ class EngineSpec:
         """Return the same with another `path` or `device` of its model."""
         return replace(self, model=self.model.model_copy(update=changes))
 
+    def without_settings(self) -> "EngineSpec":
+        """Return the same with nothing of the checkpoint's overridden."""
+        return replace(self, preprocess=PreprocessSettings(), template=None)
+
     def open_processor(self, folder: str) -> Processor:
         """Load the processor of the checkpoint that lies in a local folder.
 

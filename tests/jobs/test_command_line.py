@@ -45,8 +45,8 @@ def test_a_missing_config_is_a_wrong_setting(tmp_path, capsys):
 def test_every_wrong_setting_is_said_at_once(config, capsys):
     assert main(["run", config, "generate.slots=none", "job.prompt={a.b}", "raed.limit=3"]) == 2
     said = capsys.readouterr().err
-    assert "3 faults" in said
-    for setting in ("generate.slots", "job.prompt", "raed"):
+    assert "5 faults" in said
+    for setting in ("generate.slots", "job.prompt", "raed", "model.path: no model at", "read: found no files at"):
         assert setting in said
     assert "Traceback" not in said
 

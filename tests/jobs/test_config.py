@@ -4,11 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from jobs.__main__ import _parser
 from jobs.caption import CaptionJob
 from jobs.config import RunSettings
+from jobs.console_text import first_steps
+from jobs.start import load_run, run_and_report
+from jobs.starters import find_config
 from jobs.synthesize import SynthesizeJob
 from jobs.vqa import VqaJob
+from pipeline.execution.cluster.placement import place_actors
+from pipeline.execution.cluster.start import foreseen_nodes
+from pipeline.preflight.check import check
 from pipeline.settings import ConfigError, check_settings, load_settings
+from pipeline.storage.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -156,3 +164,149 @@ def test_a_ratio_needs_no_quotes_and_a_commented_check_is_one(tmp_path):
     assert settings.job.ratio == "16:9"
     assert [(one.ask, one.expect) for one in settings.job.check.questions] == [("Red?", "no")]
     assert len(load_settings(RunSettings, path).job.check.questions) == 2
+
+
+PHOTOGRAPHS = ROOT / "jobs" / "demo" / "data" / "photographs"
+TOYS = ROOT / "jobs" / "demo" / "checkpoints"
+
+
+def faults_of(tmp_path, config, *overrides):
+    """Give what a start says is wrong, on a machine without GPUs."""
+    with pytest.raises(ConfigError) as caught:
+        run_and_report(load_run(str(config), [f"write.uri={tmp_path / 'out'}", *overrides]))
+    assert list(tmp_path.rglob("out")) == [], "nothing has started"
+    return caught.value.faults
+
+
+@pytest.fixture
+def no_gpus(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def begins(faults, *heads):
+    assert len(faults) == len(heads) and all(map(str.startswith, faults, heads)), faults
+
+
+def test_faults_of_settings_output_model_input_and_machine_are_listed_in_one_go(tmp_path, no_gpus):
+    (tmp_path / "file").write_text("")
+    faults = faults_of(
+        tmp_path,
+        ROOT / "configs" / "caption_aria.yaml",
+        "generate.slots=0",
+        "raed.x=1",
+        f"write.uri={tmp_path / 'file' / 'below'}",
+        "model.path=./no-such-model",
+        "read.uri=nowhere",
+        "generate.gpus=2",
+    )
+    begins(
+        faults,
+        "generate.slots: found 0, expected",
+        "raed: unknown setting",
+        "write.uri: ",
+        "model.path: no model at",
+        "read: found no files at",
+        "generate: found 1 engine with 2 GPUs each, but Ray has 0 GPUs; set generate.gpus=null",
+    )
+
+
+def test_what_hangs_on_a_wrong_setting_is_not_judged(tmp_path, no_gpus):
+    config = ROOT / "configs" / "vqa_aria.yaml"
+    given = [f"model.path={TOYS / 'aria'}", f"read.uri={PHOTOGRAPHS}"]
+    begins(faults_of(tmp_path, config, *given), "read.columns: job vqa needs a column")
+    begins(faults_of(tmp_path, config, *given, "job.kind=captoin"), "job.kind: found 'captoin'")
+    begins(faults_of(tmp_path, config, *given, "read.columns=3"), "read.columns: found 3")
+    begins(faults_of(tmp_path, config, *given, "generate.gpus=-1", "read.limit=0"), "read.limit", "generate.gpus")
+    begins(faults_of(tmp_path, config, *given, "job=3", "model.path=./none"), "job", "model.path: no model at")
+    begins(
+        faults_of(tmp_path, config, "read.uri=none", "job.prompt={a.b}", "job.rule=x"), "job.", "job.", "read: found"
+    )
+
+
+def test_a_model_whose_image_settings_are_wrong_is_looked_at_further(tmp_path, no_gpus):
+    faults = faults_of(
+        tmp_path,
+        ROOT / "configs" / "caption_aria.yaml",
+        f"model.path={TOYS / 'aria'}",
+        f"read.uri={PHOTOGRAPHS}",
+        "preprocess.max_image_size=980",
+        "generate.max_length=9999",
+        "generate.gpus=1",
+    )
+    begins(
+        faults,
+        "preprocess.max_image_size: found 980, which makes 4900 patches; expected 112 or 56, the sizes of",
+        "generate.max_length: found 9999, expected at most 4096",
+        "generate: found 1 engine with 1 GPU each",
+    )
+
+
+def test_a_wording_of_another_family_hides_no_other_fault(tmp_path, no_gpus):
+    faults = faults_of(
+        tmp_path,
+        ROOT / "configs" / "vqa_docvqa.yaml",
+        f"model.path={TOYS / 'mllama'}",
+        f"read.uri={tmp_path}",
+        "job.preset=emu3",
+        "generate.max_length=9999",
+    )
+    begins(
+        faults,
+        "job.preset: found emu3",
+        "generate.max_length: found 9999",
+        *[f"read of {name}: found no files" for name in ("docvqa_val", "docvqa_test", "infovqa_val", "infovqa_test")],
+    )
+
+
+def test_a_remote_model_is_not_fetched_for_a_start_that_is_wrong_anyhow(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.preflight.models.local_copy", lambda *args, **more: pytest.fail("fetched"))
+    config = ROOT / "configs" / "caption_aria.yaml"
+    for path in ("rhymes-ai/Aria", "s3://bucket/aria"):
+        faults = faults_of(tmp_path, config, f"model.path={path}", "read.uri=nowhere", "generate.slots=0")
+        begins(faults, "generate.slots", "read: found no files")
+
+
+@pytest.mark.parametrize(
+    ("config", "toy"), [("caption_aria", "aria"), ("caption_mllama", "mllama"), ("caption_aria", "mllama")]
+)
+def test_pictures_of_ones_own_pass_the_checks_without_more_overrides(config, toy, tmp_path, no_gpus):
+    overrides = [f"model.path={TOYS / toy}", f"read.uri={PHOTOGRAPHS}", f"write.uri={tmp_path / 'out'}"]
+    settings = load_settings(RunSettings, ROOT / "configs" / f"{config}.yaml", overrides)
+    job = settings.job.build()
+    ready = check(settings, job, Store(settings.write.uri))
+    placement = place_actors(foreseen_nodes(settings.ray), ready.answering.engine)
+    assert (placement.generate.least, placement.generate.gpus) == (1, 0)
+
+
+@pytest.mark.parametrize("place", ["checkout", "elsewhere"])
+def test_what_the_demo_says_to_type_can_be_typed(place, tmp_path, monkeypatch, no_gpus):
+    monkeypatch.chdir(ROOT if place == "checkout" else tmp_path)
+    by_toy, by_aria = [line.split() for line in first_steps()[1:]]
+    for words in (by_toy, by_aria):
+        typed = [word.replace("FOLDER", str(PHOTOGRAPHS)) for word in words[1:]]
+        asked = _parser().parse_args(typed)
+        settings = load_settings(RunSettings, find_config(asked.config), asked.overrides)
+        assert settings.job.kind == "caption"
+        if words is by_toy:
+            assert (words[2:4] == ["caption", "model.path=jobs/demo/checkpoints/aria"]) == (place == "checkout")
+            check(settings, settings.job.build(), Store(str(tmp_path / "out")))
+
+
+def test_the_program_is_named_as_the_shell_finds_it(tmp_path, monkeypatch):
+    programs = tmp_path / "venv" / "triptych"
+    programs.parent.mkdir()
+    programs.write_text("#!/bin/sh\n")
+    programs.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(programs)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert first_steps()[1].startswith(f"  {programs} run caption ")
+    monkeypatch.setenv("PATH", str(programs.parent))
+    assert first_steps()[1].startswith("  triptych run caption ")
+
+
+def test_configs_of_ones_own_rows_ask_for_the_columns_that_the_readme_names():
+    for name in ("aria", "mllama", "emu3"):
+        settings = load_settings(RunSettings, ROOT / "configs" / f"vqa_{name}.yaml")
+        job = settings.job.build()
+        assert {"question"} == set(job.required) and "answers" in job.optional
+        assert (settings.read.columns, settings.job.benchmark) == ({}, "vqa")

@@ -84,7 +84,7 @@ def test_the_index_shows_every_drawn_picture_with_both_verdicts(demo):
 def test_the_demo_says_its_numbers_and_what_it_is_not(demo):
     _, (_, out, err) = demo
     assert "easy-vqa: " in out and "95 % interval" in out and "yes/no" in out
-    assert "are toys" in out and "configs/caption_aria.yaml" in out
+    assert "are toys" in out and "run caption model.path=" in out
     assert "Traceback" not in err and "ray" not in err.lower()
 
 

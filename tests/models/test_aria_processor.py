@@ -218,7 +218,7 @@ def test_settings_come_from_the_run_then_the_preprocessor_then_the_processor(tmp
 
 
 def test_a_canvas_without_a_number_of_features_names_those_that_have_one(folder: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"max_image_size: found 42, which makes 9 patches; .* \[28, 56\]"):
+    with pytest.raises(CheckpointError, match=r"max_image_size: found 42, which makes 9 patches; expected 28 or 56,"):
         load_processor(str(folder), ImageSettings(max_image_size=42))
 
 

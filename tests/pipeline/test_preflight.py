@@ -66,14 +66,16 @@ def test_more_tiles_than_the_checkpoint_takes_are_a_fault(tmp_path: Path, checkp
 def test_each_image_setting_of_another_family_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
     asked = settings(tmp_path, checkpoint, preprocess={"max_image_size": 490, "split_image": False})
     assert faults(asked) == [
-        "preprocess.split_image: found False, but Mllama has no such image setting",
-        "preprocess.max_image_size: found 490, but Mllama has no such image setting",
+        "preprocess.split_image: found False, but Mllama has no such image setting; leave it out",
+        "preprocess.max_image_size: found 490, but Mllama has no such image setting; leave it out",
     ]
 
 
 def test_an_image_setting_of_a_model_without_its_eye_is_a_fault(tmp_path: Path, checkpoint: Path) -> None:
     asked = settings(tmp_path, checkpoint, model={"text_only": True}, preprocess={"max_image_tiles": 2})
-    assert fault(asked) == ("preprocess.max_image_tiles: found 2, but a model loaded with text_only sees no images")
+    assert fault(asked) == (
+        "preprocess.max_image_tiles: found 2, but a model loaded with text_only sees no images; leave it out"
+    )
 
 
 def test_a_job_that_needs_images_needs_a_model_with_its_eye(tmp_path: Path, checkpoint: Path) -> None:

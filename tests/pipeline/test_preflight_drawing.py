@@ -78,7 +78,8 @@ def test_all_that_is_wrong_with_the_model_that_checks_is_said_under_its_own_name
     assert fault.startswith("job.check.model.path: ") and "nowhere" in fault
     blind = {"model": {"path": str(aria), "text_only": True}, "preprocess": {"max_image_tiles": 2}}
     assert faults(settings(tmp_path, emu3), check=blind) == [
-        "job.check.preprocess.max_image_tiles: found 2, but a model loaded with text_only sees no images"
+        "job.check.preprocess.max_image_tiles: found 2, but a model loaded with text_only sees no images; leave it out",
+        f"job.check.model.path: {aria} has no vision encoder, but has to look at the pictures that it checks",
     ]
     blind = {"model": {"path": str(aria), "text_only": True}}
     assert faults(settings(tmp_path, emu3), check=blind) == [
@@ -101,7 +102,10 @@ def test_both_models_are_in_the_fingerprint(tmp_path: Path, emu3: Path, aria: Pa
 def test_the_authors_tokenizer_is_emu3s_alone(tmp_path: Path, emu3: Path, aria: Path) -> None:
     assert drawing(settings(tmp_path, emu3, preprocess={"tokenizer": "baai"})).plan.units
     asked = settings(tmp_path, aria, preprocess={"tokenizer": "baai"})
-    assert faults(asked) == [f"preprocess.tokenizer: found 'baai', expected 'checkpoint': {aria} is no Emu3"]
+    assert faults(asked) == [
+        f"preprocess.tokenizer: found 'baai', expected 'checkpoint': {aria} is no Emu3",
+        f"model.path: {aria} draws no pictures, but job synthesize needs a model that draws pictures",
+    ]
 
 
 def test_more_tokens_than_the_checkpoints_positions_are_a_fault(tmp_path: Path, emu3: Path, aria: Path) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from models import ImageSettings
 from pipeline.pipeline_settings import PipelineSettings
-from pipeline.settings import ConfigError, Settings, check_settings, differences, dump_settings, load_settings
+from pipeline.settings import ConfigError, Settings, check_settings, differences, dump_settings, load_settings, stand_in
 
 GOOD: dict[str, Any] = {"read": {"uri": "shards"}, "model": {"path": "weights"}, "write": {"uri": "out"}}
 
@@ -252,3 +252,32 @@ def test_one_and_a_half_gpus_are_refused() -> None:
     assert faults(GOOD | {"generate": {"gpus": 1.5}}) == [
         "generate.gpus: found 1.5, expected a part of one GPU or a whole number of them"
     ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "doubtful"),
+    [
+        ({}, set()),
+        (
+            {"generate": {"slots": 0, "sampling": {"top_p": 2, "seed": 3}}},
+            {"generate.slots", "generate.sampling.top_p"},
+        ),
+        ({"read": {"limit": 0}}, {"read.uri", "read.limit"}),
+        ({"model": None, "raed": {"uri": "x"}}, {"model", "raed", "model.path"}),
+        ({"preprocess": [1], "limits": "many"}, {"preprocess", "limits"}),
+    ],
+)
+def test_settings_that_are_well_are_kept_beside_wrong_ones(wrong: dict[str, Any], doubtful: set[str]) -> None:
+    found = stand_in(PipelineSettings, {**GOOD, **wrong})
+    assert found is not None
+    settings, named = found
+    assert named >= doubtful and {name.partition(".")[0] for name in named} <= {*wrong}
+    assert settings.write.uri == "out" and settings.generate.slots == 32
+    assert settings.generate.sampling.seed == wrong.get("generate", {}).get("sampling", {}).get("seed", 0)
+
+
+def test_settings_that_no_default_can_mend_have_no_stand_in() -> None:
+    assert stand_in(Drawing, {"shape": {"kind": "triangle"}}) is None
+    values: dict[str, Any] = {"shape": {"kind": "circle", "radius": "wide"}}
+    assert stand_in(Drawing, values) is None
+    assert values == {"shape": {"kind": "circle", "radius": "wide"}}, "what was given stays as it is"

@@ -123,10 +123,11 @@ def _engines(
         )
     least, most = least_and_most(generate.actors or (usual or max(1, _fitting(left, gpus)) if gpus else 1))
     if gpus and _fitting(left, gpus) < least:
+        lower = f"lower {where}generate.actors or {where}generate.gpus"
+        remedy = lower if any(there) else f"set {where}generate.gpus=null and {where}model.device=auto for the CPU"
         raise PlacementError(
             f"{where}generate: found {_counted(least, 'engine')} with {_counted(gpus, 'GPU')} each, but Ray has "
-            f"{_listed(left)} GPUs{TAKEN if is_shared else ''}; lower {where}generate.actors or {where}generate.gpus, "
-            "or give Ray more GPUs"
+            f"{_listed(left)} GPUs{TAKEN if is_shared else ''}; {remedy}, or give Ray more GPUs"
         )
     return StepActors(least, most, gpus=gpus)
 

@@ -133,6 +133,25 @@ def nodes() -> list[Node]:
     ]
 
 
+def foreseen_nodes(settings: RaySettings) -> list[Node]:
+    """Return what each node will have, without starting a Ray of our own only to learn it.
+
+    Raises:
+        ClusterError: There is no cluster at the address.
+    """
+    import ray
+
+    if settings.address is not None or ray.is_initialized():
+        start_ray(settings)
+        return nodes()
+    # As Ray itself counts them when it starts.
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager as Gpus
+    from ray._private.utils import get_num_cpus
+
+    there, shown = Gpus.get_current_node_num_accelerators(), Gpus.get_current_process_visible_accelerator_ids()
+    return [Node("this machine", get_num_cpus(), there if shown is None else min(there, len(shown)))]
+
+
 @contextlib.contextmanager
 def _muted_core() -> Iterator[None]:
     """... and says at the start that it was told not to. Only its start is muted; what fails there raises."""

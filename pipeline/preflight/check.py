@@ -30,7 +30,7 @@ from pipeline.steps.engine import EngineSpec, answering_engine, checking_engine
 from pipeline.steps.read import job_rows_schema, settings_by_source
 from pipeline.storage.model_folder import local_copy, weights_digest
 from pipeline.storage.probes import conditional_writes
-from pipeline.storage.store import Store
+from pipeline.storage.store import StorageError, Store
 
 log = logging.getLogger(__name__)
 
@@ -297,7 +297,11 @@ def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
 
 
 def _probe(store: Store) -> bool:
-    first_wins = conditional_writes(store)
+    try:
+        first_wins = conditional_writes(store)
+    except StorageError as error:
+        fault = f"nothing can be written there ({error}); expected a folder that you may write into, or a store"
+        raise StorageError(fault) from error
     if not first_wins:
         # Names and contents are deterministic, so two writers of one object still leave equal bytes.
         log.warning(

@@ -163,7 +163,11 @@ def _faults_of(
     checking: ModelProbe | None,
 ) -> list[str | None]:
     """Say whether the first rows all fail, or are too long for the model that answers or for the one that checks."""
-    faults = [failure_fault(sample, settings.limits.max_failed_share), length_fault(sample, answering.max_length)]
+    limit = answering.processor.max_position_embeddings
+    faults = [
+        failure_fault(sample, settings.limits.max_failed_share),
+        length_fault(sample, answering.max_length, limit),
+    ]
     if checking:
         processors = answering.processor, checking.processor
         faults.append(check_length_fault(sample, job, *processors, checking.max_length, checking.engine.sampling))

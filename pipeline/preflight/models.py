@@ -45,7 +45,8 @@ class ModelProbe:
     @property
     def max_length(self) -> int:
         """The longest sequence that its engines take, prompt and answer together."""
-        return self.engine.max_length(self.processor.max_position_embeddings)
+        limit = self.processor.max_position_embeddings
+        return min(limit, self.engine.max_length(limit))
 
 
 def probe_model(

@@ -142,8 +142,14 @@ def row_bytes(sample: Sequence[pa.Table]) -> int:
     return max((block.nbytes // block.num_rows for block in sample if block.num_rows), default=0)
 
 
-def length_fault(sample: Sequence[pa.Table], max_length: int) -> str | None:
-    """Say that none of the rows fits, if none does; rows that failed on their way here count for nothing."""
+def length_fault(sample: Sequence[pa.Table], max_length: int, limit: int) -> str | None:
+    """Say that none of the rows fits, if none does; rows that failed on their way here count for nothing.
+
+    Args:
+        sample: The first rows, made ready.
+        max_length: The longest sequence of the model that answers.
+        limit: The checkpoint's own.
+    """
     lengths = [
         _length(given, limit)
         for block in sample
@@ -152,9 +158,13 @@ def length_fault(sample: Sequence[pa.Table], max_length: int) -> str | None:
     ]
     if not lengths or min(lengths) <= max_length:
         return None
+    beyond = (
+        f", but the checkpoint ends at {limit}; ask for less: smaller pictures (job.area, preprocess), fewer images or "
+        "frames, fewer generate.sampling.max_new_tokens"
+    )
     return (
         f"generate.max_length: {max_length} tokens are too few for any of the first {len(lengths)} prompts with its "
-        f"answer, expected at least {min(lengths)}"
+        f"answer, expected at least {min(lengths)}{beyond if min(lengths) > limit else ''}"
     )
 
 

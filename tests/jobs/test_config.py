@@ -203,7 +203,7 @@ def test_faults_of_settings_output_model_input_and_machine_are_listed_in_one_go(
         faults,
         "generate.slots: found 0, expected",
         "raed: unknown setting",
-        "write.uri: ",
+        "write.uri: nothing can be written there (",
         "model.path: no model at",
         "read: found no files at",
         "generate: found 1 engine with 2 GPUs each, but Ray has 0 GPUs; set generate.gpus=null",

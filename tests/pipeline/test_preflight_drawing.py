@@ -130,6 +130,15 @@ def test_pictures_that_can_never_fit_are_a_fault(tmp_path: Path, emu3: Path) -> 
     assert drawing(settings(tmp_path, emu3, generate={"max_length": least}), area=64 * 64).plan.units
 
 
+def test_pictures_beyond_the_checkpoints_end_are_to_be_smaller(tmp_path: Path, emu3: Path) -> None:
+    limit = load_processor(str(emu3)).max_position_embeddings
+    asked = settings(tmp_path, emu3, generate={"max_length": limit + 1})
+    beyond, fault = faults(asked, area=64 * (limit + 64))
+    assert beyond == f"generate.max_length: found {limit + 1}, expected at most {limit}, the checkpoint's limit"
+    assert f"generate.max_length: {limit} tokens are too few" in fault
+    assert f"but the checkpoint ends at {limit}; ask for less: smaller pictures (job.area, preprocess)" in fault
+
+
 def test_a_check_whose_questions_can_never_fit_is_a_fault(tmp_path: Path, emu3: Path, aria: Path) -> None:
     check = {"model": {"path": str(aria)}, "generate": {"max_length": 20, "sampling": {"max_new_tokens": 4}}}
     (fault,) = faults(settings(tmp_path, emu3), check=check, area=64 * 64)

@@ -106,6 +106,8 @@ def check(settings: PipelineSettings, job: Job, store: Store, known: Known = Kno
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     is_done = output is not None and output.is_done
     engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
+    if not goes_on and not all(is_at_hand(engine.model.path) for engine in engines):
+        _refuse_before_fetching(faults, settings, job)
     probes = [probe_model(faults, engine, job, settings.read.storage, is_done) for engine in engines]
     answering, checking = probes[0], probes[1] if job.check else None
     faults += _drawing_faults(settings, job)
@@ -124,7 +126,8 @@ def check(settings: PipelineSettings, job: Job, store: Store, known: Known = Kno
     if output and not output.is_done:  # last, because it is the one check that writes
         first_wins = check_setting(faults, "write.uri", lambda: _probe(store))
     if faults or not (output and answering and planned and units):
-        raise ConfigError("the run cannot start", faults + _device_faults(settings, job))
+        others = _other_answers(settings, store) if goes_on else []
+        raise ConfigError("the run cannot start", faults + others + _device_faults(settings, job))
     weights = weights_digest([probe.folder for probe in probes if probe])
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
@@ -178,6 +181,30 @@ def _read_output(faults: list[str], settings: PipelineSettings, store: Store) ->
     existing = ledger.existing_fault(output, settings.write.on_existing, store.uri) if output else None
     faults += [existing] if existing else []
     return None if existing else output
+
+
+def _refuse_before_fetching(faults: Sequence[str], settings: PipelineSettings, job: Job) -> None:
+    """Refuse what is wrong without looking at models: to fetch one can take an hour.
+
+    Raises:
+        ConfigError: The output is no good, there is no input, or the engines' devices are not there.
+    """
+    found = list(faults)
+    for read in settings_by_source(job, settings.read).values():
+        check_setting(found, "read", partial(find_shards, read.uri, read.format, read.storage))
+    found += _device_faults(settings, job)
+    if found:
+        raise ConfigError("the run cannot start", found)
+
+
+def _other_answers(settings: PipelineSettings, store: Store) -> list[str]:
+    """Say, where a run does not go on anyhow, which settings would give other answers than those that are there."""
+    frozen = ledger.read_settings(store)
+    try:
+        ledger.refuse_other_answers(frozen, dump_settings(settings), frozen["weights"], store.uri)
+    except ConfigError as error:
+        return error.faults
+    return []
 
 
 def _device_faults(settings: PipelineSettings, job: Job) -> list[str]:

@@ -240,6 +240,33 @@ def test_a_run_that_goes_on_refuses_a_changed_input_unless_it_is_finished(tmp_pa
     assert checked(asked).is_done
 
 
+def test_a_run_that_cannot_go_on_says_all_that_differs_beside_what_is_wrong(tmp_path: Path, checkpoint: Path) -> None:
+    asked, store = settings(tmp_path, checkpoint), Store(str(tmp_path / "out"))
+    ready = checked(asked)
+    ledger.freeze_settings(store, {"settings": dump_settings(asked), "weights": ready.weights})
+    freeze_plan(store, ready.plan.units)
+    other = settings(tmp_path, checkpoint, generate={"sampling": {"seed": 1}}, preprocess={"max_image_tiles": 4})
+    assert faults(other) == [
+        "preprocess.max_image_tiles: found 4, expected 1 to 2, the checkpoint's limit",
+        "preprocess.max_image_tiles: was nothing, now 4",
+        "generate.sampling.seed: was 0, now 1",
+    ]
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/aria", "rhymes-ai/Aria"])
+def test_no_model_is_fetched_where_there_is_no_input(
+    path: str, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.preflight.models.local_copy", lambda *args, **more: pytest.fail("fetched"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    asked = settings(
+        tmp_path, checkpoint, model={"path": path}, read={"uri": str(tmp_path / "none")}, generate={"gpus": 1}
+    )
+    missing, device = faults(asked)
+    assert missing == f"read: found no files at {tmp_path / 'none'}"
+    assert device.startswith("generate: found 1 engine with 1 GPU each, but Ray has 0 GPUs")
+
+
 def test_units_of_large_image_files_that_rows_name_are_small(tmp_path: Path, checkpoint: Path) -> None:
     folder = tmp_path / "named"
     folder.mkdir()

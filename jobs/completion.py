@@ -10,16 +10,16 @@ from jobs.settings_help import all_settings
 _SCRIPT = """# triptych: completion for bash and zsh
 if [ -n "$ZSH_VERSION" ]; then autoload -Uz compinit bashcompinit && compinit && bashcompinit; fi
 _triptych() {
-    local words settings word="${COMP_WORDS[COMP_CWORD]}"
+    local offered settings word="${COMP_WORDS[COMP_CWORD]}"
     COMPREPLY=()
     case "$COMP_CWORD:${COMP_WORDS[1]}" in
-        1:*) words="@COMMANDS@" ;;
+        1:*) offered="@COMMANDS@" ;;
 @CASES@
     esac
-    [ "$COMP_CWORD" -gt 2 ] && words="$words $settings"
+    [ "$COMP_CWORD" -gt 2 ] && offered="$offered $settings"
     case "$word" in
         =|*/*) return ;;
-        *) [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || COMPREPLY=($(compgen -W "$words" -- "$word")) ;;
+        *) [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || COMPREPLY=($(compgen -W "$offered" -- "$word")) ;;
     esac
     case "${COMPREPLY[0]}" in *=) compopt -o nospace 2>/dev/null ;; esac
 }
@@ -39,7 +39,7 @@ def completion_script(parser: argparse.ArgumentParser) -> str:
         words += paths if name == "settings" else []
         takes_settings = any(action.dest == "overrides" for action in command._actions)
         settings = " ".join(overrides) if takes_settings else ""
-        cases.append(f'        *:{name}) words="{" ".join(words)}" settings="{settings}" ;;')
+        cases.append(f'        *:{name}) offered="{" ".join(words)}" settings="{settings}" ;;')
     return _SCRIPT.replace("@COMMANDS@", " ".join(["--help --version", *commands])).replace("@CASES@", "\n".join(cases))
 
 

@@ -23,7 +23,8 @@ PAGE_HEAD = """# Settings
 A run's settings stand in a YAML file; `key=value` on the command line goes before it. This page is made from the
 settings' own classes (`triptych settings --markdown`), and a test holds it against them. `triptych settings WORD` shows
 those with a word in their name or text; `triptych init caption` (or `vqa`, `synthesize`) writes a commented file to
-start from.
+start from; `triptych list rules` (or `benchmarks`, `presets`, `formats`, `configs`) names what some of them take.
+`eval "$(triptych completion)"` completes commands and settings in bash, and in zsh through its bashcompinit.
 
 Editors with a YAML language server complete and check a file that begins with
 `# yaml-language-server: $schema=triptych.schema.json`, after `triptych settings --json-schema > triptych.schema.json`.

@@ -28,8 +28,8 @@ FORBIDDEN = {
 }
 # The rooms and files of the pipeline, from below: none imports one that stands after it.
 PIPELINE = [
-    "redaction", "settings", "storage", "input", "pipeline_settings", "job", "rows", "steps", "state", "results", "execution",
-    "preflight", "run", "retry",
+    "redaction", "settings", "storage", "input", "pipeline_settings", "job", "rows", "steps", "state", "results",
+    "execution", "preflight", "run", "retry",
 ]  # fmt: skip
 FILES = [path.relative_to(ROOT) for room in (*ROOMS, TRAINING) for path in sorted((ROOT / room).rglob("*.py"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -99,6 +99,19 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    from jobs.config import output_at
+    from jobs.console_text import export_lines, kept_texts_message
+    from jobs.export import export
+    from pipeline import Store
+
+    output = output_at(arguments.output, arguments.overrides, allowed=STORAGE)
+    folder = Store(arguments.to, output.settings)
+    done = export(output, folder, arguments.form, overwrites=arguments.overwrite)
+    _print_lines(export_lines(done))
+    return _print_error(kept_texts_message(done), FAILED) if done.differing else 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from jobs.demo.run import run_demo
 
@@ -214,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _add_run, _run, "run a job, or continue it where it stopped"),
         ("retry", _add_retry, _retry, "run the failed rows of a finished run again"),
         ("report", _add_report, _report, "write the report of a run again"),
+        ("export", _add_export, _export, "write a run's texts for trainers: metadata.jsonl, or one beside each image"),
         ("score", add_score, _score, "score stored answers, from a run or from another tool"),
         ("compare", add_compare, _compare, "compare two scored outputs row by row"),
         ("submit", add_submit, _submit, "write or check a file for a benchmark's server"),
@@ -246,6 +260,20 @@ def _add_retry(retry: argparse.ArgumentParser) -> None:
 def _add_report(report: argparse.ArgumentParser) -> None:
     _add_output(report)
     _add_overrides(report, "how to reach OUTPUT, such as write.storage.endpoint_url=http://...")
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    _add_output(export)
+    _add_overrides(export, "write.storage.*: how to reach OUTPUT and FOLDER")
+    export.add_argument("--to", metavar="FOLDER", required=True, help="where to write: the images' folder, or another")
+    export.add_argument(
+        "--as",
+        dest="form",
+        required=True,
+        choices=("metadata", "sidecars"),
+        help="metadata: one metadata.jsonl of file_name and text; sidecars: a .txt for each image",
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace sidecars that say something else")
 
 
 def _add_demo(demo: argparse.ArgumentParser) -> None:

@@ -44,6 +44,7 @@ class CaptionJob(PlainJob):
 
     settings: CaptionSettings
     kind: str = "caption"
+    text_column: str = "caption"
     expects_images: bool = True
 
     @property

@@ -14,6 +14,7 @@ from jobs.report.formatting import points, scored
 if TYPE_CHECKING:
     from jobs.demo.drawn_pictures import DrawnPictures
     from jobs.demo.run import Demo
+    from jobs.export import Exported
     from jobs.report.writer import Report
     from jobs.start import Outcome, RetryOutcome
     from pipeline.run import FailureKind, RunResult, TooManyFailed
@@ -112,6 +113,22 @@ def _failure_lines(failures: "Sequence[FailureKind]") -> list[str]:
             lines.append(f"    {remedy}")
     more = len(failures) - MAX_ERROR_KINDS
     return [*lines, f"  and {more} other kinds of failure"] if more > 0 else lines
+
+
+def export_lines(done: "Exported") -> list[str]:
+    """Say how many texts were written and where, and why other rows were left out."""
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in done.left_out.most_common())
+    return [
+        f"{done.rows:,} texts in {done.place}",
+        *([f"left out: {left_out}"] if left_out else []),
+        *([] if done.is_finished else ["the run is not finished: these are rows that it has committed"]),
+    ]
+
+
+def kept_texts_message(done: "Exported") -> str:
+    """Say which texts stood there and were not overwritten."""
+    first = ", ".join(done.differing[:3])
+    return f"{len(done.differing):,} texts stand there and say something else ({first}); --overwrite replaces them"
 
 
 def _output_lines(result: "RunResult", report: "Report") -> list[str]:

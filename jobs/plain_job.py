@@ -4,9 +4,9 @@ To add a job, write a file beside this one:
 1. Its settings, with a `kind` of their own, a docstring that says what each means, and a `build` that returns the job;
    they stand at the end of the union in jobs/config.py.
 2. The job, a frozen dataclass derived from `PlainJob`: what it asks and keeps, as pipeline/job.py has it (`schema`,
-   `requests`, `record`), and how it is reported, as jobs/report/job.py has it (`title`, `card_lines`, `verdicts` and,
-   for scores, `summary_columns`, `summary_rows` and `summarize`). Where a member is missing or differs, the type
-   checker says so of the union in jobs/start.py, and tests/jobs/test_jobs.py names it.
+   `text_column`, `requests`, `record`), and how it is reported, as jobs/report/job.py has it (`title`, `card_lines`,
+   `verdicts` and, for scores, `summary_columns`, `summary_rows` and `summarize`). Where a member is missing or differs,
+   the type checker says so of the union in jobs/start.py, and tests/jobs/test_jobs.py names it.
 3. A YAML in configs/, which tests/jobs/test_config.py reads, and tests like those of captions in
    tests/jobs/test_jobs.py.
 """
@@ -27,6 +27,7 @@ class PlainJob:
     """The part of a job that says nothing of its rows: it reads one input and asks for text. See pipeline.job.Job."""
 
     kind: str
+    text_column: str
     optional: Sequence[str] = ()
     has_text_only_rows: bool = False
     expects_images: bool = False

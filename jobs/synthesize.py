@@ -116,6 +116,7 @@ class SynthesizeJob(PlainJob):
 
     settings: SynthesizeSettings
     kind: str = "synthesize"
+    text_column: str = "caption_in"
     optional: Sequence[str] = pictures.COLUMNS
     has_text_only_rows: bool = True
     check: PictureCheck | None = None

@@ -138,6 +138,7 @@ class VqaJob(PlainJob):
 
     settings: VqaSettings
     kind: str = "vqa"
+    text_column: str = "response_clean"
     has_text_only_rows: bool = True
     expects_images: bool = True
     # Where there is none, or nothing in it, gold answers are hidden: then rows are asked and not scored.

@@ -18,6 +18,7 @@ from pipeline.results import read_results, result_files
 from pipeline.rows import (
     ANSWER,
     FOR_THE_JOB,
+    IMAGES,
     READ,
     count_rows,
     kept_columns,
@@ -42,7 +43,7 @@ from pipeline.state.ledger import RunError
 from pipeline.state.plan import freeze_plan, read_plan, read_warnings
 from pipeline.steps.check import CHECK_STAGE
 from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
-from pipeline.steps.tars import has_pictures
+from pipeline.steps.tars import EXTENSIONS, has_pictures
 from pipeline.steps.write import Part, oddities_in, parquet_bytes, plan_parts
 from pipeline.storage.model_folder import local_copy, weights_digest
 from pipeline.storage.store import NotFound, StorageError, StorageSettings, Store

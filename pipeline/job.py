@@ -65,6 +65,11 @@ class Job(Protocol):
         """The job's own output columns, in order."""
 
     @property
+    def text_column(self) -> str:
+        """Which of these holds the text that goes with an image: what the model wrote of it, or drew it from."""
+        ...
+
+    @property
     def required(self) -> Sequence[str]:
         """Columns (after `read.columns` has renamed them) without which the run must not start."""
 

@@ -223,7 +223,11 @@ class WriteSettings(Settings):
         description="rows read, answered and committed together, and repeated together when a machine dies; auto: as "
         "many as take 120 MB ready for the model, or 60 MB as image files that rows name, or eight pictures drawn",
     )
-    webdataset: bool = Field(default=False, description="write drawn pictures as tar shards too, for training loaders")
+    webdataset: bool = Field(
+        default=False,
+        description="write tar shards for training loaders too: each row's image, drawn or read, with its text. Images "
+        "that were read travel with their rows, and parts are smaller",
+    )
     on_existing: Literal["resume", "fail", "replace"] = Field(
         default="resume",
         description="what if a run stands there: go on with it, refuse, or remove it, even if it is the same, finished "

@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.rows import IMAGES
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.plan import read_part_sizes, read_plan
@@ -61,10 +62,11 @@ def _read(store: Store, columns: list[str] | None) -> pa.Table:
     for path in result_files(store):
         with store.open(path) as file:
             part = pq.ParquetFile(file)
-            if unknown := [name for name in columns or () if name not in part.schema_arrow.names]:
-                fault = f"found no column {', '.join(unknown)}, expected some of {', '.join(part.schema_arrow.names)}"
+            known = [name for name in part.schema_arrow.names if name != IMAGES.name]
+            if unknown := [name for name in columns or () if name not in known]:
+                fault = f"found no column {', '.join(unknown)}, expected some of {', '.join(known)}"
                 raise ConfigError(store.uri, [fault])
-            table = part.read(columns=columns).replace_schema_metadata()
+            table = part.read(columns=columns or known).replace_schema_metadata()
         tables.append(table.cast(tables[0].schema) if tables else table)
     if not tables:
         raise ConfigError(store.uri, ["found no committed rows, expected the output of a run"])

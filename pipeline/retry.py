@@ -26,6 +26,7 @@ from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import join_fault
 from pipeline.preflight.check import check, check_cluster
+from pipeline.rows import IMAGES
 from pipeline.run import RunResult, count_results, finish, work_of
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
@@ -33,7 +34,7 @@ from pipeline.state.plan import frozen_parts, read_plan
 from pipeline.state.retries import RetryPlan, failed_rows, freeze_retry, last_number, open_retry, restrict, row_ids_of
 from pipeline.state.rewrite import count_failures, only_rows, replace_rows, spans
 from pipeline.steps.read import settings_by_source
-from pipeline.steps.tars import picture_tar, tar_path
+from pipeline.steps.tars import part_tar, tar_path
 from pipeline.steps.write import (
     READERS,
     Part,
@@ -41,7 +42,9 @@ from pipeline.steps.write import (
     parquet_bytes,
     read_unit_rows,
     unit_path,
+    unit_schema,
     with_oddities,
+    without_images,
 )
 from pipeline.storage.store import NotFound, Store
 
@@ -159,12 +162,12 @@ def rewrite_part(store: Store, part: Part, schema: pa.Schema, *, plan: RetryPlan
         RunReplaced: The parts are another run's by now.
     """
     try:
-        answered = [_answered(store, unit, schema, plan) for unit in part.units]
+        answered = [_answered(store, unit, unit_schema(part, schema), plan) for unit in part.units]
         again = pa.concat_tables(answered)
         rows = _read_part(store, part, schema)
-        standing = replace_rows(rows, again)
+        standing = replace_rows(_like(rows, again.schema), again)
         ledger.refuse_replaced(store, plan.run)
-        if not standing.equals(rows):
+        if not without_images(standing).equals(rows):
             # Only of rows that are well is counted what was odd, so nothing of those that had failed is in there yet.
             odd = sum((oddities_in(each.schema) for each in answered), oddities_in(rows.schema))
             _replace_part(store, part, rows, with_oddities(standing, odd))
@@ -190,9 +193,19 @@ def _read_part(store: Store, part: Part, schema: pa.Schema) -> pa.Table:
 def _replace_part(store: Store, part: Part, before: pa.Table, rows: pa.Table) -> None:
     if list(spans(before)) != list(spans(rows)):
         raise ValueError(f"{store.name(part.path)} cannot be rewritten: it would lose, double or move rows")
-    if part.has_tar:
-        store.replace(tar_path(part.number), picture_tar(part.number, rows))
-    store.replace(part.path, parquet_bytes(rows))
+    if part.tar_text:
+        path = tar_path(part.number)
+        before = store.read(path) if IMAGES.name in rows.column_names else None
+        store.replace(path, part_tar(part.number, rows, part.tar_text, before))
+    store.replace(part.path, parquet_bytes(without_images(rows)))
+
+
+def _like(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a part's rows with the columns of units: their images stand in its tar."""
+    missing = [field for field in schema if field.name not in rows.column_names]
+    for field in missing:
+        rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows
 
 
 def _answered(store: Store, unit: Unit, schema: pa.Schema, plan: RetryPlan) -> pa.Table:

@@ -46,6 +46,8 @@ UNIT = "input.unit"
 UNIT_ROWS = "input.unit_rows"  # how many of the input's rows the unit has; none may be lost on the way
 IS_INPUT = "input.token_ids"  # null where there is nothing to answer
 STEP_SECONDS = "input.step_seconds"  # what each step was busy with up to here, the same in all rows of a unit
+# The compressed images themselves, where they are to stand in a tar beside the part.
+IMAGES = pa.field("input.images", pa.list_(pa.large_binary()))
 ODDITIES = "input.oddities"  # what is odd about a row's images and was settled while they were decoded
 
 MESSAGE_CHARACTERS = 2000

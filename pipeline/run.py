@@ -175,6 +175,7 @@ def work_of(
         checking=ready.checking.engine.with_model(device=devices["check_device"]) if ready.checking else None,
         weights={model.path: model.digest for model in ready.models},
         units=ledger.units_folder(ready.run),
+        keeps_images=settings.write.webdataset and job.picture is None,  # a drawn one is a column
     )
 
 

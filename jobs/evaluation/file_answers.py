@@ -37,6 +37,7 @@ from pipeline import (
     plan_parts,
     read_job_rows,
     row_seed,
+    setting_for,
     settings_by_source,
 )
 
@@ -179,6 +180,12 @@ def _plan(settings: RunSettings, job: VqaJob) -> tuple[InputPlan, pa.Schema]:
     sources = job.sources(settings.read)
     plans = [plan_input(source.read, UNIT_ROWS, is_raw=source.is_raw, with_images=False) for source in sources]
     plan = join_plans(sources, plans, settings.read.uri)
+    columns = plan.units[0].table_schema
+    # A run may ask without, and scores nothing; here there is nothing else to do.
+    if not job.settings.benchmarks and "answers" not in columns.names:
+        proposed = setting_for("answers", columns.empty_table())
+        found = f"found no column `answers`, expected the gold answers{f'; set {proposed}' if proposed else ''}"
+        raise ConfigError(settings.read.uri, [found])
     try:
         schema = job_rows_schema(job, plan.units)
     except MissingColumns as error:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import Store, result_files
+from pipeline import IMAGES, Store, result_files
 
 PICTURE = "image"
 # They are as large as all answers together, and nothing in a report needs them.
-LEFT_OUT = ("output_token_ids", "output_logprobs", PICTURE)
+LEFT_OUT = ("output_token_ids", "output_logprobs", PICTURE, IMAGES.name)
 
 
 @dataclass(frozen=True)

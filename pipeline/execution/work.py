@@ -37,6 +37,7 @@ class Work:
         load: Makes the step that answers, in the actor that it will work in.
         checking: The model that checks, if any, like the one that answers.
         units: Where committed units stand below the store.
+        keeps_images: Whether compressed images go with their rows, into the units and from there into tars.
         crashes: Name of the actor that keeps the crash ledger; without one, whatever kills an actor ends the run.
         weights: Fingerprints of the models' files by their paths; no actor loads others.
     """
@@ -51,6 +52,7 @@ class Work:
     load: Callable[["Work", Stopwatch], Step]
     checking: EngineSpec | None = None
     units: str = UNITS
+    keeps_images: bool = False
     crashes: str | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,7 +64,7 @@ class OtherWeights(RuntimeError):
 def load_preprocess(work: Work, stopwatch: Stopwatch) -> Step:
     """Load the processor of the model that answers."""
     processor = work.answering.open_processor(model_folder(work, work.answering))
-    preprocess = Preprocess(processor, work.job, work.answering.sampling)
+    preprocess = Preprocess(processor, work.job, work.answering.sampling, keeps_images=work.keeps_images)
 
     async def step(block: pa.Table) -> pa.Table:
         with stopwatch.measure("preprocess"):

@@ -314,8 +314,6 @@ def _device(device: str, gpus: float) -> str:
 
 def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
     faults = []
-    if job.picture is None and settings.write.webdataset:
-        faults.append(f"write.webdataset: found true, but job {job.kind} draws no pictures")
     ignored = sorted({"max_new_tokens", "stop"} & settings.generate.sampling.model_fields_set) if job.picture else []
     faults += [f"generate.sampling.{name}: a picture ends when it is whole; remove this setting" for name in ignored]
     if job.picture is not None and settings.generate.slots < 2:

@@ -126,7 +126,8 @@ def _cut(source: Source, settings: PipelineSettings, job: Job, processor: Proces
         job.adapt(source.name, planned.units[0].table_schema.empty_table())
         return _Cut(source, Sample(()), planned)
     try:
-        sample = take_sample(source, processor, job, answering_engine(settings, job).sampling)
+        sampling, keeps_images = answering_engine(settings, job).sampling, settings.write.webdataset
+        sample = take_sample(source, processor, job, sampling, keeps_images=keeps_images)
     except MissingColumns as missing:
         raise MissingColumns([*missing.faults, *blindness_of_others(source, job, processor)]) from missing
     planned = make_plan(source, settings.write.unit_rows, sample.blocks, sample.image_bytes, job)

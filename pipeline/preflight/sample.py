@@ -45,14 +45,16 @@ class Sample:
     image_bytes: int = 0
 
 
-def take_sample(source: Source, processor: Processor, job: Job, sampling: Sampling) -> Sample:
+def take_sample(
+    source: Source, processor: Processor, job: Job, sampling: Sampling, *, keeps_images: bool = False
+) -> Sample:
     """Read a source's first rows and make some of them ready; more of them if all of these fail.
 
     Raises:
         ReadError: The source cannot be read, or holds nothing.
         MissingColumns: It lacks columns that the job needs.
     """
-    preprocess = Preprocess(processor, job, sampling)
+    preprocess = Preprocess(processor, job, sampling, keeps_images=keeps_images)
     if job.picture is not None:
         units = _first(source, DRAWN_SAMPLE_ROWS, DRAWN_SAMPLE_ROWS)
         return Sample([preprocess(_read(unit, source, job)) for unit in units])

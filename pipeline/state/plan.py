@@ -38,6 +38,9 @@ UNIT_PICTURES = 8
 UNITS_PER_PART = 32
 # The first part has so much less.
 FIRST_SHARE = 32
+# A tar is put together in memory. A unit has 120 MB of tiles at most, so mostly some 25 MB of images, and never more
+# than 128 MiB of a shard.
+UNITS_PER_TAR = 8
 
 
 def make_plan(
@@ -75,23 +78,30 @@ def cut_parts(units: Sequence[Unit], write: WriteSettings, job: Job) -> list[Par
     So a plain reader of the output sees some rows soon.
     """
     if isinstance(write.rows_per_part, int):
-        return plan_parts(units, write.rows_per_part, have_tars=write.webdataset)
-    rows = _rows_per_part(units, job)
-    return plan_parts(units, rows, first_rows=max(1, rows // FIRST_SHARE), have_tars=write.webdataset)
+        return plan_parts(units, write.rows_per_part, tar_text=_tar_text(write, job))
+    rows = _rows_per_part(units, write, job)
+    return plan_parts(units, rows, first_rows=max(1, rows // FIRST_SHARE), tar_text=_tar_text(write, job))
 
 
 def frozen_parts(store: Store, units: Sequence[Unit], write: WriteSettings, job: Job) -> list[Part]:
     """Say which units form which part, as the run that is in an output has frozen it."""
     sizes = read_part_sizes(store)
     if sizes is not None:
-        return group_units(units, sizes, have_tars=write.webdataset)
+        return group_units(units, sizes, tar_text=_tar_text(write, job))
     # Older versions froze the units alone, and made parts of equal sizes.
-    rows = write.rows_per_part if isinstance(write.rows_per_part, int) else _rows_per_part(units, job)
-    return plan_parts(units, rows, have_tars=write.webdataset)
+    rows = write.rows_per_part if isinstance(write.rows_per_part, int) else _rows_per_part(units, write, job)
+    return plan_parts(units, rows, tar_text=_tar_text(write, job))
 
 
-def _rows_per_part(units: Sequence[Unit], job: Job) -> int:
-    return ROWS_PER_PART if job.picture is None else UNITS_PER_PART * max(unit.num_rows for unit in units)
+def _tar_text(write: WriteSettings, job: Job) -> str:
+    return job.text_column if write.webdataset else ""
+
+
+def _rows_per_part(units: Sequence[Unit], write: WriteSettings, job: Job) -> int:
+    if job.picture is None and not write.webdataset:
+        return ROWS_PER_PART
+    most_units = UNITS_PER_TAR if job.picture is None else UNITS_PER_PART
+    return most_units * max(unit.num_rows for unit in units)
 
 
 def rows_by_memory(bytes_per_row: Sequence[int]) -> int:

@@ -17,6 +17,7 @@ from pipeline.job import Job
 from pipeline.rows import (
     ANSWER,
     IDENTITY,
+    IMAGES,
     ODDITIES,
     UNIT,
     UNIT_ROWS,
@@ -103,7 +104,8 @@ class Generate:
             for field in self._job.schema
         }
         table = pa.table([columns[name] for name in self._schema.names], schema=self._schema)
-        for name in (UNIT, UNIT_ROWS, ODDITIES):
+        kept = [IMAGES.name] if IMAGES.name in block.column_names else []
+        for name in (UNIT, UNIT_ROWS, ODDITIES, *kept):
             table = table.append_column(name, block.column(name))
         return table
 

@@ -20,7 +20,7 @@ from models.types import (
 )
 from pipeline.input.columns import ERROR
 from pipeline.job import Job
-from pipeline.rows import MODEL_INPUT, ODDITIES, Prepared, input_columns, row_error, row_seed
+from pipeline.rows import IMAGES, MODEL_INPUT, ODDITIES, Prepared, input_columns, row_error, row_seed
 
 
 class MissingImage(ValueError):
@@ -30,13 +30,22 @@ class MissingImage(ValueError):
 class Preprocess:
     """The CPU step. An instance holds the processor and is called once per unit."""
 
-    def __init__(self, processor: Processor, job: Job, sampling: Sampling) -> None:
+    def __init__(self, processor: Processor, job: Job, sampling: Sampling, *, keeps_images: bool = False) -> None:
+        """Keep what all units share.
+
+        Args:
+            processor: Of the model that answers.
+            job: What is asked.
+            sampling: The run's.
+            keeps_images: Whether compressed images go on with their rows, as IMAGES.
+        """
         self._processor = processor
         self._job = job
         self._sampling = sampling
+        self._keeps_images = keeps_images
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return the block, a row for each answer, without its images but with MODEL_INPUT's columns and the errors."""
+        """Return the block, a row for each answer, with MODEL_INPUT's columns and the errors in its images' place."""
         numbers: list[int] = []
         prepared: list[Prepared] = []
         for row in range(block.num_rows):
@@ -45,6 +54,8 @@ class Preprocess:
             prepared += ready
         odd = [_oddities(images) for images in block.column("images")]
         kept = block.drop_columns(["images", "error"]).append_column(ODDITIES, pa.array(odd, pa.list_(pa.string())))
+        if self._keeps_images:
+            kept = kept.append_column(IMAGES, block.column("images"))
         if len(numbers) > block.num_rows:
             kept = kept.take(pa.array(numbers))
         kept = kept.append_column("error", pa.array([request.error for request in prepared], ERROR))

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.input.units import Unit
-from pipeline.rows import ODDITIES, UNIT, UNIT_ROWS, count_rows
-from pipeline.steps.tars import has_pictures, picture_tar, tar_path
+from pipeline.rows import IMAGES, ODDITIES, UNIT, UNIT_ROWS, count_rows
+from pipeline.steps.tars import has_pictures, part_tar, tar_path
 from pipeline.storage.store import NotFound, Store
 
 UNITS = "_triptych/units"
@@ -48,12 +48,12 @@ class Part:
     Attributes:
         number: Its place among the parts.
         units: What it is made of.
-        has_tar: Whether its pictures stand in a tar beside it.
+        tar_text: The column whose texts stand beside its images in a tar; empty if there is no tar.
     """
 
     number: int
     units: tuple[Unit, ...]
-    has_tar: bool = False
+    tar_text: str = ""
 
     @property
     def path(self) -> str:
@@ -62,7 +62,7 @@ class Part:
 
 
 def plan_parts(
-    units: Sequence[Unit], rows_per_part: int, *, first_rows: int | None = None, have_tars: bool = False
+    units: Sequence[Unit], rows_per_part: int, *, first_rows: int | None = None, tar_text: str = ""
 ) -> list[Part]:
     """Say which units form which part. It depends on the plan alone, so two runs cut alike.
 
@@ -70,7 +70,7 @@ def plan_parts(
         units: The plan.
         rows_per_part: The most rows of a part; a larger unit is one by itself.
         first_rows: Of the first part, if these are others.
-        have_tars: Whether each part has a tar beside it.
+        tar_text: See `Part`.
     """
     sizes: list[int] = []
     rows = 0
@@ -81,13 +81,13 @@ def plan_parts(
             rows = 0
         sizes[-1] += 1
         rows += unit.num_rows
-    return group_units(units, sizes, have_tars=have_tars)
+    return group_units(units, sizes, tar_text=tar_text)
 
 
-def group_units(units: Sequence[Unit], sizes: Sequence[int], *, have_tars: bool = False) -> list[Part]:
+def group_units(units: Sequence[Unit], sizes: Sequence[int], *, tar_text: str = "") -> list[Part]:
     """Make parts of consecutive units, so many of each."""
     starts = [0, *accumulate(sizes)]
-    return [Part(number, tuple(units[start:stop]), have_tars) for number, (start, stop) in enumerate(pairwise(starts))]
+    return [Part(number, tuple(units[start:stop]), tar_text) for number, (start, stop) in enumerate(pairwise(starts))]
 
 
 def unit_path(name: str, folder: str = UNITS) -> str:
@@ -255,12 +255,13 @@ def merge_part(
     """
     try:
         with ThreadPoolExecutor(READERS) as readers:
-            tables = list(readers.map(lambda unit: read_unit_rows(store, unit, schema, folder), part.units))
+            of_units = unit_schema(part, schema)
+            tables = list(readers.map(lambda unit: read_unit_rows(store, unit, of_units, folder), part.units))
         rows = with_oddities(pa.concat_tables(tables), sum((oddities_in(table.schema) for table in tables), Counter()))
         check()
-        if part.has_tar:
-            _publish(store, tar_path(part.number), picture_tar(part.number, rows), check)
-        _publish(store, part.path, parquet_bytes(rows), check)
+        if part.tar_text:
+            _publish(store, tar_path(part.number), part_tar(part.number, rows, part.tar_text), check)
+        _publish(store, part.path, parquet_bytes(without_images(rows)), check)
     except NotFound:
         check()
         # Another driver may have merged the part and removed its units under our hands; anything else is an error.
@@ -278,6 +279,16 @@ def _publish(store: Store, path: str, data: bytes, check: Callable[[], None]) ->
         if is_ours:
             store.delete([path])
         raise
+
+
+def unit_schema(part: Part, schema: pa.Schema) -> pa.Schema:
+    """Return the columns of a part's units: those that rows have beside them are for the tar alone."""
+    return schema.append(IMAGES) if part.tar_text and not has_pictures(schema) else schema
+
+
+def without_images(rows: pa.Table) -> pa.Table:
+    """Return rows as a part has them."""
+    return rows.drop_columns([IMAGES.name]) if IMAGES.name in rows.column_names else rows
 
 
 def read_unit_rows(store: Store, unit: Unit, schema: pa.Schema, folder: str = UNITS) -> pa.Table:

@@ -21,6 +21,7 @@ UNFINISHED = re.compile(r"\.[^/]+\.(?P<machine>[0-9a-f]{12})-(?P<process>\d+)-[0
 LINKLESS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 # Another driver may clear its probe's folders away between our making them and our writing there.
 OPEN_TRIES = 20
+COPIED_BYTES = 2**20
 
 
 def link_new(path: str, data: bytes) -> bool:
@@ -31,7 +32,7 @@ def link_new(path: str, data: bytes) -> bool:
     Raises:
         OSError: The disk has no room or no rights.
     """
-    with _written(Path(path), data) as unfinished:
+    with _written(Path(path), [data]) as unfinished:
         try:
             os.link(unfinished, path)
         except FileExistsError:
@@ -61,7 +62,13 @@ def has_links(path: str) -> bool:
 
 def rename_over(path: str, data: bytes) -> None:
     """Make a file, in one step over an older one of its name."""
-    with _written(Path(path), data) as unfinished:
+    with _written(Path(path), [data]) as unfinished:
+        os.replace(unfinished, path)
+
+
+def copy_over(path: str, source: str) -> None:
+    """Make a file of another's content, in one step over an older one of its name."""
+    with open(source, "rb") as file, _written(Path(path), iter(lambda: file.read(COPIED_BYTES), b"")) as unfinished:
         os.replace(unfinished, path)
 
 
@@ -142,11 +149,11 @@ def _age(path: Path) -> float:
 
 
 @contextlib.contextmanager
-def _written(path: Path, data: bytes) -> Iterator[Path]:
+def _written(path: Path, pieces: Iterable[bytes]) -> Iterator[Path]:
     unfinished = path.with_name(unfinished_name(path.name))
     try:
         with _opened(unfinished) as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         yield unfinished

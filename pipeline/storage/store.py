@@ -7,6 +7,7 @@ listing in memory, and takes credentials only from the environment or the provid
 import contextlib
 import functools
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -217,6 +218,17 @@ class Store:
             self._steadily("replace", path, lambda: local_disk.rename_over(self._full(path), data))
         else:
             self._steadily("replace", path, lambda: self._put(path, data))
+
+    def replace_by_pieces(self, path: str, pieces: Iterable[bytes]) -> None:
+        """Write a whole object as `replace` does, of which no memory holds more than a piece."""
+        with tempfile.NamedTemporaryFile() as held:
+            for piece in pieces:
+                held.write(piece)
+            held.flush()
+            if self.is_local:
+                self._steadily("replace", path, lambda: local_disk.copy_over(self._full(path), held.name))
+            else:
+                self._steadily("replace", path, lambda: self._fs.put_file(held.name, self._full(path)))
 
     def delete(self, paths: Sequence[str]) -> None:
         """Remove files; those that are gone already are no error. S3 removes a thousand of them in a request."""

@@ -45,6 +45,7 @@ class NullJob(PlainJob):
     """Asks one question of every line of text, and keeps one column."""
 
     kind: str = "null"
+    text_column: str = "said"
     required: tuple[str, ...] = ("text",)
     has_text_only_rows: bool = True
 

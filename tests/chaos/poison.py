@@ -39,6 +39,7 @@ class PoisonedCaptions(PlainJob):
     settings: CaptionSettings
     poison: Mapping[str, tuple[str, str]]
     kind: str = "caption"
+    text_column: str = "caption"
 
     @property
     def schema(self) -> pa.Schema:

@@ -85,6 +85,7 @@ class WhereJob(PlainJob):
     """Asks like caption, and keeps the device ids that the process which answered was given."""
 
     kind: str = "where"
+    text_column: str = "devices"
 
     @property
     def schema(self) -> pa.Schema:

@@ -9,9 +9,8 @@ from jobs.report.numbers import numbers_of
 from jobs.report.results import read_results
 from jobs.synthesize import SynthesizeJob, SynthesizeSettings
 from pipeline.run import RunResult, run
-from pipeline.settings import ConfigError
 from pipeline.storage.store import Store
-from tests.end_to_end.shards import caption_job, results, settings_of
+from tests.end_to_end.shards import caption_job, png, results, settings_of, tar_bytes, write_shards
 from tests.pipeline.inputs import read_all
 from tests.promise import part_faults, parts_in
 
@@ -71,7 +70,25 @@ def test_a_part_that_is_made_again_finds_its_tar_as_it_left_it(tmp_path: Path, p
     assert {path.name: path.read_bytes() for path in (out / "_webdataset").iterdir()} == tars
 
 
-def test_tars_of_a_job_that_draws_nothing_are_refused(tmp_path: Path, prompts: Path, emu3: Path) -> None:
-    settings = settings_of(prompts, emu3, tmp_path / "out", write={"uri": str(tmp_path / "out"), "webdataset": True})
-    with pytest.raises(ConfigError, match=r"write\.webdataset: .*job caption draws no pictures"):
-        run(settings, caption_job())
+def caption_again(shards: Path, checkpoint: Path, out: Path, **write: Any) -> RunResult:
+    write = {"uri": str(out), "unit_rows": 2, "rows_per_part": 4, "webdataset": True, **write}
+    return run(settings_of(shards, checkpoint, out, write=write), caption_job())
+
+
+def test_tars_are_captioned_into_tars_with_the_same_images(tmp_path: Path, checkpoint: Path) -> None:
+    shards, out = write_shards(tmp_path / "in", shards=2, rows=5), tmp_path / "out"
+    (shards / "more.tar").write_bytes(tar_bytes({"x.jpg": b"no image", "y.png": png(1), "y.txt": b"old"}))
+    assert caption_again(shards, checkpoint, out).failed == 1
+    rows = results(out).to_pylist()
+    before = {row["key"]: row["images"] for row in read_all(shards).to_pylist()}
+    tars = {path.name: path.read_bytes() for path in (out / "_webdataset").iterdir()}
+    assert len(tars) == len(parts_in(out)) == 4
+    again = read_all(out / "_webdataset").to_pylist()
+    well = [row for row in rows if row["error"] is None]
+    assert [(row["text"], row["images"], row["input_key"]) for row in again] == [
+        (row["caption"], before[row["key"]], row["key"]) for row in well
+    ]
+    assert [row["image_path"] for row in well][-1] == "y.png"
+    other = tmp_path / "other"
+    caption_again(shards, checkpoint, other)
+    assert {path.name: path.read_bytes() for path in (other / "_webdataset").iterdir()} == tars

@@ -110,6 +110,15 @@ def test_rows_of_ones_own_can_be_scored_by_any_rule(tmp_path):
     assert [(row["key"], row["response_clean"], row["score"]) for row in found] == [("x", "10.4", 1.0), ("y", "b", 0.0)]
 
 
+def test_rows_of_ones_own_without_gold_answers_cannot_be_scored(tmp_path, capsys):
+    (tmp_path / "own.jsonl").write_text('{"question": "How many?", "answer": "10"}\n')
+    (tmp_path / "a.csv").write_text("row,response\n0,ten\n")
+    asked = ["score", str(tmp_path / "a.csv"), "--data", str(tmp_path / "own.jsonl"), "--to", str(tmp_path / "out")]
+    assert main(asked) == 2
+    said = "found no column `answers`, expected the gold answers; set read.columns.answers=answer"
+    assert said in capsys.readouterr().err
+
+
 def test_ends_that_a_model_has_left_on_its_answers_are_named_unless_they_are_known(tmp_path, caplog):
     lines = (BULK / "pope" / "predictions.jsonl").read_text().splitlines()
     ended = [{**one, "prediction": f"{one['prediction']}<|eot_id|>"} for one in map(json.loads, lines)]

@@ -16,11 +16,11 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import PreflightResult, check
 from pipeline.settings import ConfigError, check_settings, dump_settings
 from pipeline.state import ledger
-from pipeline.state.plan import freeze_plan
+from pipeline.state.plan import freeze_plan, parts_of
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import png, tar_bytes, write_shards
-from tests.pipeline.toys import ToyJob
+from tests.pipeline.toys import ToyJob, units_of
 from tests.tiny import tiny_mllama
 
 
@@ -284,6 +284,17 @@ def test_units_of_large_image_files_that_rows_name_are_small(tmp_path: Path, che
     assert max(unit.num_rows for unit in large.units) == 11
     assert large.row_bytes > 5 * 10**6
     assert ready("large", unit_rows=100).plan.row_bytes == large.row_bytes, "it is weighed whoever says how many rows"
+
+
+def test_images_that_go_into_a_tar_are_weighed_and_its_parts_are_small(tmp_path: Path, checkpoint: Path) -> None:
+    with_tars = settings(tmp_path, checkpoint, write={"webdataset": True})
+    without, job = settings(tmp_path, checkpoint), ToyJob(has_text_only_rows=True, required=())
+    images = len(png(0))
+    assert checked(with_tars).plan.row_bytes >= checked(without).plan.row_bytes + images // 2
+    units = units_of(100, 4)
+    assert [len(part.units) for part in parts_of(with_tars.write, units, job)] == [8, 8, 8, 1]
+    assert [part.tar_text for part in parts_of(with_tars.write, units, job)] == ["caption"] * 4
+    assert [(len(part.units), part.tar_text) for part in parts_of(without.write, units, job)] == [(25, "")]
 
 
 def rows_without_images(tmp_path: Path, name: str, text: str) -> str:

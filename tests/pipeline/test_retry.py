@@ -16,14 +16,23 @@ from pipeline.execution.attempt import RunError
 from pipeline.input.unit_files import units_from_parquet
 from pipeline.input.units import ReadSettings, Unit
 from pipeline.retry import commit_log_of, refuse_changed_shards, rewrite_part
-from pipeline.rows import ODDITIES, with_unit
+from pipeline.rows import IMAGES, ODDITIES, with_unit
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.ledger import RunReplaced
 from pipeline.state.retries import BEFORE, RetryPlan, failed_rows, freeze_retry, last_number, open_retry, restrict
 from pipeline.state.rewrite import replace_rows
-from pipeline.steps.tars import picture_tar
-from pipeline.steps.write import Part, commit_unit, oddities_in, parquet_bytes, plan_parts, unit_path, with_oddities
+from pipeline.steps.tars import part_tar
+from pipeline.steps.write import (
+    Part,
+    commit_unit,
+    merge_part,
+    oddities_in,
+    parquet_bytes,
+    plan_parts,
+    unit_path,
+    with_oddities,
+)
 from pipeline.storage.store import NotFound, Store
 from tests.pipeline.inputs import names
 from tests.pipeline.toys import part_columns, units_of
@@ -277,7 +286,7 @@ def test_a_retry_of_a_run_that_was_replaced_changes_nothing_of_the_other_one(sto
 def test_one_failed_row_can_become_several_pictures_and_the_tar_gets_them_too(tmp_path: Path) -> None:
     schema = pa.schema([*SCHEMA, ("image", pa.binary()), ("image_format", pa.string()), ("caption_in", pa.string())])
     store = Store(str(tmp_path))
-    (part,) = plan_parts(UNITS[:1], 10, have_tars=True)
+    (part,) = plan_parts(UNITS[:1], 10, tar_text="caption_in")
 
     def drawn(index: int, error: dict[str, str] | None, *pictures: bytes) -> list[dict[str, Any]]:
         plain = {**row(index, error), "image_format": "png", "caption_in": "a circle"}
@@ -292,7 +301,29 @@ def test_one_failed_row_can_become_several_pictures_and_the_tar_gets_them_too(tm
     rewrite_part(store, plan.parts[0], schema, plan=plan)
     rows = read_part(store, part)
     assert rows["image"].to_pylist() == [b"A", b"B", b"C", b"D", b"E"]
-    assert store.read("_webdataset/part-00000.tar") == picture_tar(0, rows)
+    assert store.read("_webdataset/part-00000.tar") == part_tar(0, rows, "caption_in")
+
+
+def test_a_row_that_is_captioned_at_last_gets_its_place_in_the_tar_and_the_others_keep_theirs(tmp_path: Path) -> None:
+    store, images = Store(str(tmp_path)), [b"\xff\xd8\xff%d" % number for number in range(3)]
+    (part,) = plan_parts(UNITS[:1], 10, tar_text="caption")
+
+    def with_images(rows: pa.Table, *numbers: int) -> pa.Table:
+        return rows.append_column(IMAGES, pa.array([[images[number]] for number in numbers], IMAGES.type))
+
+    ledger.freeze_settings(store, {})
+    first = with_images(table(row(0), row(1, GONE), row(2)), 0, 1, 2)
+    commit_unit(with_unit(first, UNITS[0].name, 3), store)
+    merge_part(store, part, SCHEMA)
+    assert read_part(store, part).column_names == SCHEMA.names, "images stand in the tar alone"
+    plan = freeze_retry(store, [part], 1, failed_rows(store, [part]))
+    for _ in range(2):  # the second time as if the first had been killed before it was done
+        again = with_images(table(row(1, caption="at last")), 1)
+        commit_unit(with_unit(again, UNITS[0].name, 1), store, plan.units_folder)
+        rewrite_part(store, plan.parts[0], SCHEMA, plan=plan)
+        whole = with_images(table(row(0), row(1, caption="at last"), row(2)), 0, 1, 2)
+        assert read_part(store, part).equals(whole.drop_columns([IMAGES.name]))
+        assert store.read("_webdataset/part-00000.tar") == part_tar(0, whole, "caption"), "as if it had never failed"
 
 
 def test_a_row_does_not_lose_what_it_had() -> None:

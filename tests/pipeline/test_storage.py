@@ -157,7 +157,7 @@ def test_what_another_machine_left_is_hidden_and_swept_once_old(tmp_path: Path) 
 KILLED_WHILE_WRITING = """
 import os, pathlib, signal, sys
 from pipeline.storage import local_disk
-with local_disk._written(pathlib.Path(sys.argv[1]), b"half"):
+with local_disk._written(pathlib.Path(sys.argv[1]), [b"half"]):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

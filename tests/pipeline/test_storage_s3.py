@@ -222,3 +222,10 @@ def test_objects_that_the_server_names_as_not_deleted_are_not_passed_over() -> N
             return {"Errors": [{"Key": "x/2", "Code": "InternalError", "Message": "try again"}]}
 
     assert delete_at_once(Client(), ["b/x/1", "b/x/2"]) == ["b/x/2"]
+
+
+def test_an_object_of_pieces_is_put_whole_over_an_older_one(s3: S3) -> None:
+    store = Store(f"s3://{s3.bucket}/pieces", s3.settings)
+    store.replace("a", b"old")
+    store.replace_by_pieces("a", (bytes([number]) * 2**20 for number in range(9)))
+    assert store.read("a") == b"".join(bytes([number]) * 2**20 for number in range(9))

@@ -7,12 +7,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import webdataset
 
-from pipeline.rows import with_unit
+from pipeline.rows import IMAGES, with_unit
 from pipeline.state import ledger
-from pipeline.steps.tars import has_pictures, picture_tar, tar_path
+from pipeline.steps.tars import has_pictures, part_tar, tar_path
 from pipeline.steps.write import Part, Parts, commit_unit, merge_part, parquet_bytes, plan_parts
 from pipeline.storage.store import Store
+from tests.end_to_end.shards import png
+from tests.pictures import plain
 from tests.pipeline.inputs import read_all, write
 from tests.pipeline.toys import part_columns, units_of
 
@@ -29,6 +32,7 @@ SCHEMA = pa.schema(
         ("keep", pa.bool_()),
     ]
 )
+JPEG = plain("red", (8, 8), "JPEG")
 FAILED = {"stage": "generate", "type": "PromptTooLong", "message": "too long"}
 
 
@@ -54,6 +58,10 @@ def drawn(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([{**row, "image": None} if row.get("error") else row for row in full], schema=SCHEMA)
 
 
+def tar_of(number: int, rows: pa.Table) -> bytes:
+    return part_tar(number, rows, "caption_in")
+
+
 def members(data: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         files = {member.name: archive.extractfile(member) for member in archive}
@@ -61,7 +69,7 @@ def members(data: bytes) -> dict[str, bytes]:
 
 
 def test_a_sample_is_the_picture_its_text_and_its_numbers() -> None:
-    found = members(picture_tar(3, drawn({}, {"image_format": "jpeg", "guidance_scale": float("nan")})))
+    found = members(tar_of(3, drawn({}, {"image_format": "jpeg", "guidance_scale": float("nan")})))
     assert list(found) == [
         *[f"00003-000000.{extension}" for extension in ("png", "txt", "json")],
         *[f"00003-000001.{extension}" for extension in ("jpg", "txt", "json")],
@@ -85,22 +93,22 @@ def test_rows_that_failed_or_were_dropped_are_left_out_and_the_others_keep_their
     rows = drawn(
         {"error": FAILED}, {"keep": False}, {"keep": True}, {}, {"image": None}, {"keep": True, "error": FAILED}
     )
-    places = {name.partition(".")[0] for name in members(picture_tar(0, rows))}
+    places = {name.partition(".")[0] for name in members(tar_of(0, rows))}
     assert places == {"00000-000002", "00000-000003"}
     without = drawn({}, {"error": FAILED}).drop_columns(["keep"])
-    assert {name.partition(".")[0] for name in members(picture_tar(0, without))} == {"00000-000000"}
+    assert {name.partition(".")[0] for name in members(tar_of(0, without))} == {"00000-000000"}
 
 
 def test_a_part_without_a_picture_has_an_empty_tar() -> None:
-    assert members(picture_tar(0, drawn({"error": FAILED}))) == {}
-    assert members(picture_tar(0, drawn())) == {}
+    assert members(tar_of(0, drawn({"error": FAILED}))) == {}
+    assert members(tar_of(0, drawn())) == {}
 
 
 def test_equal_rows_give_equal_tars_however_they_were_put_together() -> None:
     whole = drawn({}, {}, {})
     pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1)])
-    assert picture_tar(1, whole) == picture_tar(1, pieces)
-    with tarfile.open(fileobj=io.BytesIO(picture_tar(1, whole))) as archive:
+    assert tar_of(1, whole) == tar_of(1, pieces)
+    with tarfile.open(fileobj=io.BytesIO(tar_of(1, whole))) as archive:
         headers = {(one.mtime, one.uid, one.gid, one.uname, one.gname, one.mode) for one in archive}
     assert headers == {(0, 0, 0, "", "", 0o644)}
 
@@ -108,7 +116,7 @@ def test_equal_rows_give_equal_tars_however_they_were_put_together() -> None:
 def test_our_own_reader_gives_back_what_was_drawn(tmp_path: Path) -> None:
     parts = [drawn({}, {"error": FAILED}, {"image_index": 1}), drawn({"keep": False}, {"image_format": "webp"})]
     for number, rows in enumerate(parts):
-        write(tmp_path / tar_path(number), picture_tar(number, rows))
+        write(tmp_path / tar_path(number), tar_of(number, rows))
     found = read_all(tmp_path / "_webdataset", unit_rows=2).to_pylist()
     assert [row["key"] for row in found] == ["00000-000000", "00000-000002", "00001-000001"]
     assert [row["images"] for row in found] == [[b"picture 0"], [b"picture 2"], [b"picture 1"]]
@@ -125,14 +133,100 @@ def test_our_own_reader_gives_back_what_was_drawn(tmp_path: Path) -> None:
 def test_values_that_json_has_no_word_for_become_texts_or_nothing() -> None:
     times = pa.array([0], pa.timestamp("s", tz="UTC"))
     rows = drawn({}).append_column("when", times).append_column("pairs", pa.array([[[1.0, float("inf")]]]))
-    values = json.loads(members(picture_tar(0, rows))["00000-000000.json"])
+    values = json.loads(members(tar_of(0, rows))["00000-000000.json"])
     assert values["when"] == "1970-01-01 00:00:00+00:00" and values["pairs"] == [[1.0, None]]
 
 
 @pytest.mark.parametrize("kind", [pa.large_binary(), pa.binary(2), pa.list_(pa.binary()), pa.map_("string", "binary")])
 def test_columns_that_hold_bytes_stay_in_the_part(kind: pa.DataType) -> None:
     rows = drawn({}).append_column("blob", pa.nulls(1, kind))
-    assert "blob" not in json.loads(members(picture_tar(0, rows))["00000-000000.json"])
+    assert "blob" not in json.loads(members(tar_of(0, rows))["00000-000000.json"])
+
+
+CAPTIONED = pa.schema(
+    [
+        *part_columns("key", "shard", "index", "output_token_ids", "error", "prompt_tokens", "output_tokens"),
+        ("keep", pa.bool_()),
+        ("image_format", pa.string()),
+        ("caption", pa.string()),
+    ]
+)
+
+
+def captioned(*rows: dict[str, Any]) -> pa.Table:
+    """Result rows of a job that captions, with the images that were read."""
+    full = [
+        {
+            "key": f"k{place}",
+            "shard": "a.tar",
+            "index": place,
+            "caption": f"a cat\n{place}",
+            "keep": False,
+            "image_format": "unknown",
+            IMAGES.name: [png(place)],
+            **row,
+        }
+        for place, row in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(full, schema=CAPTIONED.append(IMAGES))
+
+
+def test_a_sample_of_a_row_that_was_read_is_its_image_its_caption_and_its_columns() -> None:
+    rows = captioned({}, {"error": FAILED, "caption": None}, {IMAGES.name: []}, {IMAGES.name: [png(1), JPEG]})
+    found = members(part_tar(2, rows, "caption"))
+    assert list(found) == [
+        *[f"00002-000000.{extension}" for extension in ("png", "txt", "json")],
+        *[f"00002-000002.{extension}" for extension in ("txt", "json")],
+        *[f"00002-000003.{extension}" for extension in ("0.png", "1.jpg", "txt", "json")],
+    ]
+    assert found["00002-000000.png"] == png(0) and found["00002-000000.txt"] == b"a cat\n0"
+    assert json.loads(found["00002-000000.json"]) == {
+        **{"key": "k0", "shard": "a.tar", "index": 0, "prompt_tokens": None, "output_tokens": None},
+        **{"keep": False, "image_format": "unknown"},
+    }, "columns of the input mean nothing here"
+
+
+@pytest.mark.parametrize(
+    ("kind", "extension"),
+    [
+        *[("JPEG", "jpg"), ("PNG", "png"), ("GIF", "gif"), ("WEBP", "webp"), ("BMP", "bmp"), ("TIFF", "tif")],
+        *[("AVIF", "avif"), ("PPM", "ppm"), ("JPEG2000", "jp2"), ("ICO", "ico")],
+    ],
+)
+def test_an_image_is_called_by_what_it_is(kind: str, extension: str) -> None:
+    rows = captioned({IMAGES.name: [plain("red", (32, 32), kind)]})
+    assert next(iter(members(part_tar(0, rows, "caption")))) == f"00000-000000.{extension}"
+
+
+def test_a_tar_gives_its_images_to_rows_that_were_not_read_again() -> None:
+    whole = captioned({}, {IMAGES.name: [png(1), JPEG]}, {}, {IMAGES.name: []})
+    before = part_tar(0, captioned({}, {IMAGES.name: [png(1), JPEG]}, {"error": FAILED}, {IMAGES.name: []}), "caption")
+    again = captioned({IMAGES.name: None}, {IMAGES.name: None}, {}, {IMAGES.name: None})
+    assert part_tar(0, again, "caption", before) == part_tar(0, whole, "caption")
+
+
+def test_units_hold_the_images_and_parts_do_not(store: Store) -> None:
+    for number in (0, 1):
+        rows = captioned(*({"index": number * 2 + row} for row in (0, 1)))
+        commit_unit(with_unit(rows, UNITS[number].name, 2), store)
+    (part,) = plan_parts(UNITS[:2], 9, "caption")
+    merge_part(store, part, CAPTIONED)
+    assert pq.read_table(store.uri).column_names == CAPTIONED.names
+    whole = pa.concat_tables(captioned({}, {}).slice(0) for _ in range(2)).drop_columns(["index"])
+    assert len(members(store.read(tar_path(0)))) == 3 * whole.num_rows
+    assert [entry.path for entry in store.list()] == [tar_path(0), part.path], "no unit is left"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves the file to the collector
+def test_the_package_webdataset_reads_what_was_captioned(tmp_path: Path) -> None:
+    rows = captioned({}, {"error": FAILED, "caption": None}, {IMAGES.name: [png(1), JPEG]})
+    path = write(tmp_path / "a.tar", part_tar(0, rows, "caption"))
+    one, several = list(webdataset.WebDataset(str(path), shardshuffle=False).decode("pil"))
+    assert (one["__key__"], one["txt"], one["json"]["key"]) == ("00000-000000", "a cat\n0", "k0")
+    assert one["png"].size == (20, 30)
+    assert {name for name in several if "." in name} == {"0.png", "1.jpg"}
+    mine = read_all(path).to_pylist()
+    assert [(row["text"], row["images"]) for row in mine] == [("a cat\n0", [png(0)]), ("a cat\n2", [png(1), JPEG])]
 
 
 def test_whether_a_job_draws_is_seen_by_its_columns() -> None:
@@ -171,7 +265,7 @@ def commit(store: Store, *units: int) -> None:
 
 
 def test_a_part_has_its_tar_beside_it(store: Store) -> None:
-    merged = Parts(store, plan_parts(UNITS, 4, have_tars=True), [], COUNTED)
+    merged = Parts(store, plan_parts(UNITS, 4, tar_text="caption_in"), [], COUNTED)
     with merged:
         for unit in (0, 1, 2):
             commit(store, unit)
@@ -193,13 +287,13 @@ def test_the_tar_stands_there_before_its_part_does(store: Store, monkeypatch: py
         return publish(self, path, data)
 
     monkeypatch.setattr(Store, "publish", noted)
-    merge_part(store, Part(0, tuple(UNITS[:1]), True), COUNTED)
+    merge_part(store, Part(0, tuple(UNITS[:1]), "caption_in"), COUNTED)
     assert order == ["_webdataset/part-00000.tar", "part-00000.parquet"]
 
 
 def test_a_tar_whose_part_a_crash_kept_away_is_what_it_would_be_again(store: Store) -> None:
     commit(store, 0, 1)
-    part = Part(0, tuple(UNITS[:2]), True)
+    part = Part(0, tuple(UNITS[:2]), "caption_in")
     merge_part(store, part, COUNTED)
     before = store.read(tar_path(0))
     store.delete([part.path])

@@ -153,6 +153,10 @@ class ToyJob:
     def schema(self) -> pa.Schema:
         return pa.schema([("caption", pa.string())])
 
+    @property
+    def text_column(self) -> str:
+        return "caption"
+
     def sources(self, read: ReadSettings) -> Sequence[Source]:
         return [Source("", read)]
 

@@ -216,7 +216,7 @@ class WriteSettings(Settings):
     rows_per_part: RowCount = Field(
         default="auto",
         description="a part holds whole units up to this many rows: larger parts are fewer files, and there later; "
-        "auto: 10,000, or about 256 pictures",
+        "auto: 10,000, or about 256 pictures, or with tars of images that were read eight of the largest units",
     )
     unit_rows: RowCount = Field(
         default="auto",

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from models.types import Processor
-from pipeline.input.formats.table import FORMATS
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.proposals import own_name, setting_for
 from pipeline.input.sources import Source, join_plans
@@ -214,10 +213,9 @@ def _advice(column: str, rows: pa.Table) -> str:
 
 def _tell_unread(cut: "_Cut", job: Job) -> None:
     """Tell of a column that the job would read under another name, where the run may well mean to leave it."""
-    unit = cut.planned.units[0]
-    if cut.source.is_raw or not FORMATS[unit.format].has_columns:
+    if cut.source.is_raw:
         return
-    rows = unit.table_schema.empty_table().drop_columns(list(READ))
+    rows = cut.planned.units[0].table_schema.empty_table().drop_columns(list(READ))
     for name in job.optional:
         if name not in rows.column_names and (proposed := setting_for(name, rows)):
             log.info(

@@ -98,6 +98,8 @@ def blindness_of_others(source: Source, job: Job, processor: Processor) -> list[
         return []
     units = _first(source, SAMPLE_ROWS, SAMPLE_ROWS)
     blocks = [read_unit(unit, source.read) for unit in units]
+    if units[0].format == "text" and job.has_text_only_rows:
+        return []
     if any(block["error"].null_count < block.num_rows or any(block["images"].to_pylist()) for block in blocks):
         return []
     return [blindness_fault(blocks, units[0])]

@@ -1,19 +1,24 @@
 import asyncio
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.types import Answer, Request, Sampling
 from pipeline.job import Job
-from pipeline.rows import ODDITIES, UNIT, UNIT_ROWS, part_schema, row_seed
+from pipeline.rows import IMAGES, ODDITIES, UNIT, UNIT_ROWS, part_schema, row_seed
 from pipeline.steps.answerer import Answerer
 from pipeline.steps.engine_thread import EngineDied, EngineThread
 from pipeline.steps.generate import Generate
 from pipeline.steps.preprocess import Preprocess
-from tests.pipeline.toys import READ_SCHEMA, ToyEngine, ToyJob, ToyProcessor, ToySequence, read_rows
+from pipeline.steps.write import commit_unit, merge_part, plan_parts
+from pipeline.storage.store import Store
+from tests.pipeline.toys import READ_SCHEMA, ToyEngine, ToyJob, ToyProcessor, ToySequence, read_rows, units_of
 
 SAMPLING = Sampling(max_new_tokens=60, seed=3)
 
@@ -73,6 +78,22 @@ def test_a_row_of_several_answers_has_one_row_for_each_or_one_if_it_fails() -> N
     assert [(row["index"], row["caption"]) for row in rows] == [(0, "1 2 3"), (0, "1 2 3"), (1, None), (2, "1")]
     assert rows[1]["seed"] == rows[0]["seed"] + 1
     assert rows[2]["error"]["type"] == "PromptTooLong" and rows[2]["seed"] == row_seed(3, "00000000/1")
+
+
+def test_images_that_go_into_a_tar_stay_with_their_rows_up_to_the_unit(tmp_path: Path) -> None:
+    several = {"key": "c", "text": "a", "images": [b"x", b"y"]}
+    given = [{"key": "a", "text": "abcd"}, {"key": "b", "text": "boom"}, several]
+    ready = Preprocess(ToyProcessor(), ToyJob(), SAMPLING, keeps_images=True)(read_rows(given))
+    table = asyncio.run(step()(ready))
+    assert table.column(IMAGES.name).to_pylist() == [[b"jpeg"], [b"jpeg"], [b"x", b"y"]]
+    store = Store(str(tmp_path))
+    (part,) = plan_parts(units_of(3, 3), 3, "caption")
+    commit_unit(table, store)
+    merge_part(store, part, part_schema(READ_SCHEMA, ToyJob()))
+    assert pq.read_table(store.uri).schema == part_schema(READ_SCHEMA, ToyJob()), "not into the part"
+    with tarfile.open(tmp_path / "_webdataset/part-00000.tar") as tar:
+        names = tar.getnames()
+    assert {name.partition(".")[0] for name in names} == {"00000-000000", "00000-000002"} and len(names) == 7
 
 
 class Limited(ToyJob):

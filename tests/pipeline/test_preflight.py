@@ -354,6 +354,26 @@ def test_of_a_tar_no_column_is_proposed_for_images_are_its_members(tmp_path: Pat
     assert found.endswith("the columns are text, url; set read.images=optional if none is meant")
 
 
+def test_fields_of_a_tar_are_proposed_as_columns_are(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(tar_bytes({"1.json": b'{"query": "What?"}', "1.png": png(1)}))
+    run = settings(tmp_path, checkpoint, read={"uri": str(tmp_path / "x.tar")})
+    with pytest.raises(ConfigError) as caught:
+        check(run, VqaSettings(kind="vqa").build(), Store(run.write.uri))
+    (said,) = caught.value.faults
+    assert said.endswith("; set read.columns.question=query")
+    run = settings(tmp_path, checkpoint, read={"uri": str(tmp_path / "x.tar"), "columns": {"question": "query"}})
+    assert check(run, VqaSettings(kind="vqa").build(), Store(run.write.uri)).plan.units
+
+
+def test_lines_of_text_that_are_questions_need_no_images(tmp_path: Path, checkpoint: Path) -> None:
+    uri = rows_without_images(tmp_path, "x.txt", "What?\n")
+    run = settings(tmp_path, checkpoint, read={"uri": uri})
+    with pytest.raises(ConfigError) as caught:
+        check(run, VqaSettings(kind="vqa").build(), Store(run.write.uri))
+    (said,) = caught.value.faults
+    assert said.endswith("the input has key, text; set read.columns.question=text")
+
+
 def test_a_column_that_a_job_needs_is_proposed_under_the_inputs_own_name(tmp_path: Path, checkpoint: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(7))
     uri = rows_without_images(tmp_path, "x.jsonl", '{"image": "a.png", "prompt": "What?", "n": 1, "images": "b"}\n')

@@ -11,11 +11,11 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.console_text import demo_lines, retry_lines, run_lines, stopped_message, too_many_failed_message
 from jobs.evaluation.arguments import add_compare, add_score, add_submit
@@ -110,6 +110,23 @@ def _export(arguments: argparse.Namespace) -> int:
     done = export(output, folder, arguments.form, overwrites=arguments.overwrite)
     _print_lines(export_lines(done))
     return _print_error(kept_texts_message(done), FAILED) if done.differing else 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from jobs.config import output_at
+    from jobs.status import read_status, status_lines, watch
+
+    store = output_at(arguments.output, arguments.overrides, allowed=STORAGE)
+
+    def show(status: Mapping[str, Any]) -> None:
+        _print_lines([json.dumps(status)] if arguments.json else status_lines(status))
+        sys.stdout.flush()
+
+    if arguments.watch:
+        watch(store, show)
+    else:
+        show(read_status(store))
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -226,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, add_arguments, command, summary in (
         ("run", _add_run, _run, "run a job, or continue it where it stopped"),
         ("retry", _add_retry, _retry, "run the failed rows of a finished run again"),
+        ("status", _add_status, _status, "say how a run stands, from any machine"),
         ("report", _add_report, _report, "write the report of a run again"),
         ("export", _add_export, _export, "write a run's texts for trainers: metadata.jsonl, or one beside each image"),
         ("score", add_score, _score, "score stored answers, from a run or from another tool"),
@@ -255,6 +273,13 @@ def _add_retry(retry: argparse.ArgumentParser) -> None:
     _add_output(retry)
     _add_progress(retry)
     _add_overrides(retry, "settings that change no answer; write.storage.* say how to reach OUTPUT")
+
+
+def _add_status(status: argparse.ArgumentParser) -> None:
+    _add_output(status)
+    status.add_argument("--watch", action="store_true", help="say it every few seconds until the run has ended")
+    status.add_argument("--json", action="store_true", help="say all numbers as one line of JSON")
+    _add_overrides(status, "how to reach OUTPUT, such as write.storage.endpoint_url=http://...")
 
 
 def _add_report(report: argparse.ArgumentParser) -> None:

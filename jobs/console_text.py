@@ -84,7 +84,7 @@ def too_many_failed_message(result: "RunResult", report: "Report", limit: float)
     return "\n".join(
         [
             f"{result.failed_share:.1%} of the rows failed, limits.max_failed_share is {limit:.1%}",
-            *_failure_lines(kinds),
+            *failure_lines(kinds),
             f"  `triptych retry {result.uri}` runs them again once the cause is gone",
         ]
     )
@@ -95,14 +95,14 @@ def stopped_message(error: "TooManyFailed") -> str:
     return "\n".join(
         [
             str(error),
-            *_failure_lines(error.failures),
+            *failure_lines(error.failures),
             "  Once the cause is gone, or to keep these error rows, give the same command with a higher limit, such as "
             "limits.max_failed_share=1; `triptych retry` then runs failed rows again.",
         ]
     )
 
 
-def _failure_lines(failures: "Sequence[FailureKind]") -> list[str]:
+def failure_lines(failures: "Sequence[FailureKind]") -> list[str]:
     """Show the most frequent kinds, each with an example and what to do about it."""
     lines = []
     for kind in failures[:MAX_ERROR_KINDS]:

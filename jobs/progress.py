@@ -5,7 +5,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -42,7 +42,7 @@ class Moment:
 
     def lines(self) -> list[str]:
         """Say it in one or two lines."""
-        return describe(self.progress, time.monotonic() - self.since)
+        return describe(self.numbers())
 
 
 @contextmanager
@@ -148,29 +148,26 @@ def _lines(line: Callable[[], str], period_s: float) -> Iterator[None]:
         writer.join()
 
 
-def describe(progress: Progress | None, seconds: float) -> list[str]:
+def describe(numbers: Mapping[str, Any]) -> list[str]:
     """Sum up a run's progress in one or two lines: rows, rates, failures, the time left and what holds it up.
 
     Args:
-        progress: The latest; None before the first.
-        seconds: Since it was told, or since the run was called.
+        numbers: See `pipeline.run.progress_numbers`.
     """
-    if progress is None:
-        return [f"looking at the settings, the model and the input, {clock(seconds)}"]
-    share = progress.done / progress.rows if progress.rows else 1.0
-    counts = [f"{progress.done:,} of {progress.rows:,} rows ({share:.0%})"]
-    if not progress.answered:
-        return [" · ".join([*counts, f"loading the model, {clock(seconds)}"])]
-    elapsed, pace = f"{clock(progress.seconds + seconds)} so far", progress.pace
-    failed = f"{progress.failed:,} failed"
-    if pace is None or progress.seconds_left is None:
+    so_far = clock(numbers["seconds"])
+    if numbers["state"] == "looking":
+        return [f"looking at the settings, the model and the input, {so_far}"]
+    share = numbers["done"] / numbers["rows"] if numbers["rows"] else 1.0
+    counts = [f"{numbers['done']:,} of {numbers['rows']:,} rows ({share:.0%})"]
+    if numbers["state"] == "loading":
+        return [" · ".join([*counts, f"loading the model, {so_far}"])]
+    failed, elapsed = f"{numbers['failed']:,} failed", f"{so_far} so far"
+    if numbers["seconds_left"] is None:
         return [" · ".join([*counts, elapsed, failed])]
-    left = f"{clock(max(0.0, progress.seconds_left - seconds))} left"
-    rates = f"{pace.prompt_tokens_per_s:,.0f} tokens/s read, {pace.output_tokens_per_s:,.0f} written"
-    waits = f"{pace.bottleneck} takes longest"
-    busy = [f"engine {pace.busy['engine']:.0%} busy"] if "engine" in pace.busy else []
-    first = [*counts, f"{_rate(pace.rows_per_s)} rows/s", failed, left]
-    return [" · ".join(first), " · ".join([elapsed, rates, *busy, waits])]
+    first = [*counts, f"{_rate(numbers['rows_per_s'])} rows/s", failed, f"{clock(numbers['seconds_left'])} left"]
+    rates = f"{numbers['prompt_tokens_per_s']:,.0f} tokens/s read, {numbers['output_tokens_per_s']:,.0f} written"
+    busy = [f"engine {numbers['busy']['engine']:.0%} busy"] if "engine" in numbers["busy"] else []
+    return [" · ".join(first), " · ".join([elapsed, rates, *busy, f"{numbers['bottleneck']} takes longest"])]
 
 
 def describe_end(progress: Progress | None, seconds: float) -> str:

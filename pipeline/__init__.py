@@ -40,7 +40,7 @@ from pipeline.settings import (
 )
 from pipeline.state import ledger
 from pipeline.state.ledger import RunError
-from pipeline.state.plan import freeze_plan, read_plan, read_warnings
+from pipeline.state.plan import freeze_plan, read_part_sizes, read_plan, read_warnings
 from pipeline.steps.check import CHECK_STAGE
 from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.tars import EXTENSIONS, has_pictures

@@ -1,5 +1,7 @@
 """Read what a run has left, finished or not: every row that is committed, once, in the order of the input."""
 
+from dataclasses import dataclass
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,7 +16,20 @@ from pipeline.storage.store import NotFound, StorageSettings, Store
 TRIES = 5
 
 
-def result_files(store: Store) -> list[str]:
+@dataclass(frozen=True)
+class ResultFile:
+    """A file with results.
+
+    Attributes:
+        path: Where it stands below the output.
+        num_rows: The input's rows in it; None where an older version has planned the run.
+    """
+
+    path: str
+    num_rows: int | None
+
+
+def result_files(store: Store) -> list[ResultFile]:
     """List the files that hold the results: finished parts, and committed units of the others.
 
     Of a run that an older version has planned these are the finished parts alone.
@@ -25,13 +40,14 @@ def result_files(store: Store) -> list[str]:
     output = ledger.read_output(store)
     sizes = read_part_sizes(store) if output.is_planned else None
     if sizes is None:
-        return [path for path in output.paths if PART_NAME.fullmatch(path)]
+        return [ResultFile(path, None) for path in output.paths if PART_NAME.fullmatch(path)]
     folder, files = ledger.units_folder(output.run), []
     for part in group_units(read_plan(store), sizes):
         if part.number in output.parts:
-            files.append(part.path)
+            files.append(ResultFile(part.path, sum(unit.num_rows for unit in part.units)))
         else:
-            files += [unit_path(unit.name, folder) for unit in part.units if unit.name in output.units]
+            committed = [unit for unit in part.units if unit.name in output.units]
+            files += [ResultFile(unit_path(unit.name, folder), unit.num_rows) for unit in committed]
     return files
 
 
@@ -59,8 +75,8 @@ def read_results(uri: str, columns: list[str] | None = None, storage: StorageSet
 
 def _read(store: Store, columns: list[str] | None) -> pa.Table:
     tables: list[pa.Table] = []
-    for path in result_files(store):
-        with store.open(path) as file:
+    for result in result_files(store):
+        with store.open(result.path) as file:
             part = pq.ParquetFile(file)
             known = [name for name in part.schema_arrow.names if name != IMAGES.name]
             if unknown := [name for name in columns or () if name not in known]:

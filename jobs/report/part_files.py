@@ -46,9 +46,9 @@ def open_parts(store: Store) -> Iterator[OpenPart]:
     Raises:
         StorageError: A part cannot be read.
     """
-    for path in result_files(store):
-        with store.open(path) as file:
-            yield OpenPart(path, pq.ParquetFile(file))
+    for result in result_files(store):
+        with store.open(result.path) as file:
+            yield OpenPart(result.path, pq.ParquetFile(file))
 
 
 @dataclass(frozen=True)

@@ -304,6 +304,16 @@ def write_progress(store: Store, numbers: Mapping[str, Any]) -> None:
     store.replace(PROGRESS, json.dumps(numbers, indent=2).encode())
 
 
+def read_progress(store: Store) -> dict[str, Any] | None:
+    """Return how far the run was when it last wrote that down; None where it has not."""
+    try:
+        progress = json.loads(store.read(PROGRESS))
+    except NotFound:
+        return None
+    assert isinstance(progress, dict)
+    return progress
+
+
 def versions(names: Sequence[str] = ("triptych", "ray", "torch", "pyarrow", "pillow", "tokenizers")) -> dict[str, str]:
     """Return the versions of the packages that answers depend on, as far as they are installed as packages."""
     found = {}

@@ -16,7 +16,7 @@ from jobs.config import RunSettings
 from jobs.console_text import stopped_message, too_many_failed_message
 from jobs.progress import describe, shown_progress
 from jobs.report.writer import Report
-from pipeline.execution.progress import FailureKind, Pace, Progress, TooManyFailed
+from pipeline.execution.progress import FailureKind, Pace, Progress, TooManyFailed, progress_numbers
 from pipeline.run import RunResult
 from pipeline.settings import ConfigError, dump_settings, load_settings
 from pipeline.state.ledger import freeze_settings
@@ -138,7 +138,7 @@ def test_a_run_that_was_stopped_says_why_and_how_it_goes_on():
     assert "limits.max_failed_share=1" in said[-1]
 
 
-@pytest.mark.parametrize("command", ["plan", "status", "verify"])
+@pytest.mark.parametrize("command", ["plan", "verify"])
 def test_commands_of_later_days_are_absent(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command])
@@ -174,17 +174,17 @@ LINES = [
 
 
 def test_the_live_lines_say_rows_rates_failures_the_time_left_and_what_takes_longest():
-    assert describe(RUNNING, 0.0) == LINES
-    later = describe(RUNNING, 70.0)
+    assert describe(progress_numbers(RUNNING, 0.0)) == LINES
+    later = describe(progress_numbers(RUNNING, 70.0))
     assert later[0].endswith("3:50 left") and later[1].startswith("2:10 so far"), "the clocks go on between two units"
 
 
 def test_the_live_line_tells_start_up_apart():
-    assert describe(None, 12.0) == ["looking at the settings, the model and the input, 0:12"]
-    assert describe(Progress(rows=10, done=0), 130.0) == ["0 of 10 rows (0%) · loading the model, 2:10"]
-    assert describe(Progress(rows=10, done=2, answered=2, seconds=9.0), 1.0) == [
-        "2 of 10 rows (20%) · 0:10 so far · 0 failed"
-    ]
+    assert describe(progress_numbers(None, 12.0)) == ["looking at the settings, the model and the input, 0:12"]
+    loading = describe(progress_numbers(Progress(rows=10, done=0), 130.0))
+    assert loading == ["0 of 10 rows (0%) · loading the model, 2:10"]
+    first = Progress(rows=10, done=2, answered=2, seconds=9.0)
+    assert describe(progress_numbers(first, 1.0)) == ["2 of 10 rows (20%) · 0:10 so far · 0 failed"]
 
 
 def test_a_step_that_is_done_leaves_a_line(capsys):

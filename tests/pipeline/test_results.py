@@ -9,6 +9,7 @@ import pytest
 from pipeline import read_results, result_files
 from pipeline.input.unit_files import UNIT_COLUMNS, units_to_parquet
 from pipeline.pipeline_settings import WriteSettings
+from pipeline.results import ResultFile
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.plan import cut_parts, freeze_plan, frozen_parts
@@ -21,14 +22,18 @@ UNITS = units_of(10, 3)  # rows 0-2, 3-5, 6-8 and 9
 FOLDER = ledger.units_folder("me")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An output whose run has planned two parts of six rows."""
-    store = Store(str(tmp_path / "out"))
+def planned_store(folder: Path) -> Store:
+    """Make an output whose run has planned two parts of six rows."""
+    store = Store(str(folder / "out"))
     ledger.freeze_settings(store, {"run": "me", "settings": {}})
     write = WriteSettings(uri=store.uri, rows_per_part=6)
     freeze_plan(store, UNITS, (), cut_parts(UNITS, write, ToyJob()))
     return store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return planned_store(tmp_path)
 
 
 def indices(store: Store) -> list[int]:
@@ -45,7 +50,8 @@ def test_committed_units_are_read_before_their_part_is_made_and_never_twice(stor
     (first, second) = frozen_parts(store, UNITS, WriteSettings(uri=store.uri, rows_per_part=6), ToyJob())
     merge_part(store, first, SCHEMA, FOLDER)
     commit_unit(answered(0), store, FOLDER)  # a merge that was killed leaves some of its units
-    assert result_files(store) == ["part-00000.parquet", unit_path(UNITS[3].name, FOLDER)]
+    unit = ResultFile(unit_path(UNITS[3].name, FOLDER), 1)
+    assert result_files(store) == [ResultFile("part-00000.parquet", 6), unit]
     assert indices(store) == [0, 1, 2, 3, 4, 5, 9]
     commit_unit(answered(2), store, FOLDER)
     merge_part(store, second, SCHEMA, FOLDER)
@@ -91,7 +97,7 @@ def test_plans_of_older_versions_give_finished_parts_and_their_runs_go_on_as_the
     assert [len(part.units) for part in parts] == [2, 2]
     assert [len(part.units) for part in frozen_parts(store, UNITS, WriteSettings(uri="x"), ToyJob())] == [4]
     merge_part(store, parts[0], SCHEMA, FOLDER)
-    assert result_files(store) == ["part-00000.parquet"]
+    assert result_files(store) == [ResultFile("part-00000.parquet", None)]
 
 
 def test_the_first_part_is_small_unless_the_settings_say_how_large_parts_are() -> None:

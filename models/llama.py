@@ -222,6 +222,8 @@ class FamilyModel(nn.Module):
     def check_ids(self, inputs: Sequence[ModelInput]) -> None:
         """Check that every token has its rows in the tables: on a GPU a missing one ends the process.
 
+        With this a family's `prompt` begins.
+
         Raises:
             BadRequest: One has not; its id and how many rows there are are named.
         """

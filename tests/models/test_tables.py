@@ -119,7 +119,7 @@ def test_two_stored_tables_are_two_whatever_config_json_says(tmp_path: Path) -> 
     torch.testing.assert_close(scores(load_model(str(tmp_path), device="cpu")), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_tables_on_half_precision_devices_share_their_memory(tmp_path: Path) -> None:
+def test_tied_tables_share_their_memory_on_one_device_and_are_two_on_several(tmp_path: Path) -> None:
     WRITE["aria"](tmp_path)
     tensors, _, head = tables(tmp_path)
     tensors.pop(head)
@@ -127,6 +127,8 @@ def test_tables_on_half_precision_devices_share_their_memory(tmp_path: Path) -> 
     say(tmp_path, tie_word_embeddings=True)
     model = load_model(str(tmp_path), device="cpu", dtype="bfloat16").decoder
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    spread = load_model(str(tmp_path), device=["cpu", "meta"], dtype="bfloat16").decoder
+    assert [spread.model.embed_tokens.weight.device.type, spread.lm_head.weight.device.type] == ["cpu", "meta"]
 
 
 @pytest.mark.parametrize("rows", [1, 8])

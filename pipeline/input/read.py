@@ -26,7 +26,15 @@ from pipeline.input.image_paths import paths_of
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.sidecars import read_beside
-from pipeline.input.stretches import bytes_of, older_fault, read_batches, read_zip, rows_in_stretch, rows_of_table
+from pipeline.input.stretches import (
+    bytes_of,
+    older_fault,
+    read_batches,
+    read_zip,
+    rows_in_stretch,
+    rows_of_table,
+    unfold_members,
+)
 from pipeline.input.units import ReadSettings, Unit, layout_of
 from pipeline.input.videos import read_subtitles, take_videos, video_block
 from pipeline.storage.store import StorageError, Store
@@ -99,6 +107,8 @@ def _raw_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Store,
                 _take_out(row, layout)
         case _:
             assert_never(unit.format)
+    if unit.shape == "chat" and FORMATS[unit.format].has_members:
+        unfold_members(rows, unit)
     return RawBlock(rows[: unit.num_rows])  # a limit may end the run within the bytes of a unit
 
 

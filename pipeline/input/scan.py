@@ -39,7 +39,7 @@ def scan_shards(
         unit_rows: The most rows of a unit.
         limit: The most rows of all.
         dialect: Of CSV and TSV.
-        shapes: What rows of JSON may be beyond their fields.
+        shapes: What rows may be beyond their fields.
 
     Raises:
         ReadError: A shard is not what its format says.
@@ -93,9 +93,9 @@ def _scan(
     def scan(file: BinaryIO) -> Index:
         match shards.format:
             case "webdataset":
-                return tar_rows.index(file, entry.size, unit_rows)
+                return tar_rows.index(file, entry.size, unit_rows, shapes)
             case "zip":
-                return zips.index(file, entry.size, unit_rows)
+                return zips.index(file, entry.size, unit_rows, shapes)
             case "arrow":
                 return arrow.index(file, entry.size, unit_rows)
             case "parquet":

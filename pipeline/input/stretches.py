@@ -10,7 +10,7 @@ from typing import BinaryIO, TypeVar
 import pyarrow as pa
 
 from pipeline.input.formats import arrays, arrow, manifest, samples, zips
-from pipeline.input.formats.chats import LOOKED_AT, MESSAGES, OF_CHATS, key_of, unfolded
+from pipeline.input.formats.chats import LOOKED_AT, MESSAGES, OF_CHATS, key_of, unfolded, unfolded_beside
 from pipeline.input.formats.coco import Annotations
 from pipeline.input.formats.fields import fit_values, plain_values
 from pipeline.input.formats.packed import Unpacked
@@ -152,6 +152,16 @@ def bytes_of(unit: Unit, store: Store, start: int, stop: int) -> bytes:
     if not unit.is_packed:
         return store.read(unit.shard, start, stop)
     return read_unpacked(store, unit.planned, start, stop)
+
+
+def unfold_members(rows: Sequence[RawRow], unit: Unit) -> None:
+    """Put what conversations say beside the fields of rows that are members of an archive, as their images are."""
+    for row in rows:
+        images = row.image if isinstance(row.image, list) else [row.image]
+        try:
+            row.values |= unfolded_beside(row.values, [image for image in images if image]) or {}
+        except RowError as error:
+            row.fault = row.fault or (error.fault if "question" not in unit.unread else None)
 
 
 def _unfold(rows: Sequence[RawRow], settings: ReadSettings, *, is_asked: bool) -> None:

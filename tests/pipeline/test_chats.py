@@ -1,7 +1,9 @@
 """Conversations that people have in files are rows: turns, images in their places, the right answer, and a key."""
 
 import base64
+import gzip
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from pipeline.input.read import read_unit
 from pipeline.input.units import ReadSettings, Unit, plan_input
 from pipeline.storage.store import StorageError
 from tests.end_to_end.shards import png
-from tests.pipeline.inputs import faults, plan_units, rows_of, write
+from tests.pipeline.inputs import faults, plan_units, rows_of, tar_bytes, write
 
 IMAGE = {"type": "image"}
 
@@ -287,6 +289,44 @@ def test_llavas_conversations_in_columns_and_images_that_settings_name(tmp_path:
     own = [{**row, "question": "Mine?"} for row in rows]
     (first, _) = rows_of(table_at(tmp_path / "c.parquet", own))
     assert first["question"] == "Mine?" and MESSAGES not in first
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
+def test_conversations_of_an_archives_members_have_their_images(tmp_path: Path, name: str) -> None:
+    history = {"id": "x", "image": "train/7.jpg", "conversations": talk("<image>\nWhat?", "It.", "Sure?", "Yes.")}
+    parts = [{"type": "image"}, text("or"), {"type": "image"}]
+    members = {
+        "0.png": png(0),
+        "0.json": json.dumps(history).encode(),
+        "1.0.png": png(1),
+        "1.1.png": png(2),
+        "1.json": json.dumps({"messages": [said("user", *parts)]}).encode(),
+        "2.json": json.dumps({"conversations": talk("Hm?")}).encode(),
+        "3.json": json.dumps({"conversations": talk("<image>?")}).encode(),
+        "4.png": png(4),
+        "4.json": json.dumps({"messages": [said("tool", "7")]}).encode(),
+    }
+    if name.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for member, data in members.items():
+                archive.writestr(member, data)
+    else:
+        plain = tar_bytes(list(members.items()))
+        write(tmp_path / name, gzip.compress(plain) if name.endswith("gz") else plain)
+    rows = rows_of(tmp_path / name, 2)
+    assert faults(rows) == [None, None, None, "NoImage", "WrongTurn"]
+    assert [row["key"] for row in rows] == ["0", "1", "2", "3", "4"], "members name their rows, and no field does"
+    assert [(row["question"], row["answers"], len(row["images"])) for row in rows[:3]] == [
+        ("Sure?", ["Yes."], 1),
+        ("or", None, 2),
+        ("Hm?", None, 0),
+    ]
+    assert turns_of(rows[0])[0] == said("user", IMAGE, "What?")
+    assert turns_of(rows[1]) == [said("user", IMAGE, "or", IMAGE)]
+    planned = plan_input(ReadSettings(uri=str(tmp_path / name)), 2)
+    assert f"passed over 1 {EARLIER} in 1 of 1 shards" in planned.warnings
+    unread = plan_input(ReadSettings(uri=str(tmp_path / name)), 9, reads=())
+    assert faults(read_unit(unread.units[0], ReadSettings(uri=str(tmp_path / name))).to_pylist()) == [None] * 5
 
 
 def test_answers_that_stand_beside_a_conversation_stay(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from pipeline.input.formats import coco
-from pipeline.input.formats.chats import EARLIER, num_answered_before, unfolded_or_none
+from pipeline.input.formats.chats import Sampled
 from pipeline.input.formats.fields import note_types
 from pipeline.input.formats.packed import Unpacked, is_packed
 from pipeline.input.formats.rows import (
@@ -186,19 +186,14 @@ class _Rows:
     """What may be the rows of a file."""
 
     cutter: Cutter
+    chats: Sampled
     fields: dict[str, pa.DataType] = field(default_factory=dict)
     num_objects: int = 0
-    is_chat: bool = False
-    num_earlier: int = 0
 
-    def add(self, element: Element, *, with_chats: bool) -> None:
+    def add(self, element: Element) -> None:
         self.num_objects += element.data[:1] == b"{"
         if element.data and is_sampled(self.cutter.num_rows):
-            values = _parse(element.data).values
-            more = unfolded_or_none(values) if with_chats else None
-            self.is_chat |= more is not None
-            self.num_earlier += num_answered_before(more or {})
-            note_types(self.fields, values | (more or {}))
+            note_types(self.fields, self.chats.fields_of(_parse(element.data).values))
         self.cutter.add(element.first_byte, element.end_byte)
 
 
@@ -216,22 +211,26 @@ def index(file: BinaryIO, size: int, unit_rows: int, shapes: Collection[Shape]) 
     """
     packed = Unpacked(file) if is_packed(file) else None
     walk = Walk(packed or file)
-    documents, arrays = _Rows(Cutter(unit_rows)), dict[str, _Rows]()
+
+    def new_rows() -> _Rows:
+        return _Rows(Cutter(unit_rows), Sampled("chat" in shapes))
+
+    documents, arrays = new_rows(), dict[str, _Rows]()
     for element in walk:
         if element.array is None:
-            documents.add(element, with_chats="chat" in shapes)
+            documents.add(element)
             continue
         if element.array not in arrays and len(arrays) == MOST_ARRAYS:
             raise ReadError(f"found more than {MOST_ARRAYS} arrays in one object, expected one array of objects")
-        rows = arrays.setdefault(element.array, _Rows(Cutter(unit_rows)))
-        rows.add(element, with_chats="chat" in shapes)
+        rows = arrays.setdefault(element.array, new_rows())
+        rows.add(element)
     tables = {name: rows for name, rows in arrays.items() if rows.num_objects}
     is_coco = "coco" in shapes and coco.is_coco(tables)
     chosen = tables[coco.IMAGES] if is_coco else _only(documents, tables)
     fields = dict(chosen.fields)
     if is_coco:
         fields |= coco.fields(tables[coco.ANNOTATIONS].fields, coco.CATEGORIES in tables)
-    shape: Shape = "coco" if is_coco else "chat" if chosen.is_chat else ""
+    shape: Shape = "coco" if is_coco else chosen.chats.shape
     warnings = [] if size else ["has no bytes"]
     if walk.trouble:
         warnings = [f"{walk.trouble}; found {chosen.cutter.num_rows} rows before that"]
@@ -239,7 +238,7 @@ def index(file: BinaryIO, size: int, unit_rows: int, shapes: Collection[Shape]) 
         chosen.cutter.close(),
         fields,
         warnings,
-        passed_over={EARLIER: chosen.num_earlier} if chosen.num_earlier else {},
+        passed_over=chosen.chats.passed_over,
         is_packed=packed is not None,
         shape=shape,
     )
@@ -251,7 +250,8 @@ def _only(documents: _Rows, tables: dict[str, _Rows]) -> _Rows:
     Raises:
         ReadError: There are several, and nobody has said which is meant.
     """
-    if documents.cutter.num_rows > 1 or documents.is_chat or not tables:  # JSON lines under another name, or one row
+    # JSON lines under another name, or one row.
+    if documents.cutter.num_rows > 1 or documents.chats.is_found or not tables:
         return documents
     if len(tables) > 1:
         found = ", ".join(f"{name!r} ({rows.num_objects})" for name, rows in tables.items())

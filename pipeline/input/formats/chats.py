@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.input.formats.fields import ANSWERS
-from pipeline.input.formats.rows import RowError
+from pipeline.input.formats.rows import RowError, Shape
 
 # The column, for the job alone, with the turns that are asked: JSON of what models.types.Request calls `messages`.
 MESSAGES = "job.messages"
@@ -111,12 +111,55 @@ def unfolded(values: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def unfolded_or_none(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a conversation says in our words; None of a row that is none, nulls of one that cannot be asked."""
-    try:
-        return unfolded(values)
-    except RowError:
-        return {MESSAGES: None, "question": None, "answers": None}
+def unfolded_beside(values: Mapping[str, Any], images: Sequence[Any]) -> dict[str, Any] | None:
+    """Return what a conversation says whose row has its images and its name already; None of a row that is none.
+
+    Raises:
+        RowError: It cannot be asked as it is.
+    """
+    said = unfolded({**values, "image": images, "images": None})
+    return said and {name: value for name, value in said.items() if name not in ("image", "key")}
+
+
+@dataclass
+class Sampled:
+    """The conversations among the rows that a plan looks at.
+
+    Attributes:
+        is_possible: Whether there may be any.
+        has_members: Whether rows are members of an archive, with images of their own.
+        is_found: Whether there was one.
+        num_earlier: How many turns of the user were told and not asked, although they are answered as the last one is.
+    """
+
+    is_possible: bool
+    has_members: bool = False
+    is_found: bool = False
+    num_earlier: int = 0
+
+    def fields_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row's fields with what its conversation says, or nulls where that cannot be asked."""
+        if not self.is_possible:
+            return dict(values)
+        try:
+            said = unfolded_beside(values, ["one"]) if self.has_members else unfolded(values)
+        except RowError:
+            said = dict.fromkeys(OF_CHATS)
+        if said is None:
+            return dict(values)
+        self.is_found = True
+        self.num_earlier += num_answered_before(said)
+        return {**values, **said}
+
+    @property
+    def shape(self) -> Shape:
+        """What the rows are."""
+        return "chat" if self.is_found else ""
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """What is to be said aloud."""
+        return {EARLIER: self.num_earlier} if self.num_earlier else {}
 
 
 def key_of(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import pyarrow as pa
 
 from pipeline.input.formats.cells import BYTE_ORDER_MARK, Cells, Dialect, cells, cells_of, lines_of
-from pipeline.input.formats.chats import EARLIER, num_answered_before, unfolded_or_none
+from pipeline.input.formats.chats import Sampled
 from pipeline.input.formats.fields import note_types
 from pipeline.input.formats.packed import Unpacked, is_packed
 from pipeline.input.formats.rows import (
@@ -73,18 +73,12 @@ def index_jsonl(file: Readable, size: int, unit_rows: int, *, with_chats: bool =
     """Go through a JSONL shard once and find its rows."""
     cutter = Cutter(unit_rows)
     fields: dict[str, pa.DataType] = {}
-    num_earlier = 0
-    is_chat = False
+    chats = Sampled(with_chats)
     for line in filled_lines_of(file):
         if is_sampled(cutter.num_rows):
-            values = _parse(line.data).values
-            said = unfolded_or_none(values) if with_chats else None
-            is_chat |= said is not None
-            num_earlier += num_answered_before(said or {})
-            note_types(fields, values | (said or {}))
+            note_types(fields, chats.fields_of(_parse(line.data).values))
         cutter.add(line.first_byte, line.end_byte)
-    passed_over = {EARLIER: num_earlier} if num_earlier else {}
-    return Index(cutter.close(), fields, _warnings(size), passed_over=passed_over, shape="chat" if is_chat else "")
+    return Index(cutter.close(), fields, _warnings(size), passed_over=chats.passed_over, shape=chats.shape)
 
 
 class Line(NamedTuple):

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from pipeline.input.formats.chats import Sampled
 from pipeline.input.formats.fields import note_types
 from pipeline.input.formats.packed import WINDOW_BYTES, Unpacked, is_packed
 from pipeline.input.formats.rows import (
@@ -18,6 +19,7 @@ from pipeline.input.formats.rows import (
     RawRow,
     ReadError,
     RowError,
+    Shape,
     is_sampled,
 )
 from pipeline.input.formats.samples import (
@@ -33,8 +35,14 @@ from pipeline.input.formats.samples import (
 from pipeline.input.formats.tar import Member, ReadAt, Walk, content_of, reader_of
 
 
-def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
+def index(file: BinaryIO, size: int, unit_rows: int, shapes: Collection[Shape] = ()) -> Index:
     """Go through a shard once and find its rows; of one that is damaged those that come before the damage.
+
+    Args:
+        file: The shard.
+        size: Its bytes.
+        unit_rows: The most rows of a unit.
+        shapes: What rows may be beyond their fields.
 
     Raises:
         ReadError: It is no tar from its first byte on, or unpacks to more than it should.
@@ -46,9 +54,10 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     found: Counter[str] = Counter()
     passed_over: Counter[str] = Counter()
     texts: dict[Member, bytes] = {}
+    chats = Sampled("chat" in shapes, has_members=True)
     for members in rows_of(_noting_texts(walk, cutter, texts), passed_over):
         if texts:
-            note_types(fields, _sampled(texts, members))
+            note_types(fields, chats.fields_of(_sampled(texts, members)))
         count(found, members)
         cutter.add(members[0].first_byte, members[-1].end_byte)
     if walk.num_devices:
@@ -58,7 +67,13 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
         raise ReadError(trouble)
     warnings = [f"{trouble}; found {cutter.num_rows} rows before that" if size else trouble] if trouble else []
     return Index(
-        cutter.close(), fields, warnings, extensions=found, passed_over=passed_over, is_packed=packed is not None
+        cutter.close(),
+        fields,
+        warnings,
+        extensions=found,
+        passed_over={**passed_over, **chats.passed_over},
+        is_packed=packed is not None,
+        shape=chats.shape,
     )
 
 

@@ -9,14 +9,15 @@ import contextlib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pyarrow as pa
 
 from pipeline.input.formats import samples
+from pipeline.input.formats.chats import Sampled
 from pipeline.input.formats.fields import note_types
-from pipeline.input.formats.rows import LIMIT_BYTES, Cutter, Index, RawRow, ReadError, RowError, is_sampled
+from pipeline.input.formats.rows import LIMIT_BYTES, Cutter, Index, RawRow, ReadError, RowError, Shape, is_sampled
 from pipeline.input.formats.tar import Member
 from pipeline.storage.ranged_file import SizedFile
 
@@ -145,8 +146,8 @@ class _Pieces(SizedFile):
         return data[self._position - first : self._position - first + count]
 
 
-def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
-    """Read an archive's directory, and the fields of some rows.
+def index(file: BinaryIO, size: int, unit_rows: int, shapes: Collection[Shape] = ()) -> Index:
+    """Read an archive's directory, and the fields of some rows; `shapes` is what these may be beyond their fields.
 
     Raises:
         ReadError: It is no zip archive.
@@ -162,6 +163,7 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
         cutter.add(position, end)
         position = end
     fields: dict[str, pa.DataType] = {}
+    chats = Sampled("chat" in shapes, has_members=True)
     sampled = [
         members
         for place, members in enumerate(archive.rows)
@@ -169,8 +171,9 @@ def index(file: BinaryIO, size: int, unit_rows: int) -> Index:
     ]
     for start in range(0, len(sampled), ROWS_AT_ONCE):
         for row in archive.fields(sampled[start : start + ROWS_AT_ONCE]):
-            note_types(fields, row.values)
-    return Index(cutter.close(), fields, extensions=found, passed_over=archive.passed_over)
+            note_types(fields, chats.fields_of(row.values))
+    passed_over = {**archive.passed_over, **chats.passed_over}
+    return Index(cutter.close(), fields, extensions=found, passed_over=passed_over, shape=chats.shape)
 
 
 def _wanted(rows: Sequence[Sequence[Member]], image: str | None, *, with_images: bool) -> Iterator[Member]:

@@ -87,7 +87,7 @@ def test_images_that_go_into_a_tar_stay_with_their_rows_up_to_the_unit(tmp_path:
     table = asyncio.run(step()(ready))
     assert table.column(IMAGES.name).to_pylist() == [[b"jpeg"], [b"jpeg"], [b"x", b"y"]]
     store = Store(str(tmp_path))
-    (part,) = plan_parts(units_of(3, 3), 3, "caption")
+    (part,) = plan_parts(units_of(3, 3), 3, tar_text="caption")
     commit_unit(table, store)
     merge_part(store, part, part_schema(READ_SCHEMA, ToyJob()))
     assert pq.read_table(store.uri).schema == part_schema(READ_SCHEMA, ToyJob()), "not into the part"

@@ -10,6 +10,7 @@ from pipeline import read_results, result_files
 from pipeline.input.unit_files import UNIT_COLUMNS, units_to_parquet
 from pipeline.pipeline_settings import WriteSettings
 from pipeline.results import ResultFile
+from pipeline.rows import IMAGES
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
 from pipeline.state.plan import cut_parts, freeze_plan, frozen_parts
@@ -56,6 +57,14 @@ def test_committed_units_are_read_before_their_part_is_made_and_never_twice(stor
     commit_unit(answered(2), store, FOLDER)
     merge_part(store, second, SCHEMA, FOLDER)
     assert indices(store) == list(range(10))
+
+
+def test_images_on_their_way_to_a_tar_are_no_column_of_the_results(store: Store) -> None:
+    rows = answered(1)
+    commit_unit(rows.append_column(IMAGES, pa.array([[b"jpeg"]] * rows.num_rows, IMAGES.type)), store, FOLDER)
+    assert read_results(store.uri).column_names == SCHEMA.names
+    with pytest.raises(ConfigError, match=r"found no column input\.images"):
+        read_results(store.uri, [IMAGES.name])
 
 
 def test_only_the_columns_that_are_asked_for_are_read(store: Store) -> None:

@@ -209,7 +209,7 @@ def test_units_hold_the_images_and_parts_do_not(store: Store) -> None:
     for number in (0, 1):
         rows = captioned(*({"index": number * 2 + row} for row in (0, 1)))
         commit_unit(with_unit(rows, UNITS[number].name, 2), store)
-    (part,) = plan_parts(UNITS[:2], 9, "caption")
+    (part,) = plan_parts(UNITS[:2], 9, tar_text="caption")
     merge_part(store, part, CAPTIONED)
     assert pq.read_table(store.uri).column_names == CAPTIONED.names
     whole = pa.concat_tables(captioned({}, {}).slice(0) for _ in range(2)).drop_columns(["index"])

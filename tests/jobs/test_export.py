@@ -17,10 +17,11 @@ from jobs.report.results import ReportError
 from jobs.synthesize import SynthesizeSettings
 from jobs.vqa import VqaSettings
 from pipeline.input.columns import ERROR
+from pipeline.rows import IMAGES
 from pipeline.settings import check_settings, dump_settings
 from pipeline.state import ledger
-from pipeline.state.plan import freeze_plan
-from pipeline.steps.write import parquet_bytes
+from pipeline.state.plan import freeze_plan, read_plan
+from pipeline.steps.write import parquet_bytes, plan_parts
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import png
 from tests.pipeline.inputs import plan_units, rows_of, tar_bytes, write
@@ -178,6 +179,21 @@ def test_files_that_are_rows_are_called_by_their_shard_in_runs_of_older_versions
     done = export(output, Store(str(tmp_path / "out")), "metadata")
     assert lines_of(tmp_path / "out") == [{"file_name": "b/c.d.png", "text": "a cat"}]
     assert "not finished" in export_lines(done)[-1]
+
+
+def test_rows_that_are_committed_are_exported_before_their_part_is_made(photos: Path, tmp_path: Path) -> None:
+    output = captioned(photos, is_finished=False)
+    frozen = ledger.read_settings(output)
+    units = read_plan(output)
+    output.delete([ledger.PLAN])
+    freeze_plan(output, units, (), plan_parts(units, 9))
+    rows = [row("a.png", shard="a.png"), row("b/c.d.png", "a dog", shard="b/c.d.png"), row("broken.png", None)]
+    table = pa.Table.from_pylist([{"error": None, **one, IMAGES.name: [b"png"]} for one in rows])
+    unit = f"{ledger.units_folder(frozen.get('run', ''))}/{units[0].name}.parquet"
+    output.publish(unit, parquet_bytes(table))
+    done = export(output, Store(str(tmp_path / "out")), "metadata")
+    assert [line["text"] for line in lines_of(tmp_path / "out")] == ["a cat", "a dog"]
+    assert not done.is_finished and dict(done.left_out) == {"have no text": 1}
 
 
 def test_the_command_says_what_stood_there(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from jobs.benchmarks.presets import PRESET_OF_FAMILY, images_wanted, presets_for
 from jobs.benchmarks.settings import AUTO, dataset_of
 from jobs.config import RunSettings
 from jobs.vqa import VqaSettings
-from models import family
+from models import Family, family, image_settings
 from models.types import CheckpointError
 from pipeline import StorageError, local_copy
 
@@ -34,7 +34,7 @@ def resolve_presets(settings: RunSettings) -> tuple[RunSettings, list[str]]:
 
 
 def _resolved(job: VqaSettings, settings: RunSettings) -> VqaSettings:
-    preset = job.preset if job.preset != AUTO else PRESET_OF_FAMILY.get(_family(settings), WITHOUT_A_MODEL)
+    preset = job.preset if job.preset != AUTO else PRESET_OF_FAMILY.get(_family(settings) or "", WITHOUT_A_MODEL)
     entries = {
         name: entry.model_copy(update={"preset": preset}) if entry.preset == AUTO else entry
         for name, entry in job.benchmarks.items()
@@ -43,7 +43,7 @@ def _resolved(job: VqaSettings, settings: RunSettings) -> VqaSettings:
 
 
 def _preset_faults(job: VqaSettings, settings: RunSettings) -> list[str]:
-    """Say which presets want image settings of another family's."""
+    """Say which presets want image settings that the model's family does not have."""
     wanted: dict[tuple[str, str], dict[str, None]] = {}
     for name, entry in job.benchmarks.items():
         setting = "job.preset" if entry.preset is None else f"job.benchmarks.{name}.preset"
@@ -51,20 +51,20 @@ def _preset_faults(job: VqaSettings, settings: RunSettings) -> list[str]:
         if names := images_wanted(preset, dataset_of(name, entry)):
             wanted.setdefault((setting, preset), {}).update(dict.fromkeys(names))
     # Looked at only if need be: the model may have to be fetched for it.
-    model = _family(settings) if wanted else ""
-    owners = {preset: owner for owner, preset in PRESET_OF_FAMILY.items()}
+    model = _family(settings) if wanted else None
+    known = frozenset(image_settings(model) if model else ())
     return [
-        f"{setting}: found {preset}, whose wording wants {owners[preset].capitalize()}'s image settings "
+        f"{setting}: found {preset}, whose wording wants image settings that {model} does not have "
         f"({', '.join(names)}), expected a preset for {model}: {', '.join(presets_for(model))}"
         for (setting, preset), names in wanted.items()
-        if model and owners[preset] != model
+        if model and not known.issuperset(names)
     ]
 
 
-def _family(settings: RunSettings) -> str:
+def _family(settings: RunSettings) -> Family | None:
     """Return the model's family, or nothing where it cannot be looked at."""
     try:
         return family(local_copy(settings.model.path, settings.read.storage, is_looking=True))
     except (CheckpointError, StorageError, ValueError, OSError) as error:
         log.debug("the model's family is not known: %s", error)
-        return ""
+        return None

@@ -8,9 +8,10 @@ To add a family:
    processor.py has a `FamilyProcessor` (models/processor.py) and imports no torch; model.py has a `FamilyModel`
    (models/llama.py), whose docstrings say what both are asked for. Parameters are called as in the checkpoint's files,
    and its parts for images are named in `VISION`. A model that sees images keeps what it makes of them in an
-   `ImageCache` called `image_cache` (models/tiles.py), by the `image_names` that its processor gives them.
-2. Here: a word in `Family`, its `model_type` in `MODEL_TYPES` and its class in `Model`. The type checker then names
-   the places where a `case` is missing.
+   `ImageCache` called `image_cache` (models/tiles.py), by the `image_names` that its processor gives them. If tokens
+   do not stand at their places in the prompt, its prompts say where (`positions` in models/engine/decoder.py).
+2. Here: a word in `Family`, its `model_type` in `MODEL_TYPES`, its classes in `Model` and `FamilyProcessors`. The type
+   checker then names the places where a `case` is missing.
 3. An image setting that no family has yet is a field of `ImageSettings` (models/types.py) and, by the same name, of
    `PreprocessSettings` (pipeline/pipeline_settings.py). The wording of its authors' published numbers, if they have
    one, is a preset in jobs/benchmarks/presets.py; without one `preset: auto` takes lmms.
@@ -18,29 +19,30 @@ To add a family:
    family (`write_files` in training/aria/files.py). Its image settings, at least two, and some that it refuses go into
    the tables of tests/models/test_image_reader.py. Then tests/models/test_contract.py and
    tests/pipeline/test_families.py hold it to what every family promises.
+
+A family that stays outside of the package takes step 1 alone. Whoever has its classes builds the model on the `meta`
+device, loads its weights with `fill_model` and asks with models/asking.py; tests/models/qwen2_vl is a whole one, held
+to the promises in tests/models/test_fourth_family.py. A run of the pipeline, whose processes are told a path and no
+class, needs step 2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Ordered
-from dataclasses import replace
 from datetime import date
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, assert_never
 
 from models.checkpoint import read_json, refuse_stand_ins
-from models.images import encode_image, group_by_image
-from models.sampling import check_sampling
 from models.types import (
     TEMPLATE_DATE,
     Answer,
-    BadRequest,
     CheckpointError,
     ImageSettings,
     ImageSettingsError,
-    PictureFormat,
     Processor,
     Request,
     Sampling,
@@ -49,11 +51,15 @@ from models.types import (
 
 if TYPE_CHECKING:
     from models.aria.model import AriaModel
+    from models.aria.processor import AriaProcessor
     from models.emu3.model import Emu3Model
-    from models.engine import Sequence
+    from models.emu3.processor import Emu3Processor
+    from models.llama import FamilyModel
     from models.mllama.model import MllamaModel
+    from models.mllama.processor import MllamaProcessor
 
     Model: TypeAlias = AriaModel | Emu3Model | MllamaModel
+    FamilyProcessors: TypeAlias = AriaProcessor | Emu3Processor | MllamaProcessor
 
 __all__ = [
     "TEMPLATE_DATE",
@@ -65,10 +71,13 @@ __all__ = [
     "check_weights",
     "empty_model",
     "family",
+    "fill_model",
+    "image_settings",
     "load_model",
     "load_processor",
 ]
 
+M = TypeVar("M", bound="FamilyModel")
 Family = Literal["aria", "mllama", "emu3"]
 # By family, what `model_type` in config.json may be.
 MODEL_TYPES: Mapping[Family, tuple[str, ...]] = {
@@ -107,21 +116,7 @@ def load_processor(
     if tokenizer != "checkpoint" and kind != "emu3":
         raise ImageSettingsError(f"tokenizer: found {tokenizer!r}, expected 'checkpoint': {folder} is no Emu3")
     options = ProcessorOptions(images or ImageSettings(), template, today, text_only, tokenizer)
-    match kind:
-        case "aria":
-            from models.aria.processor import AriaProcessor
-
-            return AriaProcessor(folder, options)
-        case "mllama":
-            from models.mllama.processor import MllamaProcessor
-
-            return MllamaProcessor(folder, options)
-        case "emu3":
-            from models.emu3.processor import Emu3Processor
-
-            return Emu3Processor(folder, options)
-        case unknown:
-            assert_never(unknown)
+    return _processor_class(kind)(folder, options)
 
 
 def load_model(
@@ -138,6 +133,11 @@ def load_model(
     Raises:
         CheckpointError: The folder is not a checkpoint of a family we run, or its weights do not fit.
     """
+    return fill_model(empty_model(path, text_only=text_only), path, device=device, dtype=dtype)
+
+
+def fill_model(model: M, path: str, *, device: str | Ordered[str] = "auto", dtype: str = "auto") -> M:
+    """Load the weights of a checkpoint into a model that was built on the `meta` device; see `load_model`."""
     import torch
 
     from models.config import COMPUTED
@@ -148,7 +148,6 @@ def load_model(
     if dtype not in ("auto", *COMPUTED):
         raise CheckpointError(f"dtype: found {dtype!r}, expected auto, {', '.join(COMPUTED)}")
     devices = find_devices(device)
-    model = empty_model(path, text_only=text_only)
     if dtype == "auto":
         dtype = "float32" if devices[0].type == "cpu" else model.config.dtype or stored_dtype(Path(path))
     wanted = torch.float32 if dtype == "float64" else getattr(torch, dtype)
@@ -217,49 +216,14 @@ def ask(
         RuntimeError: The engine failed on a request.
         CheckpointError: The checkpoint is not one we can run.
     """
-    from models.engine import Engine, Sequence, run_all
+    from models.asking import answer
 
     requests = list(requests)
     text_only = not any(request.images or request.grid for request in requests)
     images = None if text_only else preprocess
     processor = load_processor(path, images, today=today, text_only=text_only, tokenizer=tokenizer)
-    sequences = []
-    for place, request in enumerate(requests):
-        try:
-            check_sampling(request.sampling)
-            model_input = processor.prepare(request)
-        except BadRequest as error:
-            raise _with_request(place, request.key, error) from error
-        stop_condition = processor.stop_condition(request.sampling)
-        sequences.append(Sequence(request.key, model_input, request.sampling, processor.stop_ids, stop_condition))
-    if not sequences:
-        return []
-    longest = max(s.longest_prompt + s.most_new_tokens for s in sequences)
-    model = load_model(path, device=device, dtype=dtype, text_only=text_only)
-    max_length = min(longest, model.max_position_embeddings)
-    branches = min(slots, len(sequences)) * max(s.num_branches for s in sequences)
-    engine = Engine(model, slots=branches, max_length=max_length)
-    run_all(engine, [sequences[place] for place in group_by_image([s.model_input.image_names for s in sequences])])
-    return [_answer(processor, model, place, sequence) for place, sequence in enumerate(sequences)]
-
-
-def _answer(processor: Processor, model: object, place: int, sequence: Sequence) -> Answer:
-    from models.picture_decoder import PictureModel
-
-    if sequence.error is not None:
-        raise _with_request(place, sequence.key, sequence.error) from sequence.error
-    model_input, completion = sequence.model_input, sequence.completion
-    assert completion is not None
-    if model_input.is_drawn and isinstance(model, PictureModel):
-        pixels = model.decode_picture(model_input.layout, completion.token_ids)
-        completion = replace(completion, image=encode_image(pixels, PictureFormat()))
-    return processor.to_answer(model_input, completion, sequence.sampling)
-
-
-def _with_request(place: int, key: str, error: Exception) -> Exception:
-    """Return the error with its request's place and key; what is not the request's fault is a RuntimeError."""
-    kind = type(error) if isinstance(error, BadRequest) else RuntimeError
-    return kind(f"request {place} ({key!r}): {error}")
+    load = partial(load_model, path, device=device, dtype=dtype, text_only=text_only)
+    return answer(requests, processor, load, slots=slots)
 
 
 def family(path: str) -> Family:
@@ -293,6 +257,29 @@ def empty_model(path: str | Path, *, text_only: bool = False) -> Model:
     model_class = _model_class(family(str(path)))
     with torch.device("meta"):
         return model_class(Path(path), text_only=text_only)
+
+
+def image_settings(kind: Family) -> tuple[str, ...]:
+    """Return the names of the image settings that a family has."""
+    return _processor_class(kind).IMAGE_SETTINGS
+
+
+def _processor_class(kind: Family) -> type[FamilyProcessors]:
+    match kind:
+        case "aria":
+            from models.aria.processor import AriaProcessor
+
+            return AriaProcessor
+        case "mllama":
+            from models.mllama.processor import MllamaProcessor
+
+            return MllamaProcessor
+        case "emu3":
+            from models.emu3.processor import Emu3Processor
+
+            return Emu3Processor
+        case unknown:
+            assert_never(unknown)
 
 
 def _model_class(kind: Family) -> type[Model]:

@@ -13,7 +13,12 @@ DTYPES = (*COMPUTED, "float64")
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The numbers of a Llama-like decoder; `intermediate_size` is the inner width of an MLP, or of one expert."""
+    """The numbers of a Llama-like decoder.
+
+    Attributes:
+        intermediate_size: The inner width of an MLP, or of one expert.
+        qkv_bias: Whether queries, keys and values have a bias.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -25,6 +30,7 @@ class DecoderConfig:
     rope_theta: float
     rms_norm_eps: float
     max_position_embeddings: int
+    qkv_bias: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)

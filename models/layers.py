@@ -1,6 +1,7 @@
 """The few layers that families share: RMS norm, rotary positions, attention.
 
-Shapes: B sequences, T tokens, S tokens attended to, D model width, H query heads, K key heads, C head width.
+Shapes: B sequences, T tokens, S tokens attended to, A axes of positions, D model width, H query heads, K key heads,
+C head width.
 """
 
 import math
@@ -99,11 +100,13 @@ class Rotation:
         """Compute the angles in float32.
 
         Args:
-            positions: int (B, T).
-            frequencies: float32 (C/2,), see rotary_frequencies.
+            positions: int (B, T, A) on A axes, or (B, T, 1) for tokens that stand at one number on all of them.
+            frequencies: float32 (A, C/2), how far a step on each axis turns each pair; (C/2,) for one axis, see
+                rotary_frequencies.
             dtype: Of the activations that will be rotated.
         """
-        angles = positions[:, None, :, None].float() * frequencies.to(positions.device)  # (B, 1, T, C/2)
+        steps = positions[:, None, ..., None].float() * frequencies.to(positions.device)  # (B, 1, T, A, C/2)
+        angles = steps.sum(-2)
         self._cos = angles.cos().repeat(1, 1, 1, 2).to(dtype)
         self._sin = torch.cat((-angles.sin(), angles.sin()), dim=-1).to(dtype)
 

@@ -3,7 +3,8 @@
 A family chooses what its layers' second half is (a SwiGLU, a mixture of experts) and may put layers of its own between
 them. Layers may lie on several devices; what passes from one to the next moves along.
 
-Shapes: B sequences, T tokens, D model width, H query heads, K key heads, C head width, V vocabulary.
+Shapes: B sequences, T tokens, A axes of positions, D model width, H query heads, K key heads, C head width,
+V vocabulary.
 """
 
 import re
@@ -31,9 +32,9 @@ class Projections(nn.Module):
         D, C = config.hidden_size, config.head_dim
         self.head_dim = C
         self.index = index
-        self.q_proj = Linear(D, config.num_attention_heads * C, bias=False)
-        self.k_proj = Linear(D, config.num_key_value_heads * C, bias=False)
-        self.v_proj = Linear(D, config.num_key_value_heads * C, bias=False)
+        self.q_proj = Linear(D, config.num_attention_heads * C, bias=config.qkv_bias)
+        self.k_proj = Linear(D, config.num_key_value_heads * C, bias=config.qkv_bias)
+        self.v_proj = Linear(D, config.num_key_value_heads * C, bias=config.qkv_bias)
         self.o_proj = Linear(config.num_attention_heads * C, D, bias=False)
 
 
@@ -102,7 +103,7 @@ class LanguageModel(nn.Module):
         Args:
             config: Its numbers.
             layers: By place; each is called with (x, rotate, cache_view) and lies on one device.
-            frequencies: Of the rotary positions, float32 (C/2,).
+            frequencies: Of the rotary positions, float32 (C/2,), or (A, C/2); see Rotation.
             num_embeddings: Rows of the embedding table; some families have more than their vocabulary.
         """
         super().__init__()
@@ -126,7 +127,9 @@ class LanguageModel(nn.Module):
         """
         B, T, _ = embeddings.shape
         positions = (
-            torch.arange(T, device=embeddings.device).expand(B, T) if cache_view is None else cache_view.positions
+            torch.arange(T, device=embeddings.device)[:, None].expand(B, T, 1)
+            if cache_view is None
+            else cache_view.positions
         )
         rotate = Rotation(positions, self._frequencies, embeddings.dtype)
         x = embeddings

@@ -3,10 +3,10 @@
 Each family turns requests into model inputs by itself.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from models.config import FamilyConfig
 from models.image_reader import ImageReader, Transform
@@ -31,8 +31,11 @@ class FamilyProcessor(Generic[R]):
     """The CPU half of a family but for `prepare`; see models.types.Processor.
 
     Attributes:
+        IMAGE_SETTINGS: The image settings that the family has, by their names in models.types.ImageSettings.
         stop_ids: Ids that end an answer: those that the checkpoint names, and the family's end of a turn.
     """
+
+    IMAGE_SETTINGS: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
@@ -42,7 +45,6 @@ class FamilyProcessor(Generic[R]):
         end_of_turn: str,
         options: ProcessorOptions,
         *,
-        known_settings: Collection[str],
         make_transform: Callable[[ImageSettings], Transform[R]],
         pixels_per_code: int | None = None,
     ) -> None:
@@ -54,7 +56,6 @@ class FamilyProcessor(Generic[R]):
             tokenizer: The checkpoint's.
             end_of_turn: What the family writes after each message; it may be one token, several, or foreign.
             options: The run's.
-            known_settings: The image settings that the family has.
             make_transform: See ImageReader.
             pixels_per_code: See models.types.Processor.
         """
@@ -64,7 +65,9 @@ class FamilyProcessor(Generic[R]):
         without = "a model loaded with text_only" if options.text_only else "a checkpoint without a vision encoder"
         self._without_vision = None if self.sees_images else without
         self._tokenizer = tokenizer
-        self._image_reader = ImageReader(family, known_settings, options.images, self._without_vision, make_transform)
+        self._image_reader = ImageReader(
+            family, self.IMAGE_SETTINGS, options.images, self._without_vision, make_transform
+        )
         end = tokenizer.token_id(end_of_turn)
         self.stop_ids = config.eos_token_ids | (frozenset() if end is None else {end})
         # Some tokenizers spell the end of a turn in several tokens; then only its text can be seen.

@@ -63,7 +63,7 @@ class QuestionBatch:
         """Return the view in which each question sees its picture's tokens and itself."""
         query, key = self.question_of[:, :, None], self.question_of[:, None, :]
         mask = ((key == query) | (key == 0)).tril()[:, None]
-        return MaskedView(self.positions, mask, view)
+        return MaskedView(self.positions[..., None], mask, view)
 
 
 class QuestionBatcher:

@@ -8,7 +8,7 @@ photograph. `split_image` adds close-ups, by the rule of the original authors' p
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -40,6 +40,8 @@ SPLIT_RATIOS = (
 class AriaProcessor(FamilyProcessor[list["Crop"]]):
     """The CPU half of Aria; see models.types.Processor."""
 
+    IMAGE_SETTINGS: ClassVar[tuple[str, ...]] = ("split_image", "max_image_size")
+
     def __init__(self, folder: Path, options: ProcessorOptions) -> None:
         """Load what the CPU needs of a checkpoint."""
         self.config = config = read_config(folder, text_only=options.text_only)
@@ -49,7 +51,6 @@ class AriaProcessor(FamilyProcessor[list["Crop"]]):
             ChatTokenizer(folder, options.template, today=options.today),
             END_OF_TURN,
             options,
-            known_settings=("split_image", "max_image_size"),
             make_transform=lambda own: Canvas(folder, config, own).crops,
         )
 

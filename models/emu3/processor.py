@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,8 @@ TOKENIZERS: Mapping[Tokenizer, Mapping[str, Any]] = {
 class Emu3Processor(FamilyProcessor[Pixels]):
     """The CPU half of Emu3; see models.types.Processor."""
 
+    IMAGE_SETTINGS: ClassVar[tuple[str, ...]] = ("min_pixels", "max_pixels", "pad_to_ratio")
+
     def __init__(self, folder: Path, options: ProcessorOptions) -> None:
         """Load what the CPU needs of a checkpoint."""
         self.config = config = read_config(folder, text_only=options.text_only)
@@ -76,7 +78,6 @@ class Emu3Processor(FamilyProcessor[Pixels]):
             ChatTokenizer(folder, options.template, today=options.today, changes=TOKENIZERS[options.tokenizer]),
             END_OF_TEXT,
             options,
-            known_settings=("min_pixels", "max_pixels", "pad_to_ratio"),
             make_transform=lambda own: partial(tile, read_images(folder, own)),
             pixels_per_code=None if config.vision is None else config.vision.spatial_factor,
         )

@@ -1,11 +1,11 @@
 """The keys and values of every running sequence, allocated once.
 
 A sequence owns a slot: one row of each layer's static tensors. Running sequences always own the first slots, so
-that a decode step sees one contiguous view and nothing is gathered. Position p of a sequence lies at place p of
-its slot, except for continuations side by side (`tree_cache_view`). Places beyond its length hold what an earlier
-sequence left; they are masked.
+that a decode step sees one contiguous view and nothing is gathered. A sequence's tokens lie at the places of its slot
+in their order, except for continuations side by side (`tree_cache_view`). Places beyond its length hold what an earlier
+sequence left; they are masked. What a token's rotary position is does not depend on its place.
 
-Shapes: B sequences, T tokens, S places attended to, K key heads, C head width.
+Shapes: B sequences, T tokens, A axes of positions, S places attended to, K key heads, C head width.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class CacheView:
     """The cache as one forward pass uses it: where it writes and what it may see. Each layer calls `attend` once.
 
     Attributes:
-        positions: int (B, T), place of each token in its sequence.
+        positions: int (B, T, A), where each token stands for the decoder's rotary positions.
         mask: bool (B or 1, 1, T, S), True where a token sees a place; None when it is causal over the new tokens.
         memory: What tokens see beside their own sequence; None when none of them sees anything.
     """
@@ -79,7 +79,7 @@ class CacheView:
         Args:
             cache: The cache.
             slots: Of the sequences.
-            positions: int (B, T).
+            positions: See the attributes.
             extents: How many places of its slot each sequence attends to; one number if all of them to as many.
             mask: See the attributes.
             memory: See the attributes.
@@ -145,7 +145,12 @@ class CacheView:
 
 
 def prefill_cache_view(
-    cache: Cache, slots: slice, places: range, device: torch.device, memory: MemoryView | None = None
+    cache: Cache,
+    slots: slice,
+    places: range,
+    device: torch.device,
+    memory: MemoryView | None = None,
+    positions: Tensor | None = None,
 ) -> CacheView:
     """Return the view of some tokens of prompts.
 
@@ -158,19 +163,22 @@ def prefill_cache_view(
         places: Of the tokens in their prompts, one after the other.
         device: Where the tokens' embeddings are.
         memory: What the tokens see beside, on that device.
+        positions: Where they stand, int (B, T, A) on that device; None for their places.
     """
-    positions = torch.arange(places.start, places.stop, device=device)
+    own = torch.arange(places.start, places.stop, device=device)[:, None]
     mask = None
     if places.start > 0 or len(places) == 1:
-        mask = (torch.arange(places.stop, device=device) <= positions[:, None])[None, None]
-    rows = slots.stop - slots.start
-    return CacheView(cache, slots, positions.expand(rows, len(places)), [places.stop], mask, memory)
+        mask = (torch.arange(places.stop, device=device) <= own)[None, None]
+    if positions is None:
+        positions = own.expand(slots.stop - slots.start, len(places), 1)
+    return CacheView(cache, slots, positions, [places.stop], mask, memory)
 
 
 def decode_cache_view(
     cache: Cache,
     lengths: Sequence[int],
     num_new: Sequence[int],
+    offsets: Sequence[int],
     device: torch.device,
     memory: MemoryView | None = None,
     first: int = 0,
@@ -183,19 +191,28 @@ def decode_cache_view(
         cache: The cache.
         lengths: Tokens of each of B sequences in the cache so far.
         num_new: Tokens of each that are fed now; T is the greatest of them.
+        offsets: How far the new tokens of each stand beyond their places.
         device: Where the tokens' embeddings are.
         memory: What the tokens see beside.
         first: The first of the slots.
     """
     extents = _extents([length + new for length, new in zip(lengths, num_new, strict=True)], cache)
-    positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(max(num_new), device=device)
-    mask = torch.arange(max(extents), device=device) <= positions[..., None]  # (B, T, S)
-    rows = _rows(cache, positions, first)
+    starts, beyond = torch.tensor([lengths, offsets], device=device)[..., None]  # in one copy to the device
+    places = starts + torch.arange(max(num_new), device=device)
+    positions = (places + beyond)[..., None]
+    mask = torch.arange(max(extents), device=device) <= places[..., None]  # (B, T, S)
+    rows = _rows(cache, places, first)
     return CacheView(cache, slice(first, first + len(lengths)), positions, extents, mask[:, None], memory, rows)
 
 
 def tree_cache_view(
-    cache: Cache, lengths: Tensor, places: Tensor, depths: Tensor, sees: Tensor, memory: MemoryView | None, first: int
+    cache: Cache,
+    lengths: Tensor,
+    places: Tensor,
+    positions: Tensor,
+    sees: Tensor,
+    memory: MemoryView | None,
+    first: int,
 ) -> CacheView:
     """Return the view of several continuations of each of B slots, side by side behind what the slot holds.
 
@@ -205,7 +222,7 @@ def tree_cache_view(
         cache: The cache.
         lengths: int (B,), tokens of each sequence in the cache.
         places: int (B, T), where each new token is put, counted from there.
-        depths: int (B, T), how many of the new tokens stand before each in its continuation.
+        positions: int (B, T), where each stands.
         sees: bool (B, T, T), which of the new places each sees beside the sequence.
         memory: What the tokens see beside.
         first: The first of the slots.
@@ -217,7 +234,7 @@ def tree_cache_view(
     among_new = sees.gather(2, new.clamp(0, T - 1)[:, None].expand(B, T, extent)) & (new < T)[:, None]
     mask = among_new | (new < 0)[:, None]  # (B, T, S)
     rows = _rows(cache, lengths[:, None] + places, first)
-    return CacheView(cache, slice(first, first + B), lengths[:, None] + depths, extents, mask[:, None], memory, rows)
+    return CacheView(cache, slice(first, first + B), positions[..., None], extents, mask[:, None], memory, rows)
 
 
 def _extent(length: int) -> int:

@@ -1,6 +1,6 @@
 """What the engine asks of a family's model, and what passes between them.
 
-Shapes: B sequences, T tokens, D model width, V vocabulary.
+Shapes: B sequences, T tokens, A axes of positions, D model width, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -39,12 +39,20 @@ class Prompt:
             end holds for every token of the answer too; there is at most one.
         grammar: What the answer's tokens follow, if anything.
         negative: (T', D), the negative prompt, for guided answers.
+        positions: int (T, A) on the CPU, where each token stands for the rotary positions; None for 0, 1, 2, …. The
+            tokens of an answer go on behind the farthest of them, on all axes alike.
     """
 
     embeddings: Tensor
     spans: Sequence[Span] = ()
     grammar: Grammar | None = None
     negative: Tensor | None = None
+    positions: Tensor | None = None
+
+    @property
+    def offset(self) -> int:
+        """How far the tokens of an answer stand beyond their places."""
+        return 0 if self.positions is None else int(self.positions.max()) + 1 - len(self.positions)
 
 
 class Decoder(Protocol):

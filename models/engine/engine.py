@@ -192,9 +192,10 @@ class Engine:
         T = max(map(len, pending))
         tokens = torch.tensor([[*few, *few[-1:] * (T - len(few))] for few in pending], device=device)
         lengths, num_new = [branch.cached_length for branch in branches], [len(few) for few in pending]
+        offsets = [branch.offset for branch in branches]
         memory_view = self._view_memories([branch.memory for branch in branches], T)
         first = self._scheduler.running.index(branches[0])
-        cache_view = decode_cache_view(self._cache, lengths, num_new, device, memory_view, first)
+        cache_view = decode_cache_view(self._cache, lengths, num_new, offsets, device, memory_view, first)
         hidden = self._model.decode(self._model.embed(tokens), cache_view)
         rows = torch.arange(len(branches), device=hidden.device)
         last = torch.tensor(num_new, device=hidden.device) - 1

@@ -35,7 +35,8 @@ def new_branches(encoded: Iterable[tuple[Sequence, Prompt]], is_cached: Callable
     new = NewBranches()
     for sequence, prompt in encoded:
         sequence.grammar = prompt.grammar
-        new.prompts[Branch(sequence, len(prompt.embeddings), memory=answer_memory(prompt.spans))] = prompt
+        memory = answer_memory(prompt.spans)
+        new.prompts[Branch(sequence, len(prompt.embeddings), memory=memory, offset=prompt.offset)] = prompt
         if not sequence.is_guided:
             continue
         assert prompt.negative is not None

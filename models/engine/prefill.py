@@ -1,6 +1,6 @@
 """Prefill: which prompts go through the decoder together, and how they enter the cache.
 
-Shapes: B prompts, T tokens, D model width.
+Shapes: B prompts, T tokens, A axes of positions, D model width.
 """
 
 from collections import defaultdict
@@ -57,6 +57,23 @@ def prefill(
         chunk = padded[:, start : start + chunk_tokens]
         places = range(start, start + chunk.shape[1])
         view = prefill_memory_view([prompt.spans for prompt in prompts], places, chunk.device)
-        hidden = model.decode(chunk, prefill_cache_view(cache, slots, places, chunk.device, view))
+        positions = _positions(prompts, places, chunk.device)
+        hidden = model.decode(chunk, prefill_cache_view(cache, slots, places, chunk.device, view, positions))
     # Each by itself, or one that is kept would keep its whole pack.
     return [hidden[row, length - 1 - start].clone() for row, length in enumerate(lengths)]
+
+
+def _positions(prompts: Sequence[Prompt], places: range, device: torch.device) -> Tensor | None:
+    """Return where the tokens at some places stand, int (B, T, A); None if all of them stand at their places."""
+    if all(prompt.positions is None for prompt in prompts):
+        return None
+    own = torch.arange(places.start, places.stop)[:, None]
+    rows = [own if prompt.positions is None else _padded(prompt.positions, places) for prompt in prompts]
+    num_axes = max(row.shape[1] for row in rows)
+    return torch.stack([row.expand(-1, num_axes) for row in rows]).to(device)
+
+
+def _padded(positions: Tensor, places: range) -> Tensor:
+    """Return some of the positions (T, A); what stands behind the last one is padding, wherever that is."""
+    some = positions[places.start : places.stop]
+    return F.pad(some, (0, 0, 0, len(places) - len(some)))

@@ -138,12 +138,14 @@ class Branch:
         prompt_length: Tokens before the answer's.
         is_negative: Whether the prompt is the negative one.
         memory: What its new tokens see beside the cache.
+        offset: How far they stand beyond their places in it.
     """
 
     sequence: Sequence
     prompt_length: int
     is_negative: bool = False
     memory: Memory | None = None
+    offset: int = 0
 
     @property
     def cached_length(self) -> int:

@@ -80,9 +80,10 @@ def _fed(model: Decoder, cache: Cache, first: int, branches: Ordered[Branch], nu
     token_ids = [[tree.token_ids[place] for place in row] for tree, row in zip(trees, filled, strict=True)]
     lines = [tree_attention(tree.parents, num_fed) for tree in trees]
     sees, depths = (torch.from_numpy(np.stack([line[i] for line in lines])) for i in range(2))
-    lengths = torch.tensor([branch.prompt_length for branch in branches])
+    lengths, offsets = torch.tensor([[branch.prompt_length, branch.offset] for branch in branches]).unbind(-1)
+    positions = (lengths + offsets)[:, None] + depths
     view = decode_memory_view([branch.memory for branch in branches], num_fed, model.device)
-    cache_view = tree_cache_view(cache, lengths, torch.tensor(filled), depths, sees, view, first)
+    cache_view = tree_cache_view(cache, lengths, torch.tensor(filled), positions, sees, view, first)
     embeddings = model.embed(torch.tensor(token_ids, device=model.device))
     hidden = model.decode(embeddings, cache_view.to(model.device))  # (B, T, D)
     return {

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -41,6 +42,8 @@ Grid = tuple[int, int]  # rows, columns
 class MllamaProcessor(FamilyProcessor[tuple[list[Pixels], int]]):
     """The CPU half of Mllama; see models.types.Processor."""
 
+    IMAGE_SETTINGS: ClassVar[tuple[str, ...]] = ("max_image_tiles",)
+
     def __init__(self, folder: Path, options: ProcessorOptions) -> None:
         """Load what the CPU needs of a checkpoint."""
         self.config = config = read_config(folder, text_only=options.text_only)
@@ -50,7 +53,6 @@ class MllamaProcessor(FamilyProcessor[tuple[list[Pixels], int]]):
             ChatTokenizer(folder, options.template, default=PLAIN_TEMPLATE, today=options.today),
             END_OF_TURN,
             options,
-            known_settings=("max_image_tiles",),
             make_transform=partial(_canvas, folder, config.vision),
         )
         bos, image = (self._tokenizer.token_id(token) for token in (BEGIN_OF_TEXT, IMAGE_TOKEN))

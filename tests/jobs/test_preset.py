@@ -1,9 +1,13 @@
 """A run's questions are worded by the model's family, and never as another family's, whose image settings it lacks."""
 
+from dataclasses import replace
+
 import pytest
 
+from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.config import RunSettings
 from jobs.preset import resolve_presets
+from models import ImageSettings
 from pipeline.settings import check_settings
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
@@ -47,14 +51,15 @@ def test_a_preset_that_is_left_to_the_model_is_its_familys(models, family, prese
 @pytest.mark.parametrize(
     ("preset", "family", "told"),
     [
-        ("aria", "mllama", f"Aria's image settings (split_image), expected a preset for mllama: llama, {HARNESSES}"),
-        ("aria", "emu3", f"Aria's image settings (split_image), expected a preset for emu3: emu3, {HARNESSES}"),
-        ("emu3", "aria", f"Emu3's image settings (pad_to_ratio), expected a preset for aria: aria, {HARNESSES}"),
+        ("aria", "mllama", f"mllama does not have (split_image), expected a preset for mllama: llama, {HARNESSES}"),
+        ("aria", "emu3", f"emu3 does not have (split_image), expected a preset for emu3: emu3, {HARNESSES}"),
+        ("emu3", "aria", f"aria does not have (pad_to_ratio), expected a preset for aria: aria, {HARNESSES}"),
     ],
 )
 def test_a_preset_with_another_familys_image_settings_is_refused_before_a_run(models, preset, family, told):
     benchmarks = {"chartqa": {"path": "a"}, "pope": {"path": "b"}}
-    assert faults(models / family, preset, **benchmarks) == [f"job.preset: found {preset}, whose wording wants {told}"]
+    wants = "whose wording wants image settings that"
+    assert faults(models / family, preset, **benchmarks) == [f"job.preset: found {preset}, {wants} {told}"]
 
 
 def test_each_entry_that_names_such_a_preset_is_told_and_all_at_once(models):
@@ -63,11 +68,22 @@ def test_each_entry_that_names_such_a_preset_is_told_and_all_at_once(models):
         longvideobench_val={"path": "a"}, chartqa={"path": "b"}, pope={"path": "c", "preset": "emu3"},
         mine={"path": "d", "dataset": "vqav2_val", "preset": "aria"}, docvqa_val={"path": "e", "preset": "llama"},
     )  # fmt: skip
+    lacks = "whose wording wants image settings that mllama does not have"
     assert [fault.partition(", expected")[0] for fault in found] == [
-        "job.preset: found aria, whose wording wants Aria's image settings (split_image, max_image_size)",
-        "job.benchmarks.pope.preset: found emu3, whose wording wants Emu3's image settings (pad_to_ratio)",
-        "job.benchmarks.mine.preset: found aria, whose wording wants Aria's image settings (split_image)",
+        f"job.preset: found aria, {lacks} (split_image, max_image_size)",
+        f"job.benchmarks.pope.preset: found emu3, {lacks} (pad_to_ratio)",
+        f"job.benchmarks.mine.preset: found aria, {lacks} (split_image)",
     ]
+
+
+def test_a_harness_that_prepares_images_is_refused_where_the_family_lacks_the_settings(models, monkeypatch):
+    pope = BENCHMARKS["pope"]
+    words = pope.prompts["vlmevalkit"]._replace(images=ImageSettings(min_pixels=64, max_pixels=256))
+    monkeypatch.setitem(BENCHMARKS, "pope", replace(pope, prompts=pope.prompts | {"vlmevalkit": words}))
+    [fault] = faults(models / "aria", "vlmevalkit", pope={"path": "a"})
+    assert "image settings that aria does not have (min_pixels, max_pixels), expected a preset for aria: " in fault
+    fitting = run(models / "emu3", "vlmevalkit", pope={"path": "a"})
+    assert resolve_presets(fitting) == fitting
 
 
 def test_a_prompt_of_ones_own_keeps_the_presets_image_settings_and_is_told_too(models):

@@ -163,7 +163,7 @@ def test_far_positions_turn_exactly_as_in_the_reference(theta: float, head_dim: 
     x = torch.randn(1, 1, 5, head_dim)
     left, right = x.chunk(2, dim=-1)
     expected = x * cos[:, None] + torch.cat((-right, left), dim=-1) * sin[:, None]
-    assert torch.equal(Rotation(positions, rotary_frequencies(head_dim, theta), torch.float32)(x), expected)
+    assert torch.equal(Rotation(positions[..., None], rotary_frequencies(head_dim, theta), torch.float32)(x), expected)
 
 
 @torch.inference_mode()

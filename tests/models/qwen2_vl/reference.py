@@ -63,13 +63,25 @@ def write_reference(folder: Path, *, is_tied: bool) -> Any:
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=is_tied,
     )
-    model = random_reference(Qwen2VLForConditionalGeneration, config, randomise)
+    model = random_reference(Qwen2VLForConditionalGeneration, config, _randomise)
     model.save_pretrained(folder)
     Qwen2VLImageProcessorPil(**IMAGES).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}), encoding="utf-8")
     return model
+
+
+def _randomise(model: torch.nn.Module) -> None:
+    """Make every parameter random, so that answers differ from row to row, with a tied head too."""
+    randomise(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            parameter.data.sub_(1.0)
+        elif name.endswith((".q_proj.weight", ".k_proj.weight")):
+            parameter.data.mul_(2.0)
+        elif name.endswith("embed_tokens.weight"):  # or the last token would be the likeliest again
+            parameter.data.mul_(0.1)
 
 
 def inputs_of(folder: Path, request: Request) -> dict[str, Tensor]:
@@ -91,20 +103,30 @@ def inputs_of(folder: Path, request: Request) -> dict[str, Tensor]:
     return both | inputs | {"mm_token_type_ids": is_image.int()}
 
 
-def followed_by(inputs: dict[str, Tensor], ids: Sequence[int], prompt_length: int | None) -> dict[str, Tensor]:
-    """Return the inputs, or their first tokens, with more tokens of text behind them."""
+@torch.inference_mode()
+def generated(model: Any, inputs: dict[str, Tensor], num_tokens: int) -> tuple[list[int], list[float]]:
+    """Return the likeliest tokens that the reference goes on with, never stopping, and their log-probabilities."""
+    model.model.rope_deltas = None  # or it would go on where the last text ended
+    out = model.generate(
+        **inputs, do_sample=False, max_new_tokens=num_tokens, eos_token_id=None, pad_token_id=0, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    scores = torch.cat(out.logits).float().log_softmax(-1)
+    ids = out.sequences[0, inputs["input_ids"].shape[1] :]
+    return ids.tolist(), scores.gather(-1, ids[:, None])[:, 0].tolist()
+
+
+@torch.inference_mode()
+def logprobs_of(model: Any, inputs: dict[str, Tensor], prompt_length: int, ids: Sequence[int]) -> list[float]:
+    """Return the log-probabilities of tokens of text behind the first tokens of a prompt."""
+    model.model.rope_deltas = None
     more = torch.tensor([list(ids)])
     behind = {
         "input_ids": more,
         "attention_mask": torch.ones_like(more),
         "mm_token_type_ids": torch.zeros_like(more),
     }
-    return inputs | {name: torch.cat((inputs[name][:, :prompt_length], row), 1) for name, row in behind.items()}
-
-
-@torch.inference_mode()
-def logprobs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """Return the log-probabilities (T, V) of what follows each token."""
-    model.model.rope_deltas = None  # or it would go on where the last text ended
-    scores: Tensor = model(**inputs, use_cache=False).logits[0].float().log_softmax(-1)
-    return scores
+    longer = inputs | {name: torch.cat((inputs[name][:, :prompt_length], row), 1) for name, row in behind.items()}
+    scores = model(**longer, use_cache=False).logits[0, prompt_length - 1 : -1].float().log_softmax(-1)
+    found: list[float] = scores.gather(-1, more.T)[:, 0].tolist()
+    return found

@@ -78,7 +78,8 @@ class PatchEmbedding(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Embed (P, 3, side, side); return (1, P, D)."""
         film = patches[:, :, None].expand(-1, -1, self.proj.kernel_size[0], -1, -1)
-        return self.proj(film).flatten(1)[None]
+        out: Tensor = self.proj(film)  # (P, D, 1, 1, 1)
+        return out.flatten(1)[None]
 
 
 class Merger(nn.Module):

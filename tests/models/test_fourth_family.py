@@ -1,6 +1,6 @@
 """A family that the package does not know answers by the same engine, as the reference (transformers 5.23) does.
 
-It is a Qwen2-VL (tests/models/qwen2_vl): positions on three axes that are not places in the cache, QKV bias.
+It is a Qwen2-VL (tests/models/qwen2_vl): positions on three axes that are not places in the cache, QKV bias, tied head.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from models import TEMPLATE_DATE, Answer, ImageSettings, Request, fill_model
 from models.asking import answer
@@ -50,8 +51,9 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Its head is tied to the embeddings, as in the released one of 2 billion parameters."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    return Pair(folder, write_reference(folder, is_tied=False))
+    return Pair(folder, write_reference(folder, is_tied=True))
 
 
 def long_request() -> Request:
@@ -102,7 +104,11 @@ def test_tokens_stand_where_the_reference_puts_them_and_not_at_their_places(pair
         assert prompt.offset == int(delta) != 0
 
 
-def test_answers_are_the_references(pair: Pair) -> None:
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_answers_are_the_references(is_tied: bool, tmp_path: Path) -> None:
+    pair = Pair(tmp_path, write_reference(tmp_path, is_tied=is_tied))
+    with safe_open(tmp_path / "model.safetensors", "pt") as stored:
+        assert ("lm_head.weight" in stored.keys()) is not is_tied  # noqa: SIM118 - not a mapping
     asked = [*requests(), long_request()]
     for request, found in zip(asked, pair.ask(asked, slots=3), strict=True):
         ids, logprobs = generated(pair.reference, inputs_of(pair.folder, request), len(found.token_ids))

@@ -57,6 +57,7 @@ def read_config(folder: Path, *, text_only: bool = False) -> Qwen2VLConfig:
         vision=None if files.is_decoder or text_only else _read_vision(files.whole.section("vision_config")),
         eos_token_ids=files.token_ids("eos_token_id", default=151645),
         dtype=files.dtype(),
+        is_tied=files.is_tied(),
         image_token_id=files.whole.integer("image_token_id", default=151655),
     )
 

@@ -46,6 +46,7 @@ class Qwen2VLModel(FamilyModel):
 
     def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
         """Bring inputs onto the device; each distinct picture is encoded once."""
+        self.check_ids(inputs)
         tiles = {name: tile for i in inputs for name, tile in zip(i.image_names, i.tiles, strict=True)}
         features = self.image_cache.find(tiles, lambda names: [self.encode(tiles[name]) for name in names])
         prompts = []

@@ -21,7 +21,7 @@ WITHOUT_A_MODEL = "lmms"
 
 
 def resolve_presets(settings: RunSettings) -> tuple[RunSettings, list[str]]:
-    """Return settings in which every preset is a name, and whose wording goes with another family's image settings."""
+    """Return settings in which every preset is a name, and which wording wants image settings that the family lacks."""
     job = settings.job
     if not isinstance(job, VqaSettings) or not job.benchmarks:
         return settings, []

@@ -83,7 +83,7 @@ def test_a_harness_that_prepares_images_is_refused_where_the_family_lacks_the_se
     [fault] = faults(models / "aria", "vlmevalkit", pope={"path": "a"})
     assert "image settings that aria does not have (min_pixels, max_pixels), expected a preset for aria: " in fault
     fitting = run(models / "emu3", "vlmevalkit", pope={"path": "a"})
-    assert resolve_presets(fitting) == fitting
+    assert resolve_presets(fitting) == (fitting, [])
 
 
 def test_a_prompt_of_ones_own_keeps_the_presets_image_settings_and_is_told_too(models):

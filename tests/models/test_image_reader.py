@@ -38,7 +38,7 @@ FOREIGN = {
     "emu3": (ImageSettings(max_image_size=490), "preprocess: max_image_size: found 490, but Emu3 has no such"),
 }
 UNFIT = {
-    "aria": (ImageSettings(max_image_size=42), r"max_image_size: found 42, which makes 9 patches; .* \[28, 56\]"),
+    "aria": (ImageSettings(max_image_size=42), r"max_image_size: found 42, which makes 9 patches; expected 28 or 56"),
     "mllama": (ImageSettings(max_image_tiles=5), "max_image_tiles: found 5, expected 1 to 4"),
     "emu3": (ImageSettings(max_pixels=0), "max_pixels: found 0, expected 1 or more"),
 }

@@ -18,10 +18,21 @@ def starters() -> dict[str, Path]:
 
 
 def find_config(config: str) -> str:
-    """Return the file that `triptych run CONFIG` means: a path, else one of ours by its name or a job's."""
+    """Return the file that `triptych run CONFIG` means: a path, else one of ours by its name or a job's.
+
+    Raises:
+        ConfigError: It is no file, and a word that is none of these names.
+    """
     ours = starters()
     name = OF_JOBS.get(config, config)
-    return str(ours[name]) if name in ours and not Path(config).exists() else config
+    if Path(config).exists() or not config.isidentifier():
+        return config
+    if name not in ours:
+        from pipeline import ConfigError, near  # not above: `--help` has no need of it
+
+        hint = near(config, [*OF_JOBS, *ours]) or "; `triptych list configs` names ours"
+        raise ConfigError("the command line", [f"run: found no file {config}, and none of our own of that name{hint}"])
+    return str(ours[name])
 
 
 def starter_text(name: str, to: str) -> str:

@@ -25,8 +25,8 @@ from pipeline.execution.work import Work, load_generate
 from pipeline.input.sources import typical_unit_rows
 from pipeline.job import Job
 from pipeline.pipeline_settings import LimitsSettings, PipelineSettings
-from pipeline.preflight.check import Known as Known
 from pipeline.preflight.check import PreflightResult, check, check_cluster
+from pipeline.preflight.further import Known as Known
 from pipeline.rows import count_rows
 from pipeline.settings import dump_settings
 from pipeline.state import ledger
@@ -100,7 +100,7 @@ def run(
     """
     started = time.monotonic()
     store = Store(settings.write.uri, settings.write.storage)
-    ready = check(settings, job, store, known or Known())
+    ready = check(settings, job, store, known)
     if ready.is_done:
         log.info("%s holds this run, finished; nothing to do", store.uri)
         ledger.sweep(store)

@@ -254,7 +254,7 @@ def _fault(settings_class: type[BaseModel], error: dict[str, Any]) -> str:
         known = list(holder.model_fields) if holder else []
         return f"{path}: unknown setting (found {_short(found)}){_near(str(error['loc'][-1]), known)}"
     if kind == "missing":
-        return f"{path}: missing"
+        return f"{path}: missing{_wanted(path, holder, str(error['loc'][-1]))}"
     if kind == "literal_error":
         return f"{path}: found {_short(found)}, expected {context['expected']}{_meant(found, context['expected'])}"
     if kind == "union_tag_invalid":
@@ -269,6 +269,19 @@ def _fault(settings_class: type[BaseModel], error: dict[str, Any]) -> str:
     if kind in ("dict_type", "model_type"):
         return f"{path}: found {_short(found)}, expected a section of `name: value`"
     return f"{path}: found {_short(found)}, expected {message}"
+
+
+def _wanted(path: str, holder: type[BaseModel] | None, name: str) -> str:
+    """Say what belongs in the place of a missing setting: of a section, what it cannot do without."""
+    field = holder.model_fields.get(name) if holder else None
+    if field is None:
+        return ""
+    needed = [
+        f"{path}.{below}" for model in _models(field.annotation) for below, one in model.model_fields.items()
+        if one.is_required()
+    ]  # fmt: skip
+    wanted = ", ".join(dict.fromkeys(needed)) or field.description
+    return f", expected {wanted}" if wanted else ""
 
 
 def _locate(settings_class: type[BaseModel], location: Sequence[int | str]) -> tuple[str, type[BaseModel] | None]:

@@ -8,17 +8,24 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from pipeline.execution.cluster.placement import Node, Placement, place_actors
-from pipeline.execution.cluster.start import ClusterError, foreseen_nodes, nodes, start_ray
+from pipeline.execution.cluster.start import ClusterError, nodes, start_ray
 from pipeline.execution.stream import units_on_their_way
-from pipeline.input.shards import find_shards
 from pipeline.input.sources import typical_unit_rows
 from pipeline.input.units import Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input
+from pipeline.preflight.further import (
+    Known,
+    device_faults,
+    further_faults,
+    look_at_output,
+    other_answers,
+    refuse_before_fetching,
+    try_output,
+)
 from pipeline.preflight.inputs import Plan, column_faults, cut_input, refuse_duplicates, sample_faults
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
 from pipeline.preflight.models import ModelProbe, check_setting, is_at_hand, probe_model
@@ -26,11 +33,10 @@ from pipeline.preflight.nodes import StoredFile, marked, probe_nodes
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import frozen_parts, read_plan
-from pipeline.steps.engine import EngineSpec, answering_engine, checking_engine
+from pipeline.steps.engine import answering_engine, checking_engine
 from pipeline.steps.read import job_rows_schema, settings_by_source
-from pipeline.storage.model_folder import local_copy, weights_digest
-from pipeline.storage.probes import conditional_writes
-from pipeline.storage.store import StorageError, Store
+from pipeline.storage.model_folder import weights_digest
+from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -65,28 +71,7 @@ class PreflightResult:
         return [self.answering, self.checking] if self.checking else [self.answering]
 
 
-@dataclass(frozen=True)
-class Known:
-    """What is known to be wrong before anything is looked at, so that it can be said together with the rest.
-
-    Attributes:
-        faults: One sentence each.
-        doubtful: Settings that stand in for wrong ones; nothing that hangs on them is checked.
-    """
-
-    faults: Sequence[str] = ()
-    doubtful: frozenset[str] = frozenset()
-
-    def is_sure(self, *settings: str) -> bool:
-        """Say whether neither these settings or sections, nor any above or below them, stand in for others."""
-        return not any(
-            f"{one}.".startswith(f"{name}.") or f"{name}.".startswith(f"{one}.")
-            for one in self.doubtful
-            for name in settings
-        )
-
-
-def check(settings: PipelineSettings, job: Job, store: Store, known: Known = Known()) -> PreflightResult:
+def check(settings: PipelineSettings, job: Job, store: Store, known: Known | None = None) -> PreflightResult:
     """Look at the output, the checkpoint and the input.
 
     Args:
@@ -98,16 +83,16 @@ def check(settings: PipelineSettings, job: Job, store: Store, known: Known = Kno
     Raises:
         ConfigError: All that is wrong with them, listed.
     """
-    faults = list(known.faults)
     store = store.while_looking()
-    if faults:
-        raise ConfigError("the run cannot start", faults + _further_faults(settings, job, store, known))
-    output = _read_output(faults, settings, store)
+    if known is not None and known.faults:
+        raise ConfigError("the run cannot start", [*known.faults, *further_faults(settings, job, store, known)])
+    faults: list[str] = []
+    output = look_at_output(faults, settings, store)
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
     is_done = output is not None and output.is_done
     engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
     if not goes_on and not all(is_at_hand(engine.model.path) for engine in engines):
-        _refuse_before_fetching(faults, settings, job)
+        refuse_before_fetching(faults, settings, job)
     probes = [probe_model(faults, engine, job, settings.read.storage, is_done) for engine in engines]
     answering, checking = probes[0], probes[1] if job.check else None
     faults += _drawing_faults(settings, job)
@@ -124,10 +109,10 @@ def check(settings: PipelineSettings, job: Job, store: Store, known: Known = Kno
         check_setting(faults, "read", lambda: refuse_duplicates(units, settings, job))
     first_wins = None
     if output and not output.is_done:  # last, because it is the one check that writes
-        first_wins = check_setting(faults, "write.uri", lambda: _probe(store))
+        first_wins = check_setting(faults, "write.uri", lambda: try_output(store))
     if faults or not (output and answering and planned and units):
-        others = _other_answers(settings, store) if goes_on else []
-        raise ConfigError("the run cannot start", faults + others + _device_faults(settings, job))
+        others = other_answers(settings, store) if goes_on else []
+        raise ConfigError("the run cannot start", faults + others + device_faults(settings, job))
     weights = weights_digest([probe.folder for probe in probes if probe])
     if goes_on:
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
@@ -143,76 +128,6 @@ def check(settings: PipelineSettings, job: Job, store: Store, known: Known = Kno
         first_writer_wins=first_wins,
         run=output.run if goes_on else "",
     )
-
-
-def _further_faults(settings: PipelineSettings, job: Job, store: Store, known: Known) -> list[str]:
-    """Say what else is wrong, where something is already: no model is fetched for it, and no row made ready."""
-    faults: list[str] = []
-    if known.is_sure("write.uri", "write.on_existing", "write.storage"):
-        output = _read_output(faults, settings, store)
-        if output and not output.is_done and not faults:
-            check_setting(faults, "write.uri", lambda: _probe(store))
-    engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
-    for engine in engines:
-        if known.is_sure("job.check" if engine.where else "model") and is_at_hand(engine.model.path):
-            _look_at_model(faults, engine, settings, job if known.is_sure("job.kind") else None)
-    if known.is_sure("read", "job"):
-        planned = cut_input(faults, settings, job, None)
-        schema = check_setting(faults, "read", lambda: job_rows_schema(job, planned.units)) if planned else None
-        faults += column_faults(schema, job) if schema else []
-    elif known.is_sure("read", "job.benchmarks"):
-        for read in settings_by_source(job, settings.read).values():
-            check_setting(faults, "read", partial(find_shards, read.uri, read.format, read.storage))
-    is_sure = known.is_sure("model.device", "generate.gpus", "generate.actors", "preprocess.actors", "ray", "job.check")
-    return faults + (_device_faults(settings, job) if is_sure else [])
-
-
-def _look_at_model(faults: list[str], engine: EngineSpec, settings: PipelineSettings, job: Job | None) -> None:
-    """Look whether a model can be had, and where it is known for what job, whether it can do that."""
-    if job is not None:
-        probe_model(faults, engine, job, settings.read.storage, is_done=False)
-    else:
-        check_setting(faults, f"{engine.where}model.path", lambda: local_copy(engine.model.path, settings.read.storage))
-
-
-def _read_output(faults: list[str], settings: PipelineSettings, store: Store) -> ledger.Output | None:
-    """Read what stands in the output; where the settings do not go on with it or replace it, that is a fault."""
-    output = check_setting(faults, "write.uri", lambda: ledger.read_output(store))
-    existing = ledger.existing_fault(output, settings.write.on_existing, store.uri) if output else None
-    faults += [existing] if existing else []
-    return None if existing else output
-
-
-def _refuse_before_fetching(faults: Sequence[str], settings: PipelineSettings, job: Job) -> None:
-    """Refuse what is wrong without looking at models: to fetch one can take an hour.
-
-    Raises:
-        ConfigError: The output is no good, there is no input, or the engines' devices are not there.
-    """
-    found = list(faults)
-    for read in settings_by_source(job, settings.read).values():
-        check_setting(found, "read", partial(find_shards, read.uri, read.format, read.storage))
-    found += _device_faults(settings, job)
-    if found:
-        raise ConfigError("the run cannot start", found)
-
-
-def _other_answers(settings: PipelineSettings, store: Store) -> list[str]:
-    """Say, where a run does not go on anyhow, which settings would give other answers than those that are there."""
-    frozen = ledger.read_settings(store)
-    try:
-        ledger.refuse_other_answers(frozen, dump_settings(settings), frozen["weights"], store.uri)
-    except ConfigError as error:
-        return error.faults
-    return []
-
-
-def _device_faults(settings: PipelineSettings, job: Job) -> list[str]:
-    """Say, where a run does not start anyhow, whether its engines would find their devices."""
-    faults: list[str] = []
-    engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
-    check_setting(faults, "", lambda: place_actors(foreseen_nodes(settings.ray), *engines))
-    return faults
 
 
 def check_cluster(
@@ -319,17 +234,3 @@ def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
     if job.picture is not None and settings.generate.slots < 2:
         faults.append("generate.slots: found 1, expected at least 2: a picture with guidance takes two")
     return faults
-
-
-def _probe(store: Store) -> bool:
-    try:
-        first_wins = conditional_writes(store)
-    except StorageError as error:
-        fault = f"nothing can be written there ({error}); expected a folder that you may write into, or a store"
-        raise StorageError(fault) from error
-    if not first_wins:
-        # Names and contents are deterministic, so two writers of one object still leave equal bytes.
-        log.warning(
-            "%s has no conditional writes, so the last writer wins; do not start the same run twice at once", store.uri
-        )
-    return first_wins

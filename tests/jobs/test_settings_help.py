@@ -20,7 +20,7 @@ from jobs.scoring.rules import NAMES
 from jobs.settings_help import all_settings, json_schema, settings_page
 from jobs.starters import OF_JOBS, find_config, starters
 from pipeline import FORMATS, check_settings
-from pipeline.settings import load_settings
+from pipeline.settings import ConfigError, load_settings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -132,7 +132,9 @@ def test_a_starter_is_written_once_fits_and_says_its_own_name(name, tmp_path, mo
 def test_a_config_is_a_file_or_one_of_ours_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_config("caption") == find_config("caption_aria") == str(ROOT / "configs" / "caption_aria.yaml")
-    assert find_config("captoin") == "captoin" and find_config("caption.yaml") == "caption.yaml"
+    assert find_config("caption.yaml") == "caption.yaml"
+    with pytest.raises(ConfigError, match=r"found no file captoin, and none .* did you mean `caption`"):
+        find_config("captoin")
     Path("caption").write_text("")
     assert find_config("caption") == "caption"
 

@@ -57,7 +57,7 @@ def test_every_fault_is_listed_with_its_path_what_was_found_and_what_would_fit()
     assert any(
         fault.startswith("generate.sampling.max_new_tokens: found 'many', expected a valid int") for fault in found
     )
-    assert "write: missing" in found
+    assert "write: missing, expected write.uri" in found
     assert any(fault.startswith("colour: unknown setting (found 'blue'); known here: read, model") for fault in found)
     assert len(found) == 7
 
@@ -126,7 +126,7 @@ def test_faults_of_overrides_and_of_the_file_are_listed_together(tmp_path: Path)
     assert caught.value.faults == [
         "override 'slots': expected `dotted.key=value`",
         "override 'read.uri.deep=3': `uri` is 'shards', not a section",
-        "write: missing",
+        "write: missing, expected write.uri",
     ]
 
 

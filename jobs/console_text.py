@@ -5,7 +5,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +226,7 @@ def demo_lines(demo: "Demo") -> list[str]:
 
 def first_steps() -> list[str]:
     """Say what to type for pictures of one's own, as it can be typed here: this program, and the toy where it lies."""
-    toy = os.path.relpath(str(resources.files("jobs.demo") / "checkpoints" / "aria"))
+    toy = os.path.relpath(Path(__file__).parent / "demo" / "checkpoints" / "aria")
     toy = os.path.abspath(toy) if toy.startswith("..") else toy
     run = f"{shlex.quote(_program())} run caption"
     return [

@@ -21,7 +21,7 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.check import PreflightResult, check
 from pipeline.retry import refuse_changed_shards
-from pipeline.settings import ConfigError, check_settings
+from pipeline.settings import ConfigError, check_settings, dump_settings
 from pipeline.state.ledger import read_output
 from pipeline.state.plan import cut_parts, freeze_plan
 from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
@@ -277,7 +277,8 @@ def test_a_source_that_the_standing_run_does_not_have_is_a_fault(tmp_path: Path,
     asked = settings(tmp_path, mllama)
     store = Store(asked.write.uri)
     freeze_plan(store, checked(asked, TwoJobs()).plan.units)
-    store.publish("_triptych/settings.json", json.dumps({"settings": {}, "weights": "w", "run": "r"}).encode())
+    frozen = {"settings": dump_settings(asked), "weights": "w", "run": "r"}
+    store.publish("_triptych/settings.json", json.dumps(frozen).encode())
     with pytest.raises(ConfigError) as caught:
         checked(asked, ToyJob(has_text_only_rows=True))
     assert caught.value.faults == [

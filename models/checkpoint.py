@@ -157,8 +157,37 @@ def read_fields(folder: Path, name: str) -> Fields | None:
     return None if content is None else Fields(folder / name, content)
 
 
+# Fields of image settings that say who wrote them.
+WRITERS = ("auto_map", "feature_extractor_type", "image_processor_type", "processor_class")
+
+
+def superseded_images(folder: Path) -> dict[str, tuple[Any, Any]]:
+    """Return the fields of preprocessor_config.json that are not read, because processor_config.json has others.
+
+    Returns:
+        By name, what processor_config.json says (None for nothing, which is the family's default) and what the older
+        file says.
+    """
+    nested, older = _nested_images(folder), read_json(folder, "preprocessor_config.json") or {}
+    if nested is None:
+        return {}
+    return {
+        name: (nested.get(name), value)
+        for name, value in older.items()
+        if name not in WRITERS and nested.get(name) != value
+    }
+
+
+def _nested_images(folder: Path) -> Fields | None:
+    outer = read_fields(folder, "processor_config.json")
+    return outer.section("image_processor") if outer and outer.get("image_processor") is not None else None
+
+
 def stored_images(folder: Path, resample: int) -> Fields:
-    """Return a checkpoint's image settings: preprocessor_config.json's, else those inside processor_config.json.
+    """Return a checkpoint's image settings: those inside processor_config.json, else preprocessor_config.json's.
+
+    Newer writers nest them and leave the older file where it is; `transformers` 5.23 then reads the nested ones alone
+    (get_image_processor_dict in image_processing_base.py).
 
     Args:
         folder: The checkpoint.
@@ -167,10 +196,8 @@ def stored_images(folder: Path, resample: int) -> Fields:
     Raises:
         CheckpointError: Neither file is there, or they ask for other steps than every family takes.
     """
-    stored = read_fields(folder, "preprocessor_config.json")
-    if stored is None:
-        outer = read_fields(folder, "processor_config.json")
-        stored = outer.section("image_processor") if outer and outer.get("image_processor") is not None else None
+    stored = _nested_images(folder)
+    stored = read_fields(folder, "preprocessor_config.json") if stored is None else stored
     if stored is None:
         raise CheckpointError(
             f"{folder} does not say how images are prepared: expected preprocessor_config.json, "

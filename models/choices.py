@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.tokenizer import ChatTokenizer, RenderedPrompt
+from models.guard import RenderedPrompt
+from models.tokenizer import ChatTokenizer
 from models.types import BadRequest
 
 

@@ -73,6 +73,11 @@ class FamilyProcessor(Generic[R]):
         # Some tokenizers spell the end of a turn in several tokens; then only its text can be seen.
         self._spelled = (end_of_turn,) if end is None else ()
 
+    @property
+    def chat_fault(self) -> str | None:
+        """Why messages cannot be asked; see models.types.Processor."""
+        return self._tokenizer.chat_fault
+
     def stop_condition(self, sampling: Sampling) -> Callable[[Sequence[int]], bool] | None:
         """Return the test for stop strings; see models.types.Processor."""
         return self._tokenizer.stop_condition((*sampling.stop, *self._spelled))
@@ -81,8 +86,11 @@ class FamilyProcessor(Generic[R]):
         """Turn emitted ids back into text; see models.types.Processor."""
         ids = completion.token_ids
         shown = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        stop = (*sampling.stop, *self._spelled)
+        text = cut_at_stop(self._tokenizer.decode(shown), stop)
+        before = self._tokenizer.before_stop(ids, stop)
         answer = Answer(
-            text=cut_at_stop(self._tokenizer.decode(shown), (*sampling.stop, *self._spelled)),
+            text=text if before is None else min(text, before, key=len),
             image=None,
             token_ids=ids,
             logprobs=completion.logprobs,

@@ -1,45 +1,25 @@
-"""The text half of every processor: tokenizer.json, the chat template, and the guard between the two.
+"""The text half of every processor: tokenizer.json, the chat template, and where answers end.
 
-Text from a dataset is untrusted: a question that contains `<|img|>` or `<|im_end|>` must reach the model as
-those plain characters. So control tokens inside message texts are taken out before the template is rendered and
-put back, tokenised as characters, after it. Each family knows what its tokens mean.
+Control tokens that stand in data are set apart by models/guard.py. Each family knows what its tokens mean.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from models.checkpoint import read_json
+from models.guard import Guard, RenderedPrompt, map_texts
 from models.template import ChatTemplate
 from models.types import TEMPLATE_DATE, BadRequest, CheckpointError, Message, Request
 
-# Private-use characters that stand for a control token while the template is rendered. They are guarded
-# themselves, so a text that contains them comes out unchanged too.
-_OPEN, _CLOSE = "\U000f5a01", "\U000f5a02"
-_MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-
-
-@dataclass(frozen=True)
-class RenderedPrompt:
-    """A prompt's text with its guarded control tokens set apart.
-
-    Attributes:
-        pieces: Text; every second piece, from the second on, is data that must be read as plain characters.
-    """
-
-    pieces: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """The prompt as a person reads it."""
-        return "".join(self.pieces)
+# What a message's role may be: templates write it among control tokens, as it is.
+ROLE = re.compile(r"\w[\w .-]*")
 
 
 class ChatTokenizer:
@@ -48,51 +28,47 @@ class ChatTokenizer:
     def __init__(
         self,
         folder: Path,
+        image: str,
         template: str | None = None,
         *,
-        default: str | None = None,
         today: date = TEMPLATE_DATE,
         changes: Mapping[str, Any] | None = None,
+        written_image: str = "",
     ) -> None:
         """Load both from a checkpoint folder.
 
         Args:
-            folder: Holds tokenizer.json and, for chat, one of models.template.TEMPLATE_FILES.
+            folder: Holds tokenizer.json and, for chat, one of models.template_files.TEMPLATE_FILES.
+            image: The family's placeholder of an image.
             template: A plain text with `{image}` and `{question}` that takes the chat template's place.
-            default: The same, for a checkpoint without a chat template.
             today: The day it is for the chat template.
             changes: Fields of tokenizer.json that are taken in place of the file's.
+            written_image: See ChatTemplate.
         """
         content = read_json(folder, "tokenizer.json")
         if content is None:
             raise CheckpointError(f"no tokenizer: {folder / 'tokenizer.json'} does not exist")
         content |= changes or {}
         self._tokenizer = _tokenizer(folder, content)
-        control = [token["content"] for token in content.get("added_tokens", [])]
+        added = content.get("added_tokens", [])
+        self._special = frozenset(token["id"] for token in added if token["special"])
         self._plain = _tokenizer(folder, content | {"added_tokens": [], "post_processor": None})
         self._prefix = _prefix(self._tokenizer)
-        self._guarded = _TokenFinder([*control, _OPEN, _CLOSE])
-        self._template = ChatTemplate(folder, template, default, today)
+        self._guard = Guard([token["content"] for token in added])
+        self._template = ChatTemplate(folder, template, image, today, written_image=written_image)
 
     @property
-    def can_chat(self) -> bool:
-        """Whether messages can be rendered."""
-        return self._template.is_there
+    def chat_fault(self) -> str | None:
+        """Why messages cannot be rendered, whatever they say; None if they can."""
+        return self._template.fault
 
     def token_id(self, token: str) -> int | None:
         """Return the id of one token by its exact text, or None."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
-    def read(
-        self, request: Request, image: str, change: Callable[[Message], Message] = lambda message: message
-    ) -> RenderedPrompt:
+    def read(self, request: Request) -> RenderedPrompt:
         """Return the prompt that a request asks for, taken as it is or rendered from its messages.
-
-        Args:
-            request: Has one of the two.
-            image: The family's placeholder.
-            change: What the family's template needs done to a message, of whatever shape, before it is checked.
 
         Raises:
             BadRequest: It has both or neither, or its messages cannot be rendered, or it wants a picture drawn.
@@ -102,27 +78,27 @@ class ChatTokenizer:
             raise BadRequest("a request has either `messages` or a `prompt`")
         if request.messages is None:
             return RenderedPrompt((request.prompt or "",))
-        return self.render([change(message) for message in request.messages], image)
+        return self.render(request.messages)
 
-    def render(self, messages: Sequence[Message], image: str) -> RenderedPrompt:
+    def render(self, messages: Sequence[Message]) -> RenderedPrompt:
         """Render messages and open the assistant's turn.
 
         Args:
             messages: Their texts may hold anything; control tokens in them stay data.
-            image: The family's placeholder, for plain templates with `{image}`.
 
         Raises:
             BadRequest: A message has the wrong shape, or the template refuses it, or there is none.
         """
-        kept: list[str] = []
-        guard = partial(self._guard, kept)
-        guarded = [dict(_checked(message), content=_map_text(message, guard)) for message in messages]
-        return _unguarded(self._template.render(guarded, image), kept)
+        checked = [_checked(message) for message in messages]
+
+        def guarded(message: Message, change: Callable[[str], str]) -> Message:
+            return {name: value if name == "role" else map_texts(value, change) for name, value in message.items()}
+
+        return self._guard.render(lambda change: self._template.render([guarded(one, change) for one in checked]))
 
     def as_data(self, text: str) -> RenderedPrompt:
         """Return a text all of which is data: control tokens in it are set apart, to be read as plain characters."""
-        kept: list[str] = []
-        return _unguarded(self._guard(kept, text), kept)
+        return self._guard.render(lambda change: change(text))
 
     def encode(self, rendered: RenderedPrompt, bos: int | None = None) -> list[int]:
         """Tokenise a prompt, with what belongs before it.
@@ -165,48 +141,45 @@ class ChatTokenizer:
     def stop_condition(self, stop: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
         """Return a test whether the ids emitted so far end in a stop string; None without stop strings.
 
-        It looks at the tail alone: called after every token, no earlier match can have been missed.
+        A stop string may hold special tokens, and those that stand inside of another one do not hide it. The test looks
+        at the tail alone: called after every token, no earlier match can have been missed.
         """
         if not stop:
             return None
-        # A token adds at least one byte, or none at all if it is special; 8 more leave room for those.
+        # Every token adds at least one byte to a text in which it is shown, or none if its id is beyond the vocabulary;
+        # 8 more leave room for those.
         window = max(len(text.encode()) for text in stop) + 8
-        return lambda ids: any(text in self.decode(ids[-window:]) for text in stop)
 
-    def _guard(self, kept: list[str], text: Any) -> str:
-        """Return a text with a mark in the place of each control token, which is put into `kept`."""
-        if not isinstance(text, str):
-            raise BadRequest(f"a message's text is {text!r}, expected a string")
+        def ends(ids: Sequence[int]) -> bool:
+            texts = self._decode_whole(ids[-window:]), self.decode(self._shown_tail(ids, window))
+            return any(word in text for word in stop for text in texts)
 
-        def mark(word: str) -> str:
-            kept.append(word)
-            return f"{_OPEN}{len(kept) - 1}{_CLOSE}"
+        return ends
 
-        return self._guarded.replace(text, mark)
+    def before_stop(self, ids: Sequence[int], stop: Sequence[str]) -> str | None:
+        """Return what is shown of an answer before a stop string with special tokens in it; None if it has none.
 
+        Args:
+            ids: The answer, the id that ended it included.
+            stop: The stop strings; those without special tokens are found too.
+        """
+        whole = self._decode_whole(ids) if stop else ""
+        places = [place for place in (whole.find(word) for word in stop) if place >= 0]
+        if not places:
+            return None
+        first = min(places)
+        # The ids that stand before it, and what is before it of the token in which it begins.
+        before = next(n for n in range(len(ids) - 1, -1, -1) if whole[:first].startswith(self._decode_whole(ids[:n])))
+        start = "" if ids[before] in self._special else whole[len(self._decode_whole(ids[:before])) : first]
+        return self.decode(ids[:before]) + start
 
-class _TokenFinder:
-    """Words to be found in texts: a family may have 33 thousand, too many for a regular expression that tries each."""
+    def _decode_whole(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self._words = frozenset(words)
-        self._lengths = sorted({len(word) for word in words}, reverse=True)
-        self._starts = re.compile(f"[{''.join(re.escape(start) for start in sorted({word[0] for word in words}))}]")
-
-    def replace(self, text: str, change: Callable[[str], str]) -> str:
-        """Replace each word, from the left, the longest where several begin."""
-        pieces, done = [], 0
-        for match in self._starts.finditer(text):
-            start = match.start()
-            word = self._longest(text, start) if start >= done else None
-            if word is not None:
-                pieces += [text[done:start], change(word)]
-                done = start + len(word)
-        return "".join([*pieces, text[done:]])
-
-    def _longest(self, text: str, start: int) -> str | None:
-        candidates = (text[start : start + length] for length in self._lengths)
-        return next((word for word in candidates if word in self._words), None)
+    def _shown_tail(self, ids: Sequence[int], count: int) -> list[int]:
+        """Return the last ids that are not special."""
+        return [*islice((i for i in reversed(ids) if i not in self._special), count)][::-1]
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
@@ -239,31 +212,26 @@ def _check_answered_in_text(request: Request) -> None:
         )
 
 
-def _unguarded(text: str, kept: Sequence[str]) -> RenderedPrompt:
-    parts = _MARK.split(text)
-    return RenderedPrompt(tuple(kept[int(part)] if i % 2 else part for i, part in enumerate(parts)))
-
-
 def _checked(message: Any) -> Message:
     # Without a role a template renders an empty one, and nobody notices.
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise BadRequest(f'a message is {message!r}, expected {{"role": …, "content": …}}')
-    return message
-
-
-def _map_text(message: Message, change: Callable[[Any], str]) -> str | list[dict[str, Any]]:
-    content = message.get("content")
+    role, content = message["role"], message.get("content")
+    if not ROLE.fullmatch(role):
+        raise BadRequest(f"a message's role is {role!r}, expected a word such as user or assistant")
     if isinstance(content, str):
-        return change(content)
+        return message
     if not isinstance(content, Sequence):
         raise BadRequest(f"a message's content is {content!r}, expected a string or a list of items")
-    return [_map_item(item, change) for item in content]
+    return {**message, "content": [_checked_item(item) for item in content]}
 
 
-def _map_item(item: Any, change: Callable[[Any], str]) -> dict[str, Any]:
+def _checked_item(item: Any) -> Mapping[str, Any]:
     if not isinstance(item, Mapping) or item.get("type") not in ("image", "text"):
         raise BadRequest(f'a content item is {item!r}, expected {{"type": "image"}} or {{"type": "text", "text": …}}')
-    return dict(item, text=change(item.get("text"))) if item["type"] == "text" else dict(item)
+    if item["type"] == "text" and not isinstance(item.get("text"), str):
+        raise BadRequest(f"a message's text is {item.get('text')!r}, expected a string")
+    return item
 
 
 def _tokenizer(folder: Path, content: Mapping[str, Any]) -> Tokenizer:

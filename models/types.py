@@ -240,6 +240,10 @@ class Processor(Protocol):
     pixels_per_code: int | None
     max_position_embeddings: int
 
+    @property
+    def chat_fault(self) -> str | None:
+        """Why requests with `messages` cannot be asked, whatever they say; None if they can."""
+
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request.
 

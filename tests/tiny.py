@@ -179,6 +179,14 @@ def keep_decoder_alone(folder: Path) -> Path:
 FAMILIES: dict[Family, Callable[..., Path]] = {"aria": tiny_aria, "mllama": tiny_mllama, "emu3": tiny_emu3}
 
 
+def set_template(folder: Path, source: str | None) -> None:
+    """Give a checkpoint another chat template, or none."""
+    for name in ("chat_template.json", "chat_template.jinja"):
+        (folder / name).unlink(missing_ok=True)
+    if source is not None:
+        (folder / "chat_template.jinja").write_text(source, encoding="utf-8")
+
+
 def empty(kind: type[Model], folder: Path, *, text_only: bool = False) -> Model:
     """Build the model of a folder on the `meta` device."""
     with torch.device("meta"):

@@ -81,7 +81,7 @@ def read_config(folder: Path, *, text_only: bool = False) -> AriaConfig:
 
 
 def read_images(folder: Path, settings: ImageSettings) -> AriaImages:
-    """Read the image settings: the run's own before preprocessor_config.json before processor_config.json.
+    """Read the image settings: the run's own before processor_config.json before preprocessor_config.json.
 
     Raises:
         CheckpointError: Neither file is there, or they ask for what Aria does not do.

@@ -28,6 +28,8 @@ from models.types import (
 )
 
 IMAGE_TOKEN = "<|img|>"
+# What the authors' template writes for an image.
+WRITTEN_IMAGE = f"<fim_prefix>{IMAGE_TOKEN}<fim_suffix>"
 END_OF_TURN = "<|im_end|>"
 
 # (columns, rows) of close-ups, in the order in which the original processor tries them.
@@ -48,7 +50,7 @@ class AriaProcessor(FamilyProcessor[list["Crop"]]):
         super().__init__(
             "Aria",
             config,
-            ChatTokenizer(folder, options.template, today=options.today),
+            ChatTokenizer(folder, IMAGE_TOKEN, options.template, today=options.today, written_image=WRITTEN_IMAGE),
             END_OF_TURN,
             options,
             make_transform=lambda own: Canvas(folder, config, own).crops,
@@ -56,7 +58,7 @@ class AriaProcessor(FamilyProcessor[list["Crop"]]):
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
-        rendered = self._tokenizer.read(request, IMAGE_TOKEN)
+        rendered = self._tokenizer.read(request)
         encoded = encode_prompt(self._tokenizer, rendered, request.choices)
         images = self._image_reader.read(request)
         check_placeholders(encoded.ids.count(self.config.image_token_index), len(images), IMAGE_TOKEN)

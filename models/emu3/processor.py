@@ -24,16 +24,16 @@ from models.choices import encode_prompt
 from models.emu3.config import MAX_ASPECT, Emu3Images, read_config, read_images
 from models.emu3.grid import Grid
 from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_TOKEN, PLACEHOLDER
+from models.guard import RenderedPrompt
 from models.images import LIMIT_PIXELS, image_name
 from models.processor import FamilyProcessor, ProcessorOptions
-from models.tokenizer import ChatTokenizer, RenderedPrompt, check_placeholders
+from models.tokenizer import ChatTokenizer, check_placeholders
 from models.types import (
     Answer,
     BadImage,
     BadRequest,
     CheckpointError,
     Completion,
-    Message,
     ModelInput,
     Pixels,
     Request,
@@ -75,7 +75,13 @@ class Emu3Processor(FamilyProcessor[Pixels]):
         super().__init__(
             "Emu3",
             config,
-            ChatTokenizer(folder, options.template, today=options.today, changes=TOKENIZERS[options.tokenizer]),
+            ChatTokenizer(
+                folder,
+                PLACEHOLDER,
+                options.template,
+                today=options.today,
+                changes=TOKENIZERS[options.tokenizer],
+            ),
             END_OF_TEXT,
             options,
             make_transform=lambda own: partial(tile, read_images(folder, own)),
@@ -89,7 +95,7 @@ class Emu3Processor(FamilyProcessor[Pixels]):
         return self._chat(request) if request.grid is None else self._drawing(request, Grid(*request.grid))
 
     def _chat(self, request: Request) -> ModelInput:
-        rendered = self._tokenizer.read(request, PLACEHOLDER, _itemised)
+        rendered = self._tokenizer.read(request)
         tiles = self._image_reader.read(request)
         found = sum(piece.count(PLACEHOLDER) for piece in rendered.pieces[::2])
         check_placeholders(found, len(tiles), PLACEHOLDER)
@@ -264,10 +270,3 @@ def _drawn_text(request: Request) -> str:
     if request.choices:
         raise BadRequest(f"found {len(request.choices)} choices for a picture, expected none: text alone is scored")
     return request.prompt
-
-
-def _itemised(message: Message) -> Message:
-    """Put a message's plain text into a list: of anything else the template would show nothing, and not say so."""
-    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
-        return message
-    return {**message, "content": [{"type": "text", "text": message["content"]}]}

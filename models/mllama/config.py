@@ -107,7 +107,7 @@ def read_config(folder: Path, *, text_only: bool = False) -> MllamaConfig:
 
 
 def read_images(folder: Path, config: VisionConfig, settings: ImageSettings) -> MllamaImages:
-    """Read the image settings: the run's own before preprocessor_config.json before processor_config.json.
+    """Read the image settings: the run's own before processor_config.json before preprocessor_config.json.
 
     Raises:
         CheckpointError: Neither file is there, or they do not suit the vision encoder.

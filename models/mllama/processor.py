@@ -6,7 +6,6 @@ of the reference's image processor, which are bit for bit those of Meta's.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -21,10 +20,8 @@ from models.mllama.config import VisionConfig, read_config, read_images
 from models.processor import FamilyProcessor, ProcessorOptions
 from models.tokenizer import ChatTokenizer, check_placeholders
 from models.types import (
-    BadRequest,
     CheckpointError,
     ImageSettings,
-    Message,
     ModelInput,
     Pixels,
     Request,
@@ -33,8 +30,6 @@ from models.types import (
 IMAGE_TOKEN = "<|image|>"
 BEGIN_OF_TEXT = "<|begin_of_text|>"
 END_OF_TURN = "<|eot_id|>"
-# For base models, which were not taught to chat.
-PLAIN_TEMPLATE = BEGIN_OF_TEXT + "{image}{question}"
 
 Grid = tuple[int, int]  # rows, columns
 
@@ -50,7 +45,7 @@ class MllamaProcessor(FamilyProcessor[tuple[list[Pixels], int]]):
         super().__init__(
             "Mllama",
             config,
-            ChatTokenizer(folder, options.template, default=PLAIN_TEMPLATE, today=options.today),
+            ChatTokenizer(folder, IMAGE_TOKEN, options.template, today=options.today),
             END_OF_TURN,
             options,
             make_transform=partial(_canvas, folder, config.vision),
@@ -63,7 +58,7 @@ class MllamaProcessor(FamilyProcessor[tuple[list[Pixels], int]]):
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
-        rendered = self._tokenizer.read(request, IMAGE_TOKEN, _plain_system)
+        rendered = self._tokenizer.read(request)
         encoded = encode_prompt(self._tokenizer, rendered, request.choices, self._bos)
         images = self._image_reader.read(request)
         check_placeholders(encoded.ids.count(self._image), len(images), IMAGE_TOKEN)
@@ -126,16 +121,3 @@ def fitted(width: int, height: int, grid: Grid, tile_size: int) -> tuple[int, in
 def _canvas(folder: Path, vision: VisionConfig | None, settings: ImageSettings) -> Transform[tuple[list[Pixels], int]]:
     assert vision is not None
     return Canvas(vision, read_images(folder, vision, settings).max_image_tiles).tiles
-
-
-def _plain_system(message: Message) -> Message:
-    """Join a system message's text items: the template would print the list itself into the prompt."""
-    if not isinstance(message, Mapping) or message.get("role") != "system":
-        return message
-    content = message.get("content")
-    if isinstance(content, str) or not isinstance(content, Sequence):
-        return message
-    texts = [item.get("text") if isinstance(item, Mapping) and item.get("type") == "text" else None for item in content]
-    if not all(isinstance(text, str) for text in texts):
-        raise BadRequest(f"a system message's content is {content!r}, expected a string or a list of text items")
-    return {**message, "content": "".join(map(str, texts))}

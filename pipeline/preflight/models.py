@@ -3,18 +3,22 @@
 First part of the preflight. It loads no weights and starts no work.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from models.checkpoint import superseded_images
 from models.types import CheckpointError, ImageSettingsError, Processor
 from pipeline.job import Job, MissingColumns
 from pipeline.pipeline_settings import ModelSettings
 from pipeline.steps.engine import EngineSpec
 from pipeline.storage.model_folder import HUB_NAME, local_copy
 from pipeline.storage.store import StorageError, StorageSettings, absolute
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -76,6 +80,8 @@ def probe_model(
             f"{engine.where}generate.max_length: found {max_length}, expected at most {limit}, the checkpoint's limit"
         )
     faults += _role_faults(engine, plain, job)
+    if plain.sees_images:
+        _note_superseded_images(folder)
     num_weights = 0 if is_done else check_setting(faults, setting, lambda: _num_weights(folder, plain, model))
     if processor is None:
         return None
@@ -107,17 +113,26 @@ def check_setting(faults: list[str], setting: str, action: Callable[[], T], wher
 def _role_faults(engine: EngineSpec, processor: Processor, job: Job) -> list[str]:
     """Say what a checkpoint cannot do of that which it is here for."""
     path = engine.model.path
+    # Pictures are drawn from a prompt as it is; everything else is asked in messages.
+    asks_messages = bool(engine.where) or job.picture is None
+    faults = [f"{engine.where}model.path: {processor.chat_fault}"] if asks_messages and processor.chat_fault else []
     if engine.where:
         cannot = (
             f"{engine.where}model.path: {path} has no vision encoder, but has to look at the pictures that it checks"
         )
-        return [] if processor.sees_images else [cannot]
-    faults: list[str] = []
+        return faults if processor.sees_images else [*faults, cannot]
     if not processor.sees_images and not job.has_text_only_rows:
         faults.append(_lacks(engine, "has no vision encoder", f"job {job.kind} needs an image in every row"))
     if job.picture is not None and processor.pixels_per_code is None:
         faults.append(_lacks(engine, "draws no pictures", f"job {job.kind} needs a model that draws pictures"))
     return faults
+
+
+def _note_superseded_images(folder: str) -> None:
+    """Say once which image settings of an older file are not read."""
+    if differ := superseded_images(Path(folder)):
+        listed = ", ".join(f"{name} ({new!r} and not {old!r})" for name, (new, old) in differ.items())
+        log.warning("%s: processor_config.json holds before preprocessor_config.json: %s", folder, listed)
 
 
 def _lacks(engine: EngineSpec, what: str, needs: str) -> str:

@@ -59,7 +59,7 @@ def fetch_missing(store: Store, entries: Sequence[Entry], folder: Path, record: 
 
     Args:
         store: Where they are.
-        entries: All that are wanted, with bare file names.
+        entries: All that are wanted; their paths have at most one folder.
         folder: Where they are to be.
         record: The file that keeps what was copied; after a kill, what it names is not copied again.
 
@@ -103,10 +103,12 @@ def _still(path: Path, size: int, copied: Copied | None) -> Copied | None:
 
 
 def _fetch(store: Store, entry: Entry, folder: Path, progress: _Progress) -> Copied:
-    unfinished, target = folder / f".{entry.path}.unfinished", folder / entry.path
+    target = folder / entry.path
+    unfinished = target.with_name(f".{target.name}.unfinished")
     expected = store.md5(entry.path)
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     try:
+        target.parent.mkdir(exist_ok=True)
         with unfinished.open("wb") as file:
             for piece in _pieces(store, entry):
                 file.write(piece)

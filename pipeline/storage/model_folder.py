@@ -21,9 +21,10 @@ from pipeline.storage.store import Entry, NotFound, StorageError, StorageSetting
 log = logging.getLogger(__name__)
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# What is read of a model's folder. The rest is code, pickled weights, pictures of the authors; folders inside hold the
-# same weights again, as their authors keep them.
+# What is read of a model's folder. The rest is code, pickled weights, pictures of the authors; other folders hold
+# the same weights again, as their authors keep them.
 PATTERNS = ("*.json", "*.safetensors", "*.jinja")
+TEMPLATES = "additional_chat_templates"
 
 DIGEST_SLICES = 16
 DIGEST_SLICE_BYTES = 65536
@@ -31,8 +32,9 @@ DIGEST_SLICE_BYTES = 65536
 
 def is_read(path: str) -> bool:
     """Say whether a file of a model's folder, named by its path below it, is one that a model is loaded from."""
-    is_hidden = path.startswith(".")
-    return "/" not in path and not is_hidden and any(fnmatchcase(path, pattern) for pattern in PATTERNS)
+    folder, _, name = path.rpartition("/")
+    patterns = {"": PATTERNS, TEMPLATES: ("*.jinja",)}.get(folder, ())
+    return not name.startswith(".") and any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def local_copy(uri: str, settings: StorageSettings, is_looking: bool = False) -> str:
@@ -66,16 +68,21 @@ def weights_digest(folders: Sequence[str]) -> str:
     Reading every byte of 50 GB would take minutes at each start; slices tell two trainings of one architecture apart.
     """
     digest = hashlib.sha256()
-    for path in (path for folder in folders for path in sorted(Path(folder).iterdir())):
-        if not path.is_file() or not is_read(path.name):
-            continue
+    for path, name in (file for folder in folders for file in _files(Path(folder))):
         size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
+        digest.update(f"{name} {size}\n".encode())
         with path.open("rb") as file:
             for start in sorted({size * i // DIGEST_SLICES for i in range(DIGEST_SLICES)}):
                 file.seek(start)
                 digest.update(file.read(DIGEST_SLICE_BYTES))
     return f"sha256:{digest.hexdigest()}"
+
+
+def _files(folder: Path) -> list[tuple[Path, str]]:
+    """Return the files that are read of a model's folder, and their names below it, in order."""
+    below = [*folder.iterdir(), *(folder / TEMPLATES).glob("*")]
+    named = sorted((path, path.relative_to(folder).as_posix()) for path in below if path.is_file())
+    return [(path, name) for path, name in named if is_read(name)]
 
 
 def _downloaded(store: Store, is_looking: bool) -> str:
@@ -100,8 +107,8 @@ def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
     began = time.monotonic()
     fetch_missing(store, entries, unfinished, _record(folder))
     wanted = {entry.path for entry in entries}
-    for path in unfinished.iterdir():
-        if path.name not in wanted:
+    for path in unfinished.rglob("*"):
+        if path.is_file() and path.relative_to(unfinished).as_posix() not in wanted:
             path.unlink()
     os.replace(unfinished, folder)
     log.info("fetched %s in %.0f s", store.name(""), time.monotonic() - began)
@@ -148,7 +155,10 @@ def _hub_snapshot(name: str) -> str:
     import huggingface_hub
 
     try:
-        return str(huggingface_hub.snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=["*/*"]))
+        folder = huggingface_hub.snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=["*/*"])
+        # The one folder inside that is read, of the same commit; a pattern cannot say both.
+        huggingface_hub.snapshot_download(name, allow_patterns=[f"{TEMPLATES}/*.jinja"], revision=Path(folder).name)
+        return str(folder)
     except Exception as error:  # offline, no such model, no access: each has its own class there
         raise StorageError(
             f"no model at {name!r}: it is neither a local folder nor a model that the hub lets us download "

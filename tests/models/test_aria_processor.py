@@ -200,7 +200,7 @@ def test_end_of_turn_spelled_in_several_tokens_is_seen_in_the_text(tmp_path: Pat
     assert processor.to_answer(ModelInput("", np.array([1], np.int32)), completion, Sampling()).text == "yes"
 
 
-def test_settings_come_from_the_run_then_the_preprocessor_then_the_processor(tmp_path: Path) -> None:
+def test_settings_come_from_the_run_then_the_processor_then_the_older_file(tmp_path: Path) -> None:
     folder = tiny_aria(tmp_path)
     request = Request(prompt="<|img|>", images=[encoded(picture(90, 90))])
 
@@ -209,10 +209,10 @@ def test_settings_come_from_the_run_then_the_preprocessor_then_the_processor(tmp
         return height
 
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": {"max_image_size": 28}}))
-    assert (side(), side(ImageSettings(max_image_size=28))) == (56, 28)
-    (folder / "preprocessor_config.json").unlink()
-    assert side() == 28
+    assert (side(), side(ImageSettings(max_image_size=56))) == (28, 56)
     (folder / "processor_config.json").unlink()
+    assert side() == 56
+    (folder / "preprocessor_config.json").unlink()
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json, or processor_config\.json"):
         side()
 

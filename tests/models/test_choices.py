@@ -11,7 +11,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 
 from models.choices import EncodedPrompt, encode_prompt
-from models.tokenizer import ChatTokenizer, RenderedPrompt
+from models.guard import RenderedPrompt
+from models.tokenizer import ChatTokenizer
 from models.types import BadRequest
 
 CONTROL = ("<s>", "<|end|>", "<|img|>")
@@ -21,7 +22,7 @@ MERGES = [("b", "c"), ("a", "b"), ("Ġ", "A"), ("Ġ", "Ġ"), ("y", "e"), ("ye", 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
-    return ChatTokenizer(written(tmp_path_factory.mktemp("tokenizer")))
+    return ChatTokenizer(written(tmp_path_factory.mktemp("tokenizer")), "<|img|>")
 
 
 def written(folder: Path, *, bos: bool = False) -> Path:
@@ -93,7 +94,7 @@ def test_data_in_the_prompt_stays_data(text: ChatTokenizer) -> None:
 
 
 def test_what_belongs_before_a_prompt_is_the_prompts(tmp_path: Path) -> None:
-    text = ChatTokenizer(written(tmp_path, bos=True))
+    text = ChatTokenizer(written(tmp_path, bos=True), "<|img|>")
     encoded = encode_prompt(text, RenderedPrompt(("?",)), [" A"])
     assert words(text, encoded.ids) == ["<s>", "?"] and words(text, encoded.choices[0]) == ["ĠA"]
     told = encode_prompt(text, RenderedPrompt(("?",)), [" A"], bos=0)

@@ -13,7 +13,7 @@ import pytest
 
 from models import Answer, Request, Sampling, ask, check_weights, load_processor
 from models.emu3.grid import grid_for
-from models.template import TEMPLATE_FILES
+from models.template_files import TEMPLATE_FILES
 from models.types import BadRequest
 from tests.models.reference import picture, user
 from tests.models.test_emu3_processor import RELEASED_TEMPLATE

@@ -258,16 +258,19 @@ def test_a_tokenizer_without_image_token_cannot_serve_a_vision_encoder(tmp_path:
     assert load_processor(str(folder), text_only=True).prepare(Request(prompt="a")).token_ids.tolist()[0] == 256
 
 
-def test_a_base_model_is_asked_plainly(tmp_path: Path) -> None:
+def test_a_model_without_a_template_is_asked_by_one_that_the_run_gives(tmp_path: Path) -> None:
+    """A base model has none; whether this is one or an instruct model that lost its own, no file says."""
     folder = write_checkpoint(tmp_path, template=None)
-    processor = load_processor(str(folder))
-    one = processor.prepare(Request(messages=user("Is <|image|> one?", 1), images=[encoded(picture(9, 9))]))
-    assert one.prompt == f"{BEGIN}{IMAGE}Is <|image|> one?"
+    asked = Request(messages=user("Is <|image|> one?", 1), images=[encoded(picture(9, 9))])
+    lost = load_processor(str(folder))
+    assert lost.chat_fault is not None and "has no chat template" in lost.chat_fault
+    with pytest.raises(BadRequest, match=r"such as template: '\{image\}\{question\}'"):
+        lost.prepare(asked)
+    assert lost.prepare(Request(prompt="Why?")).prompt == "Why?"
+    processor = load_processor(str(folder), template="{image}{question}")
+    one = processor.prepare(asked)
+    assert processor.chat_fault is None and one.prompt == f"{IMAGE}Is <|image|> one?"
     assert one.token_ids[:2].tolist() == [256, 261] and (one.token_ids == 261).sum() == 1
-    other = load_processor(str(folder), template="{question}:{image}").prepare(
-        Request(messages=user("Why?", 1), images=[encoded(picture(9, 9))])
-    )
-    assert other.prompt == f"Why?:{IMAGE}" and other.token_ids[0] == 256
 
 
 @pytest.mark.parametrize(
@@ -284,9 +287,13 @@ def test_a_control_token_in_a_system_message_stays_text(processor: Processor) ->
     assert "a<|eot_id|>b" in model_input.prompt and (model_input.token_ids == 258).sum() == 2
 
 
-@pytest.mark.parametrize("content", [[{"type": "image"}], [{"type": "text"}], ["Be brief."], [5]])
-def test_a_system_message_of_anything_but_text_is_refused(processor: Processor, content: Any) -> None:
-    with pytest.raises(BadRequest, match="a system message's content is"):
+@pytest.mark.parametrize(("content", "said"), [
+    ([{"type": "image"}], "the chat template shows no image in a message of role 'system'"),
+    ([{"type": "text"}], "a message's text is None, expected a string"),
+    (["Be brief."], "a content item is 'Be brief.'"), ([5], "a content item is 5"),
+])  # fmt: skip
+def test_a_system_message_of_anything_but_text_is_refused(processor: Processor, content: Any, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
         processor.prepare(Request(messages=[{"role": "system", "content": content}, *user("Why?")]))
 
 

@@ -78,6 +78,19 @@ def test_of_a_remote_model_only_what_is_read_is_copied(tmp_path: Path, monkeypat
     assert local_copy(remote.uri, StorageSettings()) == copy
 
 
+def test_more_chat_templates_are_copied_from_the_folder_where_they_stand(cache: Path) -> None:
+    remote = Store(f"memory://{uuid.uuid4().hex}/tiny")
+    more = "additional_chat_templates"
+    names = ["config.json", f"{more}/default.jinja", f"{more}/notes.txt", f"{more}/a/b.jinja", "other/c.jinja"]
+    for name in names:
+        remote.publish(name, b"{}")
+    copy = Path(local_copy(remote.uri, StorageSettings()))
+    there = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert there == {"config.json", f"{more}/default.jinja"}
+    (copy / more / "default.jinja").unlink()
+    assert local_copy(remote.uri, StorageSettings()) == str(copy) and (copy / more / "default.jinja").is_file()
+
+
 def test_a_half_copied_model_is_never_used_and_what_is_whole_of_it_is_kept(remote: Store) -> None:
     whole = Path(local_copy(remote.uri, StorageSettings()))
     half = Path(f"{whole}.unfinished")

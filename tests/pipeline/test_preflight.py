@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.vqa import VqaSettings
+from models.types import PictureFormat
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import PreflightResult, check
 from pipeline.settings import ConfigError, check_settings, dump_settings
@@ -21,7 +22,7 @@ from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.store import Store
 from tests.end_to_end.shards import png, tar_bytes, write_shards
 from tests.pipeline.toys import ToyJob, units_of
-from tests.tiny import tiny_mllama
+from tests.tiny import set_template, tiny_mllama
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +176,45 @@ def test_a_checkpoints_fingerprint_is_that_of_the_files_that_are_read(tmp_path: 
     for name in ("original/params.json", "original/consolidated.00.pth", "README.md", "._config.json"):
         (folder / name).write_text("{}")
     assert weights_digest([str(folder)]) == before
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "notes.txt").write_text("{}")
+    assert weights_digest([str(folder)]) == before
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("another")
+    more = weights_digest([str(folder)])
     (folder / "chat_template.jinja").write_text("another")
-    assert weights_digest([str(folder)]) != before
+    assert len({before, more, weights_digest([str(folder)])}) == 3
+
+
+def test_a_model_that_cannot_be_asked_is_a_fault_before_anything_starts(tmp_path: Path, checkpoint: Path) -> None:
+    lost = Path(shutil.copytree(checkpoint, tmp_path / "lost"))
+    set_template(lost, None)
+    asked = settings(tmp_path, lost)
+    assert fault(asked).startswith(f"model.path: {lost} has no chat template (looked for processor_config.json, ")
+    with_template = ToyJob(True, required=(), template="{image}{question}")
+    assert check(asked, with_template, Store(asked.write.uri)).answering.processor.chat_fault is None
+    set_template(lost, "{{ messages | length }}")
+    assert "shows no text of a message of role 'user'" in fault(asked)
+    # Drawing asks by a prompt alone; that this family draws nothing is the one fault.
+    drawing = ToyJob(True, required=(), picture=PictureFormat())
+    with pytest.raises(ConfigError) as caught:
+        check(asked, drawing, Store(asked.write.uri))
+    assert not [one for one in caught.value.faults if "template" in one]
+
+
+def test_image_settings_that_are_not_read_are_said_once(
+    tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "both"))
+    older = json.loads((folder / "preprocessor_config.json").read_text())
+    nested = folder / "processor_config.json"
+    nested.write_text(json.dumps({"image_processor": older | {"processor_class": "Other", "do_pad": True}}))
+    asked = settings(tmp_path, folder)
+    checked(asked)
+    assert "preprocessor_config" not in caplog.text
+    nested.write_text(json.dumps({"image_processor": older | {"max_image_tiles": 1}}))
+    checked(asked)
+    said = f"{folder}: processor_config.json holds before preprocessor_config.json: max_image_tiles (1 and not 2)"
+    assert [record.message for record in caplog.records if "holds before" in record.message] == [said]
 
 
 def broken_start(folder: Path, rows: int, broken: int) -> Path:

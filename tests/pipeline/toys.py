@@ -53,6 +53,7 @@ class ToyProcessor:
     sees_images = True
     pixels_per_code = 1
     max_position_embeddings = 100
+    chat_fault: str | None = None
 
     def prepare(self, request: Request) -> ModelInput:
         if any(image == b"broken" for image in request.images):

@@ -38,7 +38,8 @@ class RuleResult:
     score: float | None
 
 
-# The response is cleaned (`clean` of jobs/scoring/response.py) before a rule sees it.
+# The response is cleaned (`clean` of jobs/scoring/response.py) before a rule sees it:
+# no white space stands around it.
 Rule: TypeAlias = Callable[[str, Gold], RuleResult]
 
 

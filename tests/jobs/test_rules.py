@@ -6,8 +6,9 @@ import pytest
 
 from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.scoring.response import Reading, after_marker, clean, no_response, read_response
-from jobs.scoring.rule import Gold
-from jobs.scoring.rules import NAMES, NEEDS_FACTS, RULES
+from jobs.scoring.rule import Gold, RuleResult
+from jobs.scoring.rules import NAMES, NEEDS_FACTS, RULES, text_match
+from tests.jobs.judged import judged
 
 FACTS = {
     "dataset": "IIIT5K",
@@ -47,16 +48,16 @@ def suited(gold, rule):
 def test_a_rule_has_an_answer_to_anything_and_it_is_always_the_same(rule, gold):
     gold = suited(gold, rule)
     for response in RESPONSES:
-        result = RULES[rule](response, gold)
+        result = judged(rule, response, gold)
         assert result.status in ("ok", "failed", "refused", "empty")
         assert result.score is None or 0 <= result.score <= 1
-        assert RULES[rule](response, gold) == result
+        assert judged(rule, response, gold) == result
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.split("/")[0] not in NEEDS_FACTS])
 def test_a_rule_that_is_offered_for_rows_of_ones_own_needs_no_facts(rule):
     for gold in (replace(gold, facts={}) for gold in GOLDS.values()):
-        assert RULES[rule]("B", gold) == RULES[rule]("B", gold)
+        assert judged(rule, "B", gold) == judged(rule, "B", gold)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_a_rule_that_is_offered_for_rows_of_ones_own_needs_no_facts(rule):
 )
 def test_what_cannot_be_read_scores_nothing(rule):
     gold = suited(GOLDS["an option"], rule)
-    failed = [RULES[rule](response, gold) for response in RESPONSES]
+    failed = [judged(rule, response, gold) for response in RESPONSES]
     assert {result.score for result in failed if result.status == "failed"} <= {0.0}
 
 
@@ -134,3 +135,29 @@ def test_every_data_set_names_rules_that_there_are():
     named = {rule for benchmark in BENCHMARKS.values() for rule in (benchmark.rule, *benchmark.other_rules)}
     assert named <= set(NAMES)
     assert {rule for benchmark in BENCHMARKS.values() for rule in benchmark.other_rules} <= set(RULES)
+
+
+@pytest.mark.parametrize("marker", [None, "FINAL ANSWER:"])
+@pytest.mark.parametrize("around", [
+    "{}", " {}\n", "<think>a</think>\n {} \n", "\u2003{}</s>", "**Final answer: {} **", "a: {}\t",
+])  # fmt: skip
+def test_a_rule_sees_a_response_without_white_space_around_it(monkeypatch, around, marker):
+    seen = []
+
+    def rule(response, gold):
+        seen.append(response)
+        return RuleResult(None, "failed", 0.0)
+
+    for name in (text_match.EXACT, "ai2d/letter"):
+        monkeypatch.setitem(RULES, name, rule)
+    reading = Reading(text_match.EXACT, others=("ai2d/letter",), marker=marker, end_tokens=("</s>",))
+    for response in (*RESPONSES, "B ", " B", "FINAL ANSWER: \n B \n"):
+        read_response(around.format(response), Gold(("B",)), reading, is_truncated=False)
+    assert len(seen) == 2 * (len(RESPONSES) + 3) and [text for text in seen if text != text.strip()] == []
+
+
+@pytest.mark.parametrize("rule", ["ai2d/letter", "exact/official", "mcq/prefetch", "scienceqa/lmms", "relaxed/pix2struct"])
+def test_white_space_around_an_answer_changes_no_score(rule):
+    for response in ("B", " B", "B ", "\n\tB\n", "B\u2003"):
+        read = read_response(response, GOLDS["an option"], Reading(rule), is_truncated=False)
+        assert (read["score"], read["response"], read["response_clean"]) == (1.0, response, "B")

@@ -10,6 +10,7 @@ from jobs.scoring.pass_at_k import mean_pass_at_k, pass_at_k
 from jobs.scoring.response import Reading, guess, likeliest, read_response
 from jobs.scoring.rule import Gold, RuleResult
 from jobs.scoring.rules import RULES, letters, math, mathvista, mmbench, mmmu
+from tests.jobs.judged import judged
 
 COLOURS = Gold(("B",), ("red", "blue", "green", "grey"))
 MMMU = replace(COLOURS, facts={"question_type": "multiple-choice"})
@@ -19,7 +20,7 @@ LETTER_RULES = [
 
 
 def judge(rule, response, gold=COLOURS):
-    return RULES[rule](response, gold)
+    return judged(rule, response, gold)
 
 
 def gold_for(rule):

@@ -5,6 +5,7 @@ import pytest
 from jobs.scoring.rule import Gold
 from jobs.scoring.rules import RULES, relaxed, text_match, vqa, yes_no
 from jobs.scoring.rules.yes_no import YesNo, pope_metrics
+from tests.jobs.judged import judged
 
 SHORT_ANSWER_RULES = [
     name for name in RULES if name.split("/")[0] in {"exact", "vqa", "anls", "relaxed", "pope", "ocrbench"}
@@ -12,7 +13,7 @@ SHORT_ANSWER_RULES = [
 
 
 def score(rule, response, *answers, **facts):
-    return RULES[rule](response, Gold(answers, facts=facts)).score
+    return judged(rule, response, Gold(answers, facts=facts)).score
 
 
 # One word each for what the form does to it: evalai, official, m4c, vlmevalkit.
@@ -137,9 +138,9 @@ def test_mistrals_relaxed_accuracy_is_more_lenient(prediction, target, expected)
 
 
 def test_mistrals_rule_reads_the_line_after_the_last_mark_and_fails_without_one():
-    result = RULES["relaxed/mistral"]("Answer: 3\nso the **Final Answer:**\n\n**1,050**\nor so", Gold(("1000",)))
+    result = judged("relaxed/mistral", "Answer: 3\nso the **Final Answer:**\n\n**1,050**\nor so", Gold(("1000",)))
     assert (result.parsed, result.status, result.score) == ("1,050", "ok", 1.0)
-    result = RULES["relaxed/mistral"]("1000", Gold(("1000",)))
+    result = judged("relaxed/mistral", "1000", Gold(("1000",)))
     assert (result.parsed, result.status, result.score) == (None, "failed", 0.0)
 
 
@@ -171,9 +172,9 @@ def test_yes_or_no_is_read_as_each_source_reads_it(response, official, lmms, vlm
 
 
 def test_what_is_neither_yes_nor_no_is_failed_and_never_guessed():
-    assert RULES["pope/vlmevalkit"]("perhaps", Gold(("no",))).status == "failed"
-    assert RULES["pope/lmms"]("No, none", Gold(("no",))).score == 0.0
-    assert RULES["pope/official"]("", Gold(("yes",))).status == "empty"
+    assert judged("pope/vlmevalkit", "perhaps", Gold(("no",))).status == "failed"
+    assert judged("pope/lmms", "No, none", Gold(("no",))).score == 0.0
+    assert judged("pope/official", "", Gold(("yes",))).status == "empty"
     assert score("pope/official", "", "yes") == 1.0
 
 
@@ -240,14 +241,14 @@ def test_ocrbench_without_its_data_set_is_an_error():
 
 @pytest.mark.parametrize("rule", SHORT_ANSWER_RULES)
 def test_a_row_without_gold_answers_is_read_and_not_scored(rule):
-    result = RULES[rule]("Final answer: yes", Gold((), facts={"dataset": "svt"}))
+    result = judged(rule, "Final answer: yes", Gold((), facts={"dataset": "svt"}))
     assert result.score is None
     assert result.status == ("failed" if rule in ("pope/lmms",) else "ok")
 
 
 @pytest.mark.parametrize("rule", SHORT_ANSWER_RULES)
 def test_an_empty_response_is_empty_under_every_rule(rule):
-    assert RULES[rule]("", Gold(("yes",), facts={"dataset": "svt"})).status == "empty"
+    assert judged(rule, "", Gold(("yes",), facts={"dataset": "svt"})).status == "empty"
 
 
 def test_the_rule_that_is_stored_by_default_is_in_the_table():

@@ -12,9 +12,10 @@ import pytest
 
 from jobs.scoring.pass_at_k import pass_at_k
 from jobs.scoring.rule import Gold, RuleResult
-from jobs.scoring.rules import RULES, math, mathvista, mmmu
+from jobs.scoring.rules import math, mathvista, mmmu
 from jobs.scoring.rules.mmbench import circular
 from jobs.scoring.summary import score_table, summarize_scores
+from tests.jobs.judged import judged
 
 Case = Mapping[str, Any]
 Check = Callable[[Case], None]
@@ -69,7 +70,7 @@ def _check_letter(stem: str, default: str, case: Case) -> None:
     response = case["inputs"]["response"]
     gold = Gold((), tuple(case["inputs"].get("options", ())), {"question_type": "multiple-choice"})
     for rule, expected in _expected(stem, default, case):
-        _check_parsed(RULES[rule](response, gold), response, expected)
+        _check_parsed(judged(rule, response, gold), response, expected)
 
 
 def _check_parsed(result: RuleResult, response: str, expected: str | None) -> None:
@@ -84,7 +85,7 @@ def _check_score(stem: str, default: str, case: Case) -> None:
     inputs = case["inputs"]
     for rule, expected in _expected(stem, default, case):
         gold = Gold((_answer(inputs),), _choices(inputs))
-        assert RULES[rule](inputs["response"], gold).score == pytest.approx(expected, abs=1e-9), rule
+        assert judged(rule, inputs["response"], gold).score == pytest.approx(expected, abs=1e-9), rule
 
 
 def _choices(inputs: Case) -> tuple[str, ...]:
@@ -134,7 +135,7 @@ def _check_open(case: Case) -> None:
     answers = inputs["answer"] if isinstance(inputs["answer"], list) else [inputs["answer"]]
     gold = Gold(tuple(map(str, answers)), facts={"question_type": "open"})
     for rule, expected in _expected("mmmu_open", "mmmu/official", case):
-        assert RULES[rule](inputs["response"], gold).score == float(expected), rule
+        assert judged(rule, inputs["response"], gold).score == float(expected), rule
 
 
 def _check_parse_open(case: Case) -> None:
@@ -176,7 +177,7 @@ def _check_quick_extract(case: Case) -> None:
     found = mathvista.extract(inputs["response"], _question(inputs), quick_extract=inputs["quick_extract"])
     assert found == (None if case["expected"] == "<<LLM>>" else case["expected"])
     if found is None and not inputs["quick_extract"]:
-        assert RULES["mathvista/official"](inputs["response"], _question(inputs)).status == "failed"
+        assert judged("mathvista/official", inputs["response"], _question(inputs)).status == "failed"
 
 
 def _check_mathvista(case: Case) -> None:
@@ -205,7 +206,7 @@ def _check_circular(case: Case) -> None:
 
 def _prefetch_score(row: Case) -> float:
     gold = Gold((row["answer"],), tuple(row[letter] for letter in "ABCD" if row.get(letter)))
-    score = RULES["mcq/prefetch"](row["prediction"], gold).score
+    score = judged("mcq/prefetch", row["prediction"], gold).score
     assert score is not None
     return score
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 from jobs.scoring.rule import Gold, RuleResult
-from jobs.scoring.rules import RULES, vqa
+from jobs.scoring.rules import vqa
 from jobs.scoring.rules.relaxed import is_near_lenient
 from jobs.scoring.rules.yes_no import METRICS, YesNo
 from jobs.scoring.summary import score_table, summarize_scores
+from tests.jobs.judged import judged
 
 Case = Mapping[str, Any]
 Check = Callable[[Case], None]
@@ -64,9 +65,6 @@ FORMS: Mapping[str, Callable[[str], str]] = {
     "vqa/vlmevalkit": vqa.normalize_vlmevalkit,
 }
 
-# Sources that strip a response before they score it; the others take it as it is.
-_STRIPPING = ("lmms_eval",)
-
 
 def _check_normalized(case: Case) -> None:
     text = case["inputs"]["text"]
@@ -83,7 +81,7 @@ def _scores(stem: str, default: str) -> Check:
         gold = Gold(tuple(inputs["answers"]) if "answers" in inputs else (inputs["answer"],))
         _check_score(_judge(default, inputs["prediction"].strip(), gold), case["expected"])
         for variant, rule, expected in _variants(stem, case):
-            _check_score(_judge(rule, _as_taken(variant, inputs["prediction"]), gold), expected, variant)
+            _check_score(_judge(rule, inputs["prediction"], gold), expected, variant)
 
     return check
 
@@ -120,7 +118,7 @@ def _check_relaxed(case: Case) -> None:
             # These cases leave out the mark that Mistral's prompt asks for.
             assert is_near_lenient(inputs["prediction"], gold.answers) == expected
         else:
-            _check_score(_judge(rule, _as_taken(variant, inputs["prediction"]), gold), expected, variant)
+            _check_score(_judge(rule, inputs["prediction"], gold), expected, variant)
 
 
 def _check_splits(rows: Sequence[Case], expected: Mapping[str, float]) -> None:
@@ -141,7 +139,7 @@ def _check_ocr(case: Case) -> None:
     gold = Gold((answers,) if isinstance(answers, str) else tuple(answers), facts={"dataset": inputs["dataset"]})
     _check_score(_judge("ocrbench/official", inputs["prediction"], gold), case["expected"])
     for variant, rule, expected in _variants("ocrbench", case):
-        _check_score(_judge(rule, _as_taken(variant, inputs["prediction"]), gold), expected, variant)
+        _check_score(_judge(rule, inputs["prediction"], gold), expected, variant)
 
 
 def _check_yes_no(case: Case) -> None:
@@ -179,12 +177,8 @@ def _variants(stem: str, case: Case) -> list[tuple[str, str, Any]]:
     return [(name, rule, expected) for name, rule, expected in named if rule is not None]
 
 
-def _as_taken(variant: str, response: str) -> str:
-    return response.strip() if variant in _STRIPPING else response
-
-
 def _judge(rule: str, response: str, gold: Gold) -> RuleResult:
-    return RULES[rule](response, gold)
+    return judged(rule, response, gold)
 
 
 def _score(result: RuleResult) -> float:

@@ -68,6 +68,8 @@ class Guard:
 
         def with_ends(text: str) -> str:
             marked = self._words.replace(text, lambda word: _mark(kept, word))
+            if marked.isidentifier():  # a word of JSON, which the template looks for; no control token begins as one
+                return marked
             head, tail = self._ends(marked)
             if len(head) + len(tail) >= len(marked):
                 return _mark(kept, marked) if marked else ""

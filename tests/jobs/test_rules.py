@@ -156,7 +156,9 @@ def test_a_rule_sees_a_response_without_white_space_around_it(monkeypatch, aroun
     assert len(seen) == 2 * (len(RESPONSES) + 3) and [text for text in seen if text != text.strip()] == []
 
 
-@pytest.mark.parametrize("rule", ["ai2d/letter", "exact/official", "mcq/prefetch", "scienceqa/lmms", "relaxed/pix2struct"])
+@pytest.mark.parametrize(
+    "rule", ["ai2d/letter", "exact/official", "mcq/prefetch", "scienceqa/lmms", "relaxed/pix2struct"]
+)
 def test_white_space_around_an_answer_changes_no_score(rule):
     for response in ("B", " B", "B ", "\n\tB\n", "B\u2003"):
         read = read_response(response, GOLDS["an option"], Reading(rule), is_truncated=False)

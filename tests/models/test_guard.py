@@ -1,5 +1,6 @@
 """Text from a dataset never becomes a control token, in whatever field and in however many pieces it comes."""
 
+import json
 import random
 import re
 from pathlib import Path
@@ -144,3 +145,16 @@ def test_words_are_found_as_a_regular_expression_of_them_all_finds_them() -> Non
         finder = TokenFinder(words)
         assert finder.replace(text, lambda word: f"[{word}]") == pattern.sub(lambda m: f"[{m.group()}]", text)
         assert finder.find(text) == pattern.findall(text)
+
+
+def test_words_that_a_template_looks_for_stay_words(tmp_path: Path) -> None:
+    """A control token may begin or end as `text` does; the type of an item is no data all the same."""
+    write_tokenizer(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["added_tokens"].append({**content["added_tokens"][0], "id": 300, "content": "t|x"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for i in messages[0].content %}{% if i.type == 'text' %}{{ i.text }}{% endif %}{% endfor %}"
+    )
+    text = ChatTokenizer(tmp_path, "<|img|>")
+    assert text.render([{"role": "user", "content": items("<|im", "g|> t|", "x")}]).text == "<|img|> t|x"

@@ -54,8 +54,8 @@ class EngineSpec:
         return replace(self, model=self.model.model_copy(update=changes))
 
     def without_settings(self) -> "EngineSpec":
-        """Return the same with nothing of the checkpoint's overridden."""
-        return replace(self, preprocess=PreprocessSettings(), template=None)
+        """Return the same with nothing of the checkpoint's overridden but its chat template, which it may lack."""
+        return replace(self, preprocess=PreprocessSettings())
 
     def open_processor(self, folder: str) -> Processor:
         """Load the processor of the checkpoint that lies in a local folder.

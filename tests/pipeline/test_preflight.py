@@ -192,6 +192,10 @@ def test_a_model_that_cannot_be_asked_is_a_fault_before_anything_starts(tmp_path
     assert fault(asked).startswith(f"model.path: {lost} has no chat template (looked for processor_config.json, ")
     with_template = ToyJob(True, required=(), template="{image}{question}")
     assert check(asked, with_template, Store(asked.write.uri)).answering.processor.chat_fault is None
+    wrong = settings(tmp_path, lost, preprocess={"max_image_tiles": 4})
+    with pytest.raises(ConfigError) as caught:
+        check(wrong, with_template, Store(wrong.write.uri))
+    assert [one.split(":")[0] for one in caught.value.faults] == ["preprocess.max_image_tiles"]
     set_template(lost, "{{ messages | length }}")
     assert "shows no text of a message of role 'user'" in fault(asked)
     # Drawing asks by a prompt alone; that this family draws nothing is the one fault.

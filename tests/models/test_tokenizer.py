@@ -170,7 +170,7 @@ def test_a_plain_template_takes_the_chat_templates_place(folder: Path) -> None:
     assert result.text == "<|img|><|img|>Question: Is {image} <|img|>? Answer:"
     assert text.encode(result).count(2) == 2
     with pytest.raises(BadRequest, match=r"found messages of system, user; a plain template has room for one"):
-        text.render([{"role": "system", "content": "a"}, *user("b")], "<|img|>")
+        text.render([{"role": "system", "content": "a"}, *user("b")])
 
 
 def test_a_missing_or_broken_tokenizer_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pipeline.input.formats.rows import Fault, Readable, ReadError
 from pipeline.input.formats.table import FORMATS
 from pipeline.input.read_settings import JoinSettings
 from pipeline.input.shards import Shards
-from pipeline.input.streams import read_unpacked
+from pipeline.input.streams import read_unpacked, use_parquet
 from pipeline.storage.held_bytes import hold
 from pipeline.storage.store import Entry, StorageError, Store
 
@@ -249,7 +249,7 @@ def id_of(value: Any) -> str | None:
 def _picked(store: Store, entry: Entry, column: str, rows: Sequence[int]) -> dict[int, Any]:
     """Read images of some rows; where their pages are broken, what is wrong with them."""
     try:
-        return store.use(entry.path, lambda file: parquet.pick(file, column, rows), entry.size)
+        return use_parquet(store, entry, lambda shard: shard.pick(column, rows))
     except StorageError as error:
         if not parquet.is_damage(error.__cause__):
             raise

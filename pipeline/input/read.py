@@ -26,6 +26,7 @@ from pipeline.input.image_paths import paths_of
 from pipeline.input.joins import open_table, resolve
 from pipeline.input.shards import Shards, change
 from pipeline.input.sidecars import read_beside
+from pipeline.input.streams import use_parquet
 from pipeline.input.stretches import (
     bytes_of,
     older_fault,
@@ -200,9 +201,8 @@ def _table_block(unit: Unit, settings: ReadSettings, layout: Layout, store: Stor
         if unit.format == "arrow":
             table = read_batches(unit, store, left_out)
         else:
-            name = f"{store.name(unit.shard)} {unit.size} {unit.etag}"
-            rows_at = (unit.start, unit.stop, left_out, unit.pages, name)
-            table = store.use(unit.shard, lambda file: parquet.read(file, *rows_at), unit.size)
+            rows_at = (unit.start, unit.stop, left_out, unit.pages)
+            table = use_parquet(store, unit.planned, lambda shard: shard.read(*rows_at))
     except StorageError as error:
         # The footer was readable when the run was planned and the bytes are the same: these rows' pages are broken.
         if not parquet.is_damage(error.__cause__):

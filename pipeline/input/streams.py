@@ -1,26 +1,25 @@
-"""Read pieces of compressed shards: a process that reads forwards goes on where it stopped, and unpacks nothing twice.
+"""Read pieces of shards that stay open: who reads forwards goes on where it stopped, and unpacks nothing twice.
 
-What lies before a piece must be unpacked for it, so units that come in order cost one pass through their shard.
+What lies before a piece of a compressed shard, or of a page of Parquet, must be unpacked for it, so units that come in
+order cost one pass.
 """
 
-import contextlib
-from collections import OrderedDict
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable
+from typing import TypeVar
 
 from pipeline.input.formats.packed import Unpacked
-from pipeline.storage.patience import patiently
+from pipeline.input.formats.parquet import Opened
+from pipeline.storage.kept import KeptOpen
 from pipeline.storage.store import Entry, Store
 
-# Streams kept open by a process, each with WINDOW_BYTES and a buffer of its file.
+# Each with WINDOW_BYTES and a buffer of its file.
 MOST_STREAMS = 4
+# Each with its footer, and with the pages that it reads of.
+MOST_PARQUET = 2
+T = TypeVar("T")
 
-
-class _Stream(NamedTuple):
-    file: BinaryIO
-    content: Unpacked
-
-
-_open: "OrderedDict[tuple[object, ...], _Stream]" = OrderedDict()
+_streams = KeptOpen[Unpacked](MOST_STREAMS)
+_parquet = KeptOpen[Opened](MOST_PARQUET)
 
 
 def read_unpacked(store: Store, shard: Entry, start: int, stop: int) -> bytes:
@@ -30,39 +29,20 @@ def read_unpacked(store: Store, shard: Entry, start: int, stop: int) -> bytes:
         StorageError: The store refuses or does not answer.
         ReadError: It is a decompression bomb.
     """
-    name = (store.uri, shard.path, shard.size, shard.etag)
-    held = _open.pop(name, None)
-    if held is None or not held.content.reaches(start):
-        _close(held)
-        held = None
-    if held is not None:
-        try:
-            return _read(name, held, start, stop)
-        except Exception:  # whatever the store said: it is asked once more, from the start and with all patience
-            _close(held)
 
-    def read() -> bytes:
-        file = store.open(shard.path, shard.size)
-        try:
-            return _read(name, _Stream(file, Unpacked(file)), start, stop)
-        except BaseException:
-            file.close()
-            raise
+    def read(content: Unpacked) -> bytes:
+        data = content.read_at(start, stop - start)
+        content.forget(stop)
+        return data
 
-    return patiently(read, f"cannot read {store.name(shard.path)}", store.bucket, store.settings.patience_s)
+    return _streams.use(store, shard, Unpacked, read, lambda content: content.reaches(start))
 
 
-def _read(name: tuple[object, ...], stream: _Stream, start: int, stop: int) -> bytes:
-    """Read, and keep the stream for who comes next."""
-    data = stream.content.read_at(start, stop - start)
-    stream.content.forget(stop)
-    _open[name] = stream
-    while len(_open) > MOST_STREAMS:
-        _close(_open.popitem(last=False)[1])
-    return data
+def use_parquet(store: Store, shard: Entry, operation: Callable[[Opened], T]) -> T:
+    """Return what an operation makes of an open shard; all over again if the store stumbles meanwhile.
 
-
-def _close(stream: _Stream | None) -> None:
-    if stream is not None:
-        with contextlib.suppress(OSError):
-            stream.file.close()
+    Raises:
+        StorageError: The store refuses or does not answer, or pages are broken.
+    """
+    name = "" if store.is_local else f"{store.name(shard.path)} {shard.size} {shard.etag}"
+    return _parquet.use(store, shard, lambda file: Opened(file, name), operation)

@@ -19,7 +19,7 @@ from pipeline.input.formats.tar import reader_of
 from pipeline.input.streams import read_unpacked
 from pipeline.input.units import ReadSettings, Unit
 from pipeline.storage.held_bytes import hold
-from pipeline.storage.patience import patiently
+from pipeline.storage.kept import KeptOpen
 from pipeline.storage.store import Store
 
 # Of an Arrow file in a store only headers are read ahead; a batch that is not larger is fetched by each unit.
@@ -31,7 +31,7 @@ MOST_ANNOTATED = 2
 MOST_ARCHIVES = 2
 T = TypeVar("T")
 
-_archives: "OrderedDict[tuple[object, ...], zips.Archive]" = OrderedDict()
+_archives = KeptOpen[zips.Archive](MOST_ARCHIVES)
 _annotated: "OrderedDict[tuple[object, ...], Annotations]" = OrderedDict()
 
 
@@ -105,7 +105,7 @@ def read_batches(unit: Unit, store: Store, left_out: Container[str]) -> pa.Table
             return store.read(unit.shard, first + at, first + at + count)
 
         held = hold(name, end - first, fetch) if is_kept else None
-        return pa.py_buffer(held.read() if held else store.read(unit.shard, first, end))
+        return pa.py_buffer(held or store.read(unit.shard, first, end))
 
     def read(file: BinaryIO) -> pa.Table:
         span = unit.first_byte, unit.end_byte
@@ -117,34 +117,24 @@ def read_batches(unit: Unit, store: Store, left_out: Container[str]) -> pa.Table
 
 def read_zip(unit: Unit, store: Store, image: str | None, *, with_images: bool) -> list[RawRow]:
     """Return the rows of a unit of a zip archive, which stays open: its directory may be large."""
-    return _with_archive(unit, store, lambda one: one.read(unit.start, unit.stop, image, with_images=with_images))
+    return _use_archive(unit, store, lambda one: one.read(unit.start, unit.stop, image, with_images=with_images))
 
 
 def zip_keys(unit: Unit, store: Store) -> list[str]:
     """Return the keys of the rows of a unit of a zip archive."""
-    return _with_archive(unit, store, lambda one: [samples.key_of(row) for row in one.rows[unit.start : unit.stop]])
+    return _use_archive(unit, store, lambda one: [samples.key_of(row) for row in one.rows[unit.start : unit.stop]])
 
 
-def _with_archive(unit: Unit, store: Store, operation: Callable[[zips.Archive], T]) -> T:
+def _use_archive(unit: Unit, store: Store, operation: Callable[[zips.Archive], T]) -> T:
     is_by_name = unit.end_byte == 0  # as older plans have it
-    name = (unit.root, unit.shard, unit.size, unit.etag, is_by_name)
-
-    def run() -> T:
-        archive = _archives.pop(name, None)
-        if archive is None:
-            file = store.open(unit.shard, unit.size, zips.AHEAD_BYTES)
-            archive = zips.Archive(file, unit.size, is_by_name=is_by_name)
-        try:
-            done = operation(archive)
-        except BaseException:
-            archive.file.close()
-            raise
-        _archives[name] = archive
-        while len(_archives) > MOST_ARCHIVES:
-            _archives.popitem(last=False)[1].file.close()
-        return done
-
-    return patiently(run, f"cannot read {store.name(unit.shard)}", store.bucket, store.settings.patience_s)
+    return _archives.use(
+        store,
+        unit.planned,
+        lambda file: zips.Archive(file, unit.size, is_by_name=is_by_name),
+        operation,
+        is_fit=lambda archive: archive.is_by_name == is_by_name,
+        ahead_bytes=zips.AHEAD_BYTES,
+    )
 
 
 def bytes_of(unit: Unit, store: Store, start: int, stop: int) -> bytes:

@@ -13,11 +13,15 @@ import mmap
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.storage.ranged_file import SizedFile
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 log = logging.getLogger(__name__)
 
@@ -25,36 +29,56 @@ log = logging.getLogger(__name__)
 # 2 GiB. Nothing takes more than this share of what is free.
 HELD_BYTES = 5 * 2**29
 FREE_SHARE = 0.5
+HELD_S = 3600.0
 BLOCK_BYTES = 4 * 2**20
-DROPPED_BYTES = 2**23
 
 
-class _Mapped(SizedFile):
-    """A file in memory that is read without a copy; what was read does not stay in this process's memory."""
+class HeldFile(SizedFile):
+    """A file of which blocks are kept, but for those that the reader says nobody else needs.
 
-    def __init__(self, mapped: mmap.mmap) -> None:
-        super().__init__(len(mapped))
-        self._mapped, self._view = mapped, memoryview(mapped)
-        self._dropped = 0
+    Attributes:
+        own: The first of the bytes that nobody else needs, and the end of them.
+    """
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        super().seek(offset, whence)
-        self._dropped = min(self._dropped, self._position // mmap.PAGESIZE * mmap.PAGESIZE)
-        return self._position
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        super().__init__(file.seek(0, io.SEEK_END))
+        self.own = (0, 0)
+        self._file, self._name = file, name
+        self._block = -1
+        self._held: mmap.mmap | bytes = b""
 
-    def read(self, size: int = -1) -> bytes:
-        whole = (self._position - self._dropped) // DROPPED_BYTES * DROPPED_BYTES
-        if whole and self._dropped + whole <= self._size:
-            self._mapped.madvise(mmap.MADV_DONTNEED, self._dropped, whole)  # read again, it comes from the file again
-            self._dropped += whole
-        end = self._size if size < 0 else min(self._position + size, self._size)
-        piece = self._view[self._position : end]
-        self._position = max(self._position, end)
-        return cast(bytes, piece)
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Read into a buffer, up to the end of a block."""
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._size - self._position))
+        block = self._position // BLOCK_BYTES
+        first, end = block * BLOCK_BYTES, min((block + 1) * BLOCK_BYTES, self._size)
+        if self.own[0] <= first and end <= self.own[1]:
+            data = self._fetch(self._position, min(count, self.own[1] - self._position))
+        else:
+            if block != self._block and count:
+                held = hold(self._block_name(block), end - first, lambda at, size: self._fetch(first + at, size))
+                self._block, self._held = block, held if held is not None else self._fetch(first, end - first)
+            data = self._held[self._position - first :][:count]
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def let_go(self, first_byte: int, end_byte: int) -> None:
+        """Delete what is kept of some bytes."""
+        for block in range(first_byte // BLOCK_BYTES, -(-end_byte // BLOCK_BYTES)):
+            let_go(self._block_name(block))
+
+    def _block_name(self, block: int) -> str:
+        return f"{self._name} {block}"
+
+    def _fetch(self, position: int, count: int) -> bytes:
+        self._file.seek(position)
+        return self._file.read(count)
 
 
-def hold(name: str, size: int, read: Callable[[int, int], bytes]) -> BinaryIO | None:
-    """Return a file with bytes that are kept under a name, fetched if they are not here yet; None if they cannot be.
+def hold(name: str, size: int, read: Callable[[int, int], bytes]) -> mmap.mmap | None:
+    """Return bytes that are kept under a name, in a file, fetched if they are not here yet; None if they cannot be.
 
     Args:
         name: Of the bytes, and of their version.
@@ -68,7 +92,7 @@ def hold(name: str, size: int, read: Callable[[int, int], bytes]) -> BinaryIO | 
                 return None
             with _no_room(), path.open("rb") as file:
                 os.utime(file.fileno())
-                return cast(BinaryIO, _Mapped(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)))
+                return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     except _NoRoom as error:
         log.debug("cannot keep %s: %s", name, error)
         return None
@@ -93,11 +117,15 @@ def _fetch(path: Path, size: int, read: Callable[[int, int], bytes]) -> bool:
             _make_room(path.parent, size)
             if size > FREE_SHARE * shutil.disk_usage(path.parent).free:
                 return False
-            unfinished.write_bytes(b"")
-        for position in range(0, size, BLOCK_BYTES):
-            data = read(position, min(BLOCK_BYTES, size - position))
-            with _no_room(), unfinished.open("ab") as file:
-                file.write(data)
+            file = unfinished.open("wb")
+        with file:
+            for position in range(0, size, BLOCK_BYTES):
+                data = read(position, min(BLOCK_BYTES, size - position))
+                with _no_room():
+                    file.write(data)
+                    file.flush()
+            if file.tell() != size:
+                return False
         with _no_room():
             os.replace(unfinished, path)
     finally:
@@ -114,17 +142,17 @@ def _is_whole(path: Path, size: int) -> bool:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Delete what was asked for longest ago, until so many bytes more may be kept."""
+    """Delete what nobody has asked for in an hour, and what was asked for longest ago if so many more have no room."""
     found = []
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another process has let go of it
             state = path.stat()
             found.append((state.st_mtime, state.st_size, path))
     total = sum(kept for _, kept, _ in found)
-    for _, kept, path in sorted(found):
-        if total + size <= HELD_BYTES:
+    for used, kept, path in sorted(found):
+        if total + size <= HELD_BYTES and time.time() - used < HELD_S:
             return
-        if kept:
+        if kept:  # a lock stays
             path.unlink(missing_ok=True)
             total -= kept
 

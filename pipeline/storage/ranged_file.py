@@ -48,6 +48,15 @@ class SizedFile(io.RawIOBase):
         self._position = base + offset
         return self._position
 
+    def read(self, size: int = -1) -> bytes:
+        """Return so many bytes, fewer only at the end; without a size, all that are left."""
+        left = max(0, self._size - self._position)
+        data = bytearray(left if size < 0 else min(size, left))
+        found = 0
+        while found < len(data) and (count := self.readinto(memoryview(data)[found:])):
+            found += count
+        return bytes(memoryview(data)[:found])
+
 
 class _Ranges(SizedFile):
     def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
@@ -62,9 +71,6 @@ class _Ranges(SizedFile):
         view[: len(data)] = data
         return len(data)
 
-    def readall(self) -> bytes:
-        return self._take(self._size)
-
     def _take(self, num_bytes: int) -> bytes:
         stop = min(self._position + num_bytes, self._size)
         if stop <= self._position:
@@ -74,6 +80,14 @@ class _Ranges(SizedFile):
             raise OSError(f"found {len(data)} bytes from {self._position} on, expected {stop - self._position}")
         self._position = self._fetched_to = stop
         return data
+
+
+def without_buffer(file: BinaryIO) -> BinaryIO:
+    """Return what lies beneath a file's buffer: it reads no further than it is asked to, or all that is asked for.
+
+    Whoever reads there reads the file nowhere else: its buffer does not notice.
+    """
+    return cast(BinaryIO, getattr(file, "raw", file))
 
 
 def ranged_file(fetch: Callable[[int, int], bytes], size: int, block_bytes: int) -> BinaryIO:

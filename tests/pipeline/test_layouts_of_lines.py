@@ -46,11 +46,11 @@ def test_units_of_a_compressed_shard_that_come_in_order_unpack_it_once(tmp_path:
     path = write(tmp_path / "a.jsonl.gz", gzip.compress(jsonl(*({"text": str(n)} for n in range(50))).encode()))
     read = ReadSettings(uri=str(path))
     units = plan_units(read, 5)
-    streams._open.clear()
+    streams._streams._open.clear()
     first = read_unit(units[0], read)
-    (stream,) = streams._open.values()
+    (stream,) = streams._streams._open.values()
     assert [text for unit in units[1:] for text in read_unit(unit, read)["text"].to_pylist()][-1] == "49"
-    assert [*streams._open.values()] == [stream]
+    assert [*streams._streams._open.values()] == [stream]
     assert read_unit(units[0], read) == first
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeline.input import joined_table
 from pipeline.input.formats.inline import NotBase64, inlined, listed
+from pipeline.input.formats.parquet import Opened
 from pipeline.input.formats.rows import ReadError
 from pipeline.input.keys import duplicate_keys
 from pipeline.input.read import read_unit
@@ -215,13 +216,13 @@ def test_only_row_groups_with_wanted_images_are_read_and_each_image_once(
 ) -> None:
     read = tables(tmp_path, num_images=20, group=2)
     picked: list[int] = []
-    pick = joined_table.parquet.pick
+    pick = Opened.pick
 
-    def watched(file: Any, column: str, rows: Sequence[int]) -> dict[int, Any]:
+    def watched(shard: Opened, column: str, rows: Sequence[int]) -> dict[int, Any]:
         picked.extend(rows)
-        return pick(file, column, rows)
+        return pick(shard, column, rows)
 
-    monkeypatch.setattr(joined_table.parquet, "pick", watched)
+    monkeypatch.setattr(Opened, "pick", watched)
     units, settings = planned(tmp_path / "questions", 5, **read)
     for unit in units:
         read_unit(unit, settings)

@@ -6,14 +6,16 @@ where a bound on what a unit takes cannot be had otherwise.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.input.formats.page_sizes import Extent, Measure, Numbers, most_bytes
-from pipeline.input.formats.pages import Chunk, find_pages
+from pipeline.input.formats.page_bodies import Numbers
+from pipeline.input.formats.page_files import Place
+from pipeline.input.formats.page_sizes import Extent, Measure, most_bytes
+from pipeline.input.formats.pages import Chunk, find_pages, leaf_of
 from pipeline.input.formats.rows import LIMIT_BYTES, Slice
 
 # Of smaller row groups each unit reads its columns from the start.
@@ -22,6 +24,7 @@ SHARED_BYTES = 4 * 2**20
 WHOLE_BYTES = 2**18
 # Numbers in the note of a unit: first the row group and its first row, then so many for each chunk.
 CHUNK_NUMBERS = 10
+WITHIN_ROW = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Noted:
         end_row: One more than the last page's last row.
         dictionary_first: Where the dictionary's page begins; 0 if they need none.
         dictionary_end: Where it ends.
-        is_last: 1 if no later rows need the dictionary.
+        flags: `WITHIN_ROW` if the first page begins within a row; 1 has no meaning any more.
     """
 
     leaf: int
@@ -50,7 +53,20 @@ class Noted:
     end_row: int
     dictionary_first: int
     dictionary_end: int
-    is_last: int
+    flags: int
+
+    @property
+    def place(self) -> Place:
+        """The pages, for who reads them."""
+        dictionary = self.dictionary_first, self.dictionary_end
+        return Place(self.first_byte, self.end_byte, self.first_row, not self.flags & WITHIN_ROW, dictionary)
+
+    def own(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the bytes that these rows alone need."""
+        is_alone = self.tail_first == self.end_byte
+        first = self.first_byte if self.first_row >= start else self.head_end
+        end = self.end_byte if self.end_row <= stop else (self.first_byte if is_alone else self.tail_first)
+        return first, max(first, end)
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class Group:
         num_rows: Of it.
         noted: Its large chunks.
         extents: What its rows take decoded, chunk by chunk.
-        unknown: Columns of lists whose pages do not say which rows they hold.
+        unknown: Large columns that cannot be read by their pages.
     """
 
     number: int
@@ -84,27 +100,27 @@ class Group:
             first: The row group's first row, counted in the file.
             most_rows: So many rows of it are wanted.
         """
-        main = max(self.noted, key=_size, default=None)
+        main = max(self.noted, key=lambda chunk: chunk.num_bytes, default=None)
         ends = np.array([page.end_row for page in main.pages] if main else [self.num_rows], np.int64)
         for start, stop in _cuts(self.num_rows, unit_rows, self.extents, ends):
             if start >= most_rows:
                 return
             is_whole = (start, stop) == (0, self.num_rows)
-            places = [number for chunk in self.noted for number in _note(chunk, start, stop)]
+            places = [number for chunk in self.noted for number in astuple(note(chunk, start, stop))]
             yield Slice(first + start, first + stop, pages=() if is_whole else (self.number, first, *places))
 
 
 def is_large(metadata: pq.FileMetaData, group: int, unit_rows: int) -> bool:
     """Say whether a row group's pages matter: several units read it, or rows may take more than they seem to."""
     found = metadata.row_group(group)
-    if found.num_rows > unit_rows and _packed_bytes(found) > SHARED_BYTES:
+    if found.num_rows > unit_rows and packed_bytes(found) > SHARED_BYTES:
         return True
     rows = min(unit_rows, found.num_rows)
     return sum(_most_bytes(found.column(leaf), rows) for leaf in range(found.num_columns)) > LIMIT_BYTES // 2
 
 
 def look_at(
-    file: BinaryIO, metadata: pq.FileMetaData, group: int, unit_rows: int, whole_columns: Collection[str]
+    file: BinaryIO, metadata: pq.FileMetaData, group: int, unit_rows: int, whole_leaves: Collection[int]
 ) -> Group:
     """Find a row group's pages, and what they take decoded.
 
@@ -113,14 +129,14 @@ def look_at(
         metadata: Its footer.
         group: The row group.
         unit_rows: The most rows of a unit.
-        whole_columns: Columns that cannot be put together of their fields.
+        whole_leaves: Fields of columns that cannot be put together of their fields.
     """
     num_rows = metadata.row_group(group).num_rows
-    chunks, others, unknown = _chunks(file, metadata, group, unit_rows, whole_columns)
-    measure = Measure(file, metadata, group, unit_rows, len(chunks))
+    chunks, others, unknown = _chunks(file, metadata, group, unit_rows, whole_leaves)
+    measure = Measure(file, group, unit_rows, len(chunks))
     extents = [measure.extent(chunk) for chunk in chunks]
-    extents.append(Extent(np.array([0, num_rows]), np.array([0, others])))
-    return Group(group, num_rows, [chunk for chunk in chunks if _size(chunk) > WHOLE_BYTES], extents, unknown)
+    extents.append(Extent(np.array([0]), np.array([num_rows]), np.array([0, others])))
+    return Group(group, num_rows, [chunk for chunk in chunks if chunk.num_bytes > WHOLE_BYTES], extents, unknown)
 
 
 def read_note(numbers: Sequence[int]) -> tuple[int, int, list[Noted]]:
@@ -130,15 +146,16 @@ def read_note(numbers: Sequence[int]) -> tuple[int, int, list[Noted]]:
     return group, first, [Noted(*note) for note in notes]
 
 
-def _note(chunk: Chunk, start: int, stop: int) -> tuple[int, ...]:
+def note(chunk: Chunk, start: int, stop: int) -> Noted:
+    """Return where the pages of some rows of a chunk lie."""
     first = bisect_right(chunk.pages, start, key=lambda page: page.end_row)
     pages = chunk.pages[first : bisect_left(chunk.pages, stop, key=lambda page: page.first_row)]
     head, tail = pages[0], pages[-1]
     dictionary = chunk.dictionary if any(page.shares_values for page in pages) else (0, 0)
     tail_first = tail.first_byte if len(pages) > 1 else tail.end_byte
-    rows = (head.first_row, tail.end_row)
-    is_last = int(stop >= chunk.dictionary_end_row)
-    return (chunk.leaf, head.first_byte, head.end_byte, tail_first, tail.end_byte, *rows, *dictionary, is_last)
+    lies = (head.first_byte, head.end_byte, tail_first, tail.end_byte)
+    flags = 0 if head.begins_row else WITHIN_ROW
+    return Noted(chunk.leaf.number, *lies, head.first_row, tail.end_row, *dictionary, flags)
 
 
 def _cuts(num_rows: int, unit_rows: int, extents: Sequence[Extent], ends: Numbers) -> Iterator[tuple[int, int]]:
@@ -171,7 +188,7 @@ def _fitting(start: int, stop: int, extents: Sequence[Extent]) -> int:
 
 
 def _chunks(
-    file: BinaryIO, metadata: pq.FileMetaData, group: int, unit_rows: int, whole_columns: Collection[str]
+    file: BinaryIO, metadata: pq.FileMetaData, group: int, unit_rows: int, whole_leaves: Collection[int]
 ) -> tuple[list[Chunk], int, list[str]]:
     """Return the chunks whose pages matter, the bytes of all others together, and those whose pages say too little."""
     found = metadata.row_group(group)
@@ -183,8 +200,8 @@ def _chunks(
         column = found.column(leaf)
         is_bounded = _most_bytes(column, rows) <= LIMIT_BYTES // 8 // found.num_columns
         is_whole = column.total_compressed_size <= WHOLE_BYTES and is_bounded
-        is_noted = not is_whole and metadata.schema.column(leaf).path.split(".")[0] not in whole_columns
-        chunk = find_pages(file, metadata, group, leaf) if is_noted else None
+        is_noted = not is_whole and leaf not in whole_leaves
+        chunk = find_pages(file, leaf_of(metadata, group, leaf), found.num_rows) if is_noted else None
         if chunk is not None:
             chunks.append(chunk)
             continue
@@ -194,13 +211,9 @@ def _chunks(
     return chunks, others, unknown
 
 
-def _packed_bytes(found: pq.RowGroupMetaData) -> int:
+def packed_bytes(found: pq.RowGroupMetaData) -> int:
+    """Return the bytes of a row group's columns in the file."""
     return sum(found.column(leaf).total_compressed_size for leaf in range(found.num_columns))
-
-
-def _size(chunk: Chunk) -> int:
-    first, end = chunk.dictionary
-    return chunk.pages[-1].end_byte - chunk.pages[0].first_byte + end - first
 
 
 def _most_bytes(column: pq.ColumnChunkMetaData, rows: int) -> int:

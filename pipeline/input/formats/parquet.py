@@ -5,7 +5,7 @@ one, what lies before the last row asked for. Nothing reads ahead: a row group m
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 
 from pipeline.input.formats.fields import plain_values
 from pipeline.input.formats.page_cuts import is_large, look_at
-from pipeline.input.formats.page_rows import is_splittable, read_pages, rows_of
+from pipeline.input.formats.page_rows import Opened as Opened
+from pipeline.input.formats.page_rows import is_splittable
+from pipeline.input.formats.pages import fields_of_leaves
 from pipeline.input.formats.rows import LIMIT_BYTES, Index, ReadError, Slice
+from pipeline.storage.ranged_file import without_buffer
 
 BUFFER_BYTES = 4 * 2**20
-PICKED_ROWS = 16
 # Types that hold values of another, in any number or shared between rows.
 OF_VALUES = (
     pa.types.is_list,
@@ -37,6 +39,7 @@ def index(file: BinaryIO, unit_rows: int, limit: int | None = None) -> Index:
         unit_rows: The most rows of a slice.
         limit: No more rows are wanted.
     """
+    file = without_buffer(file)
     parquet = pq.ParquetFile(file, pre_buffer=False)
     twice = [name for name, count in Counter(parquet.schema_arrow.names).items() if count > 1]
     if twice:
@@ -50,7 +53,8 @@ def _slices(
 ) -> tuple[list[Slice], list[str]]:
     """Cut rows: within a large row group by its pages, within all row groups between two such as if they were one."""
     metadata = parquet.metadata
-    whole = [field.name for field in parquet.schema_arrow if not is_splittable(field.type)]
+    schema = parquet.schema_arrow
+    whole = {leaf for leaf, name in enumerate(fields_of_leaves(schema)) if not is_splittable(schema.field(name).type)}
     slices: list[Slice] = []
     unknown: set[str] = set()
     small: list[pq.RowGroupMetaData] = []
@@ -70,8 +74,8 @@ def _slices(
         first += found.num_rows
     slices += _even(small, start, unit_rows)
     warnings = [
-        f"column {name!r} holds lists whose pages do not say which rows they hold, so units read it from the start of "
-        "their row group; smaller row groups, or pages of version 2.0, are read faster"
+        f"column {name!r} cannot be read by its pages, so units read it from the start of their row group; smaller row "
+        "groups are read faster"
         for name in sorted(unknown)
     ]
     return slices, warnings
@@ -83,61 +87,6 @@ def _even(groups: Sequence[pq.RowGroupMetaData], first: int, unit_rows: int) -> 
     row_bytes = max((-(-group.total_byte_size // group.num_rows) for group in groups if group.num_rows), default=1)
     step = max(1, min(unit_rows, LIMIT_BYTES // max(row_bytes, 1)))
     return [Slice(start, min(start + step, end)) for start in range(first, end, step)]
-
-
-def read(
-    file: BinaryIO, start: int, stop: int, left_out: Container[str] = (), note: Sequence[int] = (), name: str = ""
-) -> pa.Table:
-    """Read rows; of columns that are left out no bytes are read.
-
-    Args:
-        file: The shard.
-        start: The first row.
-        stop: One more than the last one.
-        left_out: Columns that are not wanted.
-        note: Where the rows' pages lie, if the plan noted that.
-        name: Of the shard, and of its version.
-    """
-    if note:
-        return read_pages(file, start, stop, note, left_out, name)
-    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
-    fields = [field for field in parquet.schema_arrow if field.name not in left_out]
-    groups, skipped = _overlapping(parquet, start, stop)
-    wanted = stop - start
-    # Rows before the first one are passed over in batches: with a single row in each that would take seconds.
-    batch_rows = max(wanted, PICKED_ROWS) if skipped else wanted
-    found = rows_of(parquet, groups, [field.name for field in fields], skipped, wanted, batch_rows)
-    return pa.Table.from_batches(found, pa.schema(fields))
-
-
-def pick(file: BinaryIO, column: str, rows: Sequence[int]) -> dict[int, Any]:
-    """Return a column's values in some rows, by their numbers; only row groups with such rows are read.
-
-    What is decoded of them is held a few rows at a time.
-    """
-    parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
-    found: dict[int, Any] = {}
-    first = 0
-    for group in range(parquet.metadata.num_row_groups):
-        stop = first + parquet.metadata.row_group(group).num_rows
-        wanted = sorted(row for row in rows if first <= row < stop)
-        if wanted:
-            batches = parquet.iter_batches(PICKED_ROWS, row_groups=[group], columns=[column], use_threads=False)
-            found |= _picked(batches, column, first, wanted)
-        first = stop
-    return found
-
-
-def _picked(batches: Iterable[pa.RecordBatch], column: str, first: int, wanted: Sequence[int]) -> dict[int, Any]:
-    found: dict[int, Any] = {}
-    for batch in batches:
-        here = [row for row in wanted if first <= row < first + len(batch)]
-        values = batch.column(column).take(pa.array([row - first for row in here], pa.int64()))
-        found |= dict(zip(here, plain_values(values), strict=True))
-        first += len(batch)
-        if first > wanted[-1]:
-            break
-    return found
 
 
 def fields(file: BinaryIO) -> dict[str, pa.DataType]:

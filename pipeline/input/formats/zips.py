@@ -49,7 +49,7 @@ class Archive:
         Raises:
             ReadError: It is no zip archive.
         """
-        self.file = file
+        self.is_by_name = is_by_name
         self.passed_over: Counter[str] = Counter()
         self._pieces = _Pieces(file, size)
         try:

@@ -1,18 +1,22 @@
 """One Parquet file with one large row group, read by us and by others: `python -m tests.benchmarks.row_groups`.
 
 Each side reads all rows in a process of its own, 256 at a time, and keeps none. Prints the bytes read over the file's
-size, and what its processes held at most above what they held before the first row.
+size, what its processes held at most above what they held before the first row, and the least and the median seconds.
 """
 
 import argparse
 import random
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -22,27 +26,23 @@ from pipeline.input.units import ReadSettings, plan_input
 
 ROWS = 256
 MIB = 2**20
-BLOCK = 2000  # rows of an Arrow array
+BLOCK = 20  # rows of an Arrow array
 
 
-def write_file(path: Path, gigabytes: float, row_bytes: int) -> None:
-    """Write pictures of random bytes, as pandas and pyarrow write them by default; holds them all."""
-    blob = random.Random(0).randbytes(2**20 + row_bytes)
-    rows = int(gigabytes * 10**9 / row_bytes)
-    images = pa.chunked_array(
-        [
-            pa.array([_picture(blob, number, row_bytes) for number in range(first, min(rows, first + BLOCK))])
-            for first in range(0, rows, BLOCK)
-        ]
-    )
-    pq.write_table(pa.table({"image": images, "n": range(rows)}), path, row_group_size=rows)
+def write_file(path: Path, gigabytes: float, row_bytes: int, compression: str) -> None:
+    """Write pictures of random bytes, as pandas and pyarrow write them by default; all are pieces of one, in memory."""
+    blob = pa.py_buffer(random.Random(0).randbytes(BLOCK * row_bytes + row_bytes))
+    rows = int(gigabytes * 10**9 / row_bytes) // BLOCK * BLOCK
+    images = pa.chunked_array([_pictures(blob, first, row_bytes) for first in range(0, rows, BLOCK)])
+    pq.write_table(pa.table({"image": images, "n": range(rows)}), path, row_group_size=rows, compression=compression)
     found = pq.read_metadata(path)
     assert (found.num_rows, found.num_row_groups) == (rows, 1), found
 
 
-def _picture(blob: bytes, number: int, row_bytes: int) -> bytes:
-    start = number * 7919 % 2**20
-    return number.to_bytes(8) + blob[start : start + row_bytes - 8 - number % 97]
+def _pictures(blob: pa.Buffer, first: int, row_bytes: int) -> pa.Array:
+    """Return some pictures, which differ from those of any other rows by where they begin."""
+    places = np.arange(BLOCK + 1) * row_bytes + first * 7919 % row_bytes
+    return pa.Array.from_buffers(pa.binary(), BLOCK, [None, pa.py_buffer(places.astype(np.int32)), blob])
 
 
 def ours(path: str) -> Iterator[int]:
@@ -82,9 +82,19 @@ def ray_data(path: str) -> Iterator[int]:
 SIDES = {"ours": ours, "pyarrow.dataset": dataset, "the same, no read-ahead": dataset_careful, "ray.data": ray_data}
 
 
-def measure(side: str, path: Path) -> tuple[float, float, float]:
-    """Return what a side reads, over the file's size, the MiB that it holds at most, and its seconds."""
+class Measured(NamedTuple):
+    """What a side reads, over the file's size, the MiB that it holds at most, its seconds, and whether it has died."""
+
+    read: float
+    held: float
+    seconds: float
+    has_died: bool
+
+
+def measure(side: str, path: Path, most_gigabytes: float | None) -> Measured:
+    """Have a side read a file in a process of its own."""
     command = [sys.executable, "-m", __spec__.name, "--side", side, "--path", str(path)]
+    command += ["--most-gigabytes", str(most_gigabytes)] if most_gigabytes else []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout
         process.stdout.readline()
@@ -96,11 +106,9 @@ def measure(side: str, path: Path) -> tuple[float, float, float]:
             held = max(held, _held(process.pid))
             seen = _read(process.pid, seen)
             time.sleep(0.02)
-        if process.returncode:
-            raise SystemExit(f"{side} ended with {process.returncode}")
         took = time.monotonic() - began
         read = sum(seen.values()) - sum(read_before.values())
-    return read / path.stat().st_size, (held - held_before) / MIB, took
+    return Measured(read / path.stat().st_size, (held - held_before) / MIB, took, process.returncode != 0)
 
 
 def _processes(pid: int) -> list[int]:
@@ -152,21 +160,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the file")
     parser.add_argument("--row-bytes", type=int, default=50_000, help="size of a row's picture")
+    parser.add_argument("--compression", default="snappy", help="of the pages")
+    parser.add_argument("--rounds", type=int, default=1, help="of all sides, one after the other")
+    parser.add_argument("--most-gigabytes", type=float, help="of address space that a side may take")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.side:
+        if settings.most_gigabytes:
+            resource.setrlimit(resource.RLIMIT_AS, (int(settings.most_gigabytes * 10**9),) * 2)
         _run(settings.side, settings.path)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
-        write_file(path, settings.gigabytes, settings.row_bytes)
+        write_file(path, settings.gigabytes, settings.row_bytes, settings.compression)
         print(f"{path.stat().st_size / 10**9:.2f} GB in one row group, {settings.row_bytes} bytes a row\n")
         print("| | bytes read / file size | MiB held at most | s |\n|---|---|---|---|")
-        for side in settings.sides:
-            read, held, took = measure(side, path)
-            print(f"| {side} | {read:.2f} | {held:,.0f} | {took:.0f} |", flush=True)
+        found: dict[str, list[Measured]] = {side: [] for side in settings.sides}
+        for _ in range(settings.rounds):
+            for side in settings.sides:
+                found[side].append(measure(side, path, settings.most_gigabytes))
+        for side, all_ in found.items():
+            seconds = sorted(one.seconds for one in all_)
+            times = f"{seconds[0]:.1f}, {statistics.median(seconds):.1f}"
+            died = " (died)" if any(one.has_died for one in all_) else ""
+            read, held = max(one.read for one in all_), max(one.held for one in all_)
+            print(f"| {side}{died} | {read:.2f} | {held:,.0f} | {times} |")
 
 
 if __name__ == "__main__":

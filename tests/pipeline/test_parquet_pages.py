@@ -207,6 +207,13 @@ def test_of_a_page_larger_than_a_unit_only_its_rows_are_unpacked(
     assert len(opened) >= 3, "each column at least once"
 
 
+def test_a_large_dictionary_of_numbers_is_given_to_arrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, 10_000)
+    table = pa.table({"n": range(9000), "image": [bytes(row % 7) for row in range(9000)]})
+    index, _, _ = check(written(table), 100, 2)
+    assert any(piece.pages for piece in index.slices)
+
+
 def test_small_row_groups_are_cut_as_if_they_were_one() -> None:
     data = written(of_all_kinds(), row_group_size=10)
     index, _, _ = check(data, 100)

@@ -115,6 +115,7 @@ class Pages(SizedFile):
         self._file, self._leaf, self._place = file, leaf, place
         self._of_dictionary = read_header(file, *place.dictionary) if self.needs_dictionary else None
         self._dictionary: Dictionary | None = None
+        self._can_stream = leaf.type in OF_BYTES
         first = self._opened(place.first_byte)
         self.first_row = place.first_row if isinstance(first, tuple) else start
         self._pieces = self._walk(first, start)
@@ -158,7 +159,7 @@ class Pages(SizedFile):
         """Give pages: where they lie, or their bytes; None where they end for now."""
         place, at = self._place, self._place.first_byte
         is_first = True
-        if self._of_dictionary and not self._is_large_dictionary:
+        if self._of_dictionary and not (self._can_stream and self._is_large_dictionary):
             yield place.dictionary
         while True:
             if at >= self.end_byte:
@@ -187,11 +188,12 @@ class Pages(SizedFile):
                 self._dictionary = Dictionary(self._file, self._place.dictionary, self._leaf)
             return Body(self._file, lies, self._leaf)
         except CannotStream:
+            self._can_stream = False
             return lies
 
     def _is_large(self, header: Header) -> bool:
         """Say whether a page, or its rows decoded, should not be held, and need not be."""
-        if header.kind not in (DATA_PAGE, DATA_PAGE_V2) or self._leaf.type not in OF_BYTES:
+        if header.kind not in (DATA_PAGE, DATA_PAGE_V2) or not self._can_stream:
             return False
         if header.has_indices and self._of_dictionary:
             each = self._of_dictionary.unpacked // max(1, self._of_dictionary.num_values)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import _parser
+from jobs.arguments import command_parser
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("models", "pipeline", "jobs")
@@ -119,9 +119,8 @@ def test_a_cpu_actor_loads_no_torch_and_the_models_no_ray():
 
 
 def test_help_costs_neither_ray_nor_torch():
-    code = (
-        "import sys\nfrom jobs.__main__ import _parser\n_parser()\nprint('ray' in sys.modules, 'torch' in sys.modules)"
-    )
+    code = "import sys, jobs.__main__, jobs.arguments\njobs.arguments.command_parser()\n"
+    code += "print('ray' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False False"
 
@@ -167,7 +166,7 @@ def test_there_are_commands_in_the_readme():
 
 @pytest.mark.parametrize("line", commands())
 def test_a_command_of_the_readme_is_one(line):
-    asked = _parser().parse_args(shlex.split(line, comments=True)[1:])
+    asked = command_parser().parse_args(shlex.split(line, comments=True)[1:])
     assert "config" not in asked or (ROOT / asked.config).is_file()
 
 

@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 STOPPING = """
 import time
-from jobs.__main__ import _interruptible
+from jobs.process import interruptible
 
-with _interruptible():
+with interruptible():
     try:
         print("working", flush=True)
         time.sleep(600)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import _parser
+from jobs.arguments import command_parser
 from jobs.caption import CaptionJob
 from jobs.config import RunSettings
 from jobs.console_text import first_steps
@@ -284,7 +284,7 @@ def test_what_the_demo_says_to_type_can_be_typed(place, tmp_path, monkeypatch, n
     by_toy, by_aria = [line.split() for line in first_steps()[1:]]
     for words in (by_toy, by_aria):
         typed = [word.replace("FOLDER", str(PHOTOGRAPHS)) for word in words[1:]]
-        asked = _parser().parse_args(typed)
+        asked = command_parser().parse_args(typed)
         settings = load_settings(RunSettings, find_config(asked.config), asked.overrides)
         assert settings.job.kind == "caption"
         if words is by_toy:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from jobs.__main__ import LISTED, _parser, main
+from jobs.__main__ import main
+from jobs.arguments import LISTED, command_parser
 from jobs.benchmarks.datasets import BENCHMARKS
 from jobs.benchmarks.presets import PRESETS
 from jobs.completion import completion_script
@@ -173,7 +174,7 @@ def test_names_are_listed_with_a_line_each(what, names, capsys):
     ],
 )
 def test_a_shell_completes_commands_options_and_settings(typed, expected):
-    script = completion_script(_parser())
+    script = completion_script(command_parser())
     ask = f'COMP_WORDS=({typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); _triptych; echo "${{COMPREPLY[*]}}"'
     done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected, done.stderr

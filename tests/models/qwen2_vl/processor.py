@@ -33,12 +33,13 @@ class Qwen2VLProcessor(FamilyProcessor[Pixels]):
         def make_transform(own: ImageSettings) -> partial[Pixels]:
             return partial(tile, read_images(folder, own), self._step)
 
-        tokenizer = ChatTokenizer(folder, options.template, today=options.today)
+        placeholder = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
+        tokenizer = ChatTokenizer(folder, placeholder, options.template, today=options.today)
         super().__init__("Qwen2-VL", config, tokenizer, END_OF_TURN, options, make_transform=make_transform)
 
     def prepare(self, request: Request) -> ModelInput:
         """Render, tokenise and tile one request; see models.types.Processor."""
-        rendered = self._tokenizer.read(request, f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>")
+        rendered = self._tokenizer.read(request)
         encoded = encode_prompt(self._tokenizer, rendered, request.choices)
         tiles = self._image_reader.read(request)
         image = self.config.image_token_id

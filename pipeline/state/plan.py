@@ -31,7 +31,7 @@ FILES_MAY_GROW = 2
 LEAST_ROWS, MOST_ROWS = 8, 512
 # A small input is still cut into so many units, so that several actors find work and progress can be seen; but not into
 # units of fewer than LEAST_ROWS, unless the rows are large: the 64 frames of a video are 46 MB.
-LEAST_UNITS = 16
+LEAST_UNITS = 48
 ROWS_PER_PART = 10_000
 # A drawn picture takes minutes and about a megabyte: so few are lost with an actor, and a part still fits into memory.
 UNIT_PICTURES = 8

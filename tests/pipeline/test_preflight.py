@@ -314,14 +314,14 @@ def test_units_of_large_image_files_that_rows_name_are_small(tmp_path: Path, che
     folder.mkdir()
     for name, size in (("large", 5 * 10**6), ("small", 0)):
         (folder / f"{name}.png").write_bytes(png(0) + bytes(size))
-        lines = [json.dumps({"image": f"{name}.png", "text": "<|image|>look"}) for _ in range(400)]
+        lines = [json.dumps({"image": f"{name}.png", "text": "<|image|>look"}) for _ in range(600)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
 
     def ready(name: str, **write: Any) -> PreflightResult:
         read = {"uri": str(folder / f"{name}.jsonl")}
         return checked(settings(tmp_path, checkpoint, read=read, write={"unit_rows": "auto", **write}))
 
-    assert max(unit.num_rows for unit in ready("small").plan.units) == 25, "a sixteenth"
+    assert max(unit.num_rows for unit in ready("small").plan.units) == 13, "a forty-eighth"
     large = ready("large").plan
     assert max(unit.num_rows for unit in large.units) == 11
     assert large.row_bytes > 5 * 10**6

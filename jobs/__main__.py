@@ -111,6 +111,14 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(arguments: argparse.Namespace) -> int:
+    from jobs.verify import verified_numbers, verify_lines, verify_run
+
+    verified = verify_run(arguments.output, arguments.overrides, rows=arguments.rows, seed=arguments.seed)
+    _print_lines([json.dumps(verified_numbers(verified))] if arguments.json else verify_lines(verified))
+    return FAILED if verified.faults else 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from jobs.demo.run import run_demo
 
@@ -220,6 +228,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "retry": _retry,
     "status": _status,
     "report": _report,
+    "verify": _verify,
     "export": _export,
     "score": _score,
     "compare": _compare,

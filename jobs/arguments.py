@@ -39,6 +39,7 @@ def command_parser() -> argparse.ArgumentParser:
         ("retry", _add_retry, "run the failed rows of a finished run again"),
         ("status", _add_status, "say how a run stands, from any machine"),
         ("report", _add_report, "write the report of a run again"),
+        ("verify", _add_verify, "look whether a run's output is whole, and compute some of its rows again"),
         ("export", _add_export, "write a run's texts for trainers: metadata.jsonl, or one beside each image"),
         ("score", add_score, "score stored answers, from a run or from another tool"),
         ("compare", add_compare, "compare two scored outputs row by row"),
@@ -78,6 +79,16 @@ def _add_status(status: argparse.ArgumentParser) -> None:
 def _add_report(report: argparse.ArgumentParser) -> None:
     _add_output(report)
     _add_overrides(report, "how to reach OUTPUT, such as write.storage.endpoint_url=http://...")
+
+
+def _add_verify(verify: argparse.ArgumentParser) -> None:
+    _add_output(verify)
+    verify.add_argument(
+        "--rows", metavar="N", type=_count, default=8, help="compute so many rows again; 8 if left out, 0 for none"
+    )
+    verify.add_argument("--seed", metavar="N", type=_count, default=0, help="another seed takes other rows")
+    verify.add_argument("--json", action="store_true", help="say everything as one line of JSON")
+    _add_overrides(verify, "how to reach OUTPUT and input, such as write.storage.endpoint_url=http://...; model.device")
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:
@@ -135,6 +146,13 @@ def _add_progress(parser: argparse.ArgumentParser) -> None:
         help="how progress is shown; auto: a bar on a terminal, elsewhere a line every 30 s",
     )
     parser.add_argument("--metrics-port", metavar="PORT", type=int, help="show it to Prometheus, too, at this port")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"found {text}, expected 0 or more")
+    return count
 
 
 def _add_overrides(parser: argparse.ArgumentParser, help_text: str) -> None:

@@ -77,6 +77,16 @@ def part_tar(number: int, rows: pa.Table, text: str, before: bytes | None = None
     return sink.getvalue()
 
 
+def samples_in_tar(rows: pa.Table, text: str) -> dict[int, tuple[str, bool]]:
+    """Return what a tar of these rows holds, by their places: a text, and whether images; see `part_tar`."""
+    is_drawn = has_pictures(rows.schema)
+    samples = {}
+    for place in _chosen(rows, text, is_drawn=is_drawn):
+        has_images = is_drawn or bool(rows["image_tokens"][place].as_py())
+        samples[place] = rows[text][place].as_py(), has_images
+    return samples
+
+
 def _chosen(rows: pa.Table, text: str, *, is_drawn: bool) -> Iterator[int]:
     """Give the places of the rows that belong into the tar."""
     chosen = rows["error"].is_null()

@@ -29,8 +29,7 @@ def verify_run(uri: str, overrides: Sequence[str], *, rows: int, seed: int) -> V
 
     Raises:
         ConfigError: There is no run that could be verified, or an override would change answers.
-        CheckpointError: The model cannot be loaded.
-        StorageError: The output or the model cannot be read.
+        StorageError: The output cannot be read.
     """
     try:
         settings = retry_settings(uri, overrides)
@@ -124,7 +123,11 @@ def verify_lines(verified: Verified) -> list[str]:
         ]
     if hidden := len(verified.faults) - SHOWN_FAULTS:
         lines += [f"and {hidden:,} more faults; --json lists all"] if hidden > 0 else []
-    return [*lines, f"{len(verified.faults):,} faults found" if verified.faults else "all well"]
+    return [*lines, _outcome(len(verified.faults))]
+
+
+def _outcome(faults: int) -> str:
+    return "all well" if not faults else "1 fault found" if faults == 1 else f"{faults:,} faults found"
 
 
 def _again_lines(verified: Verified) -> list[str]:
@@ -133,7 +136,7 @@ def _again_lines(verified: Verified) -> list[str]:
     agreeing, gap = sum(one.agrees for one in verified.again), max(one.logprob_gap for one in verified.again)
     lines = [
         f"computed again, each alone: {agreeing} of {len(verified.again)} rows agree ({verified.agreement:.0%}); "
-        f"log-probabilities of equal tokens lie up to {gap:.1e} apart"
+        f"log-probabilities of equal tokens lie up to {gap:.1g} apart"
     ]
     if verified.is_exact or agreeing == len(verified.again):
         return lines

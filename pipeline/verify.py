@@ -1,8 +1,9 @@
 """Verify an output: everything that stands there, then some of its rows, computed again. Nothing is written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from models.types import CheckpointError
 from pipeline.execution.work import Work, load_generate
 from pipeline.input.sources import typical_unit_rows
 from pipeline.job import Job
@@ -12,7 +13,7 @@ from pipeline.state.plan import read_plan
 from pipeline.steps.engine import EngineSpec, answering_engine, checking_engine
 from pipeline.steps.read import job_rows_schema
 from pipeline.storage.model_folder import local_copy, weights_digest
-from pipeline.storage.store import Store
+from pipeline.storage.store import StorageError, Store
 from pipeline.verification.again import LOGPROB as LOGPROB
 from pipeline.verification.again import Again, answer_again
 from pipeline.verification.files import Sample
@@ -24,6 +25,14 @@ from pipeline.verification.output import check_output
 SLOTS = 2
 # Of rows computed again where sums round otherwise: two tokens that are nearly tied may change places, in few of them.
 LEAST_AGREEING = 0.5
+
+OF_ROWS = (
+    "see whether the input, the packages or the part have changed since the run; to answer the rows anew, delete the "
+    "part and the mark _SUCCESS, and give the run's command again"
+)
+OF_MODEL = (
+    "put the run's checkpoint back where it was; without a GPU set model.device=cpu; or leave rows out with --rows 0"
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +57,7 @@ class Verified:
         return sum(one.agrees for one in self.again) / len(self.again) if self.again else None
 
 
-def verify(
-    settings: PipelineSettings, job: Job, *, rows: int, seed: int = 0, show: Callable[[Again], None] = lambda _: None
-) -> Verified:
+def verify(settings: PipelineSettings, job: Job, *, rows: int, seed: int = 0) -> Verified:
     """Look at all of an output, then compute some of its rows again, each alone.
 
     Args:
@@ -58,12 +65,10 @@ def verify(
         job: The run's own.
         rows: How many to compute again; of fewer, all. 0 loads no model.
         seed: Of the choice.
-        show: Hears of each row that was computed again.
 
     Raises:
         RunError: No run has planned anything there.
-        CheckpointError: The model cannot be loaded.
-        StorageError: The output or the model cannot be read.
+        StorageError: The output cannot be read.
     """
     store = Store(settings.write.uri, settings.write.storage)
     sample = Sample(rows, seed)
@@ -71,17 +76,24 @@ def verify(
     if not sample.rows:
         return Verified(checked, (), False, checked.faults)
     frozen = ledger.read_settings(store)
-    engines = [_alone(answering_engine(settings, job), frozen["device"])]
-    checking = checking_engine(job)
-    if checking:
-        engines.append(_alone(checking, frozen["check_device"]))
-    weights = weights_digest([local_copy(engine.model.path, settings.read.storage) for engine in engines])
-    if weights != frozen["weights"]:
-        mend = "put the run's checkpoint back, or leave rows out with --rows 0"
-        fault = Fault("weights", settings.model.path, weights, f"{frozen['weights']}, as the run began with", mend)
+    begun_on = [frozen["device"], frozen["check_device"]]
+    engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
+    engines = [_alone(engine, device) for engine, device in zip(engines, begun_on, strict=False)]
+    try:
+        weights = weights_digest([local_copy(engine.model.path, settings.read.storage) for engine in engines])
+        if weights != frozen["weights"]:
+            raise CheckpointError(f"other files than the run began with ({weights}, then {frozen['weights']})")
+        again = answer_again(_work(settings, job, store, engines), sample.rows)
+    except (CheckpointError, StorageError) as error:
+        fault = Fault("model", settings.model.path, str(error), "the run's model, to compute rows again", OF_MODEL)
         return Verified(checked, (), False, [*checked.faults, fault])
+    is_exact = all(map(_is_exact, engines, begun_on))
+    return Verified(checked, again, is_exact, [*checked.faults, *_row_faults(again, is_exact)])
+
+
+def _work(settings: PipelineSettings, job: Job, store: Store, engines: Sequence[EngineSpec]) -> Work:
     units = read_plan(store)
-    work = Work(
+    return Work(
         read=settings.read,
         job=job,
         answering=engines[0],
@@ -90,18 +102,15 @@ def verify(
         store=store,
         unit_rows=typical_unit_rows(units),
         load=load_generate,
-        checking=engines[1] if checking else None,
+        checking=engines[1] if len(engines) > 1 else None,
     )
-    is_exact = all(map(_is_exact, engines, (frozen["device"], frozen["check_device"])))
-    again = answer_again(work, sample.rows, show)
-    return Verified(checked, again, is_exact, [*checked.faults, *_row_faults(again, is_exact)])
 
 
 def _alone(engine: EngineSpec, device: str) -> EngineSpec:
-    """Return what loads a model for one row at a time; where the run began on the CPU, there again."""
-    generate = engine.generate.model_copy(update={"slots": min(SLOTS, engine.generate.slots), "gpus": None})
+    """Return what loads a model for one row at a time: on a device like the run's, unless the settings name one."""
+    generate = engine.generate.model_copy(update={"slots": min(SLOTS, engine.generate.slots)})
     alone = replace(engine, generate=generate)
-    return alone.with_model(device="cpu") if engine.model.device == "auto" and device == "cpu" else alone
+    return alone.with_model(device=device) if engine.model.device == "auto" else alone
 
 
 def _is_exact(engine: EngineSpec, device: str) -> bool:
@@ -126,9 +135,3 @@ def _row_faults(again: Sequence[Again], is_exact: bool) -> list[Fault]:
         expected = f"at least {LEAST_AGREEING:.0%}, though last bits differ on this device or in this precision"
         faults.append(Fault("other answers", "rows", found, expected, OF_ROWS))
     return faults
-
-
-OF_ROWS = (
-    "see whether the input, the packages or the part have changed since the run; to answer the rows anew, delete the "
-    "part and the mark _SUCCESS, and give the run's command again"
-)

@@ -4,8 +4,9 @@ It knows steps and columns, and no Ray.
 """
 
 import asyncio
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ from pipeline.rows import with_unit
 from pipeline.steps.read import read_job_rows, settings_by_source
 from pipeline.storage.store import StorageError
 from pipeline.verification.files import Chosen
+
+log = logging.getLogger(__name__)
 
 # README, "What it leaves": so far log-probabilities of equal tokens may lie apart on CPUs in float32.
 LOGPROB = 1e-5
@@ -75,13 +78,12 @@ class Again:
         return not self.differences and not self.failure
 
 
-def answer_again(work: Work, chosen: Sequence[Chosen], show: Callable[[Again], None] = lambda _: None) -> list[Again]:
+def answer_again(work: Work, chosen: Sequence[Chosen]) -> list[Again]:
     """Compute rows again, one after the other.
 
     Args:
         work: What an actor of the run knew.
         chosen: The rows.
-        show: Hears of each at once.
 
     Raises:
         OtherWeights: The model's files are others.
@@ -94,13 +96,14 @@ def answer_again(work: Work, chosen: Sequence[Chosen], show: Callable[[Again], N
     if work.checking is not None:
         steps.append(load_check(work, stopwatch))
     done = []
-    for row in chosen:
-        try:
-            again = asyncio.run(_answer(row, work, steps))
-            done.append(_compared(row, again.select(row.rows.column_names)))
-        except (ReadError, StorageError) as error:
-            done.append(Again(row, failure=str(error)))
-        show(done[-1])
+    with asyncio.Runner() as runner:  # one loop for all: what a step waits on belongs to the first that it was used in
+        for row in chosen:
+            try:
+                again = runner.run(_answer(row, work, steps))
+                done.append(_compared(row, again.select(row.rows.column_names)))
+            except (ReadError, StorageError) as error:
+                done.append(Again(row, failure=str(error)))
+            log.info("row %s computed again: %s", done[-1].key, "it agrees" if done[-1].agrees else "it does not agree")
     return done
 
 

@@ -30,11 +30,12 @@ class Damaged(Exception):
         kind: What is wrong with it, in a word or two.
         found: What is there.
         expected: What should be there.
+        stranger: A row in it that belongs elsewhere.
     """
 
-    def __init__(self, kind: str, found: str, expected: str) -> None:
+    def __init__(self, kind: str, found: str, expected: str, stranger: RowId | None = None) -> None:
         super().__init__(f"{kind}: found {found}, expected {expected}")
-        self.kind, self.found, self.expected = kind, found, expected
+        self.kind, self.found, self.expected, self.stranger = kind, found, expected, stranger
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ class Sample:
 
     def add(self, drawn: Iterable[tuple[float, Chosen]]) -> None:
         """Keep those whose numbers are small enough."""
-        self._kept = sorted([*self._kept, *drawn], key=lambda pair: pair[0])[: self._size]
+        # A unit that was merged while it was looked at is seen again in its part.
+        known = {(chosen.unit.seq, chosen.number) for _, chosen in self._kept}
+        new = [(number, one) for number, one in drawn if (one.unit.seq, one.number) not in known]
+        self._kept = sorted([*self._kept, *new], key=lambda pair: pair[0])[: self._size]
 
 
 @dataclass
@@ -112,6 +116,14 @@ class Counted:
             mine, end = found[end : end + unit.num_rows], end + unit.num_rows
             hashes = np.fromiter((hash(keys[span.start]) for span in mine), np.int64)
             self.keys.setdefault(unit.source, []).append(hashes)
+
+    def extend(self, other: "Counted") -> None:
+        """Add what others hold."""
+        self.rows += other.rows
+        self.answers += other.answers
+        self.failed += other.failed
+        for source, hashes in other.keys.items():
+            self.keys.setdefault(source, []).extend(hashes)
 
     @property
     def doubled(self) -> Mapping[str, int]:
@@ -213,14 +225,15 @@ def _misfit(found: Sequence[RowId], expected: Sequence[RowId]) -> Damaged:
     ours, theirs = set(found), set(expected)
     lacking = [place for place in expected if place not in ours]
     beside = [place for place in found if place not in theirs]
+    wanted = f"the {len(expected):,} rows from {_name(expected[0])} to {_name(expected[-1])}"
+    if beside and len(lacking) == len(expected):
+        return Damaged(FOREIGN, f"{len(found):,} rows of others, first {_name(beside[0])}", wanted, beside[0])
+    if not lacking and not beside:
+        return Damaged("other order", f"its {len(found):,} rows in another order", wanted)
     said = [f"{len(found):,} rows"]
     said += [f"{len(lacking):,} of its own are missing, first {_name(lacking[0])}"] if lacking else []
     said += [f"{len(beside):,} belong elsewhere, first {_name(beside[0])}"] if beside else []
-    said += [] if lacking or beside else ["in another order"]
-    wanted = f"the {len(expected):,} rows from {_name(expected[0])} to {_name(expected[-1])}"
-    if beside and len(lacking) == len(expected):
-        return Damaged(FOREIGN, ", ".join(said), wanted)
-    return Damaged("other rows" if lacking or beside else "other order", ", ".join(said), wanted)
+    return Damaged("other rows", ", ".join(said), wanted, beside[0] if beside else None)
 
 
 def _name(row: RowId) -> str:

@@ -15,6 +15,7 @@ from pipeline.pipeline_settings import PipelineSettings
 from pipeline.rows import part_schema
 from pipeline.state import ledger
 from pipeline.state.plan import frozen_parts, read_part_sizes, read_plan
+from pipeline.state.rewrite import RowId
 from pipeline.steps.read import job_rows_schema, settings_by_source
 from pipeline.steps.tars import TARS, tar_path
 from pipeline.steps.write import Part, unit_path, unit_schema
@@ -93,7 +94,7 @@ def check_output(settings: PipelineSettings, job: Job, store: Store, sample: Sam
         return checked
     checked.planned_rows = sum(unit.num_rows for part in parts for unit in part.units)
     checked.planned_parts = len(parts)
-    look = _Look(store, output, settings.model.path, schema, sample, checked)
+    look = _Look(store, output, parts, settings.model.path, schema, sample, checked)
     for part in parts:
         look.at_part(part)
     _refuse_foreign_plan(checked, look.files)
@@ -145,9 +146,16 @@ class _Look:
     """What is known while an output's files are read one after the other."""
 
     def __init__(
-        self, store: Store, output: ledger.Output, model: str, schema: pa.Schema, sample: Sample, checked: Checked
+        self,
+        store: Store,
+        output: ledger.Output,
+        parts: Sequence[Part],
+        model: str,
+        schema: pa.Schema,
+        sample: Sample,
+        checked: Checked,
     ) -> None:
-        self._store, self._output, self._model, self._schema = store, output, model, schema
+        self._store, self._output, self._parts, self._model, self._schema = store, output, parts, model, schema
         self._sample, self._checked = sample, checked
         self._folder = ledger.units_folder(output.run)
         self.files = 0
@@ -159,57 +167,59 @@ class _Look:
         elif self._output.is_done:
             self._missing(part)
         else:
-            for unit in part.units:
-                if unit.name in self._output.units and not self._at_unit(part, unit):
-                    return
+            self._at_units(part)
 
     def _at_whole_part(self, part: Part) -> None:
+        tar = tar_path(part.number)
         try:
-            samples = self._at_file(part.path, part.units, self._schema, part.tar_text)
+            samples = self._at_file(part.path, part.units, self._schema, self._checked.counted, part.tar_text)
             self._checked.parts += 1
             if part.tar_text:
-                path = tar_path(part.number)
-                with self._store.open(path) as file:
+                with self._store.open(tar) as file:
                     check_tar(file, part.number, samples)
                 self._checked.tars += 1
         except Damaged as damage:
-            path = tar_path(part.number) if damage.kind == "tar" else part.path
-            self._damaged(path, damage, self._mend(part))
+            self._damaged(tar if damage.kind == "tar" else part.path, damage, self._mend(part))
         except NotFound:
             if part.tar_text and self._store.exists(part.path):
                 gone = Damaged("tar", "no tar", "one beside the part: write.webdataset is true")
-                self._damaged(tar_path(part.number), gone, self._mend(part))
+                self._damaged(tar, gone, self._mend(part))
             else:
                 self._missing(part)
 
-    def _at_unit(self, part: Part, unit: Unit) -> bool:
-        """Look at a committed unit; return False if the part has been made of it meanwhile."""
-        path = unit_path(unit.name, self._folder)
-        try:
-            self._at_file(path, [unit], unit_schema(part, self._schema))
-            self._checked.units += 1
-        except Damaged as damage:
-            self._damaged(path, damage, f"delete {path} and give the run's command again: it answers these rows again")
-        except NotFound:
-            if self._store.exists(part.path):
-                self._at_whole_part(part)
-                return False
-            gone = Damaged("missing unit", "no file, though it was committed", f"{unit.num_rows:,} rows")
-            self._damaged(path, gone, "give the run's command again: it answers these rows again")
-        return True
+    def _at_units(self, part: Part) -> None:
+        counted, whole = Counted(), 0
+        for unit in part.units:
+            path = unit_path(unit.name, self._folder)
+            if unit.name not in self._output.units:
+                continue
+            try:
+                self._at_file(path, [unit], unit_schema(part, self._schema), counted)
+                whole += 1
+            except Damaged as damage:
+                mend = f"delete {path} and give the run's command again: it answers these rows again"
+                self._damaged(path, damage, mend)
+            except NotFound:
+                if self._store.exists(part.path):  # it has been made of its units meanwhile
+                    self._at_whole_part(part)
+                    return
+                gone = Damaged("missing unit", "no file, though it was committed", f"{unit.num_rows:,} rows")
+                self._damaged(path, gone, "give the run's command again: it answers these rows again")
+        self._checked.counted.extend(counted)
+        self._checked.units += whole
 
     def _at_file(
-        self, path: str, units: Sequence[Unit], schema: pa.Schema, tar_text: str = ""
+        self, path: str, units: Sequence[Unit], schema: pa.Schema, counted: Counted, tar_text: str = ""
     ) -> dict[int, tuple[str, bool]]:
         self.files += 1
-
-        counted, sample, model = self._checked.counted, self._sample, self._model
+        sample, model = self._sample, self._model
         with self._store.open(path) as file:
             return check_file(file, path, units, schema, model, counted=counted, sample=sample, tar_text=tar_text)
 
     def _damaged(self, path: str, damage: Damaged, mend: str) -> None:
-        fault = Fault(damage.kind, path, damage.found, damage.expected, mend)
-        self._checked.faults.append(fault)
+        owner = next((part.path for part in self._parts if damage.stranger and _holds(part, damage.stranger)), None)
+        found = f"{damage.found}, a row of {owner}" if owner else damage.found
+        self._checked.faults.append(Fault(damage.kind, path, found, damage.expected, mend))
 
     def _missing(self, part: Part) -> None:
         rows = sum(unit.num_rows for unit in part.units)
@@ -225,6 +235,14 @@ class _Look:
             f"delete {', '.join([*paths, *marks])} and give the run's command again: it answers the rows of "
             f"{part.path} again"
         )
+
+
+def _holds(part: Part, row: RowId) -> bool:
+    shard, index = row
+    return any(
+        shard in unit.paths if unit.paths else unit.shard == shard and unit.start <= index < unit.stop
+        for unit in part.units
+    )
 
 
 def _refuse_foreign_plan(checked: Checked, files: int) -> None:

@@ -93,7 +93,7 @@ def test_a_part_that_was_overwritten_by_a_copy_of_another(out: Path, capsys: pyt
     shutil.copy(out / PART, out / SECOND)
     verified = found(out, capsys)
     assert kinds(verified) == [("foreign rows", SECOND)]
-    assert "first 000.tar#0" in verified["faults"][0]["found"]
+    assert verified["faults"][0]["found"] == f"4 rows of others, first 000.tar#0, a row of {PART}"
 
 
 def test_a_part_that_was_cut_short(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +192,7 @@ def test_committed_units_are_looked_at_like_parts(half: Path, capsys: pytest.Cap
 def test_other_weights_and_a_lost_input_are_said(out: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frozen = json.loads((out / ledger.SETTINGS).read_text())
     (out / ledger.SETTINGS).write_text(json.dumps({**frozen, "weights": "sha256:0"}))
-    assert [kind for kind, _ in kinds(found(out, capsys, rows=1))] == ["weights"]
+    assert [kind for kind, _ in kinds(found(out, capsys, rows=1))] == ["model"]
     assert found(out, capsys)["well"], "no model is looked at where no row is computed again"
     (out / ledger.SETTINGS).write_text(json.dumps(frozen))
     (made / "in").rename(made / "away")
@@ -221,3 +221,45 @@ def test_wrong_use(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for rows in ("-1", "many"):
         with pytest.raises(SystemExit, match="2"):
             main(["verify", str(out), "--rows", rows])
+
+
+def test_drawn_pictures_and_what_a_check_found_come_out_again(
+    tmp_path: Path, emu3: Path, aria: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\n\na blue square\n")
+    check = {
+        "model": {"path": str(aria), "device": "cpu"},
+        "generate": {"slots": 2, "sampling": {"max_new_tokens": 2}},
+        "questions": [{"ask": "Is it red?", "expect": "yes"}],
+    }
+    job = {"kind": "synthesize", "area": 256, "num_images": 2, "image_format": "jpeg", "check": check}
+    sections = {"generate": {"slots": 6, "max_length": 256, "sampling": {}}, "write": {"webdataset": True}}
+    leave_output(settings_of(tmp_path / "prompts.txt", emu3, tmp_path / "out", job, **sections))
+    verified = found(tmp_path / "out", capsys, rows=5)
+    assert (verified["rows"], verified["answers"], verified["whole_tars"]) == (2, 4, 1)
+    assert verified["again"]["differing"] == [] and verified["again"]["rows"] == 2
+    rewrite(tmp_path / "out" / PART, lambda rows: with_column(rows, "seed", [1, 2, 3, 4]))
+    faults = found(tmp_path / "out", capsys, rows=5)["faults"]
+    assert {fault["found"] for fault in faults if fault["kind"] == "another row"} >= {"seed 1", "seed 4"}
+
+
+def test_a_unit_that_is_merged_while_it_is_looked_at_is_counted_once(
+    half: Path, made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.verification import output
+
+    (unit,) = (half / UNITS).iterdir()
+    looked = output.check_file
+
+    def merged_meanwhile(file: Any, path: str, *rest: Any, **options: Any) -> Any:
+        samples = looked(file, path, *rest, **options)
+        if path == f"{UNITS}/{unit.name}":
+            shutil.copy(made / "out" / SECOND, half / SECOND)
+            (half / UNITS / "00000003.parquet").unlink()
+        return samples
+
+    shutil.copy(unit, half / UNITS / "00000003.parquet")
+    monkeypatch.setattr(output, "check_file", merged_meanwhile)
+    verified = found(half, capsys, rows=100)
+    assert (verified["well"], verified["rows"], verified["whole_parts"], verified["whole_units"]) == (True, 7, 2, 0)
+    assert verified["rows_with_an_earlier_key"] == {}

@@ -6,12 +6,12 @@ from typing import Any
 
 from jobs.config import RunSettings
 from models.stopwatch import Stopwatch
-from pipeline.execution.work import Work, load_generate, load_preprocess
+from pipeline.execution.work import Work, load_check, load_generate, load_preprocess
 from pipeline.rows import part_schema, with_unit
 from pipeline.settings import check_settings, dump_settings
 from pipeline.state import ledger
 from pipeline.state.plan import cut_parts, freeze_plan
-from pipeline.steps.engine import answering_engine
+from pipeline.steps.engine import answering_engine, checking_engine
 from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.write import commit_unit, merge_part
 from pipeline.storage.model_folder import weights_digest
@@ -40,8 +40,15 @@ def leave_output(settings: RunSettings, units_done: int | None = None) -> Store:
     job, store = settings.job.build(), Store(settings.write.uri)
     units = plan_units(settings.read, settings.write.unit_rows)
     parts = cut_parts(units, settings.write, job)
-    folders = [settings.model.path]
-    frozen = {"run": RUN, "settings": dump_settings(settings), "device": "cpu", "check_device": "", "versions": {}}
+    checking = checking_engine(job)
+    folders = [settings.model.path, *([checking.model.path] if checking else [])]
+    frozen = {
+        "run": RUN,
+        "settings": dump_settings(settings),
+        "device": "cpu",
+        "check_device": "cpu" if checking else "",
+        "versions": {},
+    }
     ledger.freeze_settings(store, {**frozen, "weights": weights_digest(folders)})
     freeze_plan(store, units, (), parts)
     work = Work(
@@ -53,16 +60,20 @@ def leave_output(settings: RunSettings, units_done: int | None = None) -> Store:
         store=store,
         unit_rows=2,
         load=load_generate,
+        checking=checking,
         keeps_images=settings.write.webdataset and job.picture is None,
     )
     stopwatch, folder = Stopwatch(), ledger.units_folder(RUN)
     steps = [load_preprocess(work, stopwatch), load_generate(work, stopwatch)]
+    steps += [load_check(work, stopwatch)] if checking else []
     done = units[:units_done]
-    for unit in done:
-        block = with_unit(read_job_rows(unit, job, settings_by_source(job, settings.read)), unit.name, unit.num_rows)
-        for step in steps:
-            block = asyncio.run(step(block))
-        commit_unit(block, store, folder)
+    with asyncio.Runner() as runner:
+        for unit in done:
+            rows = read_job_rows(unit, job, settings_by_source(job, settings.read))
+            block = with_unit(rows, unit.name, unit.num_rows)
+            for step in steps:
+                block = runner.run(step(block))
+            commit_unit(block, store, folder)
     for part in parts:
         if set(part.units) <= set(done):
             merge_part(store, part, part_schema(work.schema, job), folder)

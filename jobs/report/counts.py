@@ -34,12 +34,14 @@ class Counts:
         failed: Those among them that have an error.
         tokens: Sums of the columns SUMMED by their names.
         finish_reasons: How often each occurs, in the order in which they came.
+        spread: Of each of the columns SUMMED, how many rows have so many tokens.
     """
 
     def __init__(self) -> None:
         self.rows = self.answers = self.failed = 0
         self.tokens = dict.fromkeys(SUMMED, 0)
         self.finish_reasons: Counter[str] = Counter()
+        self.spread: dict[str, Counter[int]] = {name: Counter() for name in SUMMED}
         self._failures: Counter[tuple[str, str]] = Counter()
         self._examples: defaultdict[tuple[str, str], list[Mapping[str, str]]] = defaultdict(list)
 
@@ -50,6 +52,8 @@ class Counts:
         self.failed += rows.num_rows - rows["error"].null_count
         for name in SUMMED:
             self.tokens[name] += int(pc.sum(rows[name]).as_py() or 0)
+            for number in pc.value_counts(rows[name].drop_null()).to_pylist():
+                self.spread[name][int(number["values"])] += int(number["counts"])
         for reason in pc.value_counts(rows["finish_reason"]).to_pylist():
             self.finish_reasons[str(reason["values"])] += int(reason["counts"])
         for row in rows.filter(rows["error"].is_valid()).select(["key", "error"]).to_pylist():

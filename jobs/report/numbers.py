@@ -1,9 +1,11 @@
 """The numbers of a run, as report.json has them. How they are shown, page.py decides."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.report.caveats import caveats_of
+from jobs.report.distributions import distribution, rates_over_time
 from jobs.report.results import Results
 from pipeline import Job
 
@@ -17,6 +19,9 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
     `rows` counts rows of the input, `answers` those of the results: a row that asked for several pictures has several.
     `failed` counts answers.
 
+    `state` is `finished`, `too many failed` (finished, but more rows failed than `limits.max_failed_share` allows),
+    `stopped` (unfinished: the last start ended because of that limit), or `unfinished`.
+
     Rates are over the time in which a start of the run worked, all starts together; waiting between them and
     the loading of the model before the first unit are in `seconds` as the starts measured it.
     """
@@ -29,6 +34,8 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "job": job.kind,
         "uri": results.uri,
         "is_finished": results.is_finished,
+        "state": _state(results),
+        "too_many_failed": results.too_many_failed,
         "rows": counts.rows,
         "planned_rows": results.planned_rows,
         "answers": counts.answers,
@@ -39,7 +46,12 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "image_tokens": counts.tokens["image_tokens"],
         "rows_per_second": round(answered / seconds, 3) if seconds else None,
         "tokens_per_second": round(written / seconds, 3) if seconds else None,
-        "device_seconds_per_1000_rows": _device_seconds(results.attempts),
+        **_device_seconds(results.attempts),
+        "loading_seconds": round(sum(attempt.get("first_seconds") or 0.0 for attempt in results.attempts), 3),
+        "step_seconds": _step_seconds(results.attempts),
+        "rates": rates_over_time(results.attempts),
+        "distributions": _distributions(results),
+        "texts": None if results.texts is None else results.texts.summary(),
         "finish_reasons": dict(counts.finish_reasons),
         "failures": counts.failures,
         "oddities": dict(sorted(results.oddities.items(), key=lambda item: (-item[1], item[0]))),
@@ -84,18 +96,43 @@ def _over_all(score: Mapping[str, Any], missing: int) -> float | None:
     return float(score["score"] * score["n"] / (score["n"] + missing))
 
 
-def _device_seconds(attempts: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return how long devices were held for 1,000 answered rows: all that a start may have had, for all of its time."""
+def _state(results: Results) -> str:
+    if results.is_finished:
+        return "too many failed" if results.too_many_failed else "finished"
+    outcomes = [attempt.get("outcome") for attempt in results.attempts]
+    return "stopped" if outcomes[-1:] == ["too many failed"] else "unfinished"
+
+
+def _device_seconds(attempts: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return how long devices were held: all that a start may have had, for all of its time.
+
+    `device_seconds` counts every start, `device_seconds_per_1000_rows` only those that answered any.
+    """
     worked = [attempt for attempt in attempts if attempt["answered"]]
     # Starts of older versions have not written down what they held.
-    if not worked or not all("placement" in attempt for attempt in worked):
-        return None
-    held = 0.0
-    for attempt in worked:
-        placement = attempt["placement"]
-        # GPUs, or on a machine without any the engines.
-        held += float(attempt["seconds"]) * placement["generate_most"] * (placement["generate_gpus"] or 1)
-    return round(held / sum(int(attempt["answered"]) for attempt in worked) * 1000, 3)
+    if not worked or not all("placement" in attempt for attempt in attempts):
+        return {"device_seconds": None, "device_seconds_per_1000_rows": None}
+    for_1000 = sum(map(_held, worked)) / sum(int(attempt["answered"]) for attempt in worked) * 1000
+    return {"device_seconds": round(sum(map(_held, attempts)), 3), "device_seconds_per_1000_rows": round(for_1000, 3)}
+
+
+def _held(attempt: Mapping[str, Any]) -> float:
+    placement = attempt["placement"]
+    # GPUs, or on a machine without any the engines.
+    return float(attempt["seconds"] * placement["generate_most"] * (placement["generate_gpus"] or 1))
+
+
+def _step_seconds(attempts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return what the steps of all starts were busy with, the longest first; starts of older versions say nothing."""
+    seconds: Counter[str] = Counter()
+    for attempt in attempts:
+        seconds.update(attempt.get("step_seconds") or {})
+    return {name: round(spent, 3) for name, spent in seconds.most_common() if spent}
+
+
+def _distributions(results: Results) -> dict[str, Any]:
+    counts = {**results.counts.spread, **({"words": results.texts.lengths} if results.texts else {})}
+    return {name: spread for name, of in counts.items() if (spread := distribution(of)) is not None}
 
 
 def _picture_rate(summary: Mapping[str, Any], rows: int, answered: int, seconds: float) -> dict[str, float | None]:

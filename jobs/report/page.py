@@ -15,6 +15,7 @@ from markupsafe import Markup
 from jobs.report.formatting import count, duration, hundredths, measured, percent, points, rate, scored
 from jobs.report.gallery import Gallery
 from jobs.report.job import ReportedJob, labels_of
+from jobs.report.texts import RULES
 
 # What decoding makes of the oddities that models.images.silent_conversions names.
 SETTLED = {
@@ -41,6 +42,24 @@ STATUSES = {
     "empty": "are empty",
     "truncated": "were cut off",
 }
+STEPS = {
+    "read": "read: rows and images from the store",
+    "preprocess": "preprocess: images to tiles, texts to tokens",
+    "encode": "encode: looking at images",
+    "prefill": "prefill: reading prompts",
+    "decode": "decode: writing tokens",
+    "paint": "paint: pixels of drawn pictures",
+    "write": "write: units to the store",
+    "idle": "engines waiting for something to do",
+}
+SPREADS = {
+    "prompt_tokens": "tokens read, a row",
+    "image_tokens": "of them from images",
+    "output_tokens": "tokens written, a row",
+    "words": "words, a text",
+}
+# Where a breakdown's axis may begin: below all that it shows.
+AXIS_STARTS = (0.99, 0.98, 0.95, 0.9, 0.8, 0.5)
 # A cell of a breakdown with fewer rows says little.
 FEW_ROWS = 30
 # More benchmarks are only counted in the headline.
@@ -89,8 +108,18 @@ def _values(numbers: Mapping[str, Any], job: ReportedJob) -> dict[str, Any]:
         "hundredths": hundredths,
         "decoding": _decoding(settings.get("generate", {}).get("sampling", {})),
         "few_rows": FEW_ROWS,
+        "steps": STEPS,
+        "spreads": SPREADS,
+        "text_rules": RULES,
         "most_open_cells": MOST_OPEN_CELLS,
     }
+
+
+def axis_start(cells: Mapping[str, Mapping[str, Any]]) -> float:
+    """Return where the axis of a breakdown begins: at 0, or higher if all cells with their intervals lie higher."""
+    scored_cells = [cell for cell in cells.values() if cell["score"] is not None]
+    lows = [cell["score"] if cell["low"] is None else cell["low"] for cell in scored_cells]
+    return next((start for start in AXIS_STARTS if lows and min(lows) >= start), 0.0)
 
 
 def _decoding(sampling: Mapping[str, Any]) -> str:
@@ -109,6 +138,7 @@ def _environment(is_page: bool) -> Environment:
     environment = Environment(
         loader=FunctionLoader(_text), autoescape=is_page, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.globals["axis_start"] = axis_start
     numbers = [count, duration, measured, percent, points, rate, scored]
     environment.filters |= {write.__name__: write for write in numbers}
     environment.filters |= {"cell": _cell, "code": _code, "fenced": _fenced}

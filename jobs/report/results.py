@@ -17,6 +17,7 @@ from jobs.report.candidates import CANDIDATE_COLUMNS, Candidates
 from jobs.report.counts import BENCHMARK_COLUMNS, COUNTED, OF_QUESTIONS, BenchmarkCounts, Counts
 from jobs.report.job import ReportedJob
 from jobs.report.part_files import Pictures, open_parts
+from jobs.report.texts import Texts
 from pipeline import NotFound, Store, Unit, has_pictures, ledger, oddities_in, read_plan, read_warnings, result_files
 
 
@@ -33,9 +34,11 @@ class Results:
         frozen: `settings`, `device`, `weights`, `versions`, as the run wrote them down at its start.
         units: The run's plan.
         attempts: What each start of the run wrote down at its end, oldest first.
-        is_finished: Whether the run is finished.
+        is_finished: Whether the run is finished, with few failed rows or with many.
+        too_many_failed: What its mark says where more rows failed than the run allows; else empty.
         warnings: What is wrong with the input although its rows could be read.
         counts: Of rows, tokens, endings and failures.
+        texts: The counts of what was written; None for a job that asks questions, or that draws.
         benchmarks: The counts of each benchmark; None for a job that asks none.
         verdicts: How many rows are right, wrong, or neither.
         oddities: What was odd about pictures and was settled while they were decoded, and how often.
@@ -50,8 +53,10 @@ class Results:
     units: Sequence[Unit]
     attempts: Sequence[Mapping[str, Any]]
     is_finished: bool
+    too_many_failed: str
     warnings: Sequence[str]
     counts: Counts
+    texts: Texts | None
     benchmarks: BenchmarkCounts | None
     verdicts: Mapping[bool | None, int]
     oddities: Mapping[str, int]
@@ -88,7 +93,9 @@ def _read_output(store: Store, job: ReportedJob, output: ledger.Output) -> Resul
     units = read_plan(store)
     counts, candidates = Counts(), Candidates(units)
     benchmarks = BenchmarkCounts() if OF_QUESTIONS.issubset(job.schema.names) else None
+    texts = Texts() if benchmarks is None and job.picture is None else None
     columns = {*COUNTED, *CANDIDATE_COLUMNS, *(BENCHMARK_COLUMNS if benchmarks else ())}
+    columns |= {job.text_column} if texts else set()
     verdict_counts: Counter[bool | None] = Counter()
     oddities: Counter[str] = Counter()
     summary_rows: list[pa.Table] = []
@@ -100,6 +107,8 @@ def _read_output(store: Store, job: ReportedJob, output: ledger.Output) -> Resul
         verdicts = job.verdicts(rows)
         counts.add(rows)
         candidates.add(part, rows, verdicts)
+        if texts:
+            texts.add(rows[job.text_column].to_pylist())
         if benchmarks:
             benchmarks.add(part, rows, verdicts)
         verdict_counts.update(verdicts)
@@ -116,8 +125,10 @@ def _read_output(store: Store, job: ReportedJob, output: ledger.Output) -> Resul
         units=units,
         attempts=[json.loads(store.read(path)) for path in attempts],
         is_finished=output.is_done,
+        too_many_failed=_too_many_failed(store, output),
         warnings=read_warnings(store),
         counts=counts,
+        texts=texts,
         benchmarks=benchmarks,
         verdicts=verdict_counts,
         oddities=oddities,
@@ -126,6 +137,12 @@ def _read_output(store: Store, job: ReportedJob, output: ledger.Output) -> Resul
         summary_rows=_concatenated(summary_rows),
         judged_rows=_concatenated(judged_rows) if judged_rows else None,
     )
+
+
+def _too_many_failed(store: Store, output: ledger.Output) -> str:
+    if ledger.TOO_MANY_FAILED not in output.paths:
+        return ""
+    return store.read(ledger.TOO_MANY_FAILED).decode(errors="replace").strip()
 
 
 def look_for_parts(store: Store) -> ledger.Output:

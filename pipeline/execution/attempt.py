@@ -211,6 +211,7 @@ class Attempt:
             "started": _utc(began),
             **asdict(self._tracker.progress),
             "seconds": time.monotonic() - self._started,
+            "series": self._tracker.series,
             "host": platform.node(),
             "placement": self._placement.numbers(),
             "versions": ledger.versions(),

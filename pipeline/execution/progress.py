@@ -16,6 +16,8 @@ from pipeline.steps.engine_thread import IDLE
 # Long enough for units of minutes, short enough to follow a cluster that grows or a data set that changes. Of its
 # beginnings, a few a minute are kept; a pace of less than LEAST_S says more of chance than of the run.
 WINDOW_S, BEGINNING_S, LEAST_S = 900.0, 15.0, 3.0
+# Of the whole start, points for a curve: every second one goes as soon as there are more.
+MOST_POINTS = 200
 # From this share of its time on, whatever is busy holds the others up.
 BUSY = 0.75
 # What the engine does itself, one after the other.
@@ -135,7 +137,12 @@ def progress_numbers(progress: Progress | None, seconds: float) -> dict[str, Any
 
 
 class Tracker:
-    """Keeps a run's progress, and of the recent while as much as its pace needs."""
+    """Keeps a run's progress, of the recent while as much as its pace needs, and of the whole start a curve.
+
+    Attributes:
+        progress: The latest.
+        series: Seconds since this start and rows that it had committed by then, at most MOST_POINTS of them.
+    """
 
     def __init__(self, rows: int, preprocess_actors: int) -> None:
         """Start from nothing.
@@ -147,6 +154,8 @@ class Tracker:
         self.progress = Progress(rows, 0)
         self._preprocess_actors = preprocess_actors
         self._beginnings: deque[Progress] = deque()
+        self.series: list[tuple[float, int]] = []
+        self._spacing_s = 0.0
 
     def set_done(self, done: int) -> None:
         """Note how many rows stand in the output, whoever wrote them."""
@@ -181,7 +190,16 @@ class Tracker:
         while len(self._beginnings) > 1 and seconds - self._beginnings[1].seconds >= WINDOW_S:
             self._beginnings.popleft()
         self.progress = replace(after, pace=_pace(self._beginnings[0], after, self._preprocess_actors))
+        self._add_point(seconds, after.answered)
         return self.progress
+
+    def _add_point(self, seconds: float, answered: int) -> None:
+        if self.series and seconds - self.series[-1][0] < self._spacing_s:
+            return
+        self.series.append((round(seconds, 2), answered))
+        if len(self.series) > MOST_POINTS:
+            self.series = self.series[::2]
+            self._spacing_s = 2 * (seconds - self.series[0][0]) / MOST_POINTS
 
 
 def _merged(kinds: Sequence[FailureKind], more: Sequence[Mapping[str, Any]]) -> Sequence[FailureKind]:

@@ -368,7 +368,8 @@ def test_a_run_without_a_part_has_no_report_yet(photos):
 
 def test_the_demos_index_links_its_pages():
     score = {"score": 0.5, "low": 0.4, "high": 0.6, "n": 12345}
-    numbers = {"rows": 1, "failed": 0, "seconds": 3700.0}
+    failing = {"state": "too many failed", "too_many_failed": "9 of 10 results failed", "planned_rows": 1}
+    numbers = {"rows": 1, "failed": 0, "seconds": 3700.0, **failing}
     page = {"name": "vqa", "family": "Aria", "about": "x", "numbers": numbers, "score": score, "good": "kept"}
     both = [score, {**score, "score": 0.7}]
     benchmark = {"name": "easy-vqa", "families": ["Aria", "Mllama"], "rows": [("all questions", both)]}

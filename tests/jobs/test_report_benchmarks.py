@@ -228,7 +228,7 @@ def test_every_breakdown_is_a_table_that_marks_cells_of_few_rows(whole: tuple[St
     page = section(page_of(store), "mmstar")
     assert re.findall(r"<summary>By ([^(<]*) \(", page) == ["category", "l2 category"]
     category, second = page.split("<summary>By ")[1:]
-    assert '<td class="num">40</td>' in category and "(few)" not in category.split("<tbody>")[1]
+    assert '<td class="num" data-label="rows">40</td>' in category and "(few)" not in category.split("<tbody>")[1]
     assert second.split("</table>")[0].count('<span class="quiet">(few)</span>') == 2
 
 

@@ -57,6 +57,10 @@ class SizedFile(io.RawIOBase):
             found += count
         return bytes(memoryview(data)[:found])
 
+    def readall(self) -> bytes:
+        """Return all that is left, in one piece; Python's own would ask for 8 KiB at a time."""
+        return self.read()
+
 
 class _Ranges(SizedFile):
     def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:

@@ -57,6 +57,18 @@ def _run(arguments: argparse.Namespace) -> int:
     return _exit_code(outcome.result, outcome.report, settings.limits.max_failed_share)
 
 
+def _plan(arguments: argparse.Namespace) -> int:
+    from jobs.plan import plan_lines, plan_numbers
+    from jobs.start import estimate_run, load_run
+
+    settings = load_run(find_config(arguments.config), arguments.overrides)
+    sys.stderr.write(f"checks, loads the model, and times a sample for about {arguments.seconds:g} s ...\n")
+    estimate = estimate_run(settings, arguments.seconds)
+    numbers = json.dumps(plan_numbers(estimate, arguments.price), indent=1, ensure_ascii=False)
+    _print_lines([numbers] if arguments.json else plan_lines(estimate, arguments.price))
+    return 0
+
+
 def _retry(arguments: argparse.Namespace) -> int:
     from jobs.start import retry_and_report
 
@@ -225,6 +237,7 @@ def _completion(arguments: argparse.Namespace) -> int:
 # What each command does, in the order of jobs/arguments.py, which says what it takes.
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
+    "plan": _plan,
     "retry": _retry,
     "status": _status,
     "report": _report,

@@ -36,6 +36,7 @@ def command_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, add_arguments, summary in (
         ("run", _add_run, "run a job, or continue it where it stopped"),
+        ("plan", _add_plan, "say what a run will read, take and cost, by a timed sample of it"),
         ("retry", _add_retry, "run the failed rows of a finished run again"),
         ("status", _add_status, "say how a run stands, from any machine"),
         ("report", _add_report, "write the report of a run again"),
@@ -61,6 +62,14 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     _add_progress(run)
     _add_overrides(run, "settings that replace those of CONFIG, such as generate.sampling.max_new_tokens=32")
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument("config", metavar="CONFIG", help="as for `run`; nothing is written")
+    plan.add_argument("--price", metavar="MONEY", type=float, help="of an hour of one GPU, or of one engine on a CPU")
+    plan.add_argument("--seconds", type=float, default=60.0, help="how long the sample is timed; 60 if left out")
+    plan.add_argument("--json", action="store_true", help="say all numbers as JSON")
+    _add_overrides(plan, "settings that replace those of CONFIG, as for `run`")
 
 
 def _add_retry(retry: argparse.ArgumentParser) -> None:

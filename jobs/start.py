@@ -3,6 +3,7 @@
 Printing results and choosing exit codes are left to jobs/__main__.py.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from jobs.progress import ProgressStyle, shown_progress
 from jobs.report.writer import Report, write_report
 from jobs.scoring.rules import MAIN_THREAD_ONLY
 from jobs.vqa import VqaSettings
-from pipeline import ConfigError, Store, check_settings, dump_settings, ledger, read_values, stand_in
+from pipeline import ConfigError, Store, check_settings, dump_settings, lay_over, ledger, read_values, stand_in
+from pipeline.estimate import Estimate, estimate
 from pipeline.retry import RetryResult, retry
 from pipeline.run import Known, RunResult, run
 
@@ -35,17 +37,21 @@ class RetryOutcome:
     max_failed_share: float
 
 
-def load_run(config: str, overrides: Sequence[str]) -> RunSettings:
-    """Return the settings that a YAML file and overrides say.
+def load_run(config: str | Mapping[str, Any], overrides: Sequence[str]) -> RunSettings:
+    """Return the settings that a YAML file, or nested mappings as YAML has them, and overrides say.
 
     Raises:
         ConfigError: Some are wrong; what else would keep the run from starting is listed with them.
     """
-    values, faults = read_values(config, overrides)
+    if isinstance(config, str):
+        source, (values, faults) = config, read_values(config, overrides)
+    else:
+        source, values = "settings", copy.deepcopy(dict(config))
+        faults = lay_over(values, overrides)
     try:
-        return check_settings(RunSettings, values, config, faults)
+        return check_settings(RunSettings, values, source, faults)
     except ConfigError as error:
-        raise ConfigError(config, [*error.faults, *_further_faults(values, error.faults)]) from error
+        raise ConfigError(source, [*error.faults, *_further_faults(values, error.faults)]) from error
 
 
 def _further_faults(values: Mapping[str, Any], faults: Sequence[str]) -> list[str]:
@@ -82,12 +88,33 @@ def run_and_report(
         RunError: The run could not be finished.
         StorageError: The output cannot be read or written.
     """
-    settings, faults = resolve_presets(settings)
-    known = Known([*_faults_of_stored_rules(settings), *faults])
+    settings, known = _known(settings)
     job = settings.job.build()
     with shown_progress(step or settings.job.kind, style, metrics_port, leaves_line=bool(step)) as show:
         result = run(settings, job, progress=show, known=known)
     return Outcome(result, write_report(Store(settings.write.uri, settings.write.storage), job, settings.read))
+
+
+def estimate_run(settings: RunSettings, sample_seconds: float) -> Estimate:
+    """Say what a run will take, by a timed sample of it; nothing is written.
+
+    Args:
+        settings: Those of the run.
+        sample_seconds: How long the sample is timed once its first rows are answered.
+
+    Raises:
+        ConfigError: The run could not start; every fault is listed, as for the run itself.
+        RunError: Nothing is left to do.
+        StorageError: The output or the input cannot be read.
+    """
+    settings, known = _known(settings)
+    return estimate(settings, settings.job.build(), known=known, sample_seconds=sample_seconds)
+
+
+def _known(settings: RunSettings) -> tuple[RunSettings, Known]:
+    """Return the settings with the wordings that `auto` means, and what of the job is wrong already."""
+    settings, faults = resolve_presets(settings)
+    return settings, Known([*_faults_of_stored_rules(settings), *faults])
 
 
 def _faults_of_stored_rules(settings: RunSettings) -> list[str]:

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import Field, model_validator
 
-from jobs import pictures
 from jobs.check import NAME, PictureCheck, PictureCheckSettings
+from jobs.pictures import COLUMNS, MOST_IMAGES, check_fits, read_column
 from jobs.plain_job import PlainJob
 from jobs.report.job import Lines
 from jobs.scoring.summary import score_table, summarize_scores
@@ -53,7 +53,7 @@ NEGATIVE_PROMPT = (
 )
 
 # The settings among the columns that a row may set for itself; its seed is the run's affair.
-_SET_BY_ROW = tuple(name for name in pictures.COLUMNS if name in SCHEMA.names)
+_SET_BY_ROW = tuple(name for name in COLUMNS if name in SCHEMA.names)
 # What the run's sampling says of all pictures.
 _SET_BY_RUN = ("temperature", "top_k", "top_p")
 
@@ -79,7 +79,7 @@ class SynthesizeSettings(Settings):
     num_images: int = Field(
         default=1,
         ge=1,
-        le=pictures.MOST_IMAGES,
+        le=MOST_IMAGES,
         description="pictures from each row, seeds counted up from the row's own",
     )
     quality: str = Field(default=QUALITY, description="put behind every text; empty for nothing")
@@ -96,7 +96,7 @@ class SynthesizeSettings(Settings):
 
     @model_validator(mode="after")
     def _is_a_size(self) -> Self:
-        pictures.check_fits(grid_for(self.ratio, self.area), self.image_format)
+        check_fits(grid_for(self.ratio, self.area), self.image_format)
         return self
 
     def build(self) -> "SynthesizeJob":
@@ -117,7 +117,7 @@ class SynthesizeJob(PlainJob):
     settings: SynthesizeSettings
     kind: str = "synthesize"
     text_column: str = "caption_in"
-    optional: Sequence[str] = pictures.COLUMNS
+    optional: Sequence[str] = COLUMNS
     has_text_only_rows: bool = True
     check: PictureCheck | None = None
 
@@ -143,8 +143,8 @@ class SynthesizeJob(PlainJob):
             raise BadRequest("found no text in column `text`, expected what the picture shows")
         asked = {name: self._setting(row, name) for name in _SET_BY_ROW}
         grid = grid_for(asked["ratio"], asked["area"])
-        pictures.check_fits(grid, self.settings.image_format)
-        seed = pictures.read_column(row, "seed", sampling.seed)
+        check_fits(grid, self.settings.image_format)
+        seed = read_column(row, "seed", sampling.seed)
         request = Request(
             key=row["key"],
             prompt=text + self.settings.quality,
@@ -203,7 +203,7 @@ class SynthesizeJob(PlainJob):
         return verdicts
 
     def _setting(self, row: Mapping[str, Any], name: str) -> Any:
-        return pictures.read_column(row, name, getattr(self.settings, name))
+        return read_column(row, name, getattr(self.settings, name))
 
     def _setting_or_null(self, row: Mapping[str, Any], name: str) -> Any:
         try:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from models.stopwatch import Stopwatch
 from pipeline.execution.actors import StepActor, begin_round, commit_block, read_block
 from pipeline.execution.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, StepActors
@@ -17,6 +19,7 @@ from pipeline.execution.work import Work, load_check, load_preprocess
 from pipeline.input.unit_files import unit_to_message
 from pipeline.input.units import Unit
 from pipeline.steps.engine import EngineSpec
+from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +52,33 @@ def units_on_their_way(placement: Placement, unit_rows: int, slots: int, check_s
     return answering + checking + placement.preprocess.most * WAITING_AT_AN_ACTOR + READ_AHEAD
 
 
-def stream(units: Sequence[Unit], work: Work, placement: Placement) -> Generator[dict[str, Any], None, None]:
-    """Run units through all steps; yield the numbers of each as soon as it is committed, in any order."""
+def stream(
+    units: Sequence[Unit],
+    work: Work,
+    placement: Placement,
+    commit: Callable[[pa.Table, Store, str], pa.Table] = commit_block,
+) -> Generator[dict[str, Any], None, None]:
+    """Run units through all steps; yield the numbers of each as soon as it is committed, in any order.
+
+    Args:
+        units: To be read, each once.
+        work: What the actors must know.
+        placement: How many actors there are.
+        commit: The last step; it returns a line of numbers.
+    """
     from ray.data import DataContext
 
     if work.crashes:
         begin_round(work.crashes)
     with DataContext.current(_context()):
-        committed = _plan(units, work, placement)
+        committed = _plan(units, work, placement, commit)
         for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
 
 
-def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
+def _plan(
+    units: Sequence[Unit], work: Work, placement: Placement, commit: Callable[[pa.Table, Store, str], pa.Table]
+) -> Any:
     import ray.data
 
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
@@ -87,9 +104,7 @@ def _plan(units: Sequence[Unit], work: Work, placement: Placement) -> Any:
             **whole,
             **FOR_EVER,
         )
-    return rows.map_batches(
-        commit_block, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole
-    )
+    return rows.map_batches(commit, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole)
 
 
 def _in_flight(engine: EngineSpec, unit_rows: int) -> dict[str, Any]:

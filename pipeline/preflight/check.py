@@ -7,6 +7,7 @@ can be written, the actors fit. This file starts no work.
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from pipeline.execution.cluster.placement import Node, Placement, place_actors
@@ -71,7 +72,9 @@ class PreflightResult:
         return [self.answering, self.checking] if self.checking else [self.answering]
 
 
-def check(settings: PipelineSettings, job: Job, store: Store, known: Known | None = None) -> PreflightResult:
+def check(
+    settings: PipelineSettings, job: Job, store: Store, known: Known | None = None, *, is_written: bool = True
+) -> PreflightResult:
     """Look at the output, the checkpoint and the input.
 
     Args:
@@ -79,6 +82,7 @@ def check(settings: PipelineSettings, job: Job, store: Store, known: Known | Non
         job: The run's.
         store: The output.
         known: What is wrong already; then this ends with an error.
+        is_written: Whether the output is tried by writing to it.
 
     Raises:
         ConfigError: All that is wrong with them, listed.
@@ -108,7 +112,7 @@ def check(settings: PipelineSettings, job: Job, store: Store, known: Known | Non
     if units and job.needs_unique_keys and not goes_on:
         check_setting(faults, "read", lambda: refuse_duplicates(units, settings, job))
     first_wins = None
-    if output and not output.is_done:  # last, because it is the one check that writes
+    if output and not output.is_done and is_written:  # last, because it is the one check that writes
         first_wins = check_setting(faults, "write.uri", lambda: try_output(store))
     if faults or not (output and answering and planned and units):
         others = other_answers(settings, store) if goes_on else []
@@ -131,9 +135,16 @@ def check(settings: PipelineSettings, job: Job, store: Store, known: Known | Non
 
 
 def check_cluster(
-    settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult
+    settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult, *, is_written: bool = True
 ) -> tuple[Placement, dict[str, str]]:
     """Start or join Ray; return each step's share of it, and the devices that the settings' `auto` means there.
+
+    Args:
+        settings: The run's.
+        job: The run's.
+        store: The output.
+        ready: What `check` has found out.
+        is_written: Whether a file is put into a local output for the other nodes to find.
 
     Raises:
         ConfigError: There is no such Ray, the actors or what they hold do not fit, or a node lacks something.
@@ -148,7 +159,8 @@ def check_cluster(
     placement = check_setting(faults, "", lambda: place_actors(there, *engines))
     if placement:
         faults += _memory_faults(there, ready, placement)
-    with marked(store) as paths:
+    marks: AbstractContextManager[dict[str, str]] = marked(store) if is_written else nullcontext({})
+    with marks as paths:
         # A single node is this machine, where all of it has been found already.
         local = {**_local_paths(ready, settings, job), **paths} if len(there) > 1 else {}
         remote = stored_files(ready, settings, job, store) if len(there) > 1 else {}

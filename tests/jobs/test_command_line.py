@@ -138,14 +138,6 @@ def test_a_run_that_was_stopped_says_why_and_how_it_goes_on():
     assert "limits.max_failed_share=1" in said[-1]
 
 
-@pytest.mark.parametrize("command", ["plan", "verify"])
-def test_commands_of_later_days_are_absent(command, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([command])
-    assert stopped.value.code == 2
-    assert "invalid choice" in capsys.readouterr().err
-
-
 def test_overrides_may_stand_behind_options_and_unknown_options_nowhere(config, capsys):
     assert main(["run", config, "--verbose", "generate.slots=none"]) == 2
     assert "generate.slots" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""Time a sample of a run on Ray: slices from all over its input go through the real steps, and nothing is kept of them.
+
+What a run will take by that, pipeline/estimate.py knows.
+"""
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.execution.actors import commit_block, crash_ledger
+from pipeline.execution.cluster.placement import Placement
+from pipeline.execution.progress import Progress, Tracker
+from pipeline.execution.stream import stream
+from pipeline.execution.work import Work
+from pipeline.input.units import Unit
+from pipeline.rows import take_step_seconds
+from pipeline.steps.write import oddities_of, unit_path
+from pipeline.storage.store import Store
+
+# A slice of a unit is a unit of the sample: small, so that many places of the input are seen, but not so small that
+# what each unit costs by itself would show.
+SLICE_ROWS = 128
+SEED = 0
+COUNTED = ("prompt_tokens", "image_tokens", "output_tokens")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A sample that was answered.
+
+    Attributes:
+        slices: The numbers of each (see `count_block`), in the order in which they were committed.
+        moments: When each was: seconds from the beginning of it all.
+        progress: How far it came.
+    """
+
+    slices: Sequence[Mapping[str, Any]]
+    moments: Sequence[float]
+    progress: Progress
+
+
+def take(sample: Sequence[Unit], work: Work, share: Placement, attempts: int, began: float, seconds: float) -> Taken:
+    """Let a sample go through the steps.
+
+    Args:
+        sample: Its slices, in the order in which they are wanted.
+        work: What the actors must know, with a store in memory.
+        share: How many actors there are.
+        attempts: Tries of a row whose process dies.
+        began: When it all began, by the monotonic clock.
+        seconds: End with the first slice that is committed so long after the first.
+    """
+    slices: list[Mapping[str, Any]] = []
+    moments: list[float] = []
+    tracker = Tracker(sum(unit.num_rows for unit in sample), share.preprocess.most)
+    with crash_ledger(attempts) as crashes:
+        guarded = replace(work, crashes=crashes, unit_rows=min(work.unit_rows, SLICE_ROWS))
+        with closing(stream(sample, guarded, share, count_block)) as counted:
+            for numbers in counted:
+                slices.append(numbers)
+                moments.append(time.monotonic() - began)
+                tracker.add(numbers, moments[-1])
+                if moments[-1] - moments[0] >= seconds:
+                    break
+    return Taken(slices, moments, tracker.progress)
+
+
+def sample_of(units: Sequence[Unit], rows: int) -> list[Unit]:
+    """Cut units into slices; take the first slice of each in an order that is drawn by SEED, then their second ones.
+
+    Args:
+        units: What may be sampled.
+        rows: End with the slice that makes it so many.
+    """
+    drawn = random.Random(SEED).sample(list(units), len(units))
+    slices: list[Unit] = []
+    first = taken = 0
+    while drawn and taken < rows:
+        for unit in drawn:
+            stop = min(first + SLICE_ROWS, unit.num_rows)
+            if taken < rows:
+                slices.append(replace(unit, seq=len(slices), only=tuple(range(first, stop))))
+                taken += stop - first
+        first += SLICE_ROWS
+        drawn = [unit for unit in drawn if unit.num_rows > first]
+    return slices
+
+
+def count_block(block: pa.Table, store: Store, folder: str) -> pa.Table:
+    """Do as `commit_block` does, in this process's memory, and forget it; return numbers about it, and of its rows."""
+    answered, _ = take_step_seconds(block)
+    numbers = commit_block(block, store, folder)
+    path = unit_path(numbers["unit"][0].as_py(), folder)
+    numbers = numbers.append_column("bytes", pa.array([len(store.read(path))], pa.int64()))
+    store.delete([path])
+    for name in COUNTED:
+        counts = answered.column(name).drop_null().to_pylist()
+        numbers = numbers.append_column(name + "_each", pa.array([counts], pa.list_(pa.int64())))
+    odd = list(oddities_of(answered).items())
+    return numbers.append_column("oddities", pa.array([odd], pa.map_(pa.string(), pa.int64())))

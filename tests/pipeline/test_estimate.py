@@ -1,0 +1,56 @@
+"""A sample is drawn from all over the input, counted without being kept, and gives a rate with a range."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from pipeline.estimate import LEAST_RANGE, UNKNOWN_RANGE, rate_of
+from pipeline.preflight.timing import SLICE_ROWS, count_block, sample_of
+from pipeline.storage.store import Store
+from tests.pipeline.test_write import answered
+from tests.pipeline.toys import units_of
+
+
+def test_a_sample_takes_a_slice_of_every_unit_before_the_second_of_any() -> None:
+    units = [
+        replace(unit, start=0, stop=SLICE_ROWS + 10, shard=f"{number}") for number, unit in enumerate(units_of(9, 1))
+    ]
+    slices = sample_of(units, 10**6)
+    assert {one.shard for one in slices[:9]} == {unit.shard for unit in units}
+    assert [one.shard for one in slices[:9]] != [unit.shard for unit in units], "not in the order of the input"
+    assert [one.num_rows for one in slices] == [SLICE_ROWS] * 9 + [10] * 9
+    assert Counter((one.shard, row) for one in slices for row in one.only) == Counter(
+        (unit.shard, row) for unit in units for row in range(unit.num_rows)
+    )
+    assert len({one.name for one in slices}) == len(slices)
+    assert sample_of(units, 10**6) == slices, "the same for every plan"
+    assert sample_of(units, SLICE_ROWS + 1) == slices[:2]
+
+
+def test_a_slice_is_counted_and_nothing_of_it_is_kept() -> None:
+    store, block = Store("memory://planned"), answered(0)
+    block = block.append_column("image_tokens", pa.array([7] * block.num_rows))
+    numbers = count_block(block, store, "units").to_pylist()[0]
+    assert numbers["rows"] > 0 and numbers["bytes"] > 100
+    assert len(numbers["output_tokens_each"]) == block.num_rows
+    assert numbers["image_tokens_each"] == [7] * block.num_rows
+    assert store.list() == []
+
+
+def test_a_steady_sample_has_the_least_range_and_its_first_slice_counts_for_nothing() -> None:
+    rate, off = rate_of([500, *[10] * 40], [20.0 + second for second in range(41)])
+    assert rate == pytest.approx(10.0)
+    assert off == LEAST_RANGE
+
+
+def test_a_sample_that_slows_down_has_a_wide_range() -> None:
+    moments = [0.0, *(2.0 * n for n in range(1, 21)), *(40 + 8.0 * n for n in range(1, 11))]
+    rate, off = rate_of([10] * len(moments), moments)
+    assert rate == pytest.approx(10 * 30 / 120)
+    assert off > 2 * LEAST_RANGE
+
+
+def test_a_sample_that_is_answered_at_once_tells_but_the_least_rate() -> None:
+    assert rate_of([30], [10.0]) == (3.0, UNKNOWN_RANGE)

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from jobs import run
+from jobs.demo.data import write_question_shards
 from jobs.start import estimate_run, load_run
 from tests.end_to_end.shards import write_shards
+from tests.test_notebooks import NOTEBOOKS, ON_RAY, code_of
 
 pytestmark = pytest.mark.ray
 
@@ -30,9 +32,24 @@ def test_a_plan_tells_what_the_run_then_does_and_writes_nothing(
     assert estimate.sample_rows == 80, "all of it was sampled"
     outcome = run(settings)
     assert (outcome.result.rows, outcome.result.failed) == (80, round(80 * estimate.failed_share))
-    read = sum(one for one in (outcome.report.numbers["prompt_tokens"],))
-    assert read == pytest.approx(80 * (1 - estimate.failed_share) * estimate.tokens["prompt_tokens"].mean)
+    assert outcome.report.numbers["prompt_tokens"] == pytest.approx(
+        80 * (1 - estimate.failed_share) * estimate.tokens["prompt_tokens"].mean
+    )
     assert 0 < estimate.seconds_least <= estimate.seconds <= estimate.seconds_most
     assert estimate.steps["generate"].seconds > 0 and not estimate.has_gpus
     again = run(settings, "generate.slots=2")
     assert again.result.answered == 0 and again.report.numbers["rows"] == 80
+
+
+@pytest.mark.parametrize("name", ON_RAY)
+def test_a_notebook_that_starts_a_run_runs(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_question_shards(tmp_path / "demo_output/shards/vqa", 60)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    (path,) = (path for path in NOTEBOOKS if path.stem == name)
+    said: dict[str, Any] = {}
+    exec(compile(code_of(path), path.name, "exec"), said)
+    assert (said["outcome"].result.rows, said["outcome"].result.failed) == (48, 0)
+    assert Path(said["outcome"].report.page).is_file()

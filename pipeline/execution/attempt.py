@@ -257,9 +257,14 @@ _RAISED = re.compile(r"^(?!ray\.)[\w.]*(?:Error|Exception|Died|Unreachable|NotFo
 
 
 def _why(failure: Exception | None, missing: int) -> str:
-    """Say in one line what ended a round; Ray hands on what a step raised only as the text of its traceback."""
+    """Say in one line what ended a round."""
     if failure is None:
         return f"{missing} units came back without being committed"
+    return f"{missing} units are missing: {cause_of(failure)}"
+
+
+def cause_of(failure: Exception) -> str:
+    """Say in one line what a step raised; Ray hands it on only as the text of its traceback."""
     raised = _RAISED.findall(str(failure))
     lines = str(failure).strip().splitlines()
-    return f"{missing} units are missing: {raised[-1] if raised else lines[-1] if lines else type(failure).__name__}"
+    return str(raised[-1] if raised else lines[-1] if lines else type(failure).__name__)

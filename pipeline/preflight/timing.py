@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.execution.actors import commit_block, crash_ledger
+from pipeline.execution.attempt import RunError, cause_of
 from pipeline.execution.cluster.placement import Placement
 from pipeline.execution.progress import Progress, Tracker
 from pipeline.execution.stream import stream
@@ -54,19 +55,25 @@ def take(sample: Sequence[Unit], work: Work, share: Placement, attempts: int, be
         attempts: Tries of a row whose process dies.
         began: When it all began, by the monotonic clock.
         seconds: End with the first slice that is committed so long after the first.
+
+    Raises:
+        RunError: A step fails as a whole: a model that cannot be loaded, say.
     """
     slices: list[Mapping[str, Any]] = []
     moments: list[float] = []
     tracker = Tracker(sum(unit.num_rows for unit in sample), share.preprocess.most)
     with crash_ledger(attempts) as crashes:
         guarded = replace(work, crashes=crashes, unit_rows=min(work.unit_rows, SLICE_ROWS))
-        with closing(stream(sample, guarded, share, count_block)) as counted:
-            for numbers in counted:
-                slices.append(numbers)
-                moments.append(time.monotonic() - began)
-                tracker.add(numbers, moments[-1])
-                if moments[-1] - moments[0] >= seconds:
-                    break
+        try:
+            with closing(stream(sample, guarded, share, count_block)) as counted:
+                for numbers in counted:
+                    slices.append(numbers)
+                    moments.append(time.monotonic() - began)
+                    tracker.add(numbers, moments[-1])
+                    if moments[-1] - moments[0] >= seconds:
+                        break
+        except Exception as error:  # Ray passes on anything that a step raised
+            raise RunError(f"the sample cannot be answered: {cause_of(error)}") from error
     return Taken(slices, moments, tracker.progress)
 
 

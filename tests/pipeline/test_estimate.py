@@ -1,16 +1,22 @@
 """A sample is drawn from all over the input, counted without being kept, and gives a rate with a range."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from pipeline.estimate import LEAST_RANGE, UNKNOWN_RANGE, rate_of
+from pipeline.execution.attempt import RunError
+from pipeline.preflight import timing
 from pipeline.preflight.timing import SLICE_ROWS, count_block, sample_of
+from pipeline.run import work_of
 from pipeline.storage.store import Store
+from tests.pipeline.drivers import DEVICES, PLACEMENT, UNITS, ready_of, settings_of
 from tests.pipeline.test_write import answered
-from tests.pipeline.toys import units_of
+from tests.pipeline.toys import ToyJob, units_of
 
 
 def test_a_sample_takes_a_slice_of_every_unit_before_the_second_of_any() -> None:
@@ -54,3 +60,16 @@ def test_a_sample_that_slows_down_has_a_wide_range() -> None:
 
 def test_a_sample_that_is_answered_at_once_tells_but_the_least_rate() -> None:
     assert rate_of([30], [10.0]) == (3.0, UNKNOWN_RANGE)
+
+
+def test_a_step_that_fails_as_a_whole_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> Iterator[None]:
+        raise RuntimeError("Traceback ...\nray.X\nRuntimeError: the model cannot be loaded: no memory\n")
+        yield
+
+    monkeypatch.setattr(timing, "stream", failing)
+    monkeypatch.setattr(timing, "crash_ledger", lambda attempts: nullcontext("ledger"))
+    store = Store("memory://planned")
+    work = work_of(settings_of(store), ToyJob(), store, ready_of(store), DEVICES)
+    with pytest.raises(RunError, match=r"the sample cannot be answered: RuntimeError: the model .* no memory$"):
+        timing.take(UNITS, work, PLACEMENT, 4, 0.0, 60.0)

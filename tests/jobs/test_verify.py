@@ -13,6 +13,7 @@ from jobs.__main__ import main
 from pipeline.state import ledger
 from pipeline.steps.write import parquet_bytes
 from tests.end_to_end.shards import write_shards
+from tests.jobs.benchmark_folders import write_gqa
 from tests.pipeline.outputs import RUN, leave_output, settings_of
 
 CAPTION = {"kind": "caption"}
@@ -262,4 +263,38 @@ def test_a_unit_that_is_merged_while_it_is_looked_at_is_counted_once(
     monkeypatch.setattr(output, "check_file", merged_meanwhile)
     verified = found(half, capsys, rows=100)
     assert (verified["well"], verified["rows"], verified["whole_parts"], verified["whole_units"]) == (True, 7, 2, 0)
+    assert verified["rows_with_an_earlier_key"] == {}
+
+
+def test_keys_stand_once_in_each_data_set(tmp_path: Path, aria: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = [{"key": "a", "question": "Is it 1?"}, {"key": "b", "question": "2?"}, {"key": "a", "question": "3?"}]
+    lines = [json.dumps({**question, "answers": ["yes"]}) for question in questions]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    leave_output(settings_of(tmp_path / "in.jsonl", aria, tmp_path / "vqa", {"kind": "vqa"}))
+    verified = found(tmp_path / "vqa", capsys, rows=3)
+    assert kinds(verified) == [("doubled keys", "key")] and verified["again"]["agreeing"] == 3
+    assert verified["rows_with_an_earlier_key"] == {"": 1}
+    captions = write_shards(tmp_path / "tars", shards=2, rows=2)
+    shutil.copy(captions / "000.tar", captions / "002.tar")
+    leave_output(settings_of(captions, aria, tmp_path / "captions", CAPTION))
+    assert main(["verify", str(tmp_path / "captions"), "--rows", "0"]) == 0
+    assert "2 rows have the same key as an earlier row, as in the input" in capsys.readouterr().out
+
+
+def test_data_sets_of_one_run_are_told_apart(tmp_path: Path, aria: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first", "second"):
+        write_gqa(tmp_path / name)
+    job = {
+        "kind": "vqa",
+        "preset": "lmms",
+        "benchmarks": {
+            name: {"dataset": "gqa", "path": f"{name}/GQA/instructions", "images": f"{name}/GQA/images"}
+            for name in ("first", "second")
+        },
+    }
+    generate = {"sampling": {}}
+    settings = settings_of(tmp_path, aria, tmp_path / "out", job, generate=generate)
+    leave_output(settings)
+    verified = found(tmp_path / "out", capsys, rows=4)
+    assert (verified["well"], verified["rows"], verified["again"]["agreeing"]) == (True, 10, 4)
     assert verified["rows_with_an_earlier_key"] == {}

@@ -7,6 +7,8 @@ from typing import Any
 from jobs.config import RunSettings
 from models.stopwatch import Stopwatch
 from pipeline.execution.work import Work, load_check, load_generate, load_preprocess
+from pipeline.input.sources import join_plans
+from pipeline.input.units import plan_input
 from pipeline.rows import part_schema, with_unit
 from pipeline.settings import check_settings, dump_settings
 from pipeline.state import ledger
@@ -16,7 +18,6 @@ from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_sour
 from pipeline.steps.write import commit_unit, merge_part
 from pipeline.storage.model_folder import weights_digest
 from pipeline.storage.store import Store
-from tests.pipeline.inputs import plan_units
 
 RUN = "me"
 
@@ -38,7 +39,9 @@ def settings_of(uri: Path, checkpoint: Path, out: Path, job: dict[str, Any], **s
 def leave_output(settings: RunSettings, units_done: int | None = None) -> Store:
     """Answer the rows of an input; with `units_done` only those of the first units, as a run that was interrupted."""
     job, store = settings.job.build(), Store(settings.write.uri)
-    units = plan_units(settings.read, settings.write.unit_rows)
+    sources = job.sources(settings.read)
+    cut = [plan_input(one.read, settings.write.unit_rows, is_raw=one.is_raw, reads=one.reads) for one in sources]
+    units = join_plans(sources, cut, settings.read.uri).units
     parts = cut_parts(units, settings.write, job)
     checking = checking_engine(job)
     folders = [settings.model.path, *([checking.model.path] if checking else [])]

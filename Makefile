@@ -1,8 +1,9 @@
 # `make demo` and `make test` set up everything they need in .venv on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup demo test test-kernels lint ci clean
+.PHONY: help setup demo test test-kernels test-browser browser lint ci clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,6 +31,12 @@ test: setup  ## the default tests: fast, no Ray
 
 test-kernels: setup  ## the promises of models and runs on other CPUs, as far as this one can act them
 	$(BIN)/pytest -m kernels
+
+browser:  ## install Chromium, where there is none (Debian and Ubuntu; elsewhere install it by hand)
+	command -v chromium || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends chromium; }
+
+test-browser: setup browser  ## the pages, in headless Chromium
+	$(BIN)/pytest -m browser
 
 lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -86,6 +86,17 @@ def _exit_code(result: "RunResult", report: "Report", limit: float) -> int:
     return _print_error(too_many_failed_message(result, report, limit), TOO_MANY_FAILED)
 
 
+def _view(arguments: argparse.Namespace) -> int:
+    from jobs.view.server import serve, view_of
+
+    def say(address: str) -> None:
+        _print_lines([f"open {address}", "Ctrl-C ends it. From elsewhere: ssh -L PORT:127.0.0.1:PORT, with that port"])
+        sys.stdout.flush()
+
+    serve(lambda: view_of(arguments.output, arguments.overrides), arguments.port, say)
+    return 0
+
+
 def _report(arguments: argparse.Namespace) -> int:
     from jobs.report.writer import rewrite_report
 
@@ -242,6 +253,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "status": _status,
     "report": _report,
     "verify": _verify,
+    "view": _view,
     "export": _export,
     "score": _score,
     "compare": _compare,

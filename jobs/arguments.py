@@ -41,6 +41,7 @@ def command_parser() -> argparse.ArgumentParser:
         ("status", _add_status, "say how a run stands, from any machine"),
         ("report", _add_report, "write the report of a run again"),
         ("verify", _add_verify, "look whether a run's output is whole, and compute some of its rows again"),
+        ("view", _add_view, "look at all rows of a run in a browser on this machine"),
         ("export", _add_export, "write a run's texts for trainers: metadata.jsonl, or one beside each image"),
         ("score", add_score, "score stored answers, from a run or from another tool"),
         ("compare", add_compare, "compare two scored outputs row by row"),
@@ -83,6 +84,12 @@ def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument("--watch", action="store_true", help="say it every few seconds until the run has ended")
     status.add_argument("--json", action="store_true", help="say all numbers as one line of JSON")
     _add_overrides(status, "how to reach OUTPUT, such as write.storage.endpoint_url=http://...")
+
+
+def _add_view(view: argparse.ArgumentParser) -> None:
+    _add_output(view)
+    view.add_argument("--port", type=int, default=0, help="where to listen, on this machine only; any if left out")
+    _add_overrides(view, "how to reach OUTPUT and the input: write.storage.endpoint_url=http://...")
 
 
 def _add_report(report: argparse.ArgumentParser) -> None:

@@ -85,9 +85,9 @@ def build_gallery(results: Results, sources: Mapping[str, ReadSettings], labels:
     candidates = results.candidates
     chosen = candidates.choose()
     if results.pictures:
-        images = _drawn(results.pictures, [candidate.number for candidate in chosen])
+        images = drawn_images(results.pictures, [candidate.number for candidate in chosen])
     else:
-        images = _seen([candidate.row for candidate in chosen], candidates.units, sources)
+        images = seen_images([candidate.row for candidate in chosen], candidates.units, sources)
     verdicts = {None: None, True: "right", False: "wrong"}
     cards = [
         Card(candidate.row, *thumbnails, verdicts[candidate.verdict], candidate.benchmark)
@@ -102,33 +102,36 @@ def build_gallery(results: Results, sources: Mapping[str, ReadSettings], labels:
     return Gallery(cards, f"{SELECTION} {halves}: this is not the share of the run.", num_right, num_wrong)
 
 
-def _drawn(pictures: Pictures, numbers: Sequence[int]) -> list[Thumbnails]:
-    """Fetch what was drawn, from the parts."""
+def drawn_images(pictures: Pictures, numbers: Sequence[int], side: int = SIDE_PIXELS) -> list[Thumbnails]:
+    """Fetch what was drawn, from the parts, shrunk to `side` pixels."""
     drawn = pictures.read(numbers)
-    return [_thumbnails([picture], None) if (picture := drawn[number]) else ((), NOT_DRAWN) for number in numbers]
+    return [_thumbnails([picture], None, side) if (picture := drawn[number]) else ((), NOT_DRAWN) for number in numbers]
 
 
-def _seen(
-    rows: Sequence[Mapping[str, Any]], units: Iterable[Unit], sources: Mapping[str, ReadSettings]
+def seen_images(
+    rows: Sequence[Mapping[str, Any]],
+    units: Iterable[Unit],
+    sources: Mapping[str, ReadSettings],
+    side: int = SIDE_PIXELS,
 ) -> list[Thumbnails]:
-    """Fetch what the model saw, from the input."""
+    """Fetch what the model saw of some rows, from the input, shrunk to `side` pixels."""
     wanted = {_id(row) for row in rows}
     restricted = [few for unit in units if (few := _restricted(unit, wanted)) is not None]
     fetched: dict[RowId, Thumbnails] = {}
     with ThreadPoolExecutor(READER_THREADS) as readers:
-        for some in readers.map(lambda unit: _fetch(unit, sources[unit.source]), restricted):
+        for some in readers.map(lambda unit: _fetch(unit, sources[unit.source], side), restricted):
             fetched |= some
     return [fetched.get(_id(row), ((), NOT_READ)) for row in rows]
 
 
-def _fetch(unit: Unit, read: ReadSettings) -> dict[RowId, Thumbnails]:
+def _fetch(unit: Unit, read: ReadSettings, side: int) -> dict[RowId, Thumbnails]:
     """Read a few rows again for their images; none where they cannot be reached."""
     try:
         table = read_unit(unit, read).select(["shard", "index", "images", "error"])
     except (StorageError, ReadError) as error:
         log.warning("the gallery lacks some images: %s", error)
         return {}
-    return {_id(row): _thumbnails(row["images"], row["error"]) for row in table.to_pylist()}
+    return {_id(row): _thumbnails(row["images"], row["error"], side) for row in table.to_pylist()}
 
 
 def _restricted(unit: Unit, wanted: Iterable[RowId]) -> Unit | None:
@@ -148,24 +151,24 @@ def _restricted(unit: Unit, wanted: Iterable[RowId]) -> Unit | None:
     return replace(unit, start=unit.start + only[0], stop=unit.start + only[-1] + 1, only=near)
 
 
-def _thumbnails(images: Sequence[bytes], error: Mapping[str, str] | None) -> Thumbnails:
+def _thumbnails(images: Sequence[bytes], error: Mapping[str, str] | None, side: int) -> Thumbnails:
     if error is not None:
         return [], f"{NOT_READ}: {error['message']}"
     try:
-        return [thumbnail(data) for data in images[:IMAGES_PER_CARD]], None
+        return [thumbnail(data, side) for data in images[:IMAGES_PER_CARD]], None
     except BadImage as bad:
         return [], f"{NOT_READ}: {bad}"
 
 
-def thumbnail(data: bytes) -> str:
-    """Shrink an image to SIDE_PIXELS and return it as a data URI, encoded anew: no byte of the input is passed on.
+def thumbnail(data: bytes, side: int = SIDE_PIXELS) -> str:
+    """Shrink an image to `side` pixels and return it as a data URI, encoded anew: no byte of the input is passed on.
 
     Raises:
         BadImage: It cannot be decoded.
     """
     image = decode_image(data)
     is_tiny = max(image.size) <= SIDE_PIXELS // 2
-    image.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     sink = io.BytesIO()
     if is_tiny:  # every pixel counts, and PNG costs little
         image.save(sink, "PNG", optimize=True)

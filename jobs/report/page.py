@@ -79,9 +79,13 @@ def render_markdown(numbers: Mapping[str, Any], job: ReportedJob) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill one of this folder's templates."""
-    style = Markup(_text("page.css"))  # ours, and it holds no markup
-    return _environment(template.endswith(".html")).get_template(template).render(style=style, **values)
+    """Fill one of this folder's templates, or `view/` one of jobs/view."""
+    return _environment(template.endswith(".html")).get_template(template).render(style=page_style(), **values)
+
+
+def page_style() -> Markup:
+    """Return what stands in a page's `style`."""
+    return Markup(_text("page.css"))  # ours, and it holds no markup
 
 
 def settings_yaml(numbers: Mapping[str, Any]) -> str:
@@ -166,4 +170,5 @@ def _fenced(text: str) -> str:
 
 
 def _text(name: str) -> str:
-    return (resources.files("jobs.report") / name).read_text(encoding="utf-8")
+    room, _, file = name.rpartition("/")
+    return (resources.files(f"jobs.{room or 'report'}") / file).read_text(encoding="utf-8")

@@ -1,0 +1,97 @@
+"""The pages in headless Chromium: nothing on the console, filter and search work, and texts of data stay texts."""
+
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from jobs.report.gallery import build_gallery
+from jobs.report.job import labels_of
+from jobs.report.numbers import numbers_of
+from jobs.report.page import render_report
+from jobs.report.results import read_results
+from pipeline.input.units import ReadSettings
+from tests.jobs.test_report import NASTY, photos  # noqa: F401
+from tests.jobs.test_view import output_to_view, served
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.browser
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    assert path, f"found none of {', '.join(NAMES)}; `make browser` installs Chromium"
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def opened(browser, address, width=1200, height=900, scheme="light"):
+    """Open a page; at the end its console is empty, no script ran, and nothing was fetched from elsewhere."""
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page, said, fetched = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: (said.append(f"alert {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda request: fetched.append(request.url))
+    page.goto(address)
+    yield page
+    assert page.locator("script").count() == 0 and said == []
+    start = address.split("?")[0].rsplit("/", 1)[0]
+    assert [url for url in fetched if not url.startswith((start, "data:"))] == []
+    context.close()
+
+
+@pytest.fixture
+def viewed(photos, tmp_path):  # noqa: F811
+    return output_to_view(photos, str(tmp_path / "out"))
+
+
+def test_rows_are_filtered_searched_and_turned(browser, viewed):
+    with served(viewed[0]) as address, opened(browser, address) as page:
+        assert page.locator("figure").count() == 24
+        page.get_by_text("later").click()
+        assert page.locator("figure").count() == 16
+        page.get_by_label("rows").select_option("wrong")
+        page.get_by_label("sorted by").select_option("least likely")
+        page.get_by_role("button", name="show").click()
+        assert page.locator("h1").inner_text() == "10 of 40 rows"
+        keys = page.locator("p.key a").all_inner_texts()
+        assert (keys[0], keys[-1]) == ("36.png", "00.png")
+        page.get_by_label("text").fill("29.PNG")
+        page.get_by_label("rows").select_option("")
+        page.get_by_role("button", name="show").click()
+        assert page.locator("h1").inner_text() == "1 of 40 rows"
+        page.get_by_label("text").fill('"><img src=x onerror=alert(1)>')
+        page.get_by_role("button", name="show").click()
+        assert page.locator("h1").inner_text() == "0 of 40 rows"
+        assert page.get_by_label("text").input_value() == '"><img src=x onerror=alert(1)>'
+
+
+def test_a_row_is_shown_larger_with_its_hostile_text_as_text(browser, viewed):
+    with served(viewed[0]) as address, opened(browser, address) as page:
+        page.locator("a.images").nth(4).click()
+        assert page.locator("h1").inner_text() == "04.png"
+        assert NASTY in page.locator("table").inner_text()
+        assert page.locator("p.large img").evaluate("image => image.complete && image.naturalWidth") == 20
+        assert page.locator("p.large img").bounding_box()["width"] >= 300
+        page.get_by_text("all rows").click()
+        assert page.locator("figure").count() == 24
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (400, "dark")])
+def test_the_report_fits_its_window_and_runs_nothing(browser, viewed, photos, tmp_path, width, scheme):  # noqa: F811
+    store, job = viewed
+    results = read_results(store, job)
+    gallery = build_gallery(results, {"": ReadSettings(uri=str(photos))}, labels_of(job))
+    path = Path(tmp_path / "report.html")
+    path.write_text(render_report(numbers_of(results, job), gallery, job), encoding="utf-8")
+    with opened(browser, path.as_uri(), width, scheme=scheme) as page:
+        assert page.locator("figure").count() == 24
+        assert NASTY in page.locator("body").inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

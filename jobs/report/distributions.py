@@ -9,7 +9,8 @@ import numpy as np
 MOST_BINS = 30
 # Longer than nearly all; the few beyond stand together in the last bin, so that they do not press the others flat.
 NEARLY_ALL = 0.995
-MOST_RATES = 60
+# Units are committed in bursts: what a shorter while brings says nothing of how fast a run is.
+MOST_RATES, LEAST_S = 40, 1.0
 
 
 def distribution(counts: Mapping[int, int]) -> dict[str, Any] | None:
@@ -73,12 +74,13 @@ def rates_over_time(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, flo
 
 
 def _thinned(series: Sequence[Sequence[float]], most: int) -> list[Sequence[float]]:
-    """Keep the points nearest to even distances in time: units are committed in bursts."""
+    """Keep points that lie apart, the first and the last among them."""
     if not series:
         return []
-    step = (series[-1][0] - series[0][0]) / max(1, most - 1)
+    apart = max(LEAST_S, (series[-1][0] - series[0][0]) / max(1, most - 1))
     kept = [series[0]]
     for point in series[1:]:
-        if point[0] - kept[-1][0] >= step:
+        if point[0] - kept[-1][0] >= apart:
             kept.append(point)
-    return kept if kept[-1] == series[-1] else [*kept, series[-1]]
+    # The rest is too short for a rate of its own.
+    return [*kept[:-1], series[-1]] if len(kept) > 1 else kept

@@ -115,3 +115,13 @@ def test_an_axis_begins_below_every_interval():
     assert axis_start({"a": {"score": 0.999, "low": 0.982}, "b": {"score": 1.0, "low": None}}) == 0.98
     assert axis_start({"a": {"score": 0.999, "low": 0.982}, "b": {"score": 0.4, "low": 0.3}}) == 0.0
     assert axis_start({"a": {"score": None, "low": None}}) == 0.0
+
+
+def test_a_burst_of_commits_is_no_rate():
+    assert rates_over_time([{"seconds": 50.0, "series": [(49.9, 8), (49.92, 16), (50.0, 24)]}]) == []
+    series = [(5.0, 8), (5.01, 16), (7.0, 24), (9.0, 32), (9.1, 40)]
+    rates = rates_over_time([{"seconds": 10.0, "series": series}])
+    assert [(one["start"], one["stop"], one["rows_per_second"]) for one in rates] == [
+        (5.0, 7.0, 8.0),
+        (7.0, 9.1, 7.619),
+    ]

@@ -19,6 +19,7 @@ from tests.promise import part_faults, table_faults
 PART = re.compile(r"part-\d{5,}\.parquet")
 BELONGS = re.compile(
     r"part-\d{5,}\.parquet|_SUCCESS|_report/(report\.(json|html|md)|config\.yaml|unread\.jsonl)|_triptych/(settings\.json|plan\.parquet)"
+    r"|_triptych/progress\.json"
     r"|_triptych/attempts/[^/.]+\.json"
 )
 

@@ -57,6 +57,7 @@ def draw(prompts: Path, emu3: Path, out: Path, *, check: dict[str, Any] | None =
         out,
         generate={"slots": 6, "max_length": 256, "sampling": {"seed": 11}},
         write={"uri": str(out), "unit_rows": 3, "rows_per_part": 6, **write},
+        limits={"max_failed_share": 1.0},
     )
     return run(settings, job)
 

@@ -34,7 +34,8 @@ def job() -> SynthesizeJob:
 def draw(prompts: Path, emu3: Path, out: Path) -> RunResult:
     write: dict[str, Any] = {"uri": str(out), "unit_rows": 2, "rows_per_part": 4, "webdataset": True}
     generate: dict[str, Any] = {"slots": 6, "max_length": 256, "sampling": {"seed": 11}}
-    return run(settings_of(prompts, emu3, out, generate=generate, write=write), job())
+    limits: dict[str, Any] = {"max_failed_share": 1.0}
+    return run(settings_of(prompts, emu3, out, generate=generate, write=write, limits=limits), job())
 
 
 def test_lines_of_text_become_tars_that_hold_what_the_parts_do(tmp_path: Path, prompts: Path, emu3: Path) -> None:

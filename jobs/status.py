@@ -14,7 +14,6 @@ from pipeline.run import FailureKind
 
 # A run that has not written its progress for so many of its periods is taken for dead.
 SILENT_PERIODS = 4
-UTC = "%Y-%m-%dT%H:%M:%SZ"
 WATCH_EVERY_S = 5.0
 RUNNING = ("loading", "answering")
 OF_ATTEMPTS = ("started", "outcome", "seconds", "answered", "failed", "host")
@@ -65,7 +64,7 @@ def _state(output: ledger.Output, progress: Mapping[str, Any]) -> str:
 def _silent_s(progress: Mapping[str, Any]) -> float | None:
     """Return the seconds since a run has written, by the clocks of its machine and of this one."""
     written = progress.get("written")
-    return None if written is None else max(0.0, time.time() - timegm(time.strptime(written, UTC)))
+    return None if written is None else max(0.0, time.time() - timegm(time.strptime(written, ledger.UTC)))
 
 
 def status_lines(status: Mapping[str, Any]) -> list[str]:

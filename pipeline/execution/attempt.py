@@ -231,7 +231,7 @@ class Attempt:
 
 
 def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    return time.strftime(ledger.UTC, time.gmtime(seconds))
 
 
 def place_on_remaining_nodes(work: Work, lost: NodesLost) -> Placement:

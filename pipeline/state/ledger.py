@@ -24,6 +24,8 @@ SETTINGS = "_triptych/settings.json"
 PLAN = "_triptych/plan.parquet"
 ATTEMPTS = "_triptych/attempts"
 PROGRESS = "_triptych/progress.json"
+# How moments are written there, for time.strftime and strptime.
+UTC = "%Y-%m-%dT%H:%M:%SZ"
 SUCCESS = "_SUCCESS"
 # Stands there instead where every row has its place but more of them failed than the run allows; it says how many.
 TOO_MANY_FAILED = "_TOO_MANY_FAILED"

@@ -115,11 +115,11 @@ def test_a_killed_export_leaves_no_metadata_and_is_begun_again(photos: Path, mon
 def test_paths_of_manifests_count_from_the_input_and_others_have_no_place_for_a_text(tmp_path: Path) -> None:
     write(tmp_path / "in/sub/m.jsonl", '{"image": "x.png"}\n')
     write(tmp_path / "in/more.jsonl", '{"image": "x.png"}\n')
-    paths = ["x.png", "https://x.org/y.png", "/root/z.png", "../z.png", None, '["1.png", "2.png"]', "x.jpg"]
+    paths = ["x.png", "https://x.org/y.png", "/elsewhere/z.png", "../z.png", None, '["1.png", "2.png"]', "x.jpg"]
     output = captioned(tmp_path / "in", [row(path, shard="sub/m.jsonl") for path in paths])
     done = export(output, Store(str(tmp_path / "out")), "metadata")
     names = [line["file_name"] for line in lines_of(tmp_path / "out")]
-    assert names == ["sub/x.png", "https://x.org/y.png", "/root/z.png", "sub/../z.png", "sub/x.jpg"]
+    assert names == ["sub/x.png", "https://x.org/y.png", "/elsewhere/z.png", "sub/../z.png", "sub/x.jpg"]
     assert dict(done.left_out) == {"have no image with a path": 1, "have several images": 1}
     done = export(output, Store(str(tmp_path / "texts")), "sidecars")
     assert [entry.path for entry in Store(str(tmp_path / "texts")).list()] == ["sub/x.txt"]

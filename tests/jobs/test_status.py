@@ -9,7 +9,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.report.results import ReportError
-from jobs.status import UTC, read_status, status_lines, watch
+from jobs.status import read_status, status_lines, watch
 from pipeline.execution.progress import Tracker, progress_numbers
 from pipeline.rows import STEP_SECONDS
 from pipeline.state import ledger
@@ -36,7 +36,7 @@ def written(store: Store, ago_s: float = 1.0, **state: str) -> None:
 
 
 def moment(ago_s: float) -> str:
-    return time.strftime(UTC, time.gmtime(time.time() - ago_s))
+    return time.strftime(ledger.UTC, time.gmtime(time.time() - ago_s))
 
 
 def attempt(store: Store, outcome: str, number: int) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.types import CheckpointError
 
@@ -58,6 +58,11 @@ def place_layers(model: nn.Module, devices: Sequence[torch.device]) -> Callable[
         before += sizes[place]
     home[min(sizes)] = devices[0]
     return lambda name: home[_place(name)]
+
+
+def to_device(host: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host on a device; the device is not waited for."""
+    return host.contiguous().pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 def _device(name: str) -> torch.device:

@@ -92,6 +92,11 @@ class PictureGrammar:
     ends: Ends
     choices: range
 
+    @property
+    def line(self) -> tuple[int, int]:
+        """How many codes a line has, and the id that closes it."""
+        return self.grid.columns, self.ends.line
+
     def forced(self, num_emitted: int) -> tuple[int, ...]:
         """Return the ids that follow so many tokens by themselves, up to the next choice or the end."""
         rows, columns, last = self.grid.rows, self.grid.columns, self.grid.num_tokens - 3

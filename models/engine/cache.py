@@ -176,10 +176,9 @@ def prefill_cache_view(
 
 def decode_cache_view(
     cache: Cache,
+    places: Tensor,
+    positions: Tensor,
     lengths: Sequence[int],
-    num_new: Sequence[int],
-    offsets: Sequence[int],
-    device: torch.device,
     memory: MemoryView | None = None,
     first: int = 0,
 ) -> CacheView:
@@ -189,20 +188,18 @@ def decode_cache_view(
 
     Args:
         cache: The cache.
-        lengths: Tokens of each of B sequences in the cache so far.
-        num_new: Tokens of each that are fed now; T is the greatest of them.
-        offsets: How far the new tokens of each stand beyond their places.
-        device: Where the tokens' embeddings are.
+        places: int (B, T), where each new token is put.
+        positions: int (B, T), where each stands.
+        lengths: How many places each sequence then has, as the host counts them.
         memory: What the tokens see beside.
         first: The first of the slots.
     """
-    extents = _extents([length + new for length, new in zip(lengths, num_new, strict=True)], cache)
-    starts, beyond = torch.tensor([lengths, offsets], device=device)[..., None]  # in one copy to the device
-    places = starts + torch.arange(max(num_new), device=device)
-    positions = (places + beyond)[..., None]
-    mask = torch.arange(max(extents), device=device) <= places[..., None]  # (B, T, S)
+    extents = _extents(lengths, cache)
+    mask = torch.arange(max(extents), device=places.device) <= places[..., None]  # (B, T, S)
     rows = _rows(cache, places, first)
-    return CacheView(cache, slice(first, first + len(lengths)), positions, extents, mask[:, None], memory, rows)
+    return CacheView(
+        cache, slice(first, first + len(places)), positions[..., None], extents, mask[:, None], memory, rows
+    )
 
 
 def tree_cache_view(

@@ -22,6 +22,10 @@ class Grammar(Protocol):
     def choices(self) -> range:
         """The ids that are chosen among."""
 
+    @property
+    def line(self) -> tuple[int, int]:
+        """How many chosen ids a line has, and the id that then comes by itself, before the next is chosen."""
+
     def forced(self, num_emitted: int) -> tuple[int, ...]:
         """Return the ids that follow so many emitted tokens by themselves, up to the next choice or the end."""
 

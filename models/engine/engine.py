@@ -10,7 +10,6 @@ if memory runs out again.
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence as Ordered
 from functools import partial
@@ -20,11 +19,11 @@ from torch import Tensor
 
 from models.engine.cache import Cache, decode_cache_view
 from models.engine.decoder import Decoder, Prompt
-from models.engine.guidance import NewBranches, guided, negative_name, new_branches
-from models.engine.memory import Memory, MemoryView, decode_memory_view
+from models.engine.guidance import NewBranches, negative_name, new_branches
+from models.engine.lanes import MOST_TOKENS, Group, Lanes, Readback
+from models.engine.memory import MemoryView, decode_memory_view
 from models.engine.out_of_memory import MemoryGuard, OutOfMemory, is_out_of_memory
 from models.engine.prefill import by_length, prefill
-from models.engine.sampler import Choice, choose
 from models.engine.scheduler import Branch, Scheduler, Sequence
 from models.engine.scoring import by_feed, score
 from models.stopwatch import Stopwatch
@@ -34,6 +33,9 @@ log = logging.getLogger(__name__)
 # Tokens of one prefill: enough for full matrix products, few enough that a 65,536-token prompt needs no more
 # memory than its cache. A longer prompt goes through in chunks of this size.
 PREFILL_TOKENS = 4096
+# Steps that are on their way on a device when the host reads what the last of them has chosen. On a CPU there is
+# nothing to wait for. A row that ends runs on for so long, into its own slot.
+STEPS_LATE = {"cuda": 2}
 
 
 class Engine:
@@ -57,15 +59,18 @@ class Engine:
                 f"the checkpoint's max_position_embeddings, {model.max_position_embeddings}"
             )
         self._model = model
-        self._cache = Cache(model.cache_shape, slots, max_length)
+        late = STEPS_LATE.get(model.device.type, 0)
+        self._cache = Cache(model.cache_shape, slots, max_length + late * MOST_TOKENS)
         self._scheduler = Scheduler(slots, max_length)
+        self._lanes = Lanes(slots, model.embed(torch.zeros(1, dtype=torch.int64, device=model.device)).detach())
+        self._readback = Readback(late)
         self._stopwatch = stopwatch or Stopwatch()
         self._guard = MemoryGuard(
             model.device, encode=slots, prefill=PREFILL_TOKENS, decode=slots, sample=slots, score=PREFILL_TOKENS
         )
         self._ended: list[Sequence] = []
-        self._memories: list[Memory | None] = []  # what the running branches see, and the view made of it
-        self._memory_view: MemoryView | None = None
+        self._groups: list[Group] = []  # of all that run; empty when a branch has come or gone
+        self._memory_views: dict[tuple[int, int, int], MemoryView | None] = {}  # made of what all that run see
         self._negatives: dict[bytes, Tensor] = {}  # last hidden state (D,) of negative prompts in the cache
         self.num_prefilled = 0  # prompts that went through the decoder; a negative one shared by many counts once
 
@@ -102,11 +107,13 @@ class Engine:
         with self._stopwatch.measure("encode"):
             encoded = self._encode(self._scheduler.admit())
         with self._stopwatch.measure("prefill"):
-            self._answer(self._prefill(encoded))
-            self._free_slots()
+            if encoded:
+                self._answer(self._prefill(encoded))
+                self._free_slots()
         if self._scheduler.running:
             with self._stopwatch.measure("decode"):
-                self._answer(self._decode())
+                self._decode()
+                self._answer(self._scheduler.running)
                 self._free_slots()
         ended, self._ended = self._ended, []
         return ended
@@ -130,20 +137,18 @@ class Engine:
         log.warning("a batch of %d prompts failed (%r); trying them one by one", len(sequences), error)
         return [pair for sequence in sequences for pair in self._encode([sequence])]
 
-    def _prefill(self, encoded: list[tuple[Sequence, Prompt]]) -> dict[Branch, Tensor]:
-        """Bring prompts into the cache; return their last hidden states (D,)."""
+    def _prefill(self, encoded: list[tuple[Sequence, Prompt]]) -> list[Branch]:
+        """Bring prompts into the cache, and their last hidden states into the lanes; return what has started."""
         new = new_branches(encoded, lambda name: self._slot_of(name) is not None)
-        hidden: dict[Branch, Tensor] = {}
+        started: list[Branch] = []
         for length, branches in by_length(new.prompts):
             work = partial(self._prefill_batch, length, new.prompts)
-            for _, last in self._guard.run("prefill", work, branches, cost=length):
-                hidden |= last
-        return hidden | self._copy_negatives(new, hidden)
+            for some, _ in self._guard.run("prefill", work, branches, cost=length):
+                started += some
+        return started + self._copy_negatives(new, started)
 
-    def _prefill_batch(
-        self, length: int, prompts: Mapping[Branch, Prompt], branches: Ordered[Branch]
-    ) -> dict[Branch, Tensor]:
-        """Run prompts of one padded length through the decoder; return their last hidden states (D,)."""
+    def _prefill_batch(self, length: int, prompts: Mapping[Branch, Prompt], branches: Ordered[Branch]) -> bool:
+        """Run prompts of one padded length through the decoder."""
         slots = self._scheduler.next_slots(len(branches))
         try:
             some = [prompts[branch] for branch in branches]
@@ -151,24 +156,34 @@ class Engine:
         except Exception:
             self._cache.clear(slots)  # a NaN half way would spoil whoever has the slot next
             raise
-        self._scheduler.start(branches)
+        self._start(branches, last)
         self.num_prefilled += len(branches)
-        return dict(zip(branches, last, strict=True))
+        return True
 
-    def _copy_negatives(self, new: NewBranches, hidden: Mapping[Branch, Tensor]) -> dict[Branch, Tensor]:
-        """Start the branches whose negative prompt another one holds; return their last hidden states (D,)."""
+    def _start(self, branches: Ordered[Branch], hidden: Tensor) -> slice:
+        """Let branches run whose prompts are in the cache, with last hidden states (B, D); return their slots."""
+        slots = self._scheduler.start(branches)
+        self._lanes.start(slots, branches, hidden)
+        self._groups, self._memory_views = [], {}
+        return slots
+
+    def _copy_negatives(self, new: NewBranches, started: Ordered[Branch]) -> list[Branch]:
+        """Start the branches whose negative prompt another one holds; return them."""
         # Not more than are in the cache; and by itself, or each would keep its whole pack.
         self._negatives = {name: last for name, last in self._negatives.items() if self._slot_of(name) is not None}
-        self._negatives |= {name: hidden[branch] for name, branch in new.negative.items() if branch in hidden}
-        copied = {}
+        for name, branch in new.negative.items():
+            if branch in started:
+                self._negatives[name] = self._lanes.hidden[self._scheduler.running.index(branch)].clone()
+        copied = []
         for branch in new.shared:
             name = negative_name(branch.sequence)
             source = self._slot_of(name)
             if source is None or name not in self._negatives:
                 self._guard.too_large[branch.sequence] = None
                 continue
-            self._cache.move(source, self._scheduler.start([branch]).start, branch.prompt_length)
-            copied[branch] = self._negatives[name]
+            target = self._start([branch], self._negatives[name][None]).start
+            self._cache.move(source, target, branch.prompt_length)
+            copied.append(branch)
         return copied
 
     def _slot_of(self, name: bytes) -> int | None:
@@ -178,73 +193,70 @@ class Engine:
                 return slot
         return None
 
-    def _decode(self) -> dict[Branch, Tensor]:
-        """Feed every branch its sequence's pending tokens; return the last hidden states (D,)."""
-        hidden: dict[Branch, Tensor] = {}
-        for _, last in self._guard.run("decode", self._decode_batch, list(self._scheduler.running)):
-            hidden |= last
-        return hidden
+    def _decode(self) -> None:
+        """Feed every branch its sequence's pending tokens; keep the last hidden states."""
+        self._guard.run("decode", self._decode_batch, list(self._scheduler.running))
 
-    def _decode_batch(self, branches: Ordered[Branch]) -> dict[Branch, Tensor]:
-        """Feed some neighbours among the running branches; return their last hidden states (D,)."""
+    def _decode_batch(self, branches: Ordered[Branch]) -> bool:
+        """Feed some neighbours among the running branches."""
         device = self._model.device
-        pending = [branch.sequence.pending for branch in branches]
-        T = max(map(len, pending))
-        tokens = torch.tensor([[*few, *few[-1:] * (T - len(few))] for few in pending], device=device)
-        lengths, num_new = [branch.cached_length for branch in branches], [len(few) for few in pending]
-        offsets = [branch.offset for branch in branches]
-        memory_view = self._view_memories([branch.memory for branch in branches], T)
+        num_tokens = max(branch.sequence.num_pending for branch in branches)
         first = self._scheduler.running.index(branches[0])
-        cache_view = decode_cache_view(self._cache, lengths, num_new, offsets, device, memory_view, first)
-        hidden = self._model.decode(self._model.embed(tokens), cache_view)
-        rows = torch.arange(len(branches), device=hidden.device)
-        last = torch.tensor(num_new, device=hidden.device) - 1
-        return dict(zip(branches, hidden[rows, last], strict=True))
+        lanes = slice(first, first + len(branches))
+        tokens, places, positions = (tensor.to(device) for tensor in self._lanes.feed(lanes, num_tokens))
+        lengths = [branch.cached_length + branch.sequence.num_pending for branch in branches]
+        memory_view = self._view_memories(branches, first, num_tokens)
+        cache_view = decode_cache_view(self._cache, places, positions, lengths, memory_view, first)
+        self._lanes.keep(lanes, self._model.decode(self._model.embed(tokens), cache_view))
+        return True
 
-    def _view_memories(self, memories: list[Memory | None], num_tokens: int) -> MemoryView | None:
-        """Return what the next tokens of branches see beside the cache."""
-        if num_tokens > 1:
-            return decode_memory_view(memories, num_tokens, self._model.device)
-        if memories != self._memories:  # only where a branch came or went: making one moves numbers to the device
-            self._memories, self._memory_view = memories, decode_memory_view(memories, 1, self._model.device)
-        return self._memory_view
+    def _view_memories(self, branches: Ordered[Branch], first: int, num_tokens: int) -> MemoryView | None:
+        """Return what the next tokens of branches see beside the cache; making it moves numbers to the device."""
+        name = first, len(branches), num_tokens
+        if name not in self._memory_views:
+            memories = [branch.memory for branch in branches]
+            self._memory_views[name] = decode_memory_view(memories, num_tokens, self._model.device)
+        return self._memory_views[name]
 
-    def _answer(self, hidden: Mapping[Branch, Tensor]) -> None:
-        """Choose the next token of each sequence from its branches' last hidden states (D,), or score its choices."""
-        self._choose_tokens({branch: last for branch, last in hidden.items() if not branch.sequence.is_scored})
-        self._score_choices({branch: last for branch, last in hidden.items() if branch.sequence.is_scored})
+    def _answer(self, branches: Ordered[Branch]) -> None:
+        """Choose the next token of each sequence from its branches' last hidden states, or score its choices."""
+        self._score_choices([branch for branch in branches if branch.sequence.is_scored])
+        for group in self._groups_of(branches):
+            for some, chosen in self._guard.run("sample", partial(self._choose_tokens, group), group.sequences):
+                for sequence in some:
+                    sequence.count_chosen()
+                self._readback.add(some, chosen)
+        self._read(everything=False)
 
-    def _choose_tokens(self, hidden: Mapping[Branch, Tensor]) -> None:
-        """Choose the next token of each sequence; end those that are whole."""
-        branches_of, by_allowed = defaultdict(list), defaultdict(list)
-        for branch in hidden:
-            branches_of[branch.sequence].append(branch)
-        for sequence in branches_of:
-            if sequence not in self._guard.too_large:
-                by_allowed[sequence.allowed].append(sequence)
-        for allowed, sequences in by_allowed.items():
-            first = 0 if allowed is None else allowed.start
-            work = partial(self._sample, hidden, branches_of, allowed)
-            for some, choice in self._guard.run("sample", work, sequences):
-                for sequence, token_id, logprob in zip(some, choice.token_ids, choice.logprobs, strict=True):
-                    if sequence.append(first + token_id, logprob):
-                        self._ended.append(sequence)
+    def _groups_of(self, branches: Ordered[Branch]) -> list[Group]:
+        """Return the sequences of branches whose next tokens are to be chosen, by how that is done."""
+        is_usual = len(branches) == len(self._scheduler.running) and not self._guard.too_large
+        if not (is_usual and self._groups):
+            every = dict.fromkeys(branch.sequence for branch in branches if not branch.sequence.is_scored)
+            found = self._lanes.groups([s for s in every if s not in self._guard.too_large], self._scheduler.running)
+            if not is_usual:
+                return found
+            self._groups = found
+        return self._groups
 
-    def _sample(
-        self,
-        hidden: Mapping[Branch, Tensor],
-        branches_of: Mapping[Sequence, list[Branch]],
-        allowed: range | None,
-        sequences: Ordered[Sequence],
-    ) -> Choice:
-        branches = [branch for sequence in sequences for branch in branches_of[sequence]]
-        scores = guided(self._model.logits(torch.stack([hidden[branch] for branch in branches]), allowed), branches)
-        return choose(scores, [s.sampling for s in sequences], [len(s.token_ids) for s in sequences])
+    def _choose_tokens(self, group: Group, sequences: Ordered[Sequence]) -> Tensor:
+        """Choose the next tokens of some of a group; return ids and log-probabilities, see Lanes.answer."""
+        if len(sequences) < len(group.sequences):
+            [group] = self._lanes.groups(sequences, self._scheduler.running)
+        return self._lanes.answer(self._model, group)
 
-    def _score_choices(self, hidden: Mapping[Branch, Tensor]) -> None:
+    def _read(self, *, everything: bool) -> None:
+        """Take in the tokens that have been chosen; end the sequences that are whole."""
+        for sequence, token_id, logprob in self._readback.read(everything=everything):
+            if sequence.append(token_id, logprob):
+                self._ended.append(sequence)
+
+    def _score_choices(self, branches: Ordered[Branch]) -> None:
         """Score the choices of sequences behind their prompts; with that they end."""
+        running = self._scheduler.running
+        hidden = {branch: self._lanes.hidden[running.index(branch)] for branch in branches}
         for num_fed, branches in by_feed(hidden).items():
-            work = partial(score, self._model, self._cache, self._scheduler.running, hidden, num_fed)
+            work = partial(score, self._model, self._cache, running, hidden, num_fed)
             for some, scores in self._guard.run("score", work, branches, cost=1 + num_fed):
                 for branch, logprobs in zip(some, scores, strict=True):
                     branch.sequence.choose(logprobs)
@@ -252,11 +264,14 @@ class Engine:
 
     def _free_slots(self) -> None:
         """Free the slots of sequences that have ended, and of those that must wait until they are alone."""
-        too_large, self._guard.too_large = self._guard.too_large, {}
+        if self._guard.too_large:
+            self._read(everything=True)  # or what is under way would come to those that start over
+        too_large = [sequence for sequence in self._guard.too_large if not sequence.has_ended]
+        self._guard.too_large = {}
         leaving = {*too_large, *self._ended}
         if not leaving:
             return
-        self._memories, self._memory_view = [], None  # or what nobody sees any more would stay
+        self._groups, self._memory_views = [], {}  # or what nobody sees any more would stay
         # From the back, so that closing one gap does not move a branch that leaves too.
         for slot, branch in reversed(list(enumerate(self._scheduler.running))):
             if branch.sequence in leaving:
@@ -273,6 +288,7 @@ class Engine:
         if move is not None:
             source, target = move
             self._cache.move(source, target, self._scheduler.running[target].cached_length)
+            self._lanes.move(source, target)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         sequence.error = error

@@ -1,13 +1,11 @@
 """Classifier-free guidance: a second branch for guided sequences, whose scores theirs are moved away from.
 
-Shapes: B branches, S sequences, V vocabulary.
+Shapes: S sequences, V vocabulary.
 """
 
 from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from models.engine.decoder import Prompt
@@ -49,25 +47,18 @@ def new_branches(encoded: Iterable[tuple[Sequence, Prompt]], is_cached: Callable
     return new
 
 
-def guided(logits: Tensor, branches: Ordered[Branch]) -> Tensor:
-    """Return each sequence's scores (S, V) from its branches' (B, V), which it may write to.
+def guided(scores: Tensor, other: Tensor, scales: Tensor) -> Tensor:
+    """Return guided scores (S, V), written in place of the given ones.
 
-    Guided scores are s c + (1 - s) u of the raw ones (Ho and Salimans 2022): taking their log-softmax first, as the
-    authors' script does, moves all scores of a row alike and changes no probability.
+    They are s c + (1 - s) u of the raw ones (Ho and Salimans 2022): taking their log-softmax first, as the authors'
+    script does, moves all scores of a row alike and changes no probability.
+
+    Args:
+        scores: float32 (S, V), under the prompts.
+        other: float32 (S, V), under the negative prompts.
+        scales: float32 (S, 1).
     """
-    sequences = [branch.sequence for branch in branches if not branch.is_negative]
-    negative = {branch.sequence: row for row, branch in enumerate(branches) if branch.is_negative}
-    if not negative:
-        return logits
-    scores = logits[[row for row, branch in enumerate(branches) if not branch.is_negative]]
-    places = [place for place, sequence in enumerate(sequences) if sequence in negative]
-    other = logits[[negative[sequences[place]] for place in places]]
-    scale = torch.tensor([[sequences[place].sampling.guidance_scale] for place in places], device=logits.device)
-    moved = scores if len(places) == len(sequences) else scores[places]
-    moved.sub_(other).mul_(scale).add_(other)
-    if moved is not scores:
-        scores[places] = moved
-    return scores
+    return scores.sub_(other).mul_(scales).add_(other)
 
 
 def negative_name(sequence: Sequence) -> bytes:

@@ -39,8 +39,8 @@ def by_length(branches: Iterable[Branch]) -> list[tuple[int, list[Branch]]]:
 
 def prefill(
     model: Decoder, cache: Cache, slots: slice, prompts: Sequence[Prompt], length: int, chunk_tokens: int
-) -> list[Tensor]:
-    """Run prompts through the decoder; return their last hidden states (D,).
+) -> Tensor:
+    """Run prompts through the decoder; return their last hidden states (B, D).
 
     Args:
         model: A family's model.
@@ -59,8 +59,7 @@ def prefill(
         view = prefill_memory_view([prompt.spans for prompt in prompts], places, chunk.device)
         positions = _positions(prompts, places, chunk.device)
         hidden = model.decode(chunk, prefill_cache_view(cache, slots, places, chunk.device, view, positions))
-    # Each by itself, or one that is kept would keep its whole pack.
-    return [hidden[row, length - 1 - start].clone() for row, length in enumerate(lengths)]
+    return torch.stack([hidden[row, length - 1 - start] for row, length in enumerate(lengths)])
 
 
 def _positions(prompts: Sequence[Prompt], places: range, device: torch.device) -> Tensor | None:

@@ -6,45 +6,87 @@ its answer and the token id. So a row draws alike alone, in any company, in any 
 Shapes: B sequences, V vocabulary.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.devices import to_device
 from models.types import Sampling
+
+# The likeliest token; one drawn among all; one drawn among those that top-k and top-p leave.
+Kind = Literal["likeliest", "drawn", "filtered"]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Tokens chosen for B sequences, and their log-probabilities before temperature and filters."""
+class Draws:
+    """How B sequences of one kind choose; what they need of their settings, on the device.
 
-    token_ids: list[int]
-    logprobs: list[float]
+    Attributes:
+        kind: How.
+        seeds: int64 (B, 1).
+        temperatures: float32 (B, 1).
+        top_k: int64 (B, 1), 0 for all.
+        top_p: float32 (B, 1), 1 for all.
+        most_k: The greatest of top_k, known to the host; 0 if any keeps all.
+        is_cut: Whether any keeps less than all by top_p.
+    """
+
+    kind: Kind
+    seeds: Tensor
+    temperatures: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    most_k: int
+    is_cut: bool
+
+    @classmethod
+    def of(cls, samplings: Sequence[Sampling], device: torch.device) -> "Draws":
+        """Gather settings of one kind; the device is not waited for."""
+        ks, ps = [sampling.top_k for sampling in samplings], [sampling.top_p for sampling in samplings]
+        whole = [[_signed(sampling.seed) for sampling in samplings], ks]
+        seeds, top_k = to_device(torch.tensor(whole), device)[..., None]
+        real = [[sampling.temperature for sampling in samplings], ps]
+        temperatures, top_p = to_device(torch.tensor(real, dtype=torch.float32), device)[..., None]
+        most_k = max(ks) if all(ks) else 0
+        return cls(kind_of(samplings[0]), seeds, temperatures, top_k, top_p, most_k, any(p < 1 for p in ps))
 
 
-def choose(logits: Tensor, samplings: Sequence[Sampling], places: Sequence[int]) -> Choice:
+def kind_of(sampling: Sampling) -> Kind:
+    """Return how a sequence with these settings chooses."""
+    if sampling.temperature <= 0:
+        return "likeliest"
+    return "filtered" if sampling.top_k > 0 or sampling.top_p < 1 else "drawn"
+
+
+def choose(logits: Tensor, draws: Draws, places: Tensor) -> tuple[Tensor, Tensor]:
     """Choose one token per sequence.
 
     Args:
         logits: float32 (B, V).
-        samplings: B settings.
-        places: B counts of tokens already answered.
+        draws: How.
+        places: int64 (B,), counts of tokens already answered.
+
+    Returns:
+        Ids, int64 (B,), and their log-probabilities before temperature and filters, float32 (B,).
     """
-    chosen = torch.empty(len(samplings), dtype=torch.int64, device=logits.device)
-    rows_of = defaultdict(list)
-    for row, sampling in enumerate(samplings):
-        rows_of[_sampler_for(sampling, logits.shape[-1])].append(row)
-    for sampler, rows in rows_of.items():
-        some = logits if len(rows) == len(samplings) else logits[rows]
-        chosen[rows] = sampler(some, [samplings[row] for row in rows], [places[row] for row in rows])
-    picked = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
-    return Choice(chosen.tolist(), picked.tolist())
+    if draws.kind == "likeliest":
+        chosen = logits.argmax(-1)
+    else:
+        scores = logits / draws.temperatures
+        if draws.kind == "drawn":
+            chosen = _draw(scores, draws, places)
+        else:
+            which = kept(scores, draws)
+            draw = _draw_masked if logits.is_cuda else _draw_among_kept
+            chosen = draw(scores, which, draws, places)
+    return chosen, logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def kept(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tensor:
+def kept(scores: Tensor, draws: Draws) -> Tensor:
     """Return which tokens top-k and then top-p leave, bool (B, V).
 
     top-k keeps ties with the k-th; top-p drops from the unlikeliest while what is dropped has at most 1 - p
@@ -52,26 +94,25 @@ def kept(scores: Tensor, top_k: Sequence[int], top_p: Sequence[float]) -> Tensor
 
     Args:
         scores: float32 (B, V), after temperature.
-        top_k: B numbers, 0 for all.
-        top_p: B numbers, 1 for all.
+        draws: Each sequence's settings.
     """
     # Not "at least the k-th": scores that are no numbers stay, as their row's log-probability is to tell of them.
-    dropped = scores < _kth(scores, top_k)
-    rows = [row for row, p in enumerate(top_p) if p < 1]
-    if rows:
-        some = scores[rows].masked_fill(dropped[rows], -torch.inf)
-        dropped[rows] |= _unlikely(some, _column([top_p[row] for row in rows], scores))
+    dropped = scores < _kth(scores, draws)
+    if draws.is_cut:
+        dropped |= _unlikely(scores.masked_fill(dropped, -torch.inf), draws.top_p) & (draws.top_p < 1)
     return ~dropped
 
 
-def _kth(scores: Tensor, ks: Sequence[int]) -> Tensor:
+def _kth(scores: Tensor, draws: Draws) -> Tensor:
     """Return the k-th greatest of each row's scores (B, 1), the least where k is 0."""
     V = scores.shape[-1]
-    ks = [min(k, V) or V for k in ks]
     if scores.is_cuda:
-        return scores.topk(max(ks)).values.gather(-1, torch.tensor([[k - 1] for k in ks], device=scores.device))
+        most = min(draws.most_k or V, V)
+        ks = torch.where(draws.top_k > 0, draws.top_k, V).clamp(max=most)
+        return scores.topk(most).values.gather(-1, ks - 1)
     # numpy's partition takes an eighth of the time of torch's topk, which says where each one was too.
-    kth = [np.partition(row, V - k)[V - k] for row, k in zip(scores.numpy(), ks, strict=True)]
+    below = [V - (min(k, V) or V) for k in draws.top_k[:, 0].tolist()]
+    kth = [np.partition(row, k)[k] for row, k in zip(scores.numpy(), below, strict=True)]
     return torch.tensor(np.array(kth))[:, None]
 
 
@@ -84,50 +125,27 @@ def _unlikely(scores: Tensor, top_p: Tensor) -> Tensor:
     return torch.empty_like(dropped).scatter_(-1, order, dropped)
 
 
-def _likeliest(logits: Tensor, samplings: Sequence[Sampling], places: Sequence[int]) -> Tensor:
-    return logits.argmax(-1)
-
-
-def _draw(logits: Tensor, samplings: Sequence[Sampling], places: Sequence[int]) -> Tensor:
-    seeds, counts = _seeds(samplings, places, logits.device)
-    tokens = torch.arange(logits.shape[-1], device=logits.device)
+def _draw(scores: Tensor, draws: Draws, places: Tensor) -> Tensor:
+    tokens = torch.arange(scores.shape[-1], device=scores.device)
     # The greatest of scores + Gumbel noise is a draw from softmax(scores).
-    return (_softened(logits, samplings) + gumbel(seeds[:, None], counts[:, None], tokens)).argmax(-1)
+    return (scores + gumbel(draws.seeds, places[:, None], tokens)).argmax(-1)
 
 
-def _draw_among_kept(logits: Tensor, samplings: Sequence[Sampling], places: Sequence[int]) -> Tensor:
-    """Draw as `_draw`, without making noise for what is dropped: of Emu3's 32,768 codes 2,048 are drawn among."""
-    scores, (seeds, counts) = _softened(logits, samplings), _seeds(samplings, places, logits.device)
-    which = kept(scores, [sampling.top_k for sampling in samplings], [sampling.top_p for sampling in samplings])
+def _draw_masked(scores: Tensor, which: Tensor, draws: Draws, places: Tensor) -> Tensor:
+    """Draw among what is kept in shapes that do not depend on it: the host need not know them, as a GPU would tell."""
+    return _draw(scores.masked_fill(~which, -torch.inf), draws, places)
+
+
+def _draw_among_kept(scores: Tensor, which: Tensor, draws: Draws, places: Tensor) -> Tensor:
+    """Draw as `_draw_masked`, without making noise for what is dropped: of Emu3's 32,768 codes 2,048 are kept."""
     rows, tokens = which.nonzero(as_tuple=True)
-    noisy = scores[rows, tokens] + gumbel(seeds[rows], counts[rows], tokens)
+    noisy = scores[rows, tokens] + gumbel(draws.seeds[rows, 0], places[rows], tokens)
     sizes = rows.bincount(minlength=len(scores))
     firsts = sizes.cumsum(0) - sizes
     # Side by side in the order of their ids, as `_draw` has them: of equal ones the first is the greatest.
     table = noisy.new_full((len(sizes), int(sizes.max())), -torch.inf)
     table[rows, torch.arange(len(rows), device=rows.device) - firsts[rows]] = noisy
     return tokens[firsts + table.argmax(-1)]
-
-
-def _sampler_for(sampling: Sampling, size: int) -> Callable[[Tensor, Sequence[Sampling], Sequence[int]], Tensor]:
-    """Return the function that chooses a token among `size` under these settings."""
-    if sampling.temperature <= 0:
-        return _likeliest
-    return _draw_among_kept if 0 < sampling.top_k < size or sampling.top_p < 1 else _draw
-
-
-def _softened(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
-    return logits / _column([sampling.temperature for sampling in samplings], logits)
-
-
-def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
-
-
-def _seeds(samplings: Sequence[Sampling], places: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return what the noise of each row comes from: its seed and its place, int64 (B,)."""
-    seeds = torch.tensor([_signed(sampling.seed) for sampling in samplings], device=device)
-    return seeds, torch.tensor(places, device=device)
 
 
 def gumbel(seeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ class Sequence:
         completion: The answer in tokens, once ended well.
         error: Why there is none, once ended badly.
         grammar: What the answer's tokens follow, while it runs.
-        pending: The newest tokens, which the next step feeds.
+        num_chosen: Tokens of the answer that are chosen or come by themselves, known to the host yet or not.
+        num_pending: Of those, the newest, which the next step feeds.
         is_alone: Whether nothing runs beside it, as there was too little memory for that.
     """
 
@@ -45,7 +46,8 @@ class Sequence:
     grammar: Grammar | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    pending: tuple[int, ...] = ()
+    num_chosen: int = 0
+    num_pending: int = 0
     is_alone: bool = False
 
     @property
@@ -88,19 +90,33 @@ class Sequence:
         return build_token_tree([ids.tolist() for ids in self.model_input.choices])
 
     @property
+    def has_ended(self) -> bool:
+        """Whether there is an answer, or an error in its place."""
+        return self.completion is not None or self.error is not None
+
+    @property
     def allowed(self) -> range | None:
         """The ids that the next token is chosen among; None for all."""
         return None if self.grammar is None else self.grammar.choices
 
+    def count_chosen(self) -> None:
+        """Count one more chosen token, and what comes by itself before the next one, whatever they are."""
+        self.num_pending = 1
+        if self.grammar is not None:
+            columns, _ = self.grammar.line
+            self.num_pending += (self.num_chosen + 1) % (columns + 1) == columns
+        self.num_chosen += self.num_pending
+
     def append(self, token_id: int, logprob: float) -> bool:
-        """Take one more chosen token and what follows it by itself; return whether the answer has ended."""
+        """Take one more chosen token and what follows it by itself; return whether the answer ends with it."""
+        if self.has_ended:
+            return False
         if isnan(logprob):
             at = len(self.token_ids)
             self.error = ArithmeticError(f"the scores after {at} tokens are not numbers: a wider dtype may hold them")
             return True
         forced = () if self.grammar is None else self.grammar.forced(len(self.token_ids) + 1)
-        self.pending = (token_id, *forced)
-        self.token_ids += self.pending
+        self.token_ids += (token_id, *forced)
         self.logprobs += (logprob, *(0.0 for _ in forced))
         finish_reason = self._finish(token_id)
         if finish_reason is not None:
@@ -150,7 +166,7 @@ class Branch:
     @property
     def cached_length(self) -> int:
         """Tokens in the cache: all but the pending ones."""
-        return self.prompt_length + len(self.sequence.token_ids) - len(self.sequence.pending)
+        return self.prompt_length + self.sequence.num_chosen - self.sequence.num_pending
 
 
 class Scheduler:
@@ -200,7 +216,8 @@ class Scheduler:
         """Let sequences start over before all that wait, each once nothing else runs."""
         for sequence in reversed(sequences):
             sequence.is_alone = True
-            sequence.token_ids, sequence.logprobs, sequence.pending, sequence.grammar = [], [], (), None
+            sequence.token_ids, sequence.logprobs, sequence.grammar = [], [], None
+            sequence.num_chosen = sequence.num_pending = 0
             self.waiting.appendleft(sequence)
 
     def next_slots(self, num_branches: int) -> slice:

@@ -1,6 +1,7 @@
 """The engine, driven by a toy decoder: company changes no answer, slots stay full, one bad row costs one row."""
 
 from collections.abc import Sequence as Ordered
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,52 @@ def test_company_does_not_change_an_answer(toy: Toy, slots: int, temperature: fl
     assert together == alone
     assert [len(one) for one in together] == [3 + 2 * i for i in range(len(PROMPTS))]
     assert len(set(together)) > 3
+
+
+def mixed() -> list[Sequence]:
+    """Return questions that choose in every way: likeliest, drawn, and filtered by either rule or both."""
+    ways = [
+        Sampling(),
+        Sampling(temperature=1.3),
+        Sampling(temperature=1.0, top_k=5),
+        Sampling(temperature=0.8, top_p=0.7),
+        Sampling(temperature=1.1, top_k=9, top_p=0.9),
+    ]
+    return [
+        sequence(prompt, sampling=replace(ways[i % len(ways)], max_new_tokens=3 + 2 * i, seed=i))
+        for i, prompt in enumerate(PROMPTS)
+    ]
+
+
+@pytest.mark.parametrize("slots", [2, 5, 16])
+def test_each_chooses_in_its_own_way_beside_others(toy: Toy, slots: int) -> None:
+    alone = [ids_of(answers(toy, [one], slots=1))[0] for one in mixed()]
+    assert ids_of(answers(toy, mixed(), slots)) == alone
+    assert alone[0] == ids_of(answers(toy, company(0.0), slots=1))[0]  # the likeliest
+
+
+@pytest.mark.parametrize("late", [1, 2, 5])
+@pytest.mark.parametrize("max_length", [31, 64])
+def test_reading_what_was_chosen_some_steps_late_changes_no_answer(
+    toy: Toy, late: int, max_length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wishes() -> list[Sequence]:
+        stopped = [
+            sequence(prompt, stop_ids=frozenset(range(0, V, 7)), sampling=Sampling(20, temperature=1.0, seed=i))
+            for i, prompt in enumerate(PROMPTS)
+        ]
+        return [*mixed(), *stopped, sequence([SPOILT, 1]), sequence([1] * 12, tokens=31 - 12)]
+
+    expected, at_once = answers(toy, wishes(), 3, max_length), wishes()
+    assert {one.finish_reason for one in expected if one} == {"stop", "length"}
+    monkeypatch.setitem(engine.STEPS_LATE, "cpu", late)
+    found = answers(toy, at_once, 3, max_length)
+    assert [one and (one.token_ids, one.finish_reason) for one in found] == [
+        one and (one.token_ids, one.finish_reason) for one in expected
+    ]
+    assert [str(one.error) for one in at_once if one.error] == [
+        "the scores after 0 tokens are not numbers: a wider dtype may hold them"
+    ]
 
 
 def test_order_of_arrival_does_not_change_an_answer(toy: Toy) -> None:

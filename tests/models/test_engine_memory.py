@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.engine import Engine, Prompt, Sequence, run_all
 from models.engine.cache import CacheView
+from models.engine.engine import STEPS_LATE
 from models.engine.out_of_memory import CALLS_BEFORE_GROWTH, BatchLimit, OutOfMemory, is_out_of_memory
 from models.types import ModelInput
 from tests.models.test_engine import SPOILT, Toy, company, sequence
@@ -79,7 +80,11 @@ def ids_of(sequences: list[Sequence]) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(
     "wishes", [lambda: company(1.0), lambda: pictures(temperature=1.0, top_k=5)], ids=["text", "guided"]
 )
-def test_less_room_changes_no_answer(wishes: Callable[[], list[Sequence]], room: dict[str, int]) -> None:
+@pytest.mark.parametrize("late", [0, 2])
+def test_less_room_changes_no_answer(
+    wishes: Callable[[], list[Sequence]], room: dict[str, int], late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STEPS_LATE, "cpu", late)
     if wishes()[0].is_guided:
         room = {what: max(2, amount) for what, amount in room.items()} | ({"prefill": 32} if "prefill" in room else {})
     _, expected = answered(Painter(), wishes())

@@ -221,7 +221,8 @@ def test_layers_may_lie_elsewhere_the_first_one_too(away: str) -> None:
     toy.language_model.model.norm.to("meta")  # from there no number comes back, and an operation with two devices fails
     assert toy.decode(toy.embed(ids), cache_view).device.type == "meta"
     view = decode_memory_view([memory, None], 1, CPU)
-    cache_view = decode_cache_view(cache, [3, 3], [1, 1], [0, 0], toy.device, view)
+    places = torch.tensor([[3], [3]])
+    cache_view = decode_cache_view(cache, places, places, [4, 4], view)
     assert toy.decode(toy.embed(ids[:, :1]), cache_view).shape == (2, 1, D)
     assert view is not None and view.to(torch.device("meta")) is view.to(torch.device("meta"))
 

@@ -7,15 +7,27 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from models.engine.sampler import choose, gumbel, kept
+from models.engine.sampler import Draws, _draw_among_kept, _draw_masked, choose, gumbel, kept
 from models.types import Sampling
+
+CPU = torch.device("cpu")
+
+
+def chosen(logits: torch.Tensor, samplings: list[Sampling], places: list[int]) -> tuple[list[int], list[float]]:
+    """Return ids and log-probabilities of settings of one kind."""
+    ids, logprobs = choose(logits, Draws.of(samplings, CPU), torch.tensor(places))
+    return ids.tolist(), logprobs.tolist()
+
+
+def filters(top_k: list[int], top_p: list[float]) -> Draws:
+    return Draws.of([Sampling(temperature=1.0, top_k=k, top_p=p) for k, p in zip(top_k, top_p, strict=True)], CPU)
 
 
 def draws(logits: list[float], number: int, **sampling: float) -> np.ndarray:
     """Draw `number` tokens for as many seeds and count them."""
     samplings = [Sampling(temperature=sampling.get("temperature", 1.0), seed=seed) for seed in range(number)]
-    chosen = choose(torch.tensor([logits]).expand(number, -1), samplings, [0] * number).token_ids
-    return np.bincount(chosen, minlength=len(logits))
+    ids, _ = chosen(torch.tensor([logits]).expand(number, -1), samplings, [0] * number)
+    return np.bincount(ids, minlength=len(logits))
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
@@ -50,28 +62,22 @@ def test_noise_is_never_infinite() -> None:
         assert gumbel(torch.tensor(seed), torch.tensor(0), torch.arange(100_352)).isfinite().all()
         scores = torch.zeros(1, 100_352)
         scores[0, token] = -30.0
-        assert choose(scores, [Sampling(temperature=1.0, seed=seed)], [0]).token_ids != [token]
+        assert chosen(scores, [Sampling(temperature=1.0, seed=seed)], [0])[0] != [token]
 
 
 def test_a_seed_draws_alike_in_any_row() -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 50)
     sampling = Sampling(temperature=1.0, seed=2**63 + 5)
-    alone = choose(logits[1:2], [sampling], [4]).token_ids
-    others = [Sampling(temperature=0.5, seed=1), sampling, Sampling()]
-    assert choose(logits, others, [0, 4, 9]).token_ids[1:2] == alone
+    alone, _ = chosen(logits[1:2], [sampling], [4])
+    others = [Sampling(temperature=0.5, seed=1), sampling, Sampling(temperature=2.0)]
+    assert chosen(logits, others, [0, 4, 9])[0][1:2] == alone
 
 
 def test_a_seed_draws_anew_at_every_place() -> None:
     logits, sampling = torch.zeros(1, 1000), Sampling(temperature=1.0, seed=3)
-    drawn = [choose(logits, [sampling], [place]).token_ids[0] for place in range(20)]
+    drawn = [chosen(logits, [sampling], [place])[0][0] for place in range(20)]
     assert len(set(drawn)) > 15
-
-
-def test_greedy_rows_beside_drawn_ones_stay_greedy() -> None:
-    logits = torch.randn(2, 50)
-    chosen = choose(logits, [Sampling(), Sampling(temperature=5.0, seed=3)], [0, 0]).token_ids
-    assert chosen[0] == logits[0].argmax().item()
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -90,7 +96,7 @@ def test_filters_equal_the_references(temperature: float, top_k: int, top_p: flo
     if top_p < 1:
         expected = TopPLogitsWarper(top_p)(None, expected)
     softened, B = logits / temperature, len(logits)
-    ours = softened.masked_fill(~kept(softened, [top_k] * B, [top_p] * B), -torch.inf)
+    ours = softened.masked_fill(~kept(softened, filters([top_k] * B, [top_p] * B)), -torch.inf)
     if ties:  # which of equal scores stays is the sort's choice; how many stay is not
         ours, expected = ours.sort(-1).values, expected.sort(-1).values
     assert torch.equal(ours, expected)
@@ -98,10 +104,10 @@ def test_filters_equal_the_references(temperature: float, top_k: int, top_p: flo
 
 def test_rows_are_filtered_each_by_its_own_settings() -> None:
     scores = torch.randn(3, 30)
-    together = kept(scores, [4, 0, 2], [1.0, 0.5, 0.9])
+    together = kept(scores, filters([4, 0, 2], [1.0, 0.5, 0.9]))
     assert together[0].sum() == 4
     for row, settings in enumerate([([4], [1.0]), ([0], [0.5]), ([2], [0.9])]):
-        assert torch.equal(together[row : row + 1], kept(scores[row : row + 1], *settings))
+        assert torch.equal(together[row : row + 1], kept(scores[row : row + 1], filters(*settings)))
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -113,9 +119,9 @@ def test_what_is_drawn_is_the_greatest_of_all_scores_and_their_noise(top_k: int,
     for place in range(40):
         samplings = [Sampling(temperature=0.7, top_k=top_k, top_p=top_p, seed=seed) for seed in range(7)]
         scores = logits / 0.7
-        scores = scores.masked_fill(~kept(scores, [top_k] * 7, [top_p] * 7), -torch.inf)
+        scores = scores.masked_fill(~kept(scores, filters([top_k] * 7, [top_p] * 7)), -torch.inf)
         noise = gumbel(torch.arange(7)[:, None], torch.tensor(place), torch.arange(1001))
-        assert choose(logits, samplings, [place] * 7).token_ids == (scores + noise).argmax(-1).tolist()
+        assert chosen(logits, samplings, [place] * 7)[0] == (scores + noise).argmax(-1).tolist()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -123,9 +129,23 @@ def test_what_is_drawn_is_the_greatest_of_all_scores_and_their_noise(top_k: int,
 def test_a_row_of_no_numbers_says_so_and_spoils_no_other(bad: float, top_k: int, top_p: float) -> None:
     logits = torch.randn(3, 20)
     sampling = [Sampling(temperature=1.0, top_k=top_k, top_p=top_p, seed=seed) for seed in range(3)]
-    expected = choose(logits, sampling, [0, 0, 0])
+    expected_ids, expected_logprobs = chosen(logits, sampling, [0, 0, 0])
     logits[2] = bad
-    found = choose(logits, sampling, [0, 0, 0])
-    assert found.token_ids[:2] == expected.token_ids[:2]
-    assert found.logprobs[:2] == expected.logprobs[:2]
-    assert math.isnan(found.logprobs[2])
+    ids, logprobs = chosen(logits, sampling, [0, 0, 0])
+    assert ids[:2] == expected_ids[:2]
+    assert logprobs[:2] == expected_logprobs[:2]
+    assert math.isnan(logprobs[2])
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(5, 1.0), (0, 0.8), (30, 0.5), (2000, 0.9)])
+def test_noise_for_what_is_kept_alone_draws_what_noise_for_everything_draws(top_k: int, top_p: float) -> None:
+    draws = Draws.of([Sampling(temperature=0.7, top_k=top_k, top_p=top_p, seed=seed) for seed in range(9)], CPU)
+    for place in range(30):
+        scores = torch.randn(9, 1001, generator=torch.Generator().manual_seed(place)).round(decimals=1)
+        which, places = kept(scores, draws), torch.full((9,), place)
+        assert torch.equal(_draw_among_kept(scores, which, draws, places), _draw_masked(scores, which, draws, places))
+
+
+def test_a_row_that_keeps_all_is_not_cut_by_its_neighbours_share() -> None:
+    scores = torch.tensor([[0.0, -1000.0, 1.0]] * 2)  # one has no probability left in float32
+    assert kept(scores, filters([0, 0], [1.0, 0.5])).tolist() == [[True, True, True], [False, False, True]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import Request, Sampling, ask
-from models.engine.sampler import choose
+from models.engine.sampler import Draws, choose
 from models.sampling import LEAST_TEMPERATURE, check_sampling
 from models.types import BadRequest
 from tests.tiny import tiny_aria
@@ -46,5 +46,6 @@ def test_numbers_of_numpy_and_lists_of_texts_are_as_good() -> None:
 def test_the_least_temperature_takes_the_likeliest_token_and_a_lesser_one_does_not() -> None:
     logits = torch.tensor([[-1e4, 3e4, 5e4, 4e4]])
     least = Sampling(temperature=LEAST_TEMPERATURE, seed=1)
-    assert choose(logits, [least], [0]).token_ids == [2]
-    assert choose(logits, [replace(least, temperature=1e-40)], [0]).token_ids != [2]
+    for sampling, is_right in ((least, True), (replace(least, temperature=1e-40), False)):
+        ids, _ = choose(logits, Draws.of([sampling], logits.device), torch.tensor([0]))
+        assert (ids.tolist() == [2]) is is_right

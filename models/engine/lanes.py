@@ -1,0 +1,203 @@
+"""What a decode step needs of every running branch, on the device: one row, a lane, for each slot of the cache.
+
+Tokens, lengths and places go on from step to step where they lie. The host knows without asking how many tokens each
+answer has by now, so it neither waits for a step nor copies anything into it; which tokens they are it reads later
+(`Readback`).
+
+Shapes: B lanes, S sequences, T tokens, D model width.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.devices import to_device
+from models.engine.decoder import Decoder
+from models.engine.guidance import guided
+from models.engine.sampler import Draws, choose, kind_of
+from models.engine.scheduler import Branch, Sequence
+
+# A step feeds the newest token, and where that ends a line of a picture the token behind it too.
+MOST_TOKENS = 2
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sequences whose next tokens are chosen together: among the same ids, in the same way.
+
+    Attributes:
+        sequences: S of them.
+        allowed: The ids that are chosen among; None for all.
+        lanes: The lanes of their prompts: int64 (S,), or a slice of neighbours.
+        every: Those and behind them, in the same order, the lanes of their negative prompts, if they are guided.
+        draws: How each chooses.
+        scales: float32 (S, 1), how far each is moved away from its negative prompt's scores; None where none is.
+        lines: int64 (2, S), how many choices a line has and the id that closes it; None where there is no grammar.
+    """
+
+    sequences: Ordered[Sequence]
+    allowed: range | None
+    lanes: Tensor | slice
+    every: Tensor | slice
+    draws: Draws
+    scales: Tensor | None
+    lines: Tensor | None
+
+
+class Lanes:
+    """The rows of all slots.
+
+    Attributes:
+        hidden: (slots, D), the last hidden state of each.
+    """
+
+    def __init__(self, slots: int, embeddings: Tensor) -> None:
+        """Allocate them.
+
+        Args:
+            slots: How many.
+            embeddings: Any (…, D): of that width and type, on that device, hidden states will be.
+        """
+        self.hidden = embeddings.new_zeros(slots, embeddings.shape[-1])
+        self._device = embeddings.device
+        self._tokens = torch.zeros(slots, MOST_TOKENS, dtype=torch.int64, device=self._device)
+        # Tokens in the cache; those fed next; those answered; how far tokens stand beyond their places.
+        self._numbers = torch.zeros(4, slots, dtype=torch.int64, device=self._device)
+        self._lengths, self._num_new, self._places, self._offsets = self._numbers
+        self._steps = torch.arange(MOST_TOKENS, device=self._device)
+
+    def start(self, slots: slice, branches: Ordered[Branch], hidden: Tensor) -> None:
+        """Begin branches whose prompts are in the cache.
+
+        Args:
+            slots: Theirs.
+            branches: As many.
+            hidden: (B, D), the last hidden states of their prompts.
+        """
+        rows = [[b.prompt_length, 0, 0, b.offset] for b in branches]
+        self._numbers[:, slots] = to_device(torch.tensor(rows).T, self._device)
+        self.hidden[slots] = hidden
+
+    def move(self, source: int, target: int) -> None:
+        """Let a branch go on in another lane."""
+        self._numbers[:, target] = self._numbers[:, source]
+        self._tokens[target] = self._tokens[source]
+
+    def feed(self, lanes: slice, num_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the next tokens (B, T), their places and their rotary positions.
+
+        Where a branch has fewer than T, its last token stands once more behind it.
+        """
+        places = self._lengths[lanes, None] + self._steps[:num_tokens]
+        return self._tokens[lanes, :num_tokens], places, places + self._offsets[lanes, None]
+
+    def keep(self, lanes: slice, hidden: Tensor) -> None:
+        """Keep the last hidden states among those of the tokens that were fed, (B, T, D)."""
+        if hidden.shape[1] == 1:
+            self.hidden[lanes] = hidden[:, 0]
+        else:
+            last = (self._num_new[lanes] - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
+            self.hidden[lanes] = hidden.gather(1, last)[:, 0]
+
+    def answer(self, model: Decoder, group: Group) -> Tensor:
+        """Choose the next tokens of a group's sequences and take them in; return ids and log-probabilities (2, S).
+
+        Both are float64, which holds every id, so that one copy brings them to the host.
+        """
+        scores = model.logits(self.hidden[group.every], group.allowed)
+        if group.scales is not None:
+            own, other = scores.chunk(2)
+            scores = guided(own, other, group.scales)
+        places = self._places[group.lanes]
+        ids, logprobs = choose(scores, group.draws, places)
+        if group.allowed is not None:
+            ids = ids + group.allowed.start
+        answered = places + 1
+        if group.lines is None:
+            tokens, num_new = ids[:, None], torch.ones_like(ids)
+        else:
+            columns, closing = group.lines
+            is_full = answered % (columns + 1) == columns
+            tokens, num_new = torch.stack((ids, torch.where(is_full, closing, ids)), dim=-1), 1 + is_full
+            answered = answered + is_full
+        self._places[group.lanes] = answered
+        if group.scales is not None:
+            tokens, num_new = torch.cat((tokens, tokens)), torch.cat((num_new, num_new))
+        self._lengths[group.every] += self._num_new[group.every]
+        self._num_new[group.every] = num_new
+        self._tokens[group.every] = tokens  # where it is one, it stands twice
+        return torch.stack((ids.double(), logprobs.double()))
+
+    def groups(self, sequences: Ordered[Sequence], running: Ordered[Branch]) -> list[Group]:
+        """Return sequences by how their next tokens are chosen.
+
+        Args:
+            sequences: Whose prompts are in the cache.
+            running: All branches, by slot.
+        """
+        slots = {(branch.sequence, branch.is_negative): slot for slot, branch in enumerate(running)}
+        alike = defaultdict(list)
+        for sequence in sequences:
+            alike[sequence.allowed, sequence.is_guided, kind_of(sequence.sampling)].append(sequence)
+        return [_group(some, slots, self._device) for some in alike.values()]
+
+
+def _group(sequences: Ordered[Sequence], slots: Mapping[tuple[Sequence, bool], int], device: torch.device) -> Group:
+    first = sequences[0]
+    lanes = every = [slots[sequence, False] for sequence in sequences]
+    scales = lines = None
+    if first.is_guided:
+        every = lanes + [slots[sequence, True] for sequence in sequences]
+        scales = to_device(torch.tensor([[s.sampling.guidance_scale] for s in sequences]), device)
+    if first.grammar is not None:
+        lines = to_device(torch.tensor([s.grammar.line for s in sequences if s.grammar is not None]).T, device)
+    draws = Draws.of([sequence.sampling for sequence in sequences], device)
+    return Group(sequences, first.allowed, _picked(lanes, device), _picked(every, device), draws, scales, lines)
+
+
+def _picked(rows: list[int], device: torch.device) -> Tensor | slice:
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        return slice(rows[0], rows[0] + len(rows))
+    return to_device(torch.tensor(rows), device)
+
+
+class Readback:
+    """Brings chosen tokens to the host, some steps late, so that the device always has the next step before it."""
+
+    def __init__(self, late: int) -> None:
+        """Start with nothing.
+
+        Args:
+            late: How many steps may be on their way when the host goes on.
+        """
+        self._late = late
+        self._underway: deque[tuple[Ordered[Sequence], Tensor, torch.cuda.Event | None]] = deque()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything has been read."""
+        return not self._underway
+
+    def add(self, sequences: Ordered[Sequence], chosen: Tensor) -> None:
+        """Begin to bring what `Lanes.answer` has chosen for sequences."""
+        if not chosen.is_cuda:
+            self._underway.append((sequences, chosen, None))
+            return
+        host = torch.empty(chosen.shape, dtype=chosen.dtype, pin_memory=True)
+        host.copy_(chosen, non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
+        self._underway.append((sequences, host, arrived))
+
+    def read(self, *, everything: bool) -> Iterator[tuple[Sequence, int, float]]:
+        """Yield sequences with a token and its log-probability, in order; wait for what is due, or for everything."""
+        while len(self._underway) > (0 if everything else self._late):
+            sequences, chosen, arrived = self._underway.popleft()
+            if arrived is not None:
+                arrived.synchronize()
+            ids, logprobs = chosen.tolist()
+            yield from zip(sequences, map(int, ids), logprobs, strict=True)

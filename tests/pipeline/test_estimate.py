@@ -35,6 +35,13 @@ def test_a_sample_takes_a_slice_of_every_unit_before_the_second_of_any() -> None
     assert sample_of(units, SLICE_ROWS + 1) == slices[:2]
 
 
+def test_slices_grow_to_whole_units_as_the_sample_does() -> None:
+    units = [replace(unit, start=0, stop=5000, shard=f"{number}") for number, unit in enumerate(units_of(40, 1))]
+    sizes = [one.num_rows for one in sample_of(units, 60_000)][:40]
+    assert sizes[:8] == [SLICE_ROWS] * 8
+    assert sizes == sorted(sizes) and sizes[-1] > 2000
+
+
 def test_a_slice_is_counted_and_nothing_of_it_is_kept() -> None:
     store, block = Store("memory://planned"), answered(0)
     block = block.append_column("image_tokens", pa.array([7] * block.num_rows))

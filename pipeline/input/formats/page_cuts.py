@@ -12,8 +12,8 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.input.formats.page_bodies import Numbers
 from pipeline.input.formats.page_files import Place
+from pipeline.input.formats.page_runs import Numbers
 from pipeline.input.formats.page_sizes import Extent, Measure, most_bytes
 from pipeline.input.formats.pages import Chunk, find_pages, leaf_of
 from pipeline.input.formats.rows import LIMIT_BYTES, Slice

@@ -13,16 +13,14 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.input.formats.page_bodies import (
+from pipeline.input.formats.page_bodies import Body, Dictionary, beginning
+from pipeline.input.formats.page_headers import (
     DATA_PAGE,
     DATA_PAGE_V2,
     OF_BYTES,
     PLAIN,
-    Body,
-    Dictionary,
     Header,
     Leaf,
-    beginning,
     read_at,
     read_header,
 )

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.input.formats.fields import plain_values
-from pipeline.input.formats.page_bodies import Leaf
 from pipeline.input.formats.page_cuts import SHARED_BYTES, WHOLE_BYTES, Noted, note, packed_bytes, read_note
 from pipeline.input.formats.page_files import Pages, Rows, footer_of_pages
+from pipeline.input.formats.page_headers import Leaf
 from pipeline.input.formats.page_streams import CannotStream
 from pipeline.input.formats.pages import Chunk, fields_of_leaves, find_pages, leaf_of
 from pipeline.input.formats.rows import LIMIT_BYTES

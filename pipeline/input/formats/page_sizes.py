@@ -12,8 +12,10 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipeline.input.formats.page_bodies import OF_BYTES, Body, Dictionary, Numbers
+from pipeline.input.formats.page_bodies import Body, Dictionary
 from pipeline.input.formats.page_files import Pages, Place, footer_of_pages
+from pipeline.input.formats.page_headers import OF_BYTES
+from pipeline.input.formats.page_runs import Numbers
 from pipeline.input.formats.page_streams import CannotStream
 from pipeline.input.formats.pages import Chunk, Page
 from pipeline.input.formats.rows import LIMIT_BYTES

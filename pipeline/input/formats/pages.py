@@ -11,13 +11,13 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.input.formats.page_bodies import (
+from pipeline.input.formats.page_bodies import Body
+from pipeline.input.formats.page_headers import (
     DATA_PAGE,
     DATA_PAGE_V2,
     DELTA_BYTE_ARRAY,
     DICTIONARY_PAGE,
     OF_BYTES,
-    Body,
     Header,
     Leaf,
     read_header,

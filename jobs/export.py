@@ -14,7 +14,7 @@ from typing import Any, Literal
 from jobs.config import frozen_settings
 from jobs.report.part_files import OpenPart, open_parts
 from jobs.report.results import ReportError, look_for_parts
-from pipeline import EXTENSIONS, Store, read_plan
+from pipeline import EXTENSIONS, Store
 
 Form = Literal["metadata", "sidecars"]
 Row = dict[str, Any]
@@ -62,8 +62,8 @@ def export(output: Store, folder: Store, form: Form, *, overwrites: bool = False
         ReportError: There is no run, no part of it is finished, or it has no row that can be exported so.
         StorageError: The output or the folder cannot be reached.
     """
-    settings, is_finished = frozen_settings(output, ()), look_for_parts(output).is_done
-    job, unit = settings.job.build(), read_plan(output)[0]
+    settings, (standing, plan) = frozen_settings(output, ()), look_for_parts(output)
+    job, unit = settings.job.build(), plan.units[0]
     if job.picture is not None and form == "sidecars":
         raise ReportError("found a run that draws, whose pictures lie in no folder; --as metadata writes both")
     is_from_shard = unit.format in NAMING and unit.shape != "imagefolder" and settings.read.folders.image is None
@@ -74,10 +74,10 @@ def export(output: Store, folder: Store, form: Form, *, overwrites: bool = False
         is_from_shard=is_from_shard,
         are_files=bool(unit.paths),
     )
-    done = Exported(folder.name(METADATA if form == "metadata" else ""), is_finished)
+    done = Exported(folder.name(METADATA if form == "metadata" else ""), standing.output.is_done)
     # A drawn picture is called by its place in its part.
-    parts = (part for part in open_parts(output) if not columns.is_drawn or part.path.startswith("part-"))
-    rows = (_of_part(part, columns, folder, done) for part in parts)
+    files = [file for file in standing.files if not columns.is_drawn or file.path.startswith("part-")]
+    rows = (_of_part(part, columns, folder, done) for part in open_parts(output, files))
     if form == "metadata":
         folder.replace_by_pieces(METADATA, _metadata(rows, done))
     else:

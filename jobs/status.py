@@ -8,8 +8,8 @@ from typing import Any
 
 from jobs.console_text import failure_lines
 from jobs.progress import clock, describe
-from jobs.report.results import ReportError
-from pipeline import Store, ledger, read_part_sizes, read_plan, result_files
+from jobs.report.results import look_for_run
+from pipeline import Store, ledger
 from pipeline.run import FailureKind
 
 # A run that has not written its progress for so many of its periods is taken for dead.
@@ -30,20 +30,19 @@ def read_status(store: Store) -> dict[str, Any]:
         ReportError: There is no run.
         StorageError: The output cannot be read.
     """
-    output = ledger.read_output(store)
-    if not output.is_planned:
-        raise ReportError(f"found no run in {store.uri} ({ledger.PLAN} is missing), expected the output of one")
+    standing, plan = look_for_run(store)
+    output = standing.output
     attempts = [json.loads(store.read(path)) for path in output.paths if path.startswith(f"{ledger.ATTEMPTS}/")]
     progress = ledger.read_progress(store) or {"state": "unknown"}
-    committed = [file.num_rows for file in result_files(store)]
+    committed = [file.num_rows for file in standing.files]
     return {
         **progress,
         "uri": store.uri,
         "state": _state(output, progress),
-        "rows": sum(unit.num_rows for unit in read_plan(store)),
+        "rows": sum(unit.num_rows for unit in plan.units),
         "done": None if None in committed else sum(filter(None, committed)),
         "parts": len(output.parts),
-        "planned_parts": len(read_part_sizes(store) or ()) or None,
+        "planned_parts": len(plan.part_sizes or ()) or None,
         "silent_s": _silent_s(progress),
         "attempts": [
             {name: attempt.get(name) for name in OF_ATTEMPTS}

@@ -14,7 +14,7 @@ from pipeline.input.sources import Source, join_plans
 from pipeline.input.units import InputPlan, ReadSettings, Unit, plan_input
 from pipeline.job import Check, Job, MissingColumns
 from pipeline.pipeline_settings import CheckSettings, PipelineSettings
-from pipeline.results import read_results, result_files
+from pipeline.results import ResultFile, Standing, look_at, read_results
 from pipeline.rows import (
     ANSWER,
     FOR_THE_JOB,
@@ -40,7 +40,7 @@ from pipeline.settings import (
 )
 from pipeline.state import ledger
 from pipeline.state.ledger import RunError
-from pipeline.state.plan import freeze_plan, read_part_sizes, read_plan, read_warnings
+from pipeline.state.plan import FrozenPlan, freeze_plan, read_plan
 from pipeline.steps.check import CHECK_STAGE
 from pipeline.steps.read import job_rows_schema, read_job_rows, settings_by_source
 from pipeline.steps.tars import EXTENSIONS, has_pictures

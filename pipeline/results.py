@@ -1,5 +1,6 @@
 """Read what a run has left, finished or not: every row that is committed, once, in the order of the input."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 from pipeline.rows import IMAGES
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
-from pipeline.state.plan import read_part_sizes, read_plan
+from pipeline.state.plan import FrozenPlan, read_frozen_plan
 from pipeline.steps.write import PART_NAME, group_units, unit_path
 from pipeline.storage.store import NotFound, StorageSettings, Store
 
@@ -23,32 +24,55 @@ class ResultFile:
     Attributes:
         path: Where it stands below the output.
         num_rows: The input's rows in it; None where an older version has planned the run.
+        size: Its bytes.
     """
 
     path: str
     num_rows: int | None
+    size: int
 
 
-def result_files(store: Store) -> list[ResultFile]:
-    """List the files that hold the results: finished parts, and committed units of the others.
+@dataclass(frozen=True)
+class Standing:
+    """What a run has left so far, all of it of one look.
 
-    Of a run that an older version has planned these are the finished parts alone.
+    Attributes:
+        output: What stands in its folder.
+        plan: The frozen plan; None where there is none, as where parts were put together by other means.
+        files: Those that hold the results: finished parts, and committed units of the others. Of a run that an older
+            version has planned these are the finished parts alone.
+    """
+
+    output: ledger.Output
+    plan: FrozenPlan | None
+    files: list[ResultFile]
+
+
+def look_at(store: Store) -> Standing:
+    """List an output and read its plan.
 
     Raises:
         StorageError: The output cannot be read.
     """
     output = ledger.read_output(store)
-    sizes = read_part_sizes(store) if output.is_planned else None
-    if sizes is None:
-        return [ResultFile(path, None) for path in output.paths if PART_NAME.fullmatch(path)]
-    folder, files = ledger.units_folder(output.run), []
-    for part in group_units(read_plan(store), sizes):
+    plan = read_frozen_plan(store) if output.is_planned else None
+    return Standing(output, plan, list(_files(output, plan)))
+
+
+def _files(output: ledger.Output, plan: FrozenPlan | None) -> Iterator[ResultFile]:
+    if plan is None or plan.part_sizes is None:
+        paths = [path for path in output.paths if PART_NAME.fullmatch(path)]
+        yield from (ResultFile(path, None, output.sizes[path]) for path in paths)
+        return
+    folder = ledger.units_folder(output.run)
+    for part in group_units(plan.units, plan.part_sizes):
         if part.number in output.parts:
-            files.append(ResultFile(part.path, sum(unit.num_rows for unit in part.units)))
-        else:
-            committed = [unit for unit in part.units if unit.name in output.units]
-            files += [ResultFile(unit_path(unit.name, folder), unit.num_rows) for unit in committed]
-    return files
+            yield ResultFile(part.path, sum(unit.num_rows for unit in part.units), output.sizes[part.path])
+            continue
+        for unit in part.units:
+            if unit.name in output.units:
+                path = unit_path(unit.name, folder)
+                yield ResultFile(path, unit.num_rows, output.sizes[path])
 
 
 def read_results(uri: str, columns: list[str] | None = None, storage: StorageSettings | None = None) -> pa.Table:
@@ -75,7 +99,7 @@ def read_results(uri: str, columns: list[str] | None = None, storage: StorageSet
 
 def _read(store: Store, columns: list[str] | None) -> pa.Table:
     tables: list[pa.Table] = []
-    for result in result_files(store):
+    for result in look_at(store).files:
         with store.open(result.path) as file:
             part = pq.ParquetFile(file)
             known = [name for name in part.schema_arrow.names if name != IMAGES.name]

@@ -89,8 +89,9 @@ def read_drawn_pictures(uri: str) -> DrawnPictures:
         StorageError: It cannot be read.
     """
     store = Store(uri)
-    look_for_parts(store)
-    return DrawnPictures([_measure(row) for part in open_parts(store) for row in part.read(COLUMNS).to_pylist()])
+    standing, _ = look_for_parts(store)
+    parts = open_parts(store, standing.files)
+    return DrawnPictures([_measure(row) for part in parts for row in part.read(COLUMNS).to_pylist()])
 
 
 def _measure(row: Mapping[str, Any]) -> DrawnPicture:

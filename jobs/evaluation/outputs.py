@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from jobs.report.part_files import OpenPart, open_parts
 from jobs.report.results import ReportError
-from pipeline import NotFound, StorageSettings, Store, ledger
+from pipeline import NotFound, StorageSettings, Store, ledger, look_at
 
 T = TypeVar("T", bound=Hashable)
 # Keys, ids, rules and benchmarks named in a message.
@@ -27,7 +27,7 @@ def open_scored_parts(output: Store, names: Sequence[str]) -> Iterator[OpenPart]
         ReportError: A part lacks one of the named columns.
         StorageError: A part cannot be read.
     """
-    for part in open_parts(output):
+    for part in open_parts(output, look_at(output).files):
         if missing := [name for name in names if name not in part.schema.names]:
             raise ReportError(
                 f"found no column {', '.join(missing)} in {output.name(part.path)}, "

@@ -13,7 +13,7 @@ from jobs.report.part_files import open_parts
 from jobs.report.results import ReportError, look_for_parts
 from jobs.vqa import SCHEMA
 from models.types import Answer
-from pipeline import ANSWER, ConfigError, Part, Store, check_settings, dump_settings, ledger, read_plan, read_warnings
+from pipeline import ANSWER, ConfigError, Part, Store, check_settings, dump_settings, ledger
 
 FIELDS = {field.name: field for field in (*ANSWER, *SCHEMA)}
 # The columns that reading a response gives; everything else of a row stays as it is.
@@ -43,12 +43,12 @@ def answers_from_run(
         ConfigError: A rule or an override is wrong.
         StorageError: The output cannot be read.
     """
-    output = look_for_parts(store)
+    standing, plan = look_for_parts(store)
+    output = standing.output
     settings = _with_rules(frozen_settings(store, overrides), rules)
     reader = Reader(vqa_job(settings), end_tokens)
-    units = read_plan(store)
-    planned = sum(unit.num_rows for unit in units)
-    found = sum(part.file.metadata.num_rows for part in open_parts(store))
+    planned = sum(unit.num_rows for unit in plan.units)
+    found = sum(part.file.metadata.num_rows for part in open_parts(store, standing.files))
     if found < planned and not allow_missing:
         raise ReportError(
             f"found answers to {found:,} of {planned:,} rows in {store.uri}, expected all: `triptych run` continues "
@@ -63,8 +63,8 @@ def answers_from_run(
     return Answers(
         settings=settings,
         frozen=ledger.read_settings(store),
-        units=units,
-        warnings=read_warnings(store),
+        units=plan.units,
+        warnings=plan.warnings,
         attempts=attempts,
         is_whole=output.is_done and found == planned,
         pieces=pieces,

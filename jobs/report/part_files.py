@@ -5,13 +5,13 @@ They are finished parts, and of others the units that are committed already; bot
 It knows Parquet and where parts are, not what their columns mean.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import IMAGES, Store, result_files
+from pipeline import IMAGES, ResultFile, Store
 
 PICTURE = "image"
 # They are as large as all answers together, and nothing in a report needs them.
@@ -40,13 +40,13 @@ class OpenPart:
         return self.read([name for name in self.schema.names if name not in LEFT_OUT])
 
 
-def open_parts(store: Store) -> Iterator[OpenPart]:
+def open_parts(store: Store, files: Iterable[ResultFile]) -> Iterator[OpenPart]:
     """Open the files that hold the results in their order, each until the next one is asked for.
 
     Raises:
         StorageError: A part cannot be read.
     """
-    for result in result_files(store):
+    for result in files:
         with store.open(result.path) as file:
             yield OpenPart(result.path, pq.ParquetFile(file))
 

@@ -18,7 +18,7 @@ from jobs.report.counts import BENCHMARK_COLUMNS, COUNTED, OF_QUESTIONS, Benchma
 from jobs.report.job import ReportedJob
 from jobs.report.part_files import Pictures, open_parts
 from jobs.report.texts import Texts
-from pipeline import NotFound, Store, Unit, has_pictures, ledger, oddities_in, read_plan, read_warnings, result_files
+from pipeline import FrozenPlan, NotFound, Standing, Store, Unit, has_pictures, ledger, look_at, oddities_in
 
 
 class ReportError(ValueError):
@@ -81,17 +81,17 @@ def read_results(store: Store, job: ReportedJob) -> Results:
         StorageError: It cannot be read.
     """
     while True:
-        output = look_for_parts(store)
+        standing, plan = look_for_parts(store)
         try:
-            return _read_output(store, job, output)
+            return _read_output(store, job, standing, plan)
         except NotFound:  # the run goes on meanwhile, and has merged and removed a unit
-            if ledger.read_output(store).parts == output.parts:
+            if ledger.read_output(store).parts == standing.output.parts:
                 raise
 
 
-def _read_output(store: Store, job: ReportedJob, output: ledger.Output) -> Results:
-    units = read_plan(store)
-    counts, candidates = Counts(), Candidates(units)
+def _read_output(store: Store, job: ReportedJob, standing: Standing, plan: FrozenPlan) -> Results:
+    output = standing.output
+    counts, candidates = Counts(), Candidates(plan.units)
     benchmarks = BenchmarkCounts() if OF_QUESTIONS.issubset(job.schema.names) else None
     texts = Texts() if benchmarks is None and job.picture is None else None
     columns = {*COUNTED, *CANDIDATE_COLUMNS, *(BENCHMARK_COLUMNS if benchmarks else ())}
@@ -102,7 +102,7 @@ def _read_output(store: Store, job: ReportedJob, output: ledger.Output) -> Resul
     judged_rows: list[pa.Table] = []
     rows_by_part: dict[str, int] = {}
     are_drawn = False
-    for part in open_parts(store):
+    for part in open_parts(store, standing.files):
         rows = part.read({*columns, *job.summary_columns(part.schema.names)})
         verdicts = job.verdicts(rows)
         counts.add(rows)
@@ -122,11 +122,11 @@ def _read_output(store: Store, job: ReportedJob, output: ledger.Output) -> Resul
     return Results(
         uri=store.uri,
         frozen=ledger.read_settings(store),
-        units=units,
+        units=plan.units,
         attempts=[json.loads(store.read(path)) for path in attempts],
         is_finished=output.is_done,
         too_many_failed=_too_many_failed(store, output),
-        warnings=read_warnings(store),
+        warnings=plan.warnings,
         counts=counts,
         texts=texts,
         benchmarks=benchmarks,
@@ -145,19 +145,30 @@ def _too_many_failed(store: Store, output: ledger.Output) -> str:
     return store.read(ledger.TOO_MANY_FAILED).decode(errors="replace").strip()
 
 
-def look_for_parts(store: Store) -> ledger.Output:
-    """Return what is in an output.
+def look_for_parts(store: Store) -> tuple[Standing, FrozenPlan]:
+    """Return what is in an output, and its plan.
 
     Raises:
         ReportError: No run has started there, or nothing is committed yet.
         StorageError: It cannot be read.
     """
-    output = ledger.read_output(store)
-    if not output.is_planned:
-        raise ReportError(f"found no run in {store.uri} ({ledger.PLAN} is missing), expected the output of one")
-    if not result_files(store):
+    standing, plan = look_for_run(store)
+    if not standing.files:
         raise ReportError(f"found no committed rows in {store.uri} yet; wait, or continue with `triptych run`")
-    return output
+    return standing, plan
+
+
+def look_for_run(store: Store) -> tuple[Standing, FrozenPlan]:
+    """Return what is in an output, which may be nothing yet but a plan.
+
+    Raises:
+        ReportError: No run has started there.
+        StorageError: It cannot be read.
+    """
+    standing = look_at(store)
+    if standing.plan is None:
+        raise ReportError(f"found no run in {store.uri} ({ledger.PLAN} is missing), expected the output of one")
+    return standing, standing.plan
 
 
 def _as_judged(rows: pa.Table) -> pa.Table:

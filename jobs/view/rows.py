@@ -65,13 +65,13 @@ class Rows:
             ReportError: There is no run, or it has committed nothing yet.
             StorageError: It cannot be read.
         """
-        look_for_parts(store)
+        standing, _ = look_for_parts(store)
         self._store = store
         self._files: list[_File] = []
         groups: Counter[str] = Counter()
         verdicts, lengths, likelihoods = [], [], []
         start = 0
-        for part in open_parts(store):
+        for part in open_parts(store, standing.files):
             rows = part.read({"key", "error", "output_tokens", "benchmark", *job.summary_columns(part.schema.names)})
             verdicts.append(_verdicts(rows, job.verdicts(rows)))
             lengths.append(_filled(rows["output_tokens"], -1))

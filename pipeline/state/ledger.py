@@ -10,7 +10,7 @@ import logging
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.settings import ConfigError, differences
@@ -65,6 +65,7 @@ class Output:
         units: Names of the run's committed units that no part holds yet, or whose removal was interrupted.
         strangers: Files that no run wrote and that a reader of the folder would take for results.
         run: What the run that has frozen its settings here calls itself; empty where none has, or none of this version.
+        sizes: Bytes of each of `paths`.
     """
 
     paths: tuple[str, ...]
@@ -72,6 +73,7 @@ class Output:
     units: frozenset[str]
     strangers: tuple[str, ...]
     run: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_started(self) -> bool:
@@ -113,8 +115,9 @@ def units_folder(run: str) -> str:
 def read_output(store: Store) -> Output:
     """List an output folder and sort what is there."""
     # Units first: one that another driver merges meanwhile is seen as a unit, as a part, or as both, never as missing.
-    before = {entry.path for entry in store.list(UNITS)}
-    paths = sorted(before.union(entry.path for entry in store.list()))
+    sizes = {entry.path: entry.size for entry in store.list(UNITS)}
+    sizes |= {entry.path: entry.size for entry in store.list()}
+    paths = sorted(sizes)
     run = _run_of(store) if SETTINGS in paths else None
     if run is None:  # or it was removed between the listing and the reading
         paths = [path for path in paths if path != SETTINGS]
@@ -125,7 +128,14 @@ def read_output(store: Store) -> Output:
     ours = [path for path in ours if not path.startswith(PROBES)]  # another driver is looking, too
     known = set(ours)
     strangers = [path for path in paths if path not in known and not path.startswith(("_", "."))]
-    return Output(tuple(ours), frozenset(parts.values()), frozenset(units), tuple(strangers), run or "")
+    return Output(
+        paths=tuple(ours),
+        parts=frozenset(parts.values()),
+        units=frozenset(units),
+        strangers=tuple(strangers),
+        run=run or "",
+        sizes={path: sizes[path] for path in ours},
+    )
 
 
 def read_own_output(store: Store, run: str) -> Output:

@@ -6,6 +6,7 @@ The size of a unit follows from the first rows, from their files and from their 
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -124,19 +125,35 @@ def freeze_plan(
     return read_plan(store)
 
 
+@dataclass(frozen=True)
+class FrozenPlan:
+    """A plan as it is written down.
+
+    Attributes:
+        units: What the input is cut into.
+        part_sizes: How many units each part has; None where an older version has written it.
+        warnings: What is wrong with the input although it can be read.
+    """
+
+    units: list[Unit]
+    part_sizes: list[int] | None
+    warnings: list[str]
+
+
+def read_frozen_plan(store: Store) -> FrozenPlan:
+    """Read all of the frozen plan."""
+    data = store.read(PLAN)
+    return FrozenPlan(units_from_parquet(data), part_sizes_from_parquet(data), warnings_from_parquet(data))
+
+
 def read_plan(store: Store) -> list[Unit]:
-    """Read the frozen plan."""
+    """Read the units of the frozen plan."""
     return units_from_parquet(store.read(PLAN))
 
 
 def read_part_sizes(store: Store) -> list[int] | None:
     """Read how many units each part has; None where the frozen plan does not say."""
     return part_sizes_from_parquet(store.read(PLAN))
-
-
-def read_warnings(store: Store) -> list[str]:
-    """Read what the frozen plan warns of."""
-    return warnings_from_parquet(store.read(PLAN))
 
 
 def _answers_per_row(block: pa.Table) -> int:

@@ -14,7 +14,7 @@ from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.rows import part_schema
 from pipeline.state import ledger
-from pipeline.state.plan import frozen_parts, read_part_sizes, read_plan
+from pipeline.state.plan import frozen_parts, read_frozen_plan
 from pipeline.state.rewrite import RowId
 from pipeline.steps.read import job_rows_schema, settings_by_source
 from pipeline.steps.tars import TARS, tar_path
@@ -122,12 +122,12 @@ def _open_plan(store: Store, settings: PipelineSettings, job: Job) -> tuple[list
         _WrongPlan: It says why.
     """
     try:
-        units = read_plan(store)
-        sizes = read_part_sizes(store)
+        plan = read_frozen_plan(store)
     except NotFound as error:
         raise _WrongPlan("no plan beside the results") from error
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise _WrongPlan(f"a file that is no plan ({str(error)[:200]})") from error
+    units, sizes = plan.units, plan.part_sizes
     if not units or [unit.seq for unit in units] != list(range(len(units))):
         raise _WrongPlan(f"{len(units)} units that do not count up from 0")
     if sizes is not None and sum(sizes) != len(units):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,26 @@ def test_the_mark_in_the_output_says_whether_a_finished_run_is_well(store: Store
 
 def test_runs_that_write_no_progress_are_said_to(store: Store) -> None:
     assert "has not said how it stands: 0 of 10 rows" in said(store)
+
+
+def test_a_look_reads_the_plan_once_and_lists_the_output_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(store)
+    commit_unit(answered(0), store, FOLDER)
+    asked: Counter[str] = Counter()
+    read, listed = Store.read, Store.list
+
+    def counted_read(self: Store, path: str, *more: int) -> bytes:
+        asked[path] += 1
+        return read(self, path, *more)
+
+    def counted_list(self: Store, folder: str = "") -> Any:
+        asked[f"list {folder}"] += 1
+        return listed(self, folder)
+
+    monkeypatch.setattr(Store, "read", counted_read)
+    monkeypatch.setattr(Store, "list", counted_list)
+    assert read_status(store)["done"] == 3
+    assert (asked[ledger.PLAN], asked["list "]) == (1, 1)
 
 
 def test_watching_ends_with_the_run(store: Store) -> None:

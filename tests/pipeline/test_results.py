@@ -6,10 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import read_results, result_files
+from pipeline import look_at, read_results
 from pipeline.input.unit_files import UNIT_COLUMNS, units_to_parquet
 from pipeline.pipeline_settings import WriteSettings
-from pipeline.results import ResultFile
 from pipeline.rows import IMAGES
 from pipeline.settings import ConfigError
 from pipeline.state import ledger
@@ -51,8 +50,12 @@ def test_committed_units_are_read_before_their_part_is_made_and_never_twice(stor
     (first, second) = frozen_parts(store, UNITS, WriteSettings(uri=store.uri, rows_per_part=6), ToyJob())
     merge_part(store, first, SCHEMA, FOLDER)
     commit_unit(answered(0), store, FOLDER)  # a merge that was killed leaves some of its units
-    unit = ResultFile(unit_path(UNITS[3].name, FOLDER), 1)
-    assert result_files(store) == [ResultFile("part-00000.parquet", 6), unit]
+    files = look_at(store).files
+    assert [(file.path, file.num_rows) for file in files] == [
+        ("part-00000.parquet", 6),
+        (unit_path(UNITS[3].name, FOLDER), 1),
+    ]
+    assert [file.size for file in files] == [len(store.read(file.path)) for file in files]
     assert indices(store) == [0, 1, 2, 3, 4, 5, 9]
     commit_unit(answered(2), store, FOLDER)
     merge_part(store, second, SCHEMA, FOLDER)
@@ -77,11 +80,11 @@ def test_only_the_columns_that_are_asked_for_are_read(store: Store) -> None:
 def test_a_unit_that_is_merged_meanwhile_is_looked_for_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for unit in (0, 1):
         commit_unit(answered(unit), store, FOLDER)
-    looked = result_files(store)
+    looked = look_at(store)
     (first, _) = frozen_parts(store, UNITS, WriteSettings(uri=store.uri, rows_per_part=6), ToyJob())
     merge_part(store, first, SCHEMA, FOLDER)
-    answers = iter([looked, result_files(store)])
-    monkeypatch.setattr("pipeline.results.result_files", lambda store: next(answers))
+    answers = iter([looked, look_at(store)])
+    monkeypatch.setattr("pipeline.results.look_at", lambda store: next(answers))
     assert indices(store) == list(range(6))
 
 
@@ -106,7 +109,7 @@ def test_plans_of_older_versions_give_finished_parts_and_their_runs_go_on_as_the
     assert [len(part.units) for part in parts] == [2, 2]
     assert [len(part.units) for part in frozen_parts(store, UNITS, WriteSettings(uri="x"), ToyJob())] == [4]
     merge_part(store, parts[0], SCHEMA, FOLDER)
-    assert result_files(store) == [ResultFile("part-00000.parquet", None)]
+    assert [(file.path, file.num_rows) for file in look_at(store).files] == [("part-00000.parquet", None)]
 
 
 def test_the_first_part_is_small_unless_the_settings_say_how_large_parts_are() -> None:

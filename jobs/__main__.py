@@ -64,8 +64,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     settings = load_run(find_config(arguments.config), arguments.overrides)
     sys.stderr.write(f"checks, loads the model, and times a sample for about {arguments.seconds:g} s ...\n")
     estimate = estimate_run(settings, arguments.seconds)
-    numbers = json.dumps(plan_numbers(estimate, arguments.price), indent=1, ensure_ascii=False)
-    _print_lines([numbers] if arguments.json else plan_lines(estimate, arguments.price))
+    price = settings.plan.price_per_device_hour
+    numbers = json.dumps(plan_numbers(estimate, price), indent=1, ensure_ascii=False)
+    _print_lines([numbers] if arguments.json else plan_lines(estimate, price))
     return 0
 
 
@@ -98,9 +99,10 @@ def _view(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from jobs.console_text import report_lines
     from jobs.report.writer import rewrite_report
 
-    _print_lines([rewrite_report(arguments.output, arguments.overrides).page])
+    _print_lines(report_lines(rewrite_report(arguments.output, arguments.overrides, arguments.plan)))
     return 0
 
 

@@ -67,10 +67,9 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 
 def _add_plan(plan: argparse.ArgumentParser) -> None:
     plan.add_argument("config", metavar="CONFIG", help="as for `run`; nothing is written")
-    plan.add_argument("--price", metavar="MONEY", type=float, help="of an hour of one GPU, or of one engine on a CPU")
     plan.add_argument("--seconds", type=float, default=60.0, help="how long the sample is timed; 60 if left out")
-    plan.add_argument("--json", action="store_true", help="say all numbers as JSON")
-    _add_overrides(plan, "settings that replace those of CONFIG, as for `run`")
+    plan.add_argument("--json", action="store_true", help="say all numbers as JSON; `report --plan` takes them")
+    _add_overrides(plan, "settings that replace those of CONFIG, as for `run`; plan.price_per_device_hour")
 
 
 def _add_retry(retry: argparse.ArgumentParser) -> None:
@@ -94,7 +93,10 @@ def _add_view(view: argparse.ArgumentParser) -> None:
 
 def _add_report(report: argparse.ArgumentParser) -> None:
     _add_output(report)
-    _add_overrides(report, "how to reach OUTPUT, such as write.storage.endpoint_url=http://...")
+    report.add_argument(
+        "--plan", metavar="FILE", help="what `triptych plan --json` said before the run: is set against what it did"
+    )
+    _add_overrides(report, "how to reach OUTPUT: write.storage.endpoint_url=http://...; plan.price_per_device_hour")
 
 
 def _add_verify(verify: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from pipeline import (
     NotFound,
     PipelineSettings,
     ReadSettings,
+    Settings,
     StorageSettings,
     Store,
     check_settings,
@@ -30,10 +31,22 @@ JobSettings = Annotated[CaptionSettings | VqaSettings | SynthesizeSettings, Fiel
 BENCHMARK_SETTINGS = {"format": "format", "join": "images", "num_frames": "num_frames", "frame_size": "frame_size"}
 
 
+class PlanSettings(Settings):
+    """What a plan and a report reckon with beside the run; nothing in a run depends on it."""
+
+    price_per_device_hour: float | None = Field(
+        default=None,
+        ge=0,
+        description="of one GPU, or of one engine on a CPU, in any currency: `triptych plan` and the report say what "
+        "the run costs; null: they say how long devices are held",
+    )
+
+
 class RunSettings(PipelineSettings):
     """All settings of a run: the pipeline's, and the job's, chosen by `job.kind`."""
 
     job: JobSettings
+    plan: PlanSettings = PlanSettings()
     note: str | None = Field(default=None, description="a sentence for whoever reads the report; it stands at its top")
 
     @model_validator(mode="after")
@@ -76,7 +89,8 @@ def output_at(uri: str, overrides: Sequence[str], allowed: Sequence[str] = ()) -
     sections = tuple(f"{section}." for section in allowed)
     others = [text for text in overrides if sections and not f"{text.partition('=')[0]}.".startswith(sections)]
     if others:
-        expected = " and ".join(f"{section}*" for section in sections)
+        *first, last = [f"{section}*" for section in sections]
+        expected = " and ".join([", ".join(first), last] if first else [last])
         faults = [f"override {text!r}: found another setting, expected only {expected}" for text in others]
         raise ConfigError("the command line", faults)
     values: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.report.formatting import points, scored
+from jobs.report.formatting import PLANNED, SPACE, amount, off, planned, points, scored
 
 if TYPE_CHECKING:
     from jobs.demo.drawn_pictures import DrawnPictures
@@ -53,6 +53,21 @@ def run_lines(outcome: "Outcome") -> list[str]:
         *score_lines(numbers),
         *_output_lines(result, outcome.report),
     ]
+
+
+def report_lines(report: "Report") -> list[str]:
+    """Say where a report is and, where a plan is kept beside it, how far that was off."""
+    plan = report.numbers["plan"]
+    if plan is None:
+        return [report.page]
+    if not plan["lines"]:
+        return [report.page, f"the plan of {plan['made']} is set against the run once it is finished"]
+    lines = [
+        f"{PLANNED[line['name']]:<25} planned {planned(line['expected'], line['name'])}, was "
+        f"{planned(line['did'], line['name'])}: off by {off(line['off'])}"
+        for line in plan["lines"]
+    ]
+    return [report.page, *(line.replace(SPACE, " ") for line in lines)]
 
 
 def retry_lines(outcome: "RetryOutcome") -> list[str]:
@@ -131,7 +146,16 @@ def kept_texts_message(done: "Exported") -> str:
 
 
 def _output_lines(result: "RunResult", report: "Report") -> list[str]:
-    return [f"results  {result.uri}", f"report   {report.page}"]
+    return [*_device_lines(report.numbers), f"results  {result.uri}", f"report   {report.page}"]
+
+
+def _device_lines(numbers: Mapping[str, Any]) -> list[str]:
+    """Say how long all starts have held devices, and what that costs where a price is set."""
+    if numbers.get("device_seconds") is None:
+        return []
+    hours, price = amount(numbers["device_seconds"] / 3600, ","), numbers["price_per_device_hour"]
+    cost = "" if numbers["cost"] is None else f", {amount(numbers['cost'], ',')} at {price:g} an hour"
+    return [f"devices  {hours} device-hours{cost}"]
 
 
 def score_lines(numbers: Mapping[str, Any]) -> list[str]:

@@ -1,25 +1,34 @@
 """The text in which `triptych plan` says what a run will read, take and leave; the pipeline reckons it."""
 
+import time
 from typing import Any
 
 from jobs.console_text import failure_lines
 from jobs.progress import clock
+from jobs.report.formatting import amount, size
+from pipeline import ledger
 from pipeline.estimate import Estimate, StepTime
+from pipeline.preflight.memory import EngineMemory
+from pipeline.preflight.pictures import Pictures
 
 # Behind so many columns their list is cut off.
 MOST_COLUMNS = 12
-UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 ONE = {True: "GPU", False: "engine on a CPU"}
 
 
 def plan_numbers(estimate: Estimate, price: float | None) -> dict[str, Any]:
-    """Return an estimate as JSON has it, with what it costs.
+    """Return an estimate as JSON has it, with what it costs and the moment, which tells earlier starts from later ones.
 
     Args:
         estimate: What a run will take.
         price: Of an hour of one device, in any currency.
     """
-    return {**estimate.numbers(), "cost": None if price is None else estimate.device_hours * price}
+    return {
+        "made": time.strftime(ledger.UTC, time.gmtime()),
+        **estimate.numbers(),
+        "price_per_device_hour": price,
+        "cost": None if price is None else estimate.device_hours * price,
+    }
 
 
 def plan_lines(estimate: Estimate, price: float | None) -> list[str]:
@@ -50,16 +59,57 @@ def _sample_lines(estimate: Estimate) -> list[str]:
         f"{name.removesuffix('_tokens')} {spread.mean:,.0f} (at most {spread.most:,})"
         for name, spread in estimate.tokens.items()
     )
-    longest = estimate.tokens["prompt_tokens"].most
-    odd = ", ".join(f"{count:,} x {what}" for what, count in estimate.oddities.items())
+    odd = ", ".join(f"{count:,} x {what.replace('_', ' ')}" for what, count in estimate.oddities.items())
     return [
         f"sample: {estimate.sample_rows:,} rows from all over the input, timed for {clock(estimate.sample_seconds)}; "
         f"{estimate.failed_share:.1%} failed",
         *failure_lines(estimate.failures),
+        *_picture_lines(estimate.pictures),
         *([f"odd in the sample, and settled: {odd}"] if odd else []),
         f"tokens a row: {tokens}",
-        f"cache: it held {estimate.slots:,} slots of {estimate.max_length:,} tokens; the longest prompt of the sample "
-        f"has {longest:,}",
+        *(line for step in estimate.engines for line in _memory_lines(estimate, step)),
+    ]
+
+
+def _memory_lines(estimate: Estimate, step: str) -> list[str]:
+    engine, which = estimate.engines[step], "" if step == "generate" else f" ({step})"
+    longest = f"; the longest prompt of the sample has {estimate.tokens['prompt_tokens'].most:,}" if not which else ""
+    beside = f", {size(engine.slots * engine.memory)} of images in all slots at most ({size(engine.memory)} each)"
+    kept = f", {size(engine.kept_images)} of images seen lately at most"
+    return [
+        f"cache{which}: {size(engine.cache)}, {engine.slots:,} slots of {engine.max_length:,} tokens, "
+        f"{size(engine.token)} a token{longest}",
+        f"memory of an engine{which}: {size(engine.weights)} of weights, the cache{beside if engine.memory else ''}"
+        f"{kept if engine.kept_images else ''}: {size(engine.total)} in all; {_fit(engine)}",
+    ]
+
+
+def _fit(engine: EngineMemory) -> str:
+    if engine.fits is None:
+        return "the sample was answered with it"
+    free = size(engine.free or 0)
+    if engine.fits:
+        return f"it fits: the nodes have {free} free"
+    return (
+        f"it DOES NOT FIT once every slot is filled: the nodes have {free} free; lower generate.slots or "
+        "generate.max_length"
+    )
+
+
+def _picture_lines(pictures: Pictures | None) -> list[str]:
+    if pictures is None:
+        return []
+    shares = [
+        f"{'no image' if name == 'none' else name} {count / pictures.images:.0%}"
+        for name, count in pictures.formats.items()
+    ]
+    least, median, most = (
+        f"{width:,} x {height:,}"
+        for width, height in (pictures.least_pixels, pictures.median_pixels, pictures.most_pixels)
+    )
+    return [
+        f"images: of {pictures.images:,} of the sample {', '.join(shares)}; {least} to {most} pixels, median {median}; "
+        f"{size(pictures.least_bytes)} to {size(pictures.most_bytes)}, median {size(pictures.median_bytes)}"
     ]
 
 
@@ -85,13 +135,8 @@ def _step(step: StepTime) -> tuple[str, str, str]:
 
 def _cost_lines(estimate: Estimate, price: float | None) -> list[str]:
     one = ONE[estimate.has_gpus]
-    cost = "" if price is None else f", {estimate.device_hours * price:,.2f} at {price:g} an hour"
+    cost = "" if price is None else f", {amount(estimate.device_hours * price, ',')} at {price:g} an hour"
     return [
-        f"devices: {estimate.devices:g} x {one}, {estimate.device_hours:,.2f} device-hours{cost}",
+        f"devices: {estimate.devices:g} x {one}, {amount(estimate.device_hours, ',')} device-hours{cost}",
         f"output: about {size(estimate.output_bytes)}",
     ]
-
-
-def size(count: int) -> str:
-    """Write bytes as people do."""
-    return next((f"{count / factor:,.1f} {unit}" for unit, factor in UNITS if count >= factor), f"{count:,} bytes")

@@ -92,7 +92,8 @@ def run_and_report(
     job = settings.job.build()
     with shown_progress(step or settings.job.kind, style, metrics_port, leaves_line=bool(step)) as show:
         result = run(settings, job, progress=show, known=known)
-    return Outcome(result, write_report(Store(settings.write.uri, settings.write.storage), job, settings.read))
+    store, price = Store(settings.write.uri, settings.write.storage), settings.plan.price_per_device_hour
+    return Outcome(result, write_report(store, job, settings.read, price))
 
 
 def estimate_run(settings: RunSettings, sample_seconds: float) -> Estimate:
@@ -151,7 +152,8 @@ def retry_and_report(
     with shown_progress(f"{settings.job.kind}, failed rows again", style, metrics_port) as show:
         retried = retry(settings, job, progress=show)
     store = Store(settings.write.uri, settings.write.storage)
-    return RetryOutcome(retried, write_report(store, job, settings.read), settings.limits.max_failed_share)
+    report = write_report(store, job, settings.read, settings.plan.price_per_device_hour)
+    return RetryOutcome(retried, report, settings.limits.max_failed_share)
 
 
 def retry_settings(uri: str, overrides: Sequence[str]) -> RunSettings:

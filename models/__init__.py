@@ -50,6 +50,8 @@ from models.types import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from models.aria.model import AriaModel
     from models.aria.processor import AriaProcessor
     from models.emu3.model import Emu3Model
@@ -140,17 +142,11 @@ def fill_model(model: M, path: str, *, device: str | Ordered[str] = "auto", dtyp
     """Load the weights of a checkpoint into a model that was built on the `meta` device; see `load_model`."""
     import torch
 
-    from models.config import COMPUTED
     from models.devices import find_devices, place_layers
-    from models.weight_files import stored_dtype
     from models.weights import load_weights
 
-    if dtype not in ("auto", *COMPUTED):
-        raise CheckpointError(f"dtype: found {dtype!r}, expected auto, {', '.join(COMPUTED)}")
     devices = find_devices(device)
-    if dtype == "auto":
-        dtype = "float32" if devices[0].type == "cpu" else model.config.dtype or stored_dtype(Path(path))
-    wanted = torch.float32 if dtype == "float64" else getattr(torch, dtype)
+    wanted = computed_dtype(model, path, dtype, on_cpu=devices[0].type == "cpu")
     load_weights(
         model,
         Path(path),
@@ -160,6 +156,26 @@ def fill_model(model: M, path: str, *, device: str | Ordered[str] = "auto", dtyp
         tables=model.tables,
     )
     return model.eval()
+
+
+def computed_dtype(model: FamilyModel, path: str, dtype: str, *, on_cpu: bool) -> torch.dtype:
+    """Return what a model's weights are held in, but for those of its `FLOAT32`; `auto` is as in `load_model`.
+
+    Raises:
+        CheckpointError: There is no such dtype.
+    """
+    import torch
+
+    from models.config import COMPUTED
+    from models.weight_files import stored_dtype
+
+    if dtype not in ("auto", *COMPUTED):
+        raise CheckpointError(f"dtype: found {dtype!r}, expected auto, {', '.join(COMPUTED)}")
+    if dtype == "auto":
+        dtype = "float32" if on_cpu else model.config.dtype or stored_dtype(Path(path))
+    found = torch.float32 if dtype == "float64" else getattr(torch, dtype)
+    assert isinstance(found, torch.dtype)
+    return found
 
 
 class Weights(NamedTuple):

@@ -10,6 +10,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
@@ -67,6 +68,23 @@ def decode_image(data: bytes) -> Image.Image:
         ) from error
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a picture's header says.
+
+    Attributes:
+        format: As Pillow calls it: JPEG, PNG, ...
+        width: In pixels, as it is stored.
+        height: Likewise.
+        conversions: See `silent_conversions`.
+    """
+
+    format: str
+    width: int
+    height: int
+    conversions: tuple[str, ...]
+
+
 def silent_conversions(data: bytes | memoryview) -> tuple[str, ...]:
     """Name what decoding a picture changes or drops silently, from its header alone; nothing if it cannot be opened.
 
@@ -74,6 +92,12 @@ def silent_conversions(data: bytes | memoryview) -> tuple[str, ...]:
     are taken as they stand), animated (only the first frame is seen), several_pictures (of a TIFF or a stereo
     photograph; likewise).
     """
+    look = look_at(data)
+    return look.conversions if look else ()
+
+
+def look_at(data: bytes | memoryview) -> Look | None:
+    """Read a picture's header; None if it cannot be opened."""
     try:
         with _quiet():
             image = _open(data)
@@ -89,8 +113,9 @@ def silent_conversions(data: bytes | memoryview) -> tuple[str, ...]:
                 "several_pictures": _has_more(image) and image.format in SEVERAL,
             }
     except Exception:  # decoding will say why, as this row's error
-        return ()
-    return tuple(name for name, is_so in found.items() if is_so)
+        return None
+    conversions = tuple(name for name, is_so in found.items() if is_so)
+    return Look(str(image.format), image.width, image.height, conversions)
 
 
 def encode_image(pixels: Pixels, picture: PictureFormat) -> bytes:

@@ -9,6 +9,7 @@ V vocabulary.
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from models.batch_invariant import Linear, linear, repacked, unpacked
 from models.config import DecoderConfig, FamilyConfig
 from models.engine.cache import CacheShape, CacheView
 from models.layers import RMSNorm, Rotation, attend, silu
-from models.types import BadRequest, ModelInput
+from models.types import BadRequest, ImageSettings, ModelInput
 from models.weights import ParameterSlice, Tables
 
 
@@ -221,6 +222,15 @@ class FamilyModel(nn.Module):
     def max_position_embeddings(self) -> int:
         """The longest sequence the model was made for."""
         return self.config.text.max_position_embeddings
+
+    def memory_values(self, folder: Path, images: ImageSettings) -> int:
+        """Return how many values cross-attention layers keep of an image at most; none where it stands in the text.
+
+        Args:
+            folder: The checkpoint.
+            images: Image settings that go before its own.
+        """
+        return 0
 
     def check_ids(self, inputs: Sequence[ModelInput]) -> None:
         """Check that every token has its rows in the tables: on a GPU a missing one ends the process.

@@ -23,17 +23,21 @@ from typing import Any
 import numpy as np
 
 from pipeline.execution.cluster.placement import NONE, Placement
+from pipeline.execution.cluster.start import nodes
 from pipeline.execution.progress import ENGINE, LEAST_S, FailureKind
 from pipeline.input.units import Unit
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import PreflightResult, check, check_cluster
 from pipeline.preflight.further import Known
+from pipeline.preflight.memory import EngineMemory, engines_in_memory
+from pipeline.preflight.pictures import Pictures, look_at_pictures
 from pipeline.preflight.timing import COUNTED, Taken, sample_of, take
 from pipeline.rows import STEP_SECONDS
 from pipeline.run import work_of
 from pipeline.state import ledger
 from pipeline.state.plan import frozen_parts
+from pipeline.steps.read import settings_by_source
 from pipeline.storage.store import Store
 
 # How long the sample is timed while slots are full, and of how many rows it is made at most.
@@ -78,8 +82,8 @@ class Estimate:
         formats: Units by the format of their shards.
         columns: Those that the input has, with their types.
         warnings: What is wrong with shards whose rows can be read all the same.
-        slots: Sequences that each engine answers at once.
-        max_length: The longest that it takes, in tokens.
+        pictures: What the images of some rows are; None where these have none.
+        engines: What an engine holds in memory, by its step: `generate`, and `check` where there is one.
         sample_rows: Rows of the sample that were answered.
         sample_seconds: What the sample took, from its first committed slice to its last.
         failed_share: Of the sample.
@@ -87,7 +91,8 @@ class Estimate:
         oddities: What was odd about the sample's images and was settled, counted.
         tokens: Spread of `prompt_tokens`, `image_tokens` and `output_tokens` over the sample's rows.
         output_bytes: Of all parts, without tars.
-        start_seconds: Until the first slice was committed: the checks, Ray, the models.
+        check_seconds: The checks, and starting Ray or joining one; no device is held meanwhile.
+        start_seconds: Until the first slice was committed: these and loading the models.
         rows_per_s: Of the run.
         seconds: The whole run, as expected.
         seconds_least: The lower end of its range.
@@ -96,7 +101,7 @@ class Estimate:
         bottleneck: The step that holds the others up.
         devices: GPUs that engines have; on CPUs, engines.
         has_gpus: Whether engines have GPUs.
-        device_hours: Of all of these together.
+        device_hours: Of all of these together, from when the checks are done to the end.
     """
 
     rows: int
@@ -108,8 +113,8 @@ class Estimate:
     formats: Mapping[str, int]
     columns: Mapping[str, str]
     warnings: Sequence[str]
-    slots: int
-    max_length: int
+    pictures: Pictures | None
+    engines: Mapping[str, EngineMemory]
     sample_rows: int
     sample_seconds: float
     failed_share: float
@@ -117,6 +122,7 @@ class Estimate:
     oddities: Mapping[str, int]
     tokens: Mapping[str, Spread]
     output_bytes: int
+    check_seconds: float
     start_seconds: float
     rows_per_s: float
     seconds: float
@@ -130,7 +136,10 @@ class Estimate:
 
     def numbers(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return asdict(self)
+        numbers = asdict(self)
+        for name, engine in self.engines.items():
+            numbers["engines"][name]["total"] = engine.total
+        return numbers
 
 
 def estimate(
@@ -164,8 +173,41 @@ def estimate(
     work = replace(work_of(settings, job, store, ready, devices), store=Store("memory://triptych-plan"))
     share = _share_of_one(placement)
     sample = sample_of(left, sample_rows)
+    checked = time.monotonic() - began
     taken = take(sample, work, share, settings.limits.attempts, began, sample_seconds)
-    return _extrapolated(ready, left, taken, placement, share)
+    return _extrapolated(
+        ready,
+        left,
+        taken,
+        placement,
+        share,
+        check_seconds=checked,
+        pictures=look_at_pictures(sample, settings_by_source(job, settings.read), job),
+        engines=_engines(ready, placement, devices),
+    )
+
+
+def _engines(ready: PreflightResult, placement: Placement, devices: Mapping[str, str]) -> dict[str, EngineMemory]:
+    """Say what the engines of each model hold, and whether it fits."""
+    from models.footprint import footprint
+
+    steps = {"generate": (ready.answering, placement.generate, devices["device"])}
+    if ready.checking:
+        steps["check"] = (ready.checking, placement.check, devices["check_device"])
+    engines = []
+    for model, actors, device in steps.values():
+        spec, length = model.engine, model.max_length
+        held = footprint(
+            model.folder,
+            device=device,
+            dtype=spec.model.dtype,
+            slots=spec.generate.slots,
+            max_length=length,
+            images=spec.preprocess.images,
+            text_only=spec.model.text_only,
+        )
+        engines.append((EngineMemory(spec.generate.slots, length, **asdict(held)), actors.least, device == "cpu"))
+    return dict(zip(steps, engines_in_memory(engines, nodes()), strict=True))
 
 
 def _units_left(settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult) -> list[Unit]:
@@ -189,7 +231,15 @@ def _share_of_one(placement: Placement) -> Placement:
 
 
 def _extrapolated(
-    ready: PreflightResult, left: Sequence[Unit], taken: Taken, placement: Placement, share: Placement
+    ready: PreflightResult,
+    left: Sequence[Unit],
+    taken: Taken,
+    placement: Placement,
+    share: Placement,
+    *,
+    check_seconds: float,
+    pictures: Pictures | None,
+    engines: Mapping[str, EngineMemory],
 ) -> Estimate:
     units, rows, progress = ready.plan.units, sum(unit.num_rows for unit in left), taken.progress
     all_rows = sum(unit.num_rows for unit in units)
@@ -215,8 +265,8 @@ def _extrapolated(
             if column.name != "error"
         },
         warnings=ready.plan.warnings,
-        slots=ready.answering.engine.generate.slots,
-        max_length=ready.answering.max_length,
+        pictures=pictures,
+        engines=engines,
         sample_rows=progress.answered,
         sample_seconds=taken.moments[-1] - start,
         failed_share=progress.failed / progress.answers,
@@ -224,6 +274,7 @@ def _extrapolated(
         oddities=dict(sum((Counter(dict(one["oddities"])) for one in taken.slices), Counter())),
         tokens={name: _spread([n for one in taken.slices for n in one[f"{name}_each"]]) for name in COUNTED},
         output_bytes=round(sum(one["bytes"] for one in taken.slices) / progress.answered * all_rows),
+        check_seconds=check_seconds,
         start_seconds=start,
         rows_per_s=rate,
         seconds=start + then,
@@ -233,7 +284,7 @@ def _extrapolated(
         bottleneck=slowest,
         devices=devices,
         has_gpus=bool(gpus),
-        device_hours=devices * (start + then) / 3600,
+        device_hours=devices * (start + then - check_seconds) / 3600,
     )
 
 

@@ -1,11 +1,26 @@
 """How numbers are written for people: counts, shares, times, and scores in the unit of their metric."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 NOTHING = "–"
 # Narrow and unbreakable, so that a number and its unit stay on one line.
 SPACE = "\u202f"
+UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+# The lines in which a plan is set against what a run did.
+PLANNED = {
+    "rows": "rows",
+    "failed_share": "failed",
+    "loading_seconds": "time until the first rows",
+    "answering_seconds": "time from then on",
+    "seconds": "time in all",
+    "prompt_tokens": "tokens read, a row",
+    "image_tokens": "of them from images",
+    "output_tokens": "tokens written, a row",
+    "output_bytes": "output, without tars",
+    "device_hours": "device-hours",
+    "cost": "cost",
+}
 # Published times a hundred, and not as a share of anything.
 TIMES_HUNDRED = ("CIDEr-D",)
 
@@ -52,6 +67,33 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def amount(number: float, space: str = SPACE) -> str:
+    """Write device-hours or money: with two decimals, or where that is less than one, two digits that say something."""
+    return f"{number:,.2f}".replace(",", space) if number >= 1 or not number else f"{number:.2g}"
+
+
+def size(num_bytes: int) -> str:
+    """Write bytes as people do."""
+    found = ((factor, unit) for unit, factor in UNITS if num_bytes >= factor)
+    factor, unit = next(found, (1, "bytes"))
+    return f"{num_bytes / factor:,.1f} {unit}" if factor > 1 else f"{num_bytes:,} bytes"
+
+
+def planned(number: float, name: str) -> str:
+    """Write a number of PLANNED in its unit."""
+    if name.endswith("seconds"):
+        return duration(number)
+    if name.endswith("tokens"):
+        return f"{number:,.1f}".replace(",", SPACE)
+    write: Callable[[Any], str] = {"rows": count, "failed_share": percent, "output_bytes": size}.get(name, amount)
+    return write(number)
+
+
+def off(share: float | None) -> str:
+    """Write by how much a plan was too high (+) or too low (−)."""
+    return NOTHING if share is None else f"{share * 100:+.1f}{SPACE}%".replace("-", "−")
 
 
 def rate(per_second: float | None) -> str:

@@ -6,15 +6,23 @@ from typing import Any
 
 from jobs.report.caveats import caveats_of
 from jobs.report.distributions import distribution, rates_over_time
+from jobs.report.outcome import against_plan, starts_after
 from jobs.report.results import Results
 from pipeline import Job
 
+# What the report says of a plan beside what it expects.
+OF_PLAN = ("made", "rows", "rows_left", "seconds_least", "seconds_most", "check_seconds")
 # Headlines to which each row adds its share.
 MEANS = ("mean", "mean over rows (micro)", "share of points")
 
 
-def numbers_of(results: Results, job: Job) -> dict[str, Any]:
+def numbers_of(results: Results, job: Job, price: float | None = None) -> dict[str, Any]:
     """Return everything that report.json holds.
+
+    Args:
+        results: What stands in the output.
+        job: The run's.
+        price: Of an hour of one device; None for that of the plan, if any is kept.
 
     `rows` counts rows of the input, `answers` those of the results: a row that asked for several pictures has several.
     `failed` counts answers.
@@ -30,6 +38,8 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         sum(attempt[name] for attempt in results.attempts) for name in ("seconds", "answered", "output_tokens")
     )
     summary = _summary(results, job)
+    if price is None and results.plan is not None:
+        price = results.plan.get("price_per_device_hour")
     numbers = {
         "job": job.kind,
         "uri": results.uri,
@@ -46,7 +56,7 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "image_tokens": counts.tokens["image_tokens"],
         "rows_per_second": round(answered / seconds, 3) if seconds else None,
         "tokens_per_second": round(written / seconds, 3) if seconds else None,
-        **_device_seconds(results.attempts),
+        **_device_seconds(results.attempts, price),
         "loading_seconds": round(sum(attempt.get("first_seconds") or 0.0 for attempt in results.attempts), 3),
         "step_seconds": _step_seconds(results.attempts),
         "rates": rates_over_time(results.attempts),
@@ -58,6 +68,8 @@ def numbers_of(results: Results, job: Job) -> dict[str, Any]:
         "warnings": list(results.warnings),
         **summary,
         **_picture_rate(summary, counts.rows, answered, seconds),
+        "output_bytes": results.output_bytes,
+        "plan": _against_plan(results, price),
         "attempts": len(results.attempts),
         "device": results.frozen["device"],
         "weights": results.frozen["weights"],
@@ -103,23 +115,62 @@ def _state(results: Results) -> str:
     return "stopped" if outcomes[-1:] == ["too many failed"] else "unfinished"
 
 
-def _device_seconds(attempts: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return how long devices were held: all that a start may have had, for all of its time.
+def _device_seconds(attempts: Sequence[Mapping[str, Any]], price: float | None) -> dict[str, float | None]:
+    """Return how long devices were held, and what that costs: all that a start may have had, for all of its time.
 
     `device_seconds` counts every start, `device_seconds_per_1000_rows` only those that answered any.
     """
     worked = [attempt for attempt in attempts if attempt["answered"]]
+    seconds = for_1000 = None
     # Starts of older versions have not written down what they held.
-    if not worked or not all("placement" in attempt for attempt in attempts):
-        return {"device_seconds": None, "device_seconds_per_1000_rows": None}
-    for_1000 = sum(map(_held, worked)) / sum(int(attempt["answered"]) for attempt in worked) * 1000
-    return {"device_seconds": round(sum(map(_held, attempts)), 3), "device_seconds_per_1000_rows": round(for_1000, 3)}
+    if worked and all("placement" in attempt for attempt in attempts):
+        seconds = sum(map(_held, attempts))
+        for_1000 = sum(map(_held, worked)) / sum(int(attempt["answered"]) for attempt in worked) * 1000
+    return {
+        "device_seconds": None if seconds is None else round(seconds, 3),
+        "device_seconds_per_1000_rows": None if for_1000 is None else round(for_1000, 3),
+        "price_per_device_hour": price,
+        "cost": None if seconds is None or price is None else round(seconds / 3600 * price, 6),
+    }
 
 
 def _held(attempt: Mapping[str, Any]) -> float:
     placement = attempt["placement"]
-    # GPUs, or on a machine without any the engines.
-    return float(attempt["seconds"] * placement["generate_most"] * (placement["generate_gpus"] or 1))
+    # GPUs, or on a machine without any the engines. An older version has not said what those that check have.
+    engines = [(placement.get(f"{step}_most", 0), placement.get(f"{step}_gpus", 0)) for step in ("generate", "check")]
+    gpus = sum(count * each for count, each in engines)
+    return float(attempt["seconds"] * (gpus or sum(count for count, _ in engines)))
+
+
+def _against_plan(results: Results, price: float | None) -> dict[str, Any] | None:
+    """Return the plan that is kept beside the report and, of a finished run, how far it was off."""
+    plan = results.plan
+    if plan is None:
+        return None
+    starts = starts_after(plan, results.attempts) if results.is_finished else []
+    kept = {name: plan[name] for name in OF_PLAN}
+    if not starts:
+        return {**kept, "starts": 0, "lines": []}
+    seconds, loading = (sum(attempt.get(name) or 0.0 for attempt in starts) for name in ("seconds", "first_seconds"))
+    held = _device_seconds(starts, price)
+    counts = results.counts
+    did = {
+        "rows": sum(attempt["answered"] for attempt in starts),
+        "failed_share": counts.failed / counts.answers,
+        "loading_seconds": loading,
+        "answering_seconds": seconds - loading,
+        "seconds": seconds,
+        **{name: _mean(spread) for name, spread in counts.spread.items()},
+        "output_bytes": results.output_bytes,
+        "device_hours": None if held["device_seconds"] is None else held["device_seconds"] / 3600,
+        "cost": held["cost"],
+    }
+    return {**kept, "starts": len(starts), "lines": against_plan(plan, did)}
+
+
+def _mean(spread: Mapping[int, int]) -> float | None:
+    rows = sum(spread.values())
+    return sum(number * count for number, count in spread.items()) / rows if rows else None
 
 
 def _step_seconds(attempts: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -12,7 +12,21 @@ import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from jobs.report.formatting import count, duration, hundredths, measured, percent, points, rate, scored
+from jobs.report.formatting import (
+    PLANNED,
+    amount,
+    count,
+    duration,
+    hundredths,
+    measured,
+    off,
+    percent,
+    planned,
+    points,
+    rate,
+    scored,
+    size,
+)
 from jobs.report.gallery import Gallery
 from jobs.report.job import ReportedJob, labels_of
 from jobs.report.texts import RULES
@@ -115,6 +129,7 @@ def _values(numbers: Mapping[str, Any], job: ReportedJob) -> dict[str, Any]:
         "steps": STEPS,
         "spreads": SPREADS,
         "text_rules": RULES,
+        "planned_lines": PLANNED,
         "most_open_cells": MOST_OPEN_CELLS,
     }
 
@@ -143,7 +158,7 @@ def _environment(is_page: bool) -> Environment:
         loader=FunctionLoader(_text), autoescape=is_page, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals["axis_start"] = axis_start
-    numbers = [count, duration, measured, percent, points, rate, scored]
+    numbers = [amount, count, duration, measured, off, percent, planned, points, rate, scored, size]
     environment.filters |= {write.__name__: write for write in numbers}
     environment.filters |= {"cell": _cell, "code": _code, "fenced": _fenced}
     return environment

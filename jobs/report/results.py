@@ -4,7 +4,6 @@ The parts are read in one pass with one of them in memory at a time. Of every ro
 of rows that are shown or listed.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 from jobs.report.candidates import CANDIDATE_COLUMNS, Candidates
 from jobs.report.counts import BENCHMARK_COLUMNS, COUNTED, OF_QUESTIONS, BenchmarkCounts, Counts
 from jobs.report.job import ReportedJob
+from jobs.report.outcome import read_kept_plan
 from jobs.report.part_files import Pictures, open_parts
 from jobs.report.texts import Texts
 from pipeline import FrozenPlan, NotFound, Standing, Store, Unit, has_pictures, ledger, look_at, oddities_in
@@ -33,7 +33,8 @@ class Results:
         uri: Where it is.
         frozen: `settings`, `device`, `weights`, `versions`, as the run wrote them down at its start.
         units: The run's plan.
-        attempts: What each start of the run wrote down at its end, oldest first.
+        attempts: What each start of the run wrote down at its end, oldest first; of one that still runs or was killed,
+            what it last wrote of its progress, without an `outcome`.
         is_finished: Whether the run is finished, with few failed rows or with many.
         too_many_failed: What its mark says where more rows failed than the run allows; else empty.
         warnings: What is wrong with the input although its rows could be read.
@@ -44,6 +45,8 @@ class Results:
         oddities: What was odd about pictures and was settled while they were decoded, and how often.
         candidates: The rows that the gallery may show.
         pictures: Where the drawn pictures are; None for a job that draws none.
+        output_bytes: Of all files with results, without tars.
+        plan: What `triptych plan` said before the run, where that is kept beside the report.
         summary_rows: What the job's `summarize` needs, a line for each row of the results.
         judged_rows: The same with a judge's verdicts on the answers that no rule could read; None without a judge.
     """
@@ -62,6 +65,8 @@ class Results:
     oddities: Mapping[str, int]
     candidates: Candidates
     pictures: Pictures | None
+    output_bytes: int
+    plan: Mapping[str, Any] | None
     summary_rows: pa.Table
     judged_rows: pa.Table | None
 
@@ -118,12 +123,12 @@ def _read_output(store: Store, job: ReportedJob, standing: Standing, plan: Froze
         oddities += oddities_in(part.schema)
         rows_by_part[part.path] = rows.num_rows
         are_drawn = are_drawn or has_pictures(part.schema)
-    attempts = sorted(path for path in output.paths if path.startswith(f"{ledger.ATTEMPTS}/"))
+    last = ledger.unended_start(ledger.read_progress(store), output.paths)
     return Results(
         uri=store.uri,
         frozen=ledger.read_settings(store),
         units=plan.units,
-        attempts=[json.loads(store.read(path)) for path in attempts],
+        attempts=[*ledger.read_attempts(store, output.paths), *([last] if last else [])],
         is_finished=output.is_done,
         too_many_failed=_too_many_failed(store, output),
         warnings=plan.warnings,
@@ -134,6 +139,8 @@ def _read_output(store: Store, job: ReportedJob, standing: Standing, plan: Froze
         oddities=oddities,
         candidates=candidates,
         pictures=Pictures(store, rows_by_part) if are_drawn else None,
+        output_bytes=sum(file.size for file in standing.files),
+        plan=read_kept_plan(store, output.paths),
         summary_rows=_concatenated(summary_rows),
         judged_rows=_concatenated(judged_rows) if judged_rows else None,
     )

@@ -32,6 +32,15 @@ class CacheShape:
     head_dim: int
     dtype: torch.dtype
 
+    @property
+    def token_bytes(self) -> int:
+        """What one token takes, on all layers together."""
+        return 2 * len(self.devices) * self.num_heads * self.head_dim * self.dtype.itemsize
+
+    def num_bytes(self, slots: int, max_length: int) -> int:
+        """What a cache takes, on all layers together."""
+        return slots * _extent(max_length) * self.token_bytes
+
 
 class Cache:
     """Keys and values (slots, K, length, C) of each layer; `length` is max_length rounded up to whole extents."""

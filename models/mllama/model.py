@@ -110,6 +110,15 @@ class MllamaModel(FamilyModel):
         is_absent = layer and self.config.vision is None and int(layer[1]) in self.config.text.cross_attention_layers
         return None if is_absent else found
 
+    def memory_values(self, folder: Path, images: ImageSettings) -> int:
+        """Return how many keys and values all cross-attention layers keep of an image with the most tiles."""
+        text, vision = self.config.text, self.config.vision
+        if vision is None:
+            return 0
+        layers = sum(isinstance(layer, CrossLayer) for layer in self.language_model.model.layers.values())
+        tokens = read_images(folder, vision, images).max_image_tiles * vision.num_tokens
+        return 2 * layers * tokens * text.num_key_value_heads * text.head_dim
+
     def prompt(self, inputs: Sequence[ModelInput]) -> list[Prompt]:
         """Bring inputs onto the device; each distinct picture is encoded once."""
         self.check_ids(inputs)

@@ -6,7 +6,7 @@ Bounds from below, from the weights' shapes and the first rows; no GPU's memory 
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.execution.cluster.placement import Node
 
@@ -38,6 +38,56 @@ class CpuEngines:
         return self.num_weights * VALUE_BYTES[self.dtype]
 
 
+@dataclass(frozen=True)
+class EngineMemory:
+    """What one engine holds, in bytes; see `models.footprint`.
+
+    Attributes:
+        slots: Sequences that it answers at once.
+        max_length: The longest that it takes, in tokens.
+        weights: All parameters.
+        cache: Keys and values of all slots.
+        token: What one token leaves there.
+        memory: What cross-attention layers keep of an image at most, for each slot that asks about another one.
+        kept_images: At most so much of images that were looked at lately.
+        free: On CPUs what the nodes have, together; None where that is not known, as with GPUs.
+        fits: Whether all engines find room, if every slot is filled; None where that is not known.
+    """
+
+    slots: int
+    max_length: int
+    weights: int
+    cache: int
+    token: int
+    memory: int
+    kept_images: int
+    free: int | None = None
+    fits: bool | None = None
+
+    @property
+    def total(self) -> int:
+        """All of it, at most."""
+        return self.weights + self.cache + self.slots * self.memory + self.kept_images
+
+
+def engines_in_memory(engines: Sequence[tuple[EngineMemory, int, bool]], nodes: Sequence[Node]) -> list[EngineMemory]:
+    """Say of each model whether its engines fit, those of the others beside them.
+
+    Args:
+        engines: What each holds, how many there are, and whether they are on CPUs.
+        nodes: What there is.
+    """
+    free, found = [node.memory_bytes for node in nodes], []
+    for engine, actors, on_cpu in engines:
+        if not on_cpu or not all(free):
+            found.append(engine)
+            continue
+        fitting = sum(memory // engine.total for memory in free)
+        found.append(replace(engine, free=sum(free), fits=fitting >= actors))
+        free = _without(free, engine.total, actors)
+    return found
+
+
 def weights_faults(nodes: Sequence[Node], engines: Sequence[CpuEngines]) -> list[str]:
     """Say whose weights do not fit into the nodes' memory as often as there are engines."""
     faults: list[str] = []
@@ -48,7 +98,7 @@ def weights_faults(nodes: Sequence[Node], engines: Sequence[CpuEngines]) -> list
         fitting = sum(memory // engine.bytes_each for memory in free)
         if fitting < engine.actors:
             faults.append(_weights_fault(nodes, engine, fitting))
-        free = _without(free, engine)
+        free = _without(free, engine.bytes_each, engine.actors)
     return faults
 
 
@@ -97,12 +147,12 @@ def _weights_fault(nodes: Sequence[Node], engines: CpuEngines, fitting: int) -> 
     )
 
 
-def _without(free: Sequence[int], engines: CpuEngines) -> list[int]:
+def _without(free: Sequence[int], bytes_each: int, actors: int) -> list[int]:
     """Return what is left on each node, filled one after the other."""
-    left, actors = list(free), engines.actors
+    left = list(free)
     for place, memory in enumerate(free):
-        taken = min(actors, memory // engines.bytes_each)
-        left[place] -= taken * engines.bytes_each
+        taken = min(actors, memory // bytes_each)
+        left[place] -= taken * bytes_each
         actors -= taken
     return left
 

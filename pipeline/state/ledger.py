@@ -24,6 +24,8 @@ SETTINGS = "_triptych/settings.json"
 PLAN = "_triptych/plan.parquet"
 ATTEMPTS = "_triptych/attempts"
 PROGRESS = "_triptych/progress.json"
+# What a run says of its state there while it is in its rounds; at the end it says how that came.
+RUNNING = ("loading", "answering")
 # How moments are written there, for time.strftime and strptime.
 UTC = "%Y-%m-%dT%H:%M:%SZ"
 SUCCESS = "_SUCCESS"
@@ -35,6 +37,7 @@ OURS = ("_triptych/", "_report/", f"{TARS}/")
 # (The models' devices are compared once it is known what `auto` means.)
 FREE = (
     "note",
+    "plan",
     "limits",
     "ray",
     "read.on_changed",
@@ -308,7 +311,41 @@ def part_paths(store: Store) -> list[str]:
 
 def write_attempt(store: Store, name: str, numbers: Mapping[str, Any]) -> None:
     """Write down when, where and how far one start of the run went. Nothing else here knows of time."""
-    store.publish(f"{ATTEMPTS}/{name}.json", json.dumps(numbers, indent=2).encode())
+    store.replace(_attempt_path(name), json.dumps(numbers, indent=2).encode())
+
+
+def keep_killed_start(store: Store) -> None:
+    """Write down how far the latest start came if it has not come to do so: the next one's progress will hide it.
+
+    Should it live, on another machine, it writes over this at its end.
+    """
+    last = unended_start(read_progress(store), [entry.path for entry in store.list(ATTEMPTS)])
+    if last is not None:
+        outcome = "killed" if last["state"] in RUNNING else last["state"]
+        write_attempt(store, last["attempt"], {**last, "outcome": outcome})
+
+
+def read_attempts(store: Store, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what starts wrote down at their ends, oldest first.
+
+    Args:
+        store: The output.
+        paths: What stands there.
+    """
+    return [json.loads(store.read(path)) for path in sorted(paths) if path.startswith(f"{ATTEMPTS}/")]
+
+
+def unended_start(progress: Mapping[str, Any] | None, paths: Sequence[str]) -> dict[str, Any] | None:
+    """Return what the latest start wrote of its progress if it still runs, or was killed; None if it wrote of its end.
+
+    Starts of older versions do not say which they are: None.
+    """
+    name = (progress or {}).get("attempt")
+    return None if progress is None or name is None or _attempt_path(name) in paths else dict(progress)
+
+
+def _attempt_path(name: str) -> str:
+    return f"{ATTEMPTS}/{name}.json"
 
 
 def write_progress(store: Store, numbers: Mapping[str, Any]) -> None:

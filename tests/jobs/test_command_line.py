@@ -96,7 +96,7 @@ def test_a_retry_takes_no_setting_that_would_change_answers(unfinished, capsys):
     said = capsys.readouterr().err
     assert "job.prompt: was 'Describe" in said and "read.limit: was nothing, now 1" in said
     assert "generate.slots: " not in said
-    assert "A retry may change only note, limits, ray," in said
+    assert "A retry may change only note, plan, limits, ray," in said
     assert main(["retry", unfinished, "job.kind=vqa", "read.limit=1"]) == 2
     said = capsys.readouterr().err
     assert "1 fault\n  job.kind: was 'caption', now 'vqa'; another job is a run of its own" in said

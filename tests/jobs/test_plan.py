@@ -6,9 +6,13 @@ from dataclasses import replace
 import pytest
 
 from jobs.__main__ import main
-from jobs.plan import plan_lines, plan_numbers, size
+from jobs.plan import plan_lines, plan_numbers
+from jobs.report.formatting import size
 from pipeline.estimate import Estimate, Spread, StepTime
+from pipeline.execution.cluster.placement import Node
 from pipeline.execution.progress import FailureKind
+from pipeline.preflight.memory import EngineMemory, engines_in_memory
+from pipeline.preflight.pictures import Pictures
 
 ESTIMATE = Estimate(
     rows=1_000_000,
@@ -20,15 +24,25 @@ ESTIMATE = Estimate(
     formats={"webdataset": 2000},
     columns={f"column_{number}": "string" for number in range(14)},
     warnings=["a.tar: ends in the middle of a member"],
-    slots=64,
-    max_length=4096,
+    pictures=Pictures(
+        images=200,
+        formats={"JPEG": 186, "PNG": 12, "none": 2},
+        least_bytes=900,
+        median_bytes=120_000,
+        most_bytes=4_100_000,
+        least_pixels=(64, 48),
+        median_pixels=(640, 480),
+        most_pixels=(4032, 3024),
+    ),
+    engines={"generate": EngineMemory(64, 4096, 50 * 10**9, 10**10, 40_000, 2 * 10**8, 10**9)},
     sample_rows=5000,
     sample_seconds=60.5,
     failed_share=0.01,
     failures=[FailureKind("decode", "BadImage", 50, "k", "not an image")],
-    oddities={"CMYK": 3},
+    oddities={"exif_turned": 3},
     tokens={name: Spread(100.0, 180) for name in ("prompt_tokens", "image_tokens", "output_tokens")},
     output_bytes=12_000_000,
+    check_seconds=30.0,
     start_seconds=90.0,
     rows_per_s=100.0,
     seconds=9090.0,
@@ -49,9 +63,13 @@ def test_a_plan_says_what_is_read_what_it_takes_and_what_it_costs() -> None:
         "column_11 and 2 more",
         "warning: a.tar: ends",
         "decode BadImage (50), such as row k",
-        "3 x CMYK",
+        "3 x exif turned",
+        "images: of 200 of the sample JPEG 93%, PNG 6%, no image 1%; 64 x 48 to 4,032 x 3,024 pixels, median "
+        "640 x 480; 900 bytes to 4.1 MB, median 120.0 kB",
         "prompt 100 (at most 180)",
-        "64 slots of 4,096 tokens",
+        "cache: 10.0 GB, 64 slots of 4,096 tokens, 40.0 kB a token; the longest prompt of the sample has 180",
+        "memory of an engine: 50.0 GB of weights, the cache, 12.8 GB of images in all slots at most (200.0 MB each), "
+        "1.0 GB of images seen lately at most: 73.8 GB in all; the sample was answered with it",
         "2:31:30 expected (2:13:20 to 2:46:40), 1:30 of it before the first rows are there; 100 rows/s; generate",
         "8 x GPU, 20.20 device-hours, 50.50 at 2.5 an hour",
         "output: about 12.0 MB",
@@ -63,7 +81,21 @@ def test_a_plan_says_what_is_read_what_it_takes_and_what_it_costs() -> None:
 def test_all_numbers_are_json_with_the_cost() -> None:
     numbers = json.loads(json.dumps(plan_numbers(replace(ESTIMATE, device_hours=2.0), 3.0)))
     assert (numbers["cost"], numbers["rows"], numbers["steps"]["generate"]["actors"]) == (6.0, 1_000_000, 8)
+    assert numbers["price_per_device_hour"] == 3.0 and numbers["engines"]["generate"]["total"] == 73_800_000_000
     assert plan_numbers(ESTIMATE, None)["cost"] is None
+
+
+def test_a_plan_says_what_does_not_fit_on_cpus_and_nothing_of_images_that_there_are_none_of() -> None:
+    small = EngineMemory(8, 1024, 10**9, 2 * 10**9, 1000, 0, 0)
+    engines = engines_in_memory([(small, 2, True), (small, 1, True)], [Node("n", 8, memory_bytes=8 * 10**9)])
+    assert [(engine.free, engine.fits) for engine in engines] == [(8 * 10**9, True), (2 * 10**9, False)]
+    planned = replace(ESTIMATE, engines=dict(zip(("generate", "check"), engines, strict=True)), pictures=None)
+    said = "\n".join(plan_lines(planned, None))
+    assert "1.0 GB of weights, the cache: 3.0 GB in all; it fits: the nodes have 8.0 GB free" in said
+    assert "memory of an engine (check): " in said and "DOES NOT FIT once every slot is filled" in said
+    assert "images:" not in said
+    on_gpu = engines_in_memory([(small, 1, False)], [Node("n", 8, gpus=1, memory_bytes=10)])
+    assert [engine.fits for engine in on_gpu] == [None]
 
 
 def test_bytes_are_written_as_people_do() -> None:

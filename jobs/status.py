@@ -1,6 +1,5 @@
 """Look at a run from outside, while it runs or later: at what it writes into its output, and nothing else."""
 
-import json
 import time
 from calendar import timegm
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,6 @@ from pipeline.run import FailureKind
 # A run that has not written its progress for so many of its periods is taken for dead.
 SILENT_PERIODS = 4
 WATCH_EVERY_S = 5.0
-RUNNING = ("loading", "answering")
 OF_ATTEMPTS = ("started", "outcome", "seconds", "answered", "failed", "host")
 
 
@@ -32,7 +30,7 @@ def read_status(store: Store) -> dict[str, Any]:
     """
     standing, plan = look_for_run(store)
     output = standing.output
-    attempts = [json.loads(store.read(path)) for path in output.paths if path.startswith(f"{ledger.ATTEMPTS}/")]
+    attempts = ledger.read_attempts(store, output.paths)
     progress = ledger.read_progress(store) or {"state": "unknown"}
     committed = [file.num_rows for file in standing.files]
     return {
@@ -44,16 +42,13 @@ def read_status(store: Store) -> dict[str, Any]:
         "parts": len(output.parts),
         "planned_parts": len(plan.part_sizes or ()) or None,
         "silent_s": _silent_s(progress),
-        "attempts": [
-            {name: attempt.get(name) for name in OF_ATTEMPTS}
-            for attempt in sorted(attempts, key=lambda attempt: str(attempt["started"]))
-        ],
+        "attempts": [{name: attempt.get(name) for name in OF_ATTEMPTS} for attempt in attempts],
     }
 
 
 def _state(output: ledger.Output, progress: Mapping[str, Any]) -> str:
     silent_s = _silent_s(progress)
-    is_running = progress["state"] in RUNNING
+    is_running = progress["state"] in ledger.RUNNING
     is_silent = is_running and silent_s is not None and silent_s > SILENT_PERIODS * progress["period_s"]
     if output.is_done and (not is_running or is_silent):  # a retry may run
         return "done" if ledger.SUCCESS in output.paths else "too many failed"
@@ -72,7 +67,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     share = "" if status["done"] is None else f": {status['done']:,} of {status['rows']:,} rows are committed"
     parts = "" if status["planned_parts"] is None else f", {status['parts']} of {status['planned_parts']} parts made"
     lines = [f"{status['uri']} {_SAID.get(state, state)}{share}{parts}"]
-    if state in RUNNING:
+    if state in ledger.RUNNING:
         lines += [f"on {status['host']} since {status['started']}, seen {clock(silent)} ago", *describe(status)]
     if state == "silent":
         lines.append(
@@ -113,6 +108,6 @@ def watch(store: Store, show: Callable[[Mapping[str, Any]], None], every_s: floa
     while True:
         status = read_status(store)
         show(status)
-        if status["state"] not in RUNNING:
+        if status["state"] not in ledger.RUNNING:
             return status
         time.sleep(every_s)

@@ -58,12 +58,15 @@ def rates_over_time(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, flo
     """Return how fast each start went, stretch by stretch: `start`, `stop` in seconds, and `rows_per_second`.
 
     Times count from the first start, waiting between starts left out. Rows between two commits are taken to have come
-    evenly; before the first commit of a start there is no rate. A start of an older version has noted no series.
+    evenly, and those of the first commit since the model was loaded. Many units are on their way by then and come in a
+    burst; so the first stretch takes in as long again, and none is shorter than that while. A start of an older version
+    has noted no series, or not when the model was loaded; then there is no rate before the first commit.
     """
     stretches, began = [], 0.0
     for attempt in attempts:
-        series = attempt.get("series") or []
-        for (start, before), (stop, after) in pairwise(_thinned(series, MOST_RATES // len(attempts) + 1)):
+        series, ready = attempt.get("series") or [], attempt.get("ready_seconds")
+        burst = 0.0 if ready is None else (attempt.get("first_seconds") or ready) - ready
+        for (start, before), (stop, after) in pairwise(_thinned(series, MOST_RATES // len(attempts) + 1, burst)):
             if stop > start:
                 rate = round((after - before) / (stop - start), 3)
                 stretches.append(
@@ -73,14 +76,16 @@ def rates_over_time(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, flo
     return stretches
 
 
-def _thinned(series: Sequence[Sequence[float]], most: int) -> list[Sequence[float]]:
+def _thinned(series: Sequence[Sequence[float]], most: int, least_s: float) -> list[Sequence[float]]:
     """Keep points that lie apart, the first and the last among them."""
     if not series:
         return []
-    apart = max(LEAST_S, (series[-1][0] - series[0][0]) / max(1, most - 1))
+    span = series[-1][0] - series[0][0]
+    apart = max(LEAST_S, least_s, span / max(1, most - 1))
     kept = [series[0]]
     for point in series[1:]:
-        if point[0] - kept[-1][0] >= apart:
+        if point[0] - kept[-1][0] >= max(apart, 2 * least_s if len(kept) == 1 else 0.0):
             kept.append(point)
     # The rest is too short for a rate of its own.
-    return [*kept[:-1], series[-1]] if len(kept) > 1 else kept
+    first, last = kept[: max(1, len(kept) - 1)], series[-1]
+    return [*first, last] if span >= LEAST_S else kept

@@ -121,7 +121,7 @@ class RemoteCrashes(CrashClient):
 
     def ready(self) -> None:
         """Note that this process is ready to work."""
-        self._get(self._call("ready", self._actor))
+        self._get(self._call("ready", self._actor, self._step))
 
 
 @contextmanager
@@ -138,6 +138,15 @@ def crash_ledger(attempts: int) -> Iterator[str]:
         yield name
     finally:
         ray.kill(ledger)
+
+
+def seconds_ready(crashes: str) -> float | None:
+    """Return how long ago the first engine that answers was ready; None where the crash ledger does not know."""
+    import ray
+
+    ledger: Any = ray.get_actor(crashes)
+    since = ray.get(ledger.seconds_ready.remote("generate"))
+    return None if since is None else float(since)
 
 
 def begin_round(crashes: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.execution.actors import seconds_ready
 from pipeline.execution.cluster.placement import NodesLost, Placement, PlacementError, place_actors
 from pipeline.execution.cluster.signals import heard_signals
 from pipeline.execution.cluster.start import nodes
@@ -91,6 +92,7 @@ class Attempt:
         self._started = self._told = time.monotonic()
         self._tracker = Tracker(sum(self._rows.values()), placement.preprocess.most)
         self._short_rounds = 0
+        self._id = uuid.uuid4().hex[:8]
 
     def run(self) -> Progress:
         """Work until every part stands in the output; return how far this start came.
@@ -100,6 +102,7 @@ class Attempt:
             TooManyFailed: The judge says so; what is committed stays.
         """
         outcome, began = "failed", time.time()
+        self._keep_killed_start()
         try:
             merged = self._merge_what_is_there()
             self._note(self._tracker.progress)
@@ -147,6 +150,7 @@ class Attempt:
             with heard_signals() as check, parts, closing(stream(missing, self._work, self._placement)) as committed:
                 for numbers in committed:
                     parts.add(numbers["unit"])
+                    self._note_ready()
                     self._note(self._tracker.add(numbers, time.monotonic() - self._started))
                     self._judge(self._tracker.progress)
                     check()
@@ -165,6 +169,13 @@ class Attempt:
             raise RunError(why) from failure
         if failure is not None:
             log.warning("a round failed, and another one starts: %s", why)
+
+    def _note_ready(self) -> None:
+        """Before the first unit is noted, note since when there has been an engine to answer it."""
+        if self._tracker.progress.first_seconds is None and self._work.crashes:
+            since = seconds_ready(self._work.crashes)
+            if since is not None:
+                self._tracker.begin(time.monotonic() - self._started - since)
 
     def _note(self, progress: Progress) -> None:
         self._told = time.monotonic()
@@ -188,10 +199,18 @@ class Attempt:
             is_over.set()
             writer.join()
 
+    def _keep_killed_start(self) -> None:
+        try:
+            ledger.keep_killed_start(self._work.store.while_looking())
+        except StorageError as error:  # it is for the report alone
+            log.warning("cannot write down how far the start before this one came: %s", error)
+
     def _write_progress(self, began: float, **outcome: str) -> None:
         numbers = {
             **progress_numbers(self._tracker.progress, time.monotonic() - self._told),
             **outcome,
+            "series": self._tracker.series,
+            "attempt": self._name(began),
             "started": _utc(began),
             "written": _utc(time.time()),
             "period_s": WRITTEN_EVERY_S,
@@ -203,8 +222,11 @@ class Attempt:
         except StorageError as error:  # the run needs none of this
             log.debug("cannot write down the progress: %s", error)
 
+    def _name(self, began: float) -> str:
+        return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{self._id}"
+
     def _write_attempt(self, outcome: str, began: float) -> None:
-        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{uuid.uuid4().hex[:8]}"
+        name = self._name(began)
         numbers = {
             "outcome": outcome,
             **self._commit_log.note,

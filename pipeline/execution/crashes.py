@@ -4,6 +4,7 @@ A process that dies says nothing; but what it had begun and never ended is suspe
 own, which loads and decodes nothing. It knows units and rows by name and place, and neither Ray nor what is done.
 """
 
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class CrashLedger:
         self._loads: Counter[str] = Counter()
         self._starts: Counter[str] = Counter()
         self._last_words: dict[str, str] = {}
+        self._ready: dict[str, float] = {}
 
     def starting(self, actor: str) -> int:
         """Note that an actor's process starts; return how many before it died in a row without being ready."""
@@ -72,9 +74,14 @@ class CrashLedger:
         self._starts[actor] += 1
         return self._loads[actor] - 1
 
-    def ready(self, actor: str) -> None:
+    def ready(self, actor: str, step: str) -> None:
         """Note that an actor's process is ready to work."""
         self._loads[actor] = 0
+        self._ready.setdefault(step, time.monotonic())
+
+    def seconds_ready(self, step: str) -> float | None:
+        """Return how long ago the first process of a step was ready; None if none has been, as far as is known."""
+        return time.monotonic() - self._ready[step] if step in self._ready else None
 
     def dying(self, actor: str, words: str) -> None:
         """Note why an actor's process is about to end itself."""

@@ -91,6 +91,7 @@ class Progress:
         seconds: From this start to the latest commit.
         step_seconds: What the steps of this start were busy with, by name; see `Pace.busy`.
         failures: Kinds of error rows of this start, the most frequent first.
+        ready_seconds: From this start to when its first engine was ready; None where that is not known.
         first_seconds: From this start to its first commit; None before.
         pace: Of the recent while; None before that is LEAST_S long.
     """
@@ -105,6 +106,7 @@ class Progress:
     seconds: float = 0.0
     step_seconds: Mapping[str, float] = field(default_factory=dict)
     failures: Sequence[FailureKind] = ()
+    ready_seconds: float | None = None
     first_seconds: float | None = None
     pace: Pace | None = None
 
@@ -141,7 +143,8 @@ class Tracker:
 
     Attributes:
         progress: The latest.
-        series: Seconds since this start and rows that it had committed by then, at most MOST_POINTS of them.
+        series: Seconds since this start and rows that it had committed by then, at most MOST_POINTS of them; the first
+            is of when an engine was ready, where that is known.
     """
 
     def __init__(self, rows: int, preprocess_actors: int) -> None:
@@ -160,6 +163,11 @@ class Tracker:
     def set_done(self, done: int) -> None:
         """Note how many rows stand in the output, whoever wrote them."""
         self.progress = replace(self.progress, done=done)
+
+    def begin(self, seconds: float) -> None:
+        """Note when the first engine was ready, before the first unit."""
+        self.progress = replace(self.progress, ready_seconds=round(seconds, 2))
+        self._add_point(seconds, 0)
 
     def add(self, unit: Mapping[str, Any], seconds: float) -> Progress:
         """Note a committed unit; return the progress with it.

@@ -10,7 +10,7 @@ from jobs.report.numbers import numbers_of
 from jobs.report.page import axis_start, render_markdown, render_report
 from jobs.report.results import read_results
 from jobs.report.texts import Texts, faults_of
-from pipeline.execution.progress import MOST_POINTS, Tracker
+from pipeline.execution.progress import MOST_POINTS, Tracker, progress_numbers
 from pipeline.rows import STEP_SECONDS
 from pipeline.state import ledger
 from tests.jobs.test_report import captioned, gallery_of, output_of, page_of, photos  # noqa: F401
@@ -115,6 +115,42 @@ def test_an_axis_begins_below_every_interval():
     assert axis_start({"a": {"score": 0.999, "low": 0.982}, "b": {"score": 1.0, "low": None}}) == 0.98
     assert axis_start({"a": {"score": 0.999, "low": 0.982}, "b": {"score": 0.4, "low": 0.3}}) == 0.0
     assert axis_start({"a": {"score": None, "low": None}}) == 0.0
+
+
+def test_the_burst_of_units_that_were_on_their_way_at_first_does_not_stand_out():
+    burst = [(30.0 + number / 10, 10 * (number + 1)) for number in range(8)]  # what 20 s have brought, in 0.7 s
+    steady = [(35.0 + 2.5 * number, 90 + 10 * number) for number in range(100)]
+    attempt = {"seconds": 290.0, "ready_seconds": 10.0, "first_seconds": 30.0, "series": [(10.0, 0), *burst, *steady]}
+    rates = rates_over_time([attempt])
+    assert (rates[0]["start"], rates[-1]["stop"]) == (10.0, 282.5)
+    assert all(3.2 <= one["rows_per_second"] <= 4.8 for one in rates)
+    assert sum((one["stop"] - one["start"]) * one["rows_per_second"] for one in rates) == pytest.approx(1080, rel=0.01)
+    unknown = rates_over_time([{**attempt, "ready_seconds": None, "series": [*burst, *steady]}])
+    assert unknown[0]["start"] == 30.0, "of older versions"
+
+
+def test_a_start_that_was_killed_has_its_time_and_its_curve(photos):  # noqa: F811
+    job, part = captioned(photos)
+    store = output_of(photos, job, part, is_finished=False)
+    before = numbers_at(store, job)
+    tracker = Tracker(40, 1)
+    tracker.begin(2.0)
+    unit = {"rows": 4, "answers": 4, "failed": 0, "prompt_tokens": 1, "output_tokens": 8, "failures": []}
+    for second in range(3, 13):
+        tracker.add({**unit, STEP_SECONDS: {"decode": 0.5}}, float(second))
+    written = {"started": "2026-01-01T00:00:00Z", "attempt": "3", "series": tracker.series, "host": "n"}
+    ledger.write_progress(store, {**progress_numbers(tracker.progress, 1.0), **written})
+    for _ in range(2):  # as it stands there, and as the next start keeps it
+        numbers = numbers_at(store, job)
+        assert (numbers["attempts"], numbers["seconds"]) == (before["attempts"] + 1, before["seconds"] + 13.0)
+        assert (numbers["state"], numbers["step_seconds"]["decode"]) == ("unfinished", 5.0)
+        assert [one["rows_per_second"] for one in numbers["rates"]] == [4.0] * 9
+        ledger.keep_killed_start(store)
+    (kept,) = [one for one in ledger.read_attempts(store, ledger.read_output(store).paths) if one.get("host") == "n"]
+    assert kept["outcome"] == "killed"
+    ledger.write_attempt(store, "3", {**kept, "outcome": "interrupted"})  # it lived after all
+    ledger.keep_killed_start(store)
+    assert ledger.read_attempts(store, ledger.read_output(store).paths)[-1]["outcome"] == "interrupted"
 
 
 def test_a_burst_of_commits_is_no_rate():

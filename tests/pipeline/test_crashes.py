@@ -88,7 +88,7 @@ async def live(actor: Actor, step: Any, blocks: dict[str, pa.Table], most_starts
     for _ in range(most_starts):
         actor.starts += 1
         actor.ledger.starting(actor.name)
-        actor.ledger.ready(actor.name)
+        actor.ledger.ready(actor.name, actor.step)
         guard = Guard(actor.step, actor)
         tasks = {unit: asyncio.create_task(guard.run(step, unit, block)) for unit, block in blocks.items()}
         try:
@@ -234,8 +234,20 @@ def test_a_step_that_dies_of_everything_is_given_up() -> None:
 def test_an_actor_that_dies_while_loading_is_counted_until_it_is_ready() -> None:
     ledger = CrashLedger(ATTEMPTS)
     assert [ledger.starting("a") for _ in range(3)] == [0, 1, 2]
-    ledger.ready("a")
+    ledger.ready("a", "generate")
     assert ledger.starting("a") == 0
+
+
+def test_the_first_process_of_a_step_that_is_ready_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("pipeline.execution.crashes.time.monotonic", lambda: now[-1])
+    ledger = CrashLedger(ATTEMPTS)
+    assert ledger.seconds_ready("generate") is None
+    for moment, actor, step in ((110.0, "p", "preprocess"), (120.0, "a", "generate"), (150.0, "b", "generate")):
+        now.append(moment)
+        ledger.ready(actor, step)
+    now.append(160.0)
+    assert ledger.seconds_ready("generate") == 40.0
 
 
 def test_whoever_is_alone_has_nobody_beside() -> None:

@@ -7,9 +7,7 @@ from jobs.console_text import failure_lines
 from jobs.progress import clock
 from jobs.report.formatting import amount, size
 from pipeline import ledger
-from pipeline.estimate import Estimate, StepTime
-from pipeline.preflight.memory import EngineMemory
-from pipeline.preflight.pictures import Pictures
+from pipeline.estimate import EngineMemory, Estimate, Pictures, StepTime
 
 # Behind so many columns their list is cut off.
 MOST_COLUMNS = 12

@@ -30,8 +30,10 @@ from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.check import PreflightResult, check, check_cluster
 from pipeline.preflight.further import Known
-from pipeline.preflight.memory import EngineMemory, engines_in_memory
-from pipeline.preflight.pictures import Pictures, look_at_pictures
+from pipeline.preflight.memory import EngineMemory as EngineMemory
+from pipeline.preflight.memory import engines_in_memory
+from pipeline.preflight.pictures import Pictures as Pictures
+from pipeline.preflight.pictures import look_at_pictures
 from pipeline.preflight.timing import COUNTED, Taken, sample_of, take
 from pipeline.rows import STEP_SECONDS
 from pipeline.run import work_of

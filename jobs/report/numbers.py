@@ -68,7 +68,6 @@ def numbers_of(results: Results, job: Job, price: float | None = None) -> dict[s
         "warnings": list(results.warnings),
         **summary,
         **_picture_rate(summary, counts.rows, answered, seconds),
-        "output_bytes": results.output_bytes,
         "plan": _against_plan(results, price),
         "attempts": len(results.attempts),
         "device": results.frozen["device"],

@@ -3,15 +3,14 @@
 import json
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from jobs.metrics import served_metrics
-from pipeline.run import Progress, progress_numbers
+from pipeline.run import Progress, progress_numbers, repeated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,22 +129,12 @@ def _logs_moved_from(stream: TextIO) -> Iterator[None]:
             handler.setStream(stream)
 
 
-@contextmanager
-def _lines(line: Callable[[], str], period_s: float) -> Iterator[None]:
-    is_over = threading.Event()
-
+def _lines(line: Callable[[], str], period_s: float) -> AbstractContextManager[None]:
     def write() -> None:
-        while not is_over.wait(period_s):
-            sys.stderr.write(f"{line()}\n")
-            sys.stderr.flush()
+        sys.stderr.write(f"{line()}\n")
+        sys.stderr.flush()
 
-    writer = threading.Thread(target=write, name="progress", daemon=True)
-    writer.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        writer.join()
+    return repeated(write, period_s)
 
 
 def describe(numbers: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from pipeline.execution.progress import FailureKind as FailureKind
 from pipeline.execution.progress import Progress as Progress
 from pipeline.execution.progress import TooManyFailed as TooManyFailed
 from pipeline.execution.progress import progress_numbers as progress_numbers
+from pipeline.execution.progress import repeated as repeated
 from pipeline.execution.work import Work, load_generate
 from pipeline.input.sources import typical_unit_rows
 from pipeline.job import Job

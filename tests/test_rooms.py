@@ -3,7 +3,6 @@
 import ast
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -13,8 +12,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
-
-from jobs.arguments import command_parser
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("models", "pipeline", "jobs")
@@ -152,22 +149,6 @@ def test_every_module_stands_in_the_readmes_tree():
     ]
     missing = [path for path in files if path not in known and not path.startswith(tuple(whole))]
     assert missing == []
-
-
-def commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.startswith("triptych ")]
-
-
-def test_there_are_commands_in_the_readme():
-    assert {line.split()[1] for line in commands()} >= {"run", "report", "demo"}
-
-
-@pytest.mark.parametrize("line", commands())
-def test_a_command_of_the_readme_is_one(line):
-    asked = command_parser().parse_args(shlex.split(line, comments=True)[1:])
-    assert "config" not in asked or (ROOT / asked.config).is_file()
 
 
 def test_the_readmes_yaml_fits_the_settings():

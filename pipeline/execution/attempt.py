@@ -6,11 +6,10 @@ What a round is made of, pipeline/execution/stream.py knows; here is kept accoun
 import logging
 import platform
 import re
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipeline.execution.cluster.placement import NodesLost, Placement, Placement
 from pipeline.execution.cluster.signals import heard_signals
 from pipeline.execution.cluster.start import nodes
 from pipeline.execution.progress import Progress as Progress
-from pipeline.execution.progress import TooManyFailed, Tracker, progress_numbers
+from pipeline.execution.progress import TooManyFailed, Tracker, progress_numbers, repeated
 from pipeline.execution.stream import stream
 from pipeline.execution.work import Work
 from pipeline.rows import part_schema
@@ -106,7 +105,8 @@ class Attempt:
         try:
             merged = self._merge_what_is_there()
             self._note(self._tracker.progress)
-            with watched(self._stores()), self._progress_written(began):
+            self._write_progress(began)
+            with watched(self._stores()), repeated(lambda: self._write_progress(began), WRITTEN_EVERY_S):
                 while merged.missing_units:
                     self._round(merged)
                     merged = self._merge_what_is_there()
@@ -181,24 +181,6 @@ class Attempt:
         self._told = time.monotonic()
         self._tell(progress)
 
-    @contextmanager
-    def _progress_written(self, began: float) -> Iterator[None]:
-        """Write down how far the run is, again and again, for those who look in from elsewhere."""
-        is_over = threading.Event()
-
-        def keep_writing() -> None:
-            self._write_progress(began)
-            while not is_over.wait(WRITTEN_EVERY_S):
-                self._write_progress(began)
-
-        writer = threading.Thread(target=keep_writing, name="progress file", daemon=True)
-        writer.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            writer.join()
-
     def _keep_killed_start(self) -> None:
         try:
             ledger.keep_killed_start(self._work.store.while_looking())
@@ -206,6 +188,7 @@ class Attempt:
             log.warning("cannot write down how far the start before this one came: %s", error)
 
     def _write_progress(self, began: float, **outcome: str) -> None:
+        """Write down how far the run is, for those who look in from elsewhere."""
         numbers = {
             **progress_numbers(self._tracker.progress, time.monotonic() - self._told),
             **outcome,

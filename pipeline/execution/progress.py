@@ -4,8 +4,10 @@ Rates are taken over a recent window that begins with the first committed unit: 
 first units all at once, say nothing of how it goes on. It knows numbers, and neither who measures nor who shows them.
 """
 
+import threading
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -208,6 +210,24 @@ class Tracker:
         if len(self.series) > MOST_POINTS:
             self.series = self.series[::2]
             self._spacing_s = 2 * (seconds - self.series[0][0]) / MOST_POINTS
+
+
+@contextmanager
+def repeated(say: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call something on a thread of its own every so many seconds while the block runs; first after the first while."""
+    is_over = threading.Event()
+
+    def keep_saying() -> None:
+        while not is_over.wait(every_s):
+            say()
+
+    thread = threading.Thread(target=keep_saying, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def _merged(kinds: Sequence[FailureKind], more: Sequence[Mapping[str, Any]]) -> Sequence[FailureKind]:

@@ -4,8 +4,9 @@ Files are read one after the other, and nothing is written; what to do about a f
 run writes down, and no model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -83,6 +84,7 @@ def check_output(settings: PipelineSettings, job: Job, store: Store, sample: Sam
         RunError: No run has planned anything there.
         StorageError: The output cannot be read.
     """
+    progress = ledger.read_progress(store)  # before the files are listed: a run that goes on says more later
     output = ledger.read_output(store)
     checked = Checked(store.uri, output.is_done)
     if not output.is_planned and not output.parts and not output.is_done:
@@ -99,7 +101,7 @@ def check_output(settings: PipelineSettings, job: Job, store: Store, sample: Sam
         look.at_part(part)
     _refuse_foreign_plan(checked, look.files)
     checked.faults += _strangers(output, parts)
-    checked.faults += _ledger_faults(store, output, checked)
+    checked.faults += _ledger_faults(output, progress, checked)
     if job.needs_unique_keys:
         checked.faults += [_doubled_keys(source, rows) for source, rows in checked.counted.doubled.items()]
     return checked
@@ -268,14 +270,13 @@ def _strangers(output: ledger.Output, parts: Sequence[Part]) -> list[Fault]:
     ]
 
 
-def _ledger_faults(store: Store, output: ledger.Output, checked: Checked) -> list[Fault]:
+def _ledger_faults(output: ledger.Output, progress: Mapping[str, Any] | None, checked: Checked) -> list[Fault]:
     """Hold the marks and the progress that the run wrote down against what stands there."""
     faults = []
     marks = [mark for mark in (ledger.SUCCESS, ledger.TOO_MANY_FAILED) if mark in output.paths]
     if len(marks) > 1:
         mend = "delete both, and give the run's command again: it leaves the right one"
         faults.append(Fault("marks", " and ".join(marks), "both marks", "one of them", mend))
-    progress = ledger.read_progress(store)
     said = progress.get("done", 0) if progress else 0
     if not output.is_done and not checked.faults and said > checked.counted.rows:
         found, expected = f"{checked.counted.rows:,} committed rows", f"at least {said:,}, as the run wrote down"

@@ -2,32 +2,33 @@
 
 import shutil
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from jobs.report.gallery import build_gallery
 from jobs.report.job import labels_of
 from jobs.report.numbers import numbers_of
 from jobs.report.page import render_report
 from jobs.report.results import read_results
+from jobs.report.writer import write_report
+from pipeline.execution.progress import Pace, Progress
 from pipeline.input.units import ReadSettings
+from pipeline.state import ledger
 from tests.jobs.test_report import NASTY, photos  # noqa: F401
 from tests.jobs.test_view import output_to_view, served
+from tests.screenshots import chromium, live_text, main
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    assert path, f"found none of {', '.join(NAMES)}; `make browser` installs Chromium"
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @contextmanager
@@ -95,3 +96,24 @@ def test_the_report_fits_its_window_and_runs_nothing(browser, viewed, photos, tm
         assert page.locator("figure").count() == 24
         assert NASTY in page.locator("body").inner_text()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_pictures_of_the_docs_come_out_the_same_from_one_output(photos, tmp_path):  # noqa: F811
+    store, job = output_to_view(photos, str(tmp_path / "demo/vqa"))
+    write_report(store, job, ReadSettings(uri=str(photos)))
+    pace = Pace(2.0, 600.0, 50.0, {"engine": 0.9, "prefill": 0.7}, "prefill")
+    ended = Progress(rows=40, done=40, answered=40, answers=40, failed=1, seconds=20.0, pace=pace)
+    ledger.write_attempt(store, "1", {**asdict(ended), "series": [[2.0, 8], [11.0, 24], [20.0, 40]]})
+    shutil.copytree(tmp_path / "demo/vqa", tmp_path / "demo/caption")
+    text = live_text(tmp_path / "demo")
+    assert "caption: 40 rows in 0:20, 2.0 rows/s, 1 failed" in text
+    assert "24 of 40 rows (60%) · 2.0 rows/s · 1 failed · 0:08 left" in text and "prefill takes longest" in text
+    made = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        made.append(main(tmp_path / "demo", tmp_path / name))
+    assert [path.name for path in made[0]] == ["live.png", "report.png", "view.png"]
+    for first, second in zip(*made, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+        with Image.open(first) as image:
+            assert image.width == 1000 and len(image.convert("RGB").getcolors()) > 8

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 from jobs.demo.data import write_question_shards
 from jobs.demo.drawn_pictures import read_drawn_pictures
 from jobs.demo.pieces import FAMILIES, PIECES
+from tests.end_to_end.shards import png
+from tests.test_commands import ON_RAY
 
 ROOT = Path(__file__).parent.parent.parent
 CHECKPOINT = ROOT / "jobs/demo/checkpoints/aria"
@@ -173,3 +176,22 @@ def test_an_interrupted_run_ends_with_code_130_and_goes_on(tmp_path):
     table = pq.read_table(tmp_path / "out")
     assert done >= 1 and "3,000 rows, 0 failed" in out
     assert table["key"].to_pylist() == sorted(set(table["key"].to_pylist()))
+
+
+@pytest.mark.parametrize("command", ON_RAY)
+def test_a_command_for_pictures_of_ones_own_works_as_it_is_typed(command, tmp_path):
+    (tmp_path / "jobs/demo").mkdir(parents=True)
+    for name in ("configs", "jobs/demo/checkpoints"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "MYFOLDER").mkdir()
+    for number in range(6):
+        (tmp_path / f"MYFOLDER/{number}.png").write_bytes(png(number))
+    words = shlex.split(command)[1:]
+    code, out, err = finished(triptych(*words, folder=tmp_path))
+    assert code == 0, err
+    if words[0] == "plan":
+        assert "6 rows" in out and not (tmp_path / "captions").exists()
+        return
+    rows = pq.read_table(tmp_path / "captions").to_pylist()
+    assert [row["image_path"] for row in rows] == [f"{number}.png" for number in range(6)]
+    assert all(row["caption"] for row in rows)

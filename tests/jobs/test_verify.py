@@ -15,6 +15,7 @@ from pipeline.steps.write import parquet_bytes
 from tests.end_to_end.shards import write_shards
 from tests.jobs.benchmark_folders import write_gqa
 from tests.pipeline.outputs import RUN, leave_output, settings_of
+from tests.s3 import S3
 
 CAPTION = {"kind": "caption"}
 PART, SECOND, TAR = "part-00000.parquet", "part-00001.parquet", "_webdataset/part-00000.tar"
@@ -41,8 +42,8 @@ def half(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made / "half", tmp_path / "half"))
 
 
-def found(out: Path, capsys: pytest.CaptureFixture[str], rows: int = 0) -> dict[str, Any]:
-    code = main(["verify", str(out), "--rows", str(rows), "--json"])
+def found(out: Path | str, capsys: pytest.CaptureFixture[str], rows: int = 0, *overrides: str) -> dict[str, Any]:
+    code = main(["verify", str(out), "--rows", str(rows), "--json", *overrides])
     verified: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert code == (1 if verified["faults"] else 0)
     assert all(all(fault.values()) for fault in verified["faults"]), "each says what, where and how to mend it"
@@ -188,6 +189,53 @@ def test_committed_units_are_looked_at_like_parts(half: Path, capsys: pytest.Cap
     assert found(half, capsys)["well"], "what is not there is not committed"
     (half / ledger.PROGRESS).write_text(json.dumps({"state": "interrupted", "done": 5}))
     assert kinds(found(half, capsys)) == [("missing rows", ledger.PROGRESS)]
+
+
+def test_what_a_run_that_goes_on_commits_meanwhile_is_not_missed(
+    half: Path, made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.verification import output
+
+    looked = output.check_file
+
+    def while_it_goes_on(*about: Any, **options: Any) -> Any:
+        (half / ledger.PROGRESS).write_text(json.dumps({"state": "answering", "done": 9}))
+        return looked(*about, **options)
+
+    (half / ledger.PROGRESS).write_text(json.dumps({"state": "answering", "done": 5}))
+    monkeypatch.setattr(output, "check_file", while_it_goes_on)
+    assert found(half, capsys)["well"]
+    monkeypatch.undo()
+    assert kinds(found(half, capsys)) == [("missing rows", ledger.PROGRESS)]
+
+
+def test_an_output_in_a_bucket_is_looked_at_in_the_same_way(
+    s3: S3, aria: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shards(tmp_path / "in", shards=2, rows=5)
+    out, storage = f"{s3.uri}/out", {"endpoint_url": s3.endpoint_url}
+    write = {"uri": out, "storage": storage, "webdataset": True}
+    store = leave_output(settings_of(tmp_path / "in", aria, out, CAPTION, write=write), units_done=3)
+    reach = f"write.storage.endpoint_url={s3.endpoint_url}"
+    verified = found(out, capsys, 2, reach)
+    assert not verified["finished"]
+    assert (verified["rows"], verified["whole_parts"], verified["whole_units"]) == (5, 1, 1)
+    assert verified["again"]["agreeing"] == 2
+    part, tar = store.read(PART), store.read(TAR)
+    store.replace(TAR, tar[:700])
+    assert kinds(found(out, capsys, 0, reach)) == [("tar", TAR)]
+    store.replace(TAR, tar)
+    store.replace(PART, part[: len(part) // 2])
+    assert kinds(found(out, capsys, 0, reach)) == [("unreadable", PART)]
+    store.replace(SECOND, part)
+    assert kinds(found(out, capsys, 0, reach))[1] == ("foreign rows", SECOND)
+    store.replace(PART, part)
+    store.delete([SECOND])
+    store.publish(ledger.SUCCESS, b"")
+    assert main(["verify", out, "--rows", "0", reach]) == 1
+    said = capsys.readouterr().out
+    assert f"fault (missing part) in {SECOND}:" in said
+    assert "expected 3 rows, those of units" in said and f"{ledger.SUCCESS} and give the run's command again" in said
 
 
 def test_other_weights_and_a_lost_input_are_said(out: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:

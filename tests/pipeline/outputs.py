@@ -22,7 +22,9 @@ from pipeline.storage.store import Store
 RUN = "me"
 
 
-def settings_of(uri: Path, checkpoint: Path, out: Path, job: dict[str, Any], **sections: Any) -> RunSettings:
+def settings_of(
+    uri: Path | str, checkpoint: Path, out: Path | str, job: dict[str, Any], **sections: Any
+) -> RunSettings:
     """Settings of a small run on the CPU, with two units of two rows in a part."""
     values: dict[str, Any] = {
         "read": {"uri": str(uri)},
@@ -38,7 +40,7 @@ def settings_of(uri: Path, checkpoint: Path, out: Path, job: dict[str, Any], **s
 
 def leave_output(settings: RunSettings, units_done: int | None = None) -> Store:
     """Answer the rows of an input; with `units_done` only those of the first units, as a run that was interrupted."""
-    job, store = settings.job.build(), Store(settings.write.uri)
+    job, store = settings.job.build(), Store(settings.write.uri, settings.write.storage)
     sources = job.sources(settings.read)
     cut = [plan_input(one.read, settings.write.unit_rows, is_raw=one.is_raw, reads=one.reads) for one in sources]
     units = join_plans(sources, cut, settings.read.uri).units

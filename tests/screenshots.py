@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,6 +93,7 @@ def _bar_of(progress: Progress) -> str:
     terminal.isatty = lambda: True  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
+        patch.setattr("jobs.progress.time", SimpleNamespace(monotonic=lambda: 0.0))  # no second passes
         for name, value in {"TERM": "xterm-256color", "COLUMNS": str(TERMINAL_COLUMNS), "LINES": "24"}.items():
             patch.setenv(name, value)
         with shown_progress(ASKED, "bar") as show:

@@ -132,6 +132,8 @@ class LanguageModel(nn.Module):
             if cache_view is None
             else cache_view.positions
         )
+        # Brought to the device once: a copy in each step would make the host wait, and could be captured in no graph.
+        self._frequencies = self._frequencies.to(positions.device)
         rotate = Rotation(positions, self._frequencies, embeddings.dtype)
         x = embeddings
         for layer in self.model.layers.values():

@@ -16,6 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from models.engine.in_place import attend_in_place, reads_in_place, tables
 from models.engine.memory import MemoryView
 from models.layers import attend
 
@@ -43,7 +44,11 @@ class CacheShape:
 
 
 class Cache:
-    """Keys and values (slots, K, length, C) of each layer; `length` is max_length rounded up to whole extents."""
+    """Keys and values (slots, K, length, C) of each layer; `length` is max_length rounded up to whole extents.
+
+    Attributes:
+        tables: Where each slot's lie, layer by layer, for kernels that read them in place; empty without such kernels.
+    """
 
     def __init__(self, shape: CacheShape, slots: int, max_length: int) -> None:
         self.length = _extent(max_length)
@@ -52,6 +57,8 @@ class Cache:
         self.keys, self.values = (
             [torch.zeros(size, dtype=shape.dtype, device=device) for device in shape.devices] for _ in range(2)
         )
+        in_place = reads_in_place(shape.devices[0])
+        self.tables = [tables(*both) for both in zip(self.keys, self.values, strict=True)] if in_place else []
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` places of one slot to another."""
@@ -82,6 +89,7 @@ class CacheView:
         mask: Tensor | None,
         memory: MemoryView | None,
         rows: Tensor | None = None,
+        ends: Tensor | None = None,
     ) -> None:
         """Keep what one forward needs.
 
@@ -94,7 +102,9 @@ class CacheView:
             memory: See the attributes.
             rows: Where sequences write at places of their own, int (B * K * T), in a layer's store seen as
                 (slots * K * length, C); elsewhere all write just before their extent.
+            ends: int (B, T), how many places each token sees, where they are read in place; there is no mask then.
         """
+        self._ends = ends
         self._rows = rows
         self._cache = cache
         self._slots = slots
@@ -111,6 +121,7 @@ class CacheView:
         moved = copy(self)
         moved.positions = self.positions.to(device)
         moved._rows = None if self._rows is None else self._rows.to(device)
+        moved._ends = None if self._ends is None else self._ends.to(device)
         moved.mask = None if self.mask is None else self.mask.to(device)
         moved.memory = None if self.memory is None else self.memory.to(device)
         return moved
@@ -132,6 +143,9 @@ class CacheView:
         stores = self._cache.keys[layer], self._cache.values[layer]
         for store, new in zip(stores, (keys, values), strict=True):
             self.write(store, new)
+        if self._ends is not None:
+            placed = self._cache.tables[layer].rows(self._slots)
+            return attend_in_place(query, placed, self._ends, keys.shape[1], self._cache.length)
         if self.mask is None:
             return attend(query, keys, values, None)
         if len(self._runs) == 1:
@@ -203,12 +217,12 @@ def decode_cache_view(
         memory: What the tokens see beside.
         first: The first of the slots.
     """
+    slots, rows = slice(first, first + len(places)), _rows(cache, places, first)
+    if cache.tables:
+        return CacheView(cache, slots, positions[..., None], [cache.length], None, memory, rows, ends=places + 1)
     extents = _extents(lengths, cache)
     mask = torch.arange(max(extents), device=places.device) <= places[..., None]  # (B, T, S)
-    rows = _rows(cache, places, first)
-    return CacheView(
-        cache, slice(first, first + len(places)), positions[..., None], extents, mask[:, None], memory, rows
-    )
+    return CacheView(cache, slots, positions[..., None], extents, mask[:, None], memory, rows)
 
 
 def tree_cache_view(

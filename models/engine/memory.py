@@ -7,11 +7,15 @@ Shapes: B sequences, T tokens, S places of a memory, H query heads, K key heads,
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from models.devices import to_device
+from models.engine.in_place import attend_in_place, reads_in_place, tables
 from models.layers import attend_all
 
 
@@ -40,12 +44,24 @@ class Span:
 Seen = tuple[tuple[int, ...], slice, Memory]  # rows of a batch, tokens of them, what these see
 
 
-class MemoryView:
+class MemoryView(Protocol):
     """Which memory each token of one forward sees; a token that sees none gets zeros.
 
     Attributes:
         attends: bool (B, T, 1), whether a token sees any.
     """
+
+    attends: Tensor
+
+    def to(self, device: torch.device) -> "MemoryView":
+        """Return the same for layers on another device."""
+
+    def attend(self, layer: int, query: Tensor) -> Tensor:
+        """Return what queries (B, H, T, C) find in one layer's memories, (B, T, H * C)."""
+
+
+class SeenMemories:
+    """A view for any tokens: memory by memory, those who see the same together."""
 
     def __init__(self, seen: Sequence[Seen], num_rows: int, num_tokens: int, device: torch.device) -> None:
         self._seen = seen
@@ -54,19 +70,19 @@ class MemoryView:
             sees[list(rows), tokens] = True
         self.attends = sees.to(device)
         self._rows = [_picked(rows, device) for rows, _, _ in seen]
-        self._elsewhere: dict[torch.device, MemoryView] = {}
+        self._elsewhere: dict[torch.device, SeenMemories] = {}
 
-    def to(self, device: torch.device) -> "MemoryView":
-        """Return the same for layers on another device; made once, since one view serves many steps."""
+    def to(self, device: torch.device) -> MemoryView:
+        """See MemoryView; made once, since one view serves many steps."""
         if device == self.attends.device:
             return self
         if device not in self._elsewhere:
             B, T, _ = self.attends.shape
-            self._elsewhere[device] = MemoryView(self._seen, B, T, device)
+            self._elsewhere[device] = SeenMemories(self._seen, B, T, device)
         return self._elsewhere[device]
 
     def attend(self, layer: int, query: Tensor) -> Tensor:
-        """Return what queries (B, H, T, C) find in one layer's memories, (B, T, H * C)."""
+        """See MemoryView."""
         B, H, T, C = query.shape
         out = query.new_zeros(B, T, H * C)
         for (_, tokens, memory), rows in zip(self._seen, self._rows, strict=True):
@@ -79,8 +95,39 @@ def prefill_memory_view(spans: Sequence[Sequence[Span]], places: range, device: 
     return _view([_clipped(several, places) for several in spans], len(places), device)
 
 
+class PlacedMemories:
+    """A view for the next tokens of sequences, each with a memory of its own size, all of them in one call.
+
+    For devices that read memories in place.
+    """
+
+    def __init__(self, memories: Sequence[Memory | None], num_tokens: int, device: torch.device) -> None:
+        some = next(memory for memory in memories if memory is not None)
+        self._memories = [memory or some for memory in memories]  # kept alive; who has none sees no place of another's
+        sizes = [0 if memory is None else memory.keys[0].shape[1] for memory in memories]
+        self._num_heads, self._most = some.keys[0].shape[0], max(sizes)
+        self._tables = [
+            tables([memory.keys[layer] for memory in self._memories], [m.values[layer] for m in self._memories])
+            for layer in range(len(some.keys))
+        ]
+        self._ends = to_device(torch.tensor(sizes)[:, None].expand(-1, num_tokens), device)
+        self.attends = self._ends[..., None] > 0
+
+    def to(self, device: torch.device) -> MemoryView:
+        """See MemoryView; the tables lie where the layers do already."""
+        moved = copy(self)
+        moved._ends, moved.attends = self._ends.to(device), self.attends.to(device)
+        return moved
+
+    def attend(self, layer: int, query: Tensor) -> Tensor:
+        """See MemoryView."""
+        return attend_in_place(query, self._tables[layer], self._ends, self._num_heads, self._most)
+
+
 def decode_memory_view(memories: Sequence[Memory | None], num_tokens: int, device: torch.device) -> MemoryView | None:
     """Return what the next tokens of each sequence see; None if nothing."""
+    if reads_in_place(device):
+        return None if all(memory is None for memory in memories) else PlacedMemories(memories, num_tokens, device)
     return _view([[] if memory is None else [(0, num_tokens, memory)] for memory in memories], num_tokens, device)
 
 
@@ -93,7 +140,7 @@ def _view(
         for first, stop, memory in several:
             rows_of[first, stop, memory].append(row)
     found = [(tuple(rows), slice(first, stop), memory) for (first, stop, memory), rows in rows_of.items()]
-    return MemoryView(found, len(seen), num_tokens, device) if found else None
+    return SeenMemories(found, len(seen), num_tokens, device) if found else None
 
 
 def answer_memory(spans: Sequence[Span]) -> Memory | None:

@@ -1,0 +1,129 @@
+"""What the engine promises a GPU, held on a CPU: few launches and waits a step, alike for any company and length.
+
+The product's own branches for GPUs run on tiny checkpoints of random weights (tests/gpu/make_believe.py). `BUDGETS` is
+what a step costs today: its numbers only ever go down, and beside each stands where it is to go.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+
+from models import Family, Sampling
+from models.engine import Engine, run_all
+from models.llama import FamilyModel
+from tests.gpu.make_believe import LAUNCH, Log, make_believe, watched
+from tests.gpu.questions import DRAWING, GREEDY, asked, decoding, tiny_model
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a decode step costs.
+
+    Attributes:
+        layer: Launches of a layer that attends to its own sequence. Goal: 14.
+        cross_layer: Launches of a layer that attends to pictures, with four of them. Goal: 14.
+        rest: Launches of all else: embeddings, rotation, head, sampler.
+        lane: Launches for each further sequence with a picture of its own. Goal: 0.
+        programs: Into how many programs three lengths fall. Goal: 1.
+    """
+
+    layer: float
+    rest: float
+    cross_layer: float = 0
+    lane: float = 0
+    programs: int = 3
+
+
+BUDGETS: dict[Family, Budget] = {
+    "aria": Budget(layer=56, rest=44),
+    "mllama": Budget(layer=36, rest=44, cross_layer=48, lane=2),
+    "emu3": Budget(layer=36, rest=44),
+}
+# The one wait of a step: for tokens that an earlier one has chosen.
+WAITS = {"event": 1}
+
+
+SAMPLINGS = (
+    Sampling(max_new_tokens=9),
+    Sampling(max_new_tokens=6, temperature=1.0, seed=3),
+    Sampling(max_new_tokens=9, temperature=1.0, top_k=8),
+    Sampling(max_new_tokens=7, temperature=1.0, top_k=50, top_p=0.8, seed=1),
+)
+
+
+@cache
+def loaded(family: Family, num_layers: int, cross: tuple[int, ...]) -> FamilyModel:
+    """Return a tiny model on a GPU."""
+    text: dict[str, Any] = {"cross_attention_layers": list(cross)} if family == "mllama" else {}
+    return tiny_model(family, "cuda", "bfloat16", num_hidden_layers=num_layers, **text)
+
+
+@cache
+def step(
+    family: Family,
+    lanes: int = 4,
+    *,
+    sampling: Sampling = GREEDY,
+    length: int = 8,
+    layers: int = 2,
+    cross: tuple[int, ...] = (1,),
+) -> Log:
+    """Return what a GPU sees of a decode step, some steps after the prompts."""
+    with make_believe():
+        engine = decoding(loaded(family, layers, cross), family, lanes, sampling, length)
+        with watched() as log:
+            engine.step()
+    return log
+
+
+@pytest.mark.parametrize("sampling", [*SAMPLINGS, DRAWING], ids=["greedy", "drawn", "top_k", "top_p", "guided"])
+def test_a_step_waits_once_and_copies_nothing(family: Family, sampling: Sampling) -> None:
+    if sampling is DRAWING and family != "emu3":
+        return  # only Emu3 draws
+    waits = step(family, sampling=sampling).waits()
+    assert Counter(line.split()[1] for line in waits.elements()) == WAITS, waits
+
+
+def test_a_layer_and_the_rest_launch_no_more_than_their_budget(family: Family) -> None:
+    budget = BUDGETS[family]
+    few, many = (step(family, layers=layers) for layers in (2, 4))
+    layer = (many.num_launches - few.num_launches) / 2
+    assert layer <= budget.layer, many.launches()
+    cross = 0.0
+    if family == "mllama":
+        cross = step(family, layers=5, cross=(1, 3)).num_launches - many.num_launches
+        assert cross <= budget.cross_layer
+    own = 2 - (family == "mllama")
+    assert few.num_launches - own * layer - cross <= budget.rest, few.launches()
+
+
+def test_a_step_launches_as_much_for_many_sequences_as_for_few(family: Family) -> None:
+    few, many = (step(family, lanes) for lanes in (4, 8))
+    assert many.num_launches - few.num_launches <= 4 * BUDGETS[family].lane, many.launches() - few.launches()
+
+
+def test_steps_at_unlike_lengths_are_one_program(family: Family) -> None:
+    logs = [step(family, length=length) for length in (8, 70, 140)]
+    programs = {tuple(one for one in log.seen if one.kind == LAUNCH) for log in logs}
+    assert len(programs) <= BUDGETS[family].programs
+
+
+def answers(family: Family, device: str, samplings: tuple[Sampling, ...]) -> list[tuple[int, ...]]:
+    """Return the tokens of answers in float32, one with each sampling, on fewer slots than there are questions."""
+    model = tiny_model(family, device, "float32")
+    sequences = [asked(model, family, 5, sampling)[number] for number, sampling in enumerate(samplings)]
+    run_all(Engine(model, slots=3, max_length=128), sequences)
+    assert [one.error for one in sequences if one.error] == []
+    return [one.completion.token_ids for one in sequences if one.completion]
+
+
+@pytest.mark.parametrize("samplings", [SAMPLINGS, (DRAWING,) * 2], ids=["text", "pictures"])
+def test_the_branches_for_gpus_give_the_tokens_of_a_cpu(family: Family, samplings: tuple[Sampling, ...]) -> None:
+    if samplings[0] is DRAWING and family != "emu3":
+        return  # only Emu3 draws
+    here = answers(family, "cpu", samplings)
+    with make_believe():
+        assert answers(family, "cuda", samplings) == here

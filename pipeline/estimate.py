@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,9 @@ from pipeline.preflight.timing import COUNTED, Taken, sample_of, take
 from pipeline.rows import STEP_SECONDS
 from pipeline.run import work_of
 from pipeline.state import ledger
-from pipeline.state.plan import frozen_parts
+from pipeline.state.plan import cut_parts, frozen_parts
 from pipeline.steps.read import settings_by_source
+from pipeline.steps.write import Part
 from pipeline.storage.store import Store
 
 # How long the sample is timed while slots are full, and of how many rows it is made at most.
@@ -183,6 +185,7 @@ def estimate(
         taken,
         placement,
         share,
+        num_parts=len(_parts(settings, job, store, ready)),
         check_seconds=checked,
         pictures=look_at_pictures(sample, settings_by_source(job, settings.read), job),
         engines=_engines(ready, placement, devices),
@@ -212,11 +215,16 @@ def _engines(ready: PreflightResult, placement: Placement, devices: Mapping[str,
     return dict(zip(steps, engines_in_memory(engines, nodes()), strict=True))
 
 
+def _parts(settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult) -> list[Part]:
+    cut = partial(frozen_parts, store) if ready.is_started else cut_parts
+    return cut(ready.plan.units, settings.write, job)
+
+
 def _units_left(settings: PipelineSettings, job: Job, store: Store, ready: PreflightResult) -> list[Unit]:
     if not ready.is_started:
         return ready.plan.units
     output = ledger.read_own_output(store, ready.run)
-    parts = frozen_parts(store, ready.plan.units, settings.write, job)
+    parts = _parts(settings, job, store, ready)
     units = [unit for part in parts if part.number not in output.parts for unit in part.units]
     return [unit for unit in units if unit.name not in output.units]
 
@@ -239,6 +247,7 @@ def _extrapolated(
     placement: Placement,
     share: Placement,
     *,
+    num_parts: int,
     check_seconds: float,
     pictures: Pictures | None,
     engines: Mapping[str, EngineMemory],
@@ -275,7 +284,10 @@ def _extrapolated(
         failures=progress.failures,
         oddities=dict(sum((Counter(dict(one["oddities"])) for one in taken.slices), Counter())),
         tokens={name: _spread([n for one in taken.slices for n in one[f"{name}_each"]]) for name in COUNTED},
-        output_bytes=round(sum(one["bytes"] for one in taken.slices) / progress.answered * all_rows),
+        output_bytes=round(
+            sum(one["bytes"] for one in taken.slices) / progress.answered * all_rows
+            + num_parts * max(one["empty_bytes"] for one in taken.slices)
+        ),
         check_seconds=check_seconds,
         start_seconds=start,
         rows_per_s=rate,

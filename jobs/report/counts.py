@@ -34,7 +34,7 @@ class Counts:
         failed: Those among them that have an error.
         tokens: Sums of the columns SUMMED by their names.
         finish_reasons: How often each occurs, in the order in which they came.
-        spread: Of each of the columns SUMMED, how many rows have so many tokens.
+        spread: Of each of the columns SUMMED, how many rows that are well have so many tokens.
     """
 
     def __init__(self) -> None:
@@ -50,9 +50,10 @@ class Counts:
         self.rows += count_rows(rows)
         self.answers += rows.num_rows
         self.failed += rows.num_rows - rows["error"].null_count
+        well = rows.filter(rows["error"].is_null())
         for name in SUMMED:
             self.tokens[name] += int(pc.sum(rows[name]).as_py() or 0)
-            for number in pc.value_counts(rows[name].drop_null()).to_pylist():
+            for number in pc.value_counts(well[name].drop_null()).to_pylist():
                 self.spread[name][int(number["values"])] += int(number["counts"])
         for reason in pc.value_counts(rows["finish_reason"]).to_pylist():
             self.finish_reasons[str(reason["values"])] += int(reason["counts"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.execution.actors import commit_block, crash_ledger
 from pipeline.execution.attempt import RunError, cause_of
@@ -20,7 +21,7 @@ from pipeline.execution.stream import stream
 from pipeline.execution.work import Work
 from pipeline.input.units import Unit
 from pipeline.rows import take_step_seconds
-from pipeline.steps.write import oddities_of, unit_path
+from pipeline.steps.write import oddities_of, parquet_bytes, unit_path
 from pipeline.storage.store import Store
 
 # A slice of a unit is a unit of the sample. The first ones are small, so that a slow run's sample ends in time; from
@@ -108,10 +109,24 @@ def count_block(block: pa.Table, store: Store, folder: str) -> pa.Table:
     answered, _ = take_step_seconds(block)
     numbers = commit_block(block, store, folder)
     path = unit_path(numbers["unit"][0].as_py(), folder)
-    numbers = numbers.append_column("bytes", pa.array([len(store.read(path))], pa.int64()))
+    for name, size in zip(("bytes", "empty_bytes"), _bytes_of(store.read(path)), strict=True):
+        numbers = numbers.append_column(name, pa.array([size], pa.int64()))
     store.delete([path])
+    well = answered.filter(answered.column("error").is_null())
     for name in COUNTED:
-        counts = answered.column(name).drop_null().to_pylist()
+        counts = well.column(name).drop_null().to_pylist()
         numbers = numbers.append_column(name + "_each", pa.array([counts], pa.list_(pa.int64())))
     odd = list(oddities_of(answered).items())
     return numbers.append_column("oddities", pa.array([odd], pa.map_(pa.string(), pa.int64())))
+
+
+def _bytes_of(file: bytes) -> tuple[int, int]:
+    """Return what the rows of a Parquet file take, and what it has however few they are: a part has that once.
+
+    A row takes what each of the second half adds: the first ones also bring what others then share.
+    """
+    rows = pq.read_table(pa.BufferReader(file))
+    half = rows.num_rows // 2
+    few = len(parquet_bytes(rows.slice(0, half)))
+    each = (len(file) - few) / (rows.num_rows - half)
+    return round(each * rows.num_rows), len(parquet_bytes(rows.slice(0, 0)))

@@ -1,8 +1,10 @@
 """The pages in headless Chromium: nothing on the console, filter and search work, and texts of data stay texts."""
 
+import json
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from jobs.report.writer import write_report
 from pipeline.execution.progress import Pace, Progress
 from pipeline.input.units import ReadSettings
 from pipeline.state import ledger
-from tests.jobs.test_report import NASTY, photos  # noqa: F401
+from tests.jobs.test_report import NASTY, gallery_of, output_of, photos, questioned  # noqa: F401
+from tests.jobs.test_report_plan import plan_of
 from tests.jobs.test_view import output_to_view, served
 from tests.screenshots import chromium, live_text, main
 
@@ -117,3 +120,74 @@ def test_the_pictures_of_the_docs_come_out_the_same_from_one_output(photos, tmp_
         assert first.read_bytes() == second.read_bytes()
         with Image.open(first) as image:
             assert image.width == 1000 and len(image.convert("RGB").getcolors()) > 8
+
+
+# Of each text the contrast with what lies behind it (WCAG 2.2, relative luminance), where it is less than 4.5.
+FAINT = """() => {
+  const parts = text => text.match(/[\\d.]+/g).map(Number)
+  const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4
+  const light = color => color.slice(0, 3).map(c => linear(c / 255))
+    .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0)
+  const behind = element => {
+    for (; element; element = element.parentElement) {
+      const color = parts(getComputedStyle(element).backgroundColor)
+      if (color.length === 3 || color[3] > 0) return color
+    }
+  }
+  const says = element => [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())
+  return [...document.querySelectorAll('main *')].filter(says).flatMap(element => {
+    const [one, other] = [light(parts(getComputedStyle(element).color)), light(behind(element))]
+    const contrast = (Math.max(one, other) + .05) / (Math.min(one, other) + .05)
+    return contrast < 4.5 ? [`${element.textContent.trim().slice(0, 40)}: ${contrast.toFixed(2)}`] : []
+  })
+}"""
+WIDE_TABLES = (
+    "[...document.querySelectorAll('.wide')].filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"
+)
+
+
+def full_page(photos, tmp_path):  # noqa: F811
+    """Write a report with all that one may have: a course, a plan, near scores, failures; return its path."""
+    job, part = questioned(photos)
+    store = output_of(photos, job, part, warnings=["a.tar: ends in the middle of a member"])
+    step_seconds = {"prefill": 47.2, "preprocess": 26.5, "idle": 7.5}
+    series = [(10.0, 0), *((20.0 + second, 10 * second) for second in range(100))]
+    held = {"placement": {"generate_most": 1, "generate_gpus": 0.0}, "series": series, "step_seconds": step_seconds}
+    numbers = {"seconds": 120.0, "answered": 40, "output_tokens": 78, "first_seconds": 20.0, "ready_seconds": 10.0}
+    for name in ("1", "2"):
+        ledger.write_attempt(store, name, {**numbers, **held})
+    store.replace("_report/plan.json", json.dumps(plan_of()).encode())
+    numbers = numbers_of(read_results(store, job), job, price=1234.5)
+    cell = {"n": 9000, "failed": 0, "unscored": 0}
+    numbers["scores"]["b"]["by"] = {
+        "the colour of the shape that stands on the left": {**cell, "score": 0.995, "low": 0.993, "high": 0.997},
+        "yes/no": {**cell, "score": 0.999, "low": 0.998, "high": 1.0},
+        "all": {**cell, "score": 1.0, "low": 0.9996, "high": 1.0},
+    }
+    path = tmp_path / "full.html"
+    path.write_text(render_report(numbers, gallery_of(photos, job, part), job), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (400, "light"), (400, "dark")])
+def test_a_report_can_be_read_on_any_screen(browser, photos, tmp_path, width, scheme):  # noqa: F811
+    with opened(browser, full_page(photos, tmp_path).as_uri(), width, scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(FAINT) == []
+        assert page.evaluate(WIDE_TABLES) == [], "no table is to be moved sideways"
+        for heading in ("Rows a second, over time", "Time of each step", "What the plan said", "Failures"):
+            assert page.get_by_role("heading", name=heading).is_visible()
+        tiles = page.locator(".tiles dd").evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)")
+        assert len(tiles) == 8 and max(tiles) <= 0
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_scores_near_all_right_are_told_apart(browser, photos, tmp_path, width):  # noqa: F811
+    with opened(browser, full_page(photos, tmp_path).as_uri(), width) as page:
+        marks = page.locator("table.cells .plot rect.bar").evaluate_all(
+            "all => all.map(one => [one.getBoundingClientRect(), one.ownerSVGElement.getBoundingClientRect()])"
+            ".map(([mark, plot]) => [mark.left - plot.left, plot.right - mark.right, mark.width])"
+        )[:3]
+        places = [left for left, _, _ in marks]
+        assert places == sorted(places) and min(b - a for a, b in pairwise(places)) > 10
+        assert all(right > -0.5 and size >= 2 for _, right, size in marks)

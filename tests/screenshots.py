@@ -118,11 +118,11 @@ def take(page: "Page", path: Path, start: str) -> None:
     few.save(path, optimize=True)
 
 
-def main(demo: Path, to: Path) -> list[Path]:
+def main(browser: "Browser", demo: Path, to: Path) -> list[Path]:
     """Make all pictures; return where they are."""
     start = f"{demo.resolve().parent}/"
     report = demo.resolve() / ASKED / "_report/report.html"
-    with chromium() as browser, served(Store(str(demo.resolve() / ASKED))) as address:
+    with served(Store(str(demo.resolve() / ASKED))) as address:
         sizes = {"live": 132, "report": 1500, "view": 640}
         paths = {name: to / f"{name}.png" for name in sizes}
         for name, height in sizes.items():
@@ -141,5 +141,6 @@ if __name__ == "__main__":
     parser.add_argument("demo", type=Path, nargs="?", default=Path("demo_output"), help="what `triptych demo` has left")
     parser.add_argument("--to", type=Path, default=IMAGES, help="another folder for the pictures")
     arguments = parser.parse_args()
-    for path in main(arguments.demo, arguments.to):
-        print(path)
+    with chromium() as running:
+        for path in main(running, arguments.demo, arguments.to):
+            print(path)

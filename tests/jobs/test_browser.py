@@ -101,7 +101,7 @@ def test_the_report_fits_its_window_and_runs_nothing(browser, viewed, photos, tm
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_pictures_of_the_docs_come_out_the_same_from_one_output(photos, tmp_path):  # noqa: F811
+def test_the_pictures_of_the_docs_come_out_the_same_from_one_output(browser, photos, tmp_path):  # noqa: F811
     store, job = output_to_view(photos, str(tmp_path / "demo/vqa"))
     write_report(store, job, ReadSettings(uri=str(photos)))
     pace = Pace(2.0, 600.0, 50.0, {"engine": 0.9, "prefill": 0.7}, "prefill")
@@ -114,7 +114,7 @@ def test_the_pictures_of_the_docs_come_out_the_same_from_one_output(photos, tmp_
     made = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        made.append(main(tmp_path / "demo", tmp_path / name))
+        made.append(main(browser, tmp_path / "demo", tmp_path / name))
     assert [path.name for path in made[0]] == ["live.png", "report.png", "view.png"]
     for first, second in zip(*made, strict=True):
         assert first.read_bytes() == second.read_bytes()

@@ -101,9 +101,9 @@ class Attempt:
             TooManyFailed: The judge says so; what is committed stays.
         """
         outcome, began = "failed", time.time()
-        self._keep_killed_start()
         try:
             merged = self._merge_what_is_there()
+            self._keep_killed_start()
             self._note(self._tracker.progress)
             self._write_progress(began)
             with watched(self._stores()), repeated(lambda: self._write_progress(began), WRITTEN_EVERY_S):

@@ -55,6 +55,24 @@ def test_answers_of_a_run_that_was_replaced_do_not_get_into_the_other_ones_parts
     assert not [name for name in names(store) if "/units/" in name]
 
 
+def test_a_start_that_was_killed_is_written_down_by_the_next_one_and_once(store: Store) -> None:
+    run = begun(store)
+    commit(store, run, 0, "well")
+    said = {"state": "answering", "attempt": "20260101T000000Z-a", "seconds": 9.5, "answered": 2, "series": [[1.0, 0]]}
+    ledger.write_progress(store, said)
+    commit(store, run, 1, "well")
+    attempt(store, run).run()
+    killed, own = ledger.read_attempts(store, ledger.read_output(store).paths)
+    assert killed == {**said, "outcome": "killed"} and own["outcome"] == "done"
+    progress = ledger.read_progress(store)
+    assert progress is not None and progress["state"] == "done"
+    assert f"{ledger.ATTEMPTS}/{progress['attempt']}.json" in names(store)
+    assert ledger.unended_start(progress, ledger.read_output(store).paths) is None
+    attempt(store, run).run()
+    outcomes = [one["outcome"] for one in ledger.read_attempts(store, ledger.read_output(store).paths)]
+    assert len(outcomes) == 3 and outcomes.count("killed") == 1
+
+
 def test_a_run_that_was_replaced_hears_of_it_and_leaves_nothing(store: Store) -> None:
     old = begun(store)
     commit_log = commit_log_of(store, old)

@@ -16,8 +16,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from models.engine.in_place import attend_in_place, reads_in_place, tables
 from models.engine.memory import MemoryView
+from models.kernels.in_place import attend_in_place, reads_in_place, tables
 from models.layers import attend
 
 # Places attended to come in multiples of this, so that shapes recur: kernels and their rounding depend on them.

@@ -17,8 +17,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from models.engine.cache import Cache, decode_cache_view
+from models.engine.cache import Cache
 from models.engine.decoder import Decoder, Prompt
+from models.engine.graphed import GraphedSteps, can_record, feed
 from models.engine.guidance import NewBranches, negative_name, new_branches
 from models.engine.lanes import MOST_TOKENS, Group, Lanes, Readback
 from models.engine.memory import MemoryView, decode_memory_view
@@ -26,6 +27,7 @@ from models.engine.out_of_memory import MemoryGuard, OutOfMemory, is_out_of_memo
 from models.engine.prefill import by_length, prefill
 from models.engine.scheduler import Branch, Scheduler, Sequence
 from models.engine.scoring import by_feed, score
+from models.kernels.graph import record_cuda_graph
 from models.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,10 @@ class Engine:
         self._scheduler = Scheduler(slots, max_length)
         self._lanes = Lanes(slots, model.embed(torch.zeros(1, dtype=torch.int64, device=model.device)).detach())
         self._readback = Readback(late)
+        self._graphed = None
+        if can_record(model, self._cache):
+            self._graphed = GraphedSteps(model, self._cache, self._lanes, slots, record_cuda_graph)
+        self._company = 0  # another number for every set of running branches
         self._stopwatch = stopwatch or Stopwatch()
         self._guard = MemoryGuard(
             model.device, encode=slots, prefill=PREFILL_TOKENS, decode=slots, sample=slots, score=PREFILL_TOKENS
@@ -112,8 +118,7 @@ class Engine:
                 self._free_slots()
         if self._scheduler.running:
             with self._stopwatch.measure("decode"):
-                self._decode()
-                self._answer(self._scheduler.running)
+                self._decode_and_choose()
                 self._free_slots()
         ended, self._ended = self._ended, []
         return ended
@@ -164,7 +169,7 @@ class Engine:
         """Let branches run whose prompts are in the cache, with last hidden states (B, D); return their slots."""
         slots = self._scheduler.start(branches)
         self._lanes.start(slots, branches, hidden)
-        self._groups, self._memory_views = [], {}
+        self._change_company()
         return slots
 
     def _copy_negatives(self, new: NewBranches, started: Ordered[Branch]) -> list[Branch]:
@@ -193,21 +198,28 @@ class Engine:
                 return slot
         return None
 
-    def _decode(self) -> None:
-        """Feed every branch its sequence's pending tokens; keep the last hidden states."""
-        self._guard.run("decode", self._decode_batch, list(self._scheduler.running))
+    def _decode_and_choose(self) -> None:
+        """Feed every branch its sequence's pending tokens, and choose the next ones."""
+        running = self._scheduler.running
+        if self._graphed is not None:
+            groups = self._groups_of(running)
+            chosen = self._graphed.run(running, groups, self._company)
+            if chosen is not None:
+                for group, tensor in zip(groups, chosen, strict=True):
+                    self._note(group.sequences, tensor)
+                self._read(everything=False)
+                return
+        self._guard.run("decode", self._decode_batch, list(running))
+        self._answer(running)
 
     def _decode_batch(self, branches: Ordered[Branch]) -> bool:
         """Feed some neighbours among the running branches."""
-        device = self._model.device
         num_tokens = max(branch.sequence.num_pending for branch in branches)
         first = self._scheduler.running.index(branches[0])
-        lanes = slice(first, first + len(branches))
-        tokens, places, positions = (tensor.to(device) for tensor in self._lanes.feed(lanes, num_tokens))
         lengths = [branch.cached_length + branch.sequence.num_pending for branch in branches]
         memory_view = self._view_memories(branches, first, num_tokens)
-        cache_view = decode_cache_view(self._cache, places, positions, lengths, memory_view, first)
-        self._lanes.keep(lanes, self._model.decode(self._model.embed(tokens), cache_view))
+        lanes = slice(first, first + len(branches))
+        feed(self._model, self._cache, self._lanes, lanes, num_tokens, lengths, memory_view)
         return True
 
     def _view_memories(self, branches: Ordered[Branch], first: int, num_tokens: int) -> MemoryView | None:
@@ -223,10 +235,14 @@ class Engine:
         self._score_choices([branch for branch in branches if branch.sequence.is_scored])
         for group in self._groups_of(branches):
             for some, chosen in self._guard.run("sample", partial(self._choose_tokens, group), group.sequences):
-                for sequence in some:
-                    sequence.count_chosen()
-                self._readback.add(some, chosen)
+                self._note(some, chosen)
         self._read(everything=False)
+
+    def _note(self, sequences: Ordered[Sequence], chosen: Tensor) -> None:
+        """Note that the next tokens of sequences have been chosen."""
+        for sequence in sequences:
+            sequence.count_chosen()
+        self._readback.add(sequences, chosen)
 
     def _groups_of(self, branches: Ordered[Branch]) -> list[Group]:
         """Return the sequences of branches whose next tokens are to be chosen, by how that is done."""
@@ -271,7 +287,7 @@ class Engine:
         leaving = {*too_large, *self._ended}
         if not leaving:
             return
-        self._groups, self._memory_views = [], {}  # or what nobody sees any more would stay
+        self._change_company()
         # From the back, so that closing one gap does not move a branch that leaves too.
         for slot, branch in reversed(list(enumerate(self._scheduler.running))):
             if branch.sequence in leaving:
@@ -282,6 +298,11 @@ class Engine:
             if sequence.is_alone:
                 self._fail(sequence, _too_large(sequence, self._model.device))
         self._scheduler.put_back([sequence for sequence in too_large if not sequence.is_alone])
+
+    def _change_company(self) -> None:
+        """Forget what was made of all that run: somebody comes or goes, and what nobody sees any more must not stay."""
+        self._groups, self._memory_views = [], {}
+        self._company += 1
 
     def _close(self, slot: int) -> None:
         move = self._scheduler.end(slot)

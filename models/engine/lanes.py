@@ -47,12 +47,26 @@ class Group:
     scales: Tensor | None
     lines: Tensor | None
 
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """What the operations that choose depend on, beside how many choose."""
+        return self.allowed, self.draws.signature, self.scales is None, self.lines is None
+
+    def take(self, other: "Group") -> None:
+        """Copy another group's numbers, of the same shapes, into this one's tensors."""
+        mine, theirs = (
+            (group.lanes, group.every, group.scales, group.lines, *group.draws.tensors) for group in (self, other)
+        )
+        for own, new in zip(mine, theirs, strict=True):
+            if isinstance(own, Tensor) and isinstance(new, Tensor):
+                own.copy_(new)
+
 
 class Lanes:
     """The rows of all slots.
 
     Attributes:
-        hidden: (slots, D), the last hidden state of each.
+        hidden: (slots + 1, D), the last hidden state of each; the last is nobody's.
     """
 
     def __init__(self, slots: int, embeddings: Tensor) -> None:
@@ -62,11 +76,12 @@ class Lanes:
             slots: How many.
             embeddings: Any (…, D): of that width and type, on that device, hidden states will be.
         """
-        self.hidden = embeddings.new_zeros(slots, embeddings.shape[-1])
+        # One more than there are slots: what stands for nobody may write there.
+        self.hidden = embeddings.new_zeros(slots + 1, embeddings.shape[-1])
         self._device = embeddings.device
-        self._tokens = torch.zeros(slots, MOST_TOKENS, dtype=torch.int64, device=self._device)
+        self._tokens = torch.zeros(slots + 1, MOST_TOKENS, dtype=torch.int64, device=self._device)
         # Tokens in the cache; those fed next; those answered; how far tokens stand beyond their places.
-        self._numbers = torch.zeros(4, slots, dtype=torch.int64, device=self._device)
+        self._numbers = torch.zeros(4, slots + 1, dtype=torch.int64, device=self._device)
         self._lengths, self._num_new, self._places, self._offsets = self._numbers
         self._steps = torch.arange(MOST_TOKENS, device=self._device)
 
@@ -86,6 +101,15 @@ class Lanes:
         """Let a branch go on in another lane."""
         self._numbers[:, target] = self._numbers[:, source]
         self._tokens[target] = self._tokens[source]
+
+    def copy_state(self) -> tuple[Tensor, ...]:
+        """Return a copy of all that a step changes."""
+        return self._numbers.clone(), self._tokens.clone(), self.hidden.clone()
+
+    def restore(self, state: tuple[Tensor, ...]) -> None:
+        """Take all back that was done since it was copied."""
+        for own, before in zip((self._numbers, self._tokens, self.hidden), state, strict=True):
+            own.copy_(before)
 
     def feed(self, lanes: slice, num_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the next tokens (B, T), their places and their rotary positions.
@@ -139,28 +163,47 @@ class Lanes:
             sequences: Whose prompts are in the cache.
             running: All branches, by slot.
         """
-        slots = {(branch.sequence, branch.is_negative): slot for slot, branch in enumerate(running)}
         alike = defaultdict(list)
         for sequence in sequences:
             alike[sequence.allowed, sequence.is_guided, kind_of(sequence.sampling)].append(sequence)
-        return [_group(some, slots, self._device) for some in alike.values()]
+        return [self._group(some, _slots(running)) for some in alike.values()]
+
+    def padded(self, group: Group, width: int, running: Ordered[Branch]) -> Group:
+        """Return a group with so many sequences' numbers in tensors of its own; those behind its own are nobody's."""
+        filled = [*group.sequences, *[group.sequences[0]] * (width - len(group.sequences))]
+        return self._group(filled, _slots(running), len(group.sequences))
+
+    def _group(
+        self, sequences: Ordered[Sequence], slots: Mapping[tuple[Sequence, bool], int], own: int | None = None
+    ) -> Group:
+        """Gather what sequences that choose alike need; with `own`, in tensors alone, and those behind are nobody's."""
+        first, device = sequences[0], self._device
+        count = len(sequences) if own is None else own
+        nobody = [len(self._tokens) - 1] * (len(sequences) - count)
+        lanes = every = [slots[sequence, False] for sequence in sequences[:count]] + nobody
+        scales = lines = None
+        if first.is_guided:
+            every = lanes + [slots[sequence, True] for sequence in sequences[:count]] + nobody
+            scales = to_device(torch.tensor([[s.sampling.guidance_scale] for s in sequences]), device)
+        if first.grammar is not None:
+            lines = to_device(torch.tensor([s.grammar.line for s in sequences if s.grammar is not None]).T, device)
+        return Group(
+            sequences[:count],
+            first.allowed,
+            _picked(lanes, device, as_slice=own is None),
+            _picked(every, device, as_slice=own is None),
+            Draws.of([sequence.sampling for sequence in sequences], device),
+            scales,
+            lines,
+        )
 
 
-def _group(sequences: Ordered[Sequence], slots: Mapping[tuple[Sequence, bool], int], device: torch.device) -> Group:
-    first = sequences[0]
-    lanes = every = [slots[sequence, False] for sequence in sequences]
-    scales = lines = None
-    if first.is_guided:
-        every = lanes + [slots[sequence, True] for sequence in sequences]
-        scales = to_device(torch.tensor([[s.sampling.guidance_scale] for s in sequences]), device)
-    if first.grammar is not None:
-        lines = to_device(torch.tensor([s.grammar.line for s in sequences if s.grammar is not None]).T, device)
-    draws = Draws.of([sequence.sampling for sequence in sequences], device)
-    return Group(sequences, first.allowed, _picked(lanes, device), _picked(every, device), draws, scales, lines)
+def _slots(running: Ordered[Branch]) -> dict[tuple[Sequence, bool], int]:
+    return {(branch.sequence, branch.is_negative): slot for slot, branch in enumerate(running)}
 
 
-def _picked(rows: list[int], device: torch.device) -> Tensor | slice:
-    if rows == list(range(rows[0], rows[0] + len(rows))):
+def _picked(rows: list[int], device: torch.device, *, as_slice: bool) -> Tensor | slice:
+    if as_slice and rows == list(range(rows[0], rows[0] + len(rows))):
         return slice(rows[0], rows[0] + len(rows))
     return to_device(torch.tensor(rows), device)
 
@@ -199,5 +242,5 @@ class Readback:
             sequences, chosen, arrived = self._underway.popleft()
             if arrived is not None:
                 arrived.synchronize()
-            ids, logprobs = chosen.tolist()
+            ids, logprobs = chosen[:, : len(sequences)].tolist()
             yield from zip(sequences, map(int, ids), logprobs, strict=True)

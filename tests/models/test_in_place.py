@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.engine import Engine, Sequence, cache, in_place, memory, run_all
+from models.engine import Engine, Sequence, cache, memory, run_all
 from models.engine.cache import CacheView
-from models.engine.in_place import attend_in_place, tables
+from models.kernels import in_place
+from models.kernels.in_place import attend_in_place, tables
 from models.types import Sampling
 from tests.models import test_memory
 from tests.models.test_engine import Toy, answers, company, ids_of

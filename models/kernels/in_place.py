@@ -30,6 +30,11 @@ class Tables:
     values: Tensor
     head_strides: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All of it."""
+        return self.keys, self.values, self.head_strides
+
     def rows(self, some: slice) -> "Tables":
         """Return those of some rows."""
         return Tables(self.keys[some], self.values[some], self.head_strides[some])

@@ -70,8 +70,8 @@ def duration(seconds: float) -> str:
 
 
 def amount(number: float, space: str = SPACE) -> str:
-    """Write device-hours or money: with two decimals, or where that is less than one, two digits that say something."""
-    return f"{number:,.2f}".replace(",", space) if number >= 1 or not number else f"{number:.2g}"
+    """Write device-hours or money: with two decimals, or where these would say too little, two digits that do."""
+    return f"{number:,.2f}".replace(",", space) if number >= 0.1 or not number else f"{number:.2g}"
 
 
 def size(num_bytes: int) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.plan import plan_lines, plan_numbers
-from jobs.report.formatting import size
+from jobs.report.formatting import amount, size
 from pipeline.estimate import Estimate, Spread, StepTime
 from pipeline.execution.cluster.placement import Node
 from pipeline.execution.progress import FailureKind
@@ -101,6 +101,12 @@ def test_a_plan_says_what_does_not_fit_on_cpus_and_nothing_of_images_that_there_
 def test_bytes_are_written_as_people_do() -> None:
     assert [size(count) for count in (0, 999, 1000, 2.5e9, 3e13)] == [
         "0 bytes", "999 bytes", "1.0 kB", "2.5 GB", "30.0 TB"
+    ]  # fmt: skip
+
+
+def test_money_has_two_decimals_and_small_amounts_two_digits() -> None:
+    assert [amount(number, ",") for number in (0, 0.195, 0.0839, 0.00012, 12345.678)] == [
+        "0.00", "0.20", "0.084", "0.00012", "12,345.68"
     ]  # fmt: skip
 
 

@@ -5,8 +5,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from jobs.metrics import served_metrics
@@ -57,7 +58,7 @@ def shown_progress(
 
     Args:
         name: Stands before each line.
-        style: A bar, plain lines or JSON lines; `auto` is a bar on a terminal, else lines.
+        style: A bar, plain lines, or JSON lines, the last one at the end; `auto` is a bar on a terminal, else lines.
         metrics_port: Where Prometheus may read the same numbers.
         leaves_line: Whether a last line stays when all is done.
         period_s: Time between two lines; they come even if nothing has changed.
@@ -79,9 +80,13 @@ def shown_progress(
         if style == "bar" or (style == "auto" and console.is_interactive):
             stack.enter_context(_bar(moment, console))
         elif style == "json":
-            stack.enter_context(_lines(lambda: json.dumps(moment.numbers()), period_s))
+            say = partial(_say, lambda: json.dumps(moment.numbers()))
+            # Who reads them gets the last numbers, too, however it ends; unless nothing has begun.
+            stack.callback(lambda: moment.progress and say())
+            stack.enter_context(repeated(say, period_s))
         else:
-            stack.enter_context(_lines(lambda: f"{name}: {' · '.join(moment.lines())}", period_s))
+            say = partial(_say, lambda: f"{name}: {' · '.join(moment.lines())}")
+            stack.enter_context(repeated(say, period_s))
         yield show
     if leaves_line:
         sys.stderr.write(f"{name}: {describe_end(moment.progress, time.monotonic() - began)}\n")
@@ -129,12 +134,9 @@ def _logs_moved_from(stream: TextIO) -> Iterator[None]:
             handler.setStream(stream)
 
 
-def _lines(line: Callable[[], str], period_s: float) -> AbstractContextManager[None]:
-    def write() -> None:
-        sys.stderr.write(f"{line()}\n")
-        sys.stderr.flush()
-
-    return repeated(write, period_s)
+def _say(line: Callable[[], str]) -> None:
+    sys.stderr.write(f"{line()}\n")
+    sys.stderr.flush()
 
 
 def describe(numbers: Mapping[str, Any]) -> list[str]:

@@ -199,6 +199,17 @@ def test_json_lines_say_the_same_to_programs(capsys):
     assert 299 < last["seconds_left"] <= 300
 
 
+def test_json_lines_end_with_the_last_numbers_of_what_has_begun(capsys):
+    with shown_progress("vqa", "json") as show:
+        show(Progress(rows=10, done=5))
+        show(Progress(rows=10, done=10, answered=5))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["done"] == 10
+    with pytest.raises(KeyError), shown_progress("vqa", "json"):
+        raise KeyError
+    assert capsys.readouterr().err == ""
+
+
 def test_prometheus_reads_the_same_numbers(capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

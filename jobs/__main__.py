@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.arguments import command_parser, parse
-from jobs.console_text import demo_lines, retry_lines, run_lines, stopped_message, too_many_failed_message
+from jobs.console_text import demo_lines, program, retry_lines, run_lines, stopped_message, too_many_failed_message
 from jobs.process import interruptible, set_up_logging
 from jobs.starters import find_config, starter_text
 
@@ -236,7 +236,7 @@ def _init(arguments: argparse.Namespace) -> int:
             file.write(starter_text(arguments.name, str(path)))
     except FileExistsError as error:
         raise ConfigError("the command line", [f"init: {path} is there already; --to FILE names another"]) from error
-    _print_lines([f"wrote {path}", f"next: triptych run {path} model.path=... read.uri=... write.uri=..."])
+    _print_lines([f"wrote {path}", f"next: {program()} run {path} model.path=... read.uri=... write.uri=..."])
     return 0
 
 

@@ -99,7 +99,7 @@ def too_many_failed_message(result: "RunResult", report: "Report", limit: float)
         [
             f"{result.failed_share:.1%} of the rows failed, limits.max_failed_share is {limit:.1%}",
             *failure_lines(kinds),
-            f"  `triptych retry {result.uri}` runs them again once the cause is gone",
+            f"  `{program()} retry {result.uri}` runs them again once the cause is gone",
         ]
     )
 
@@ -111,7 +111,7 @@ def stopped_message(error: "TooManyFailed") -> str:
             str(error),
             *failure_lines(error.failures),
             "  Once the cause is gone, or to keep these error rows, give the same command with a higher limit, such as "
-            "limits.max_failed_share=1; `triptych retry` then runs failed rows again.",
+            f"limits.max_failed_share=1; `{program()} retry` then runs failed rows again.",
         ]
     )
 
@@ -252,7 +252,7 @@ def first_steps() -> list[str]:
     """Say what to type for pictures of one's own, as it can be typed here: this program, and the toy where it lies."""
     toy = os.path.relpath(Path(__file__).parent / "demo" / "checkpoints" / "aria")
     toy = os.path.abspath(toy) if toy.startswith("..") else toy
-    run = f"{shlex.quote(_program())} run caption"
+    run = f"{program()} run caption"
     return [
         "Pictures of your own, a folder of them, described by the toy, then by real weights (here the hub's):",
         f"  {run} {shlex.quote(f'model.path={toy}')} read.uri=FOLDER write.uri=captions",
@@ -260,11 +260,11 @@ def first_steps() -> list[str]:
     ]
 
 
-def _program() -> str:
-    """Return how this command line is called here: `make demo` installs it where the shell does not look."""
+def program() -> str:
+    """Return what to type for this command line: `make demo` installs it where the shell does not look."""
     found = shutil.which("triptych")
     called = sys.argv[0] if Path(sys.argv[0]).name == "triptych" else found or "triptych"
-    return "triptych" if found and os.path.samefile(found, called) else called
+    return "triptych" if found and os.path.samefile(found, called) else shlex.quote(called)
 
 
 def _drawing_lines(drawings: "DrawnPictures") -> list[str]:

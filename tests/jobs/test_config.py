@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.__main__ import main
 from jobs.arguments import command_parser
 from jobs.caption import CaptionJob
 from jobs.config import RunSettings
@@ -292,7 +293,7 @@ def test_what_the_demo_says_to_type_can_be_typed(place, tmp_path, monkeypatch, n
             check(settings, settings.job.build(), Store(str(tmp_path / "out")))
 
 
-def test_the_program_is_named_as_the_shell_finds_it(tmp_path, monkeypatch):
+def test_the_program_is_named_as_the_shell_finds_it(tmp_path, monkeypatch, capsys):
     programs = tmp_path / "venv" / "triptych"
     programs.parent.mkdir()
     programs.write_text("#!/bin/sh\n")
@@ -300,6 +301,9 @@ def test_the_program_is_named_as_the_shell_finds_it(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", [str(programs)])
     monkeypatch.setenv("PATH", str(tmp_path))
     assert first_steps()[1].startswith(f"  {programs} run caption ")
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "caption"]) == 0
+    assert f"next: {programs} run caption.yaml " in capsys.readouterr().out
     monkeypatch.setenv("PATH", str(programs.parent))
     assert first_steps()[1].startswith("  triptych run caption ")
 

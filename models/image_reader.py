@@ -1,4 +1,4 @@
-"""Read the images of a request: decode their bytes, then transform them under the run's or the request's settings.
+"""Read the images of a request: name them, decode them, transform them under the run's or the request's settings.
 
 A family says what its transform is and which settings it has.
 """
@@ -6,12 +6,12 @@ A family says what its transform is and which settings it has.
 from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from PIL import Image
 
 from models.checkpoint import refuse_settings
-from models.images import decode_image
+from models.images import decode_image, image_name
 from models.types import BadRequest, ImageSettings, ImageSettingsError, Request, UnseenImage
 
 R = TypeVar("R")
@@ -19,6 +19,13 @@ Transform = Callable[[Image.Image], R]
 
 # A run has a few distinct settings, for its benchmarks; their transforms are kept.
 KEPT_SETTINGS = 64
+
+
+class ReadImage(NamedTuple, Generic[R]):
+    """An image as a family has transformed it, and its name (models/images.py: image_name)."""
+
+    name: str
+    seen: R
 
 
 class ImageReader(Generic[R]):
@@ -50,8 +57,8 @@ class ImageReader(Generic[R]):
         self._run_transform = None if without_vision else make_transform(settings)
         self._request_transform = lru_cache(KEPT_SETTINGS)(self._transform_under)
 
-    def read(self, request: Request) -> list[R]:
-        """Return each image of a request, transformed.
+    def read(self, request: Request) -> list[ReadImage[R]]:
+        """Return each image of a request, named and transformed.
 
         Settings of a request without images do nothing, but they are checked all the same.
 
@@ -63,17 +70,23 @@ class ImageReader(Generic[R]):
         if request.images and self._without_vision:
             images = f"{len(request.images)} image{'' if len(request.images) == 1 else 's'}"
             raise UnseenImage(f"found {images}, but {self._without_vision} sees none")
-        settings = request.preprocess
-        transform = self._run_transform if settings is None else self._request_transform(settings)
+        own = request.preprocess
+        transform = self._run_transform if own is None else self._request_transform(own)
         if isinstance(transform, ImageSettingsError):
             raise BadRequest(f"preprocess: {transform}")
-        return [] if transform is None else [transform(decode_image(data)) for data in request.images]
+        if transform is None:
+            return []
+        settings = self._settings if own is None else self._under(own)
+        return [ReadImage(image_name(data, settings), transform(decode_image(data))) for data in request.images]
 
     def _transform_under(self, settings: ImageSettings) -> Transform[R] | ImageSettingsError | None:
         """Return the transform under a request's settings, which go before the run's; errors are cached too."""
-        own = {name: value for name, value in asdict(settings).items() if value is not None}
         try:
             refuse_settings(settings, self._family, self._known, None)
-            return None if self._without_vision else self._make_transform(replace(self._settings, **own))
+            return None if self._without_vision else self._make_transform(self._under(settings))
         except ImageSettingsError as error:
             return error
+
+    def _under(self, own: ImageSettings) -> ImageSettings:
+        """Return the run's settings under a request's own."""
+        return replace(self._settings, **{name: value for name, value in asdict(own).items() if value is not None})

@@ -12,11 +12,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 
 from models.samples import Samples, gray_of, is_clear, low_bytes_of, read_samples, without_metadata
-from models.types import BadImage, PictureFormat, Pixels
+from models.types import BadImage, ImageSettings, PictureFormat, Pixels
 
 # Only formats that Pillow decodes by itself: EPS would start Ghostscript on dataset bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO", "JPEG2000")
@@ -131,16 +130,17 @@ def encode_image(pixels: Pixels, picture: PictureFormat) -> bytes:
     return sink.getvalue()
 
 
-def image_name(tiles: Sequence[Pixels], layout: int) -> str:
+def image_name(data: bytes, settings: ImageSettings) -> str:
     """Name what a model sees of an image: equal names, equal features.
 
+    The file is hashed and not its tiles, which are many times as large; two files of one picture have two names.
+
     Args:
-        tiles: Everything that the model gets of it; so the image settings are part of the name.
-        layout: The family's number for how the tiles lie.
+        data: The compressed file.
+        settings: Those under which it is made into tiles.
     """
-    digest = hashlib.sha256(f"{layout} {[tile.shape for tile in tiles]}".encode())
-    for tile in tiles:
-        digest.update(np.ascontiguousarray(tile).data)
+    digest = hashlib.sha256(f"{settings}\n".encode())
+    digest.update(data)
     return digest.hexdigest()
 
 

@@ -21,18 +21,22 @@ KEPT_BYTES = 2**30
 
 
 class Normalize:
-    """What each uint8 level of each channel becomes, rounded as the reference processors round."""
+    """Uint8 levels as numbers, rounded as the reference processors round: / 255, - mean, / std, each in float32.
+
+    (They multiply by 1 / 255 in float64 and round that to float32, which gives the same for each of the 256 levels.)
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        levels = (np.arange(256) * (1 / 255)).astype(np.float32)
-        means, stds = (np.array(three, np.float32)[:, None] for three in (mean, std))
-        self._levels = torch.from_numpy((levels - means) / stds)  # (3, 256)
+        # Tensors, the 255 too: torch's kernels for GPUs take a plain number's reciprocal and multiply.
+        self._scale, self._mean, self._std = (
+            torch.tensor(three, dtype=torch.float32, device="cpu")[:, None, None] for three in ([255.0], mean, std)
+        )
 
     def __call__(self, tiles: Sequence[Pixels], device: torch.device, dtype: torch.dtype) -> Tensor:
         """Return (N, 3, height, width), computed in float32 and then cast."""
-        pixels = torch.from_numpy(np.stack(tiles)).to(device).int()  # (N, height, width, 3)
-        levels = self._levels.to(device)
-        return torch.stack([levels[c][pixels[..., c]] for c in range(3)], dim=1).to(dtype)
+        pixels = torch.from_numpy(np.stack(tiles)).to(device)  # (N, height, width, 3)
+        scale, mean, std = (three.to(device) for three in (self._scale, self._mean, self._std))
+        return pixels.permute(0, 3, 1, 2).contiguous().float().div_(scale).sub_(mean).div_(std).to(dtype)
 
 
 class Sized(Protocol):

@@ -153,7 +153,7 @@ class ModelInput:
         tiles: uint8 pictures (height, width, 3), not normalised, in reading order.
         layout: A few integers per tile or image whose meaning belongs to the family.
         image_tokens: How many of `token_ids` stand for image features.
-        image_names: A hash for each image (Aria: each tile) of what the model will see of it: equal names, equal
+        image_names: A hash for each image (Aria: each tile) of its file and its settings: equal names, equal
             features. Questions about one image find its features by it.
         negative: int32 (T,), the negative prompt that guidance moves away from; None for no guidance.
         num_new_tokens: How many tokens the answer has, where a grammar fixes it (a picture of a given size).

@@ -15,7 +15,6 @@ from PIL import Image
 
 from models.aria.config import AriaConfig, AriaImages, read_config, read_images
 from models.choices import encode_prompt
-from models.images import image_name
 from models.processor import FamilyProcessor, ProcessorOptions
 from models.tokenizer import ChatTokenizer, check_placeholders
 from models.types import (
@@ -62,14 +61,14 @@ class AriaProcessor(FamilyProcessor[list["Crop"]]):
         encoded = encode_prompt(self._tokenizer, rendered, request.choices)
         images = self._image_reader.read(request)
         check_placeholders(encoded.ids.count(self.config.image_token_index), len(images), IMAGE_TOKEN)
-        crops = [crop for image in images for crop in image]
+        crops = [crop for image in images for crop in image.seen]
         return ModelInput(
             prompt=rendered.text,
-            token_ids=self._expand(encoded.ids, [sum(crop.queries for crop in image) for image in images]),
+            token_ids=self._expand(encoded.ids, [sum(crop.queries for crop in image.seen) for image in images]),
             tiles=tuple(crop.tile for crop in crops),
             layout=tuple(crop.queries for crop in crops),
             image_tokens=sum(crop.queries for crop in crops),
-            image_names=tuple(image_name([crop.tile], crop.queries) for crop in crops),
+            image_names=tuple(f"{image.name}.{number}" for image in images for number in range(len(image.seen))),
             choices=encoded.choices,
         )
 
@@ -109,12 +108,14 @@ def tile(image: Image.Image, images: AriaImages, patch_size: int) -> Pixels:
     Returns:
         uint8 (height, width, 3), both sides multiples of `patch_size`; black beyond the picture.
     """
-    width, height = _fitted(image.width, image.height, images)
+    width, height = fitted(image.width, image.height, images)
     side = images.max_image_size // patch_size
-    canvas = np.zeros((_patches(height, patch_size, side), _patches(width, patch_size, side), 3), np.uint8)
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-    pixels = pixels[: canvas.shape[0], : canvas.shape[1]]
-    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
+    rows, columns = _patches(height, patch_size, side), _patches(width, patch_size, side)
+    if (rows, columns) == pixels.shape[:2]:
+        return pixels
+    canvas = np.zeros((rows, columns, 3), np.uint8)
+    canvas[:height, :width] = pixels[:rows, :columns]
     return canvas
 
 
@@ -144,7 +145,7 @@ def _nearest_ratio(width: int, height: int, max_image_size: int) -> tuple[int, i
     return best
 
 
-def _fitted(width: int, height: int, images: AriaImages) -> tuple[int, int]:
+def fitted(width: int, height: int, images: AriaImages) -> tuple[int, int]:
     """Return (width, height) on the canvas: the longer side fills it, the shorter keeps a least size."""
     longest = images.max_image_size
     shortest = min(images.min_image_size, longest)

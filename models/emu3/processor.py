@@ -25,7 +25,7 @@ from models.emu3.config import MAX_ASPECT, Emu3Images, read_config, read_images
 from models.emu3.grid import Grid
 from models.emu3.vocabulary import END_OF_FRAME, IMAGE_END, IMAGE_START, IMAGE_TOKEN, PLACEHOLDER
 from models.guard import RenderedPrompt
-from models.images import LIMIT_PIXELS, image_name
+from models.images import LIMIT_PIXELS
 from models.processor import FamilyProcessor, ProcessorOptions
 from models.tokenizer import ChatTokenizer, check_placeholders
 from models.types import (
@@ -96,21 +96,20 @@ class Emu3Processor(FamilyProcessor[Pixels]):
 
     def _chat(self, request: Request) -> ModelInput:
         rendered = self._tokenizer.read(request)
-        tiles = self._image_reader.read(request)
+        images = self._image_reader.read(request)
         found = sum(piece.count(PLACEHOLDER) for piece in rendered.pieces[::2])
-        check_placeholders(found, len(tiles), PLACEHOLDER)
-        grids = [self._grid(tile) for tile in tiles]
+        check_placeholders(found, len(images), PLACEHOLDER)
+        grids = [self._grid(image.seen) for image in images]
         encoded = encode_prompt(
             self._tokenizer, _with_sizes(rendered, grids), request.choices, self.config.bos_token_id
         )
         return ModelInput(
             prompt=rendered.text,
             token_ids=np.array(self._expand(encoded.ids, grids), np.int32),
-            tiles=tuple(tiles),
+            tiles=tuple(image.seen for image in images),
             layout=tuple(side for grid in grids for side in (grid.rows, grid.columns)),
             image_tokens=sum(grid.rows * grid.columns for grid in grids),
-            # A tile's own shape says all of how it lies.
-            image_names=tuple(image_name([tile], layout=0) for tile in tiles),
+            image_names=tuple(image.name for image in images),
             choices=encoded.choices,
         )
 

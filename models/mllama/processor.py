@@ -15,7 +15,6 @@ from PIL import Image
 
 from models.choices import encode_prompt
 from models.image_reader import Transform
-from models.images import image_name
 from models.mllama.config import VisionConfig, read_config, read_images
 from models.processor import FamilyProcessor, ProcessorOptions
 from models.tokenizer import ChatTokenizer, check_placeholders
@@ -68,10 +67,10 @@ class MllamaProcessor(FamilyProcessor[tuple[list[Pixels], int]]):
             token_ids=np.array(
                 [self.config.image_token_index if i == self._image else i for i in encoded.ids], np.int32
             ),
-            tiles=tuple(tile for tiles, _ in images for tile in tiles),
-            layout=tuple(layout for _, layout in images),
+            tiles=tuple(tile for image in images for tile in image.seen[0]),
+            layout=tuple(image.seen[1] for image in images),
             image_tokens=len(images),
-            image_names=tuple(image_name(tiles, layout) for tiles, layout in images),
+            image_names=tuple(image.name for image in images),
             choices=encoded.choices,
         )
 
@@ -92,10 +91,11 @@ class Canvas:
         rows, columns = grid
         side = self._tile_size
         size = fitted(image.width, image.height, grid, side)
-        canvas = np.zeros((rows * side, columns * side, 3), np.uint8)
-        canvas[: size[1], : size[0]] = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-        cut = canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
-        return list(cut), self._ids[grid]
+        pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+        cuts = [
+            pixels[y * side : (y + 1) * side, x * side : (x + 1) * side] for y in range(rows) for x in range(columns)
+        ]
+        return [_on_black(cut, side) for cut in cuts], self._ids[grid]
 
     def grid(self, width: int, height: int) -> Grid:
         """Choose the grid that enlarges a picture least; where all shrink it, the one that shrinks it least.
@@ -116,6 +116,15 @@ def fitted(width: int, height: int, grid: Grid, tile_size: int) -> tuple[int, in
     if scale_width < scale_height:
         return target_width, min(math.floor(height * scale_width) or 1, target_height)
     return min(math.floor(width * scale_height) or 1, target_width), target_height
+
+
+def _on_black(cut: Pixels, side: int) -> Pixels:
+    """Return a tile with a cut of the picture in its upper left corner; of a narrow one nothing may be left."""
+    if cut.shape == (side, side, 3):
+        return np.ascontiguousarray(cut)
+    tile = np.zeros((side, side, 3), np.uint8)
+    tile[: cut.shape[0], : cut.shape[1]] = cut
+    return tile
 
 
 def _canvas(folder: Path, vision: VisionConfig | None, settings: ImageSettings) -> Transform[tuple[list[Pixels], int]]:

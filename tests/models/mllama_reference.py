@@ -23,9 +23,9 @@ from transformers.models.mllama.processing_mllama import (
     get_cross_attention_token_mask,
 )
 
-from models.images import image_name
 from models.types import ModelInput
 from tests.models.reference import random_reference
+from tests.pictures import name_of
 
 PAD = 0
 TABLES = ("tile_positional_embedding.embedding.weight", "tile_embedding.weight")
@@ -191,7 +191,7 @@ class Row:
             tiles=tuple(tile for image in tiles for tile in image),
             layout=layout,
             image_tokens=len(tiles),
-            image_names=tuple(image_name(list(image), grid) for image, grid in zip(tiles, layout, strict=True)),
+            image_names=tuple(name_of(list(image), grid) for image, grid in zip(tiles, layout, strict=True)),
         )
 
 

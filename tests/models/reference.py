@@ -21,8 +21,8 @@ from transformers import AriaConfig, AriaForConditionalGeneration, AriaTextConfi
 from models import load_model
 from models.aria.config import read_images
 from models.aria.processor import tile
-from models.images import image_name
 from models.types import ImageSettings, ModelInput
+from tests.pictures import name_of
 
 PAD = 0
 TEXT = {
@@ -152,7 +152,7 @@ class Row:
         settings = read_images(folder, ImageSettings())
         tiles = tuple(tile(image, settings, size.vision["patch_size"]) for image in self.images)
         queries = size.queries[(size.canvas // size.vision["patch_size"]) ** 2]
-        names = tuple(image_name([one], queries) for one in tiles)
+        names = tuple(name_of([one], queries) for one in tiles)
         ids = np.array(self.expanded(size), np.int32)
         return ModelInput("", ids, tiles, (queries,) * len(tiles), image_names=names)
 

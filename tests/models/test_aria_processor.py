@@ -227,7 +227,7 @@ def test_a_placeholder_is_a_word_to_a_decoder_alone(tmp_path: Path) -> None:
     assert processor.prepare(Request(prompt="<|img|> yes")).token_ids[0] == 9
 
 
-def test_each_tile_has_a_name_of_its_own_pixels_and_rows(released: Path) -> None:
+def test_each_tile_has_a_name_of_its_own(released: Path) -> None:
     cut = ImageSettings(split_image=True, max_image_size=490)
     request = Request(prompt="<|img|><|img|>", images=[encoded(picture(768, 768)), encoded(picture(300, 300))])
     model_input = load_processor(str(released), cut).prepare(request)

@@ -21,10 +21,10 @@ from models.emu3.model import Emu3Model
 from models.engine import Engine, run_all
 from models.engine import Sequence as Answering
 from models.engine.cache import Cache, prefill_cache_view
-from models.images import image_name
 from models.types import ModelInput, Pixels, Sampling
 from tests.models.emu3_reference import BOS, EOS, PAD, TEXT, tensors_to_fill, vocabulary_map
 from tests.models.reference import Pair, greedy, pair_of, random_reference
+from tests.pictures import name_of
 
 PLACEHOLDER, LINE, FRAME, IMAGE, START, END = 90, 91, 92, 93, 94, 95
 FIRST = 100
@@ -117,7 +117,7 @@ class Row:
 
     def ours(self, size: Size) -> ModelInput:
         tiles = self.tiles(size)
-        names = tuple(image_name([one], 0) for one in tiles)
+        names = tuple(name_of([one], 0) for one in tiles)
         layout = tuple(side for grid in self.grids for side in grid)
         return ModelInput("", np.array(self.ids(is_ours=True), np.int32), tiles, layout, image_names=names)
 

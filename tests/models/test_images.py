@@ -11,7 +11,7 @@ import pytest
 from PIL import AvifImagePlugin, Image, WebPImagePlugin, features
 
 from models.images import LIMIT_PIXELS, decode_image, group_by_image, image_name, silent_conversions
-from models.types import BadImage
+from models.types import BadImage, ImageSettings
 from tests.pictures import encoded
 from tests.zoo.pictures import png
 from tests.zoo.tiff import exif_with, with_exif
@@ -324,18 +324,12 @@ def test_a_large_picture_is_laid_on_white_in_strips_as_if_at_once(monkeypatch: p
         monkeypatch.undo()
 
 
-def test_an_image_is_named_by_its_pixels_its_shape_and_its_layout() -> None:
-    tile = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    name = image_name([tile], 1)
-    assert name == image_name([np.asfortranarray(tile)], 1) == image_name([tile[::-1][::-1]], 1)
-    others = [
-        image_name([tile.reshape(4, 2, 3)], 1),
-        image_name([tile], 2),
-        image_name([tile + 1], 1),
-        image_name([tile, tile], 1),
-        image_name([tile[:1], tile[1:]], 1),
-    ]
-    assert len({name, *others}) == 6
+def test_an_image_is_named_by_its_file_and_its_settings() -> None:
+    data = encoded(Image.new("RGB", (4, 2)))
+    settings = [ImageSettings(), ImageSettings(max_pixels=1), ImageSettings(min_pixels=1)]
+    assert image_name(data, settings[0]) == image_name(bytes(bytearray(data)), ImageSettings())
+    names = [image_name(one, own) for one in (data, encoded(Image.new("RGB", (2, 4))), b"") for own in settings]
+    assert len(set(names)) == 9 and {len(name) for name in names} == {64}
 
 
 @pytest.mark.parametrize(

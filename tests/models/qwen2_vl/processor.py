@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from models.choices import encode_prompt
-from models.images import image_name
 from models.processor import FamilyProcessor, ProcessorOptions
 from models.tokenizer import ChatTokenizer, check_placeholders
 from models.types import ImageSettings, ModelInput, Pixels, Request
@@ -41,7 +40,8 @@ class Qwen2VLProcessor(FamilyProcessor[Pixels]):
         """Render, tokenise and tile one request; see models.types.Processor."""
         rendered = self._tokenizer.read(request)
         encoded = encode_prompt(self._tokenizer, rendered, request.choices)
-        tiles = self._image_reader.read(request)
+        images = self._image_reader.read(request)
+        tiles = [image.seen for image in images]
         image = self.config.image_token_id
         check_placeholders(encoded.ids.count(image), len(tiles), IMAGE_TOKEN)
         grids = [(one.shape[0] // self._step, one.shape[1] // self._step) for one in tiles]
@@ -53,7 +53,7 @@ class Qwen2VLProcessor(FamilyProcessor[Pixels]):
             tiles=tuple(tiles),
             layout=tuple(side for grid in grids for side in grid),
             image_tokens=sum(rows * columns for rows, columns in grids),
-            image_names=tuple(image_name([one], layout=0) for one in tiles),
+            image_names=tuple(image.name for image in images),
             choices=encoded.choices,
         )
 

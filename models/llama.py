@@ -262,6 +262,7 @@ class FamilyModel(nn.Module):
     def logits(self, hidden: Tensor, choices: range | None = None) -> Tensor:
         """Return float32 scores of the next token: of all ids (…, V), or of those in a range alone."""
         head = self.decoder.lm_head
+        hidden = hidden.to(head.weight.device)
         scores: Tensor = head(hidden) if choices is None else linear(hidden, self._head_rows(choices))
         return scores.float()
 

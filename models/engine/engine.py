@@ -61,11 +61,15 @@ class Engine:
                 f"the checkpoint's max_position_embeddings, {model.max_position_embeddings}"
             )
         self._model = model
+        devices = model.cache_shape.devices
         late = STEPS_LATE.get(model.device.type, 0)
         self._cache = Cache(model.cache_shape, slots, max_length + late * MOST_TOKENS)
+        # Each device works on a part of what runs: while the layers of one have the first, another has the second.
+        self._num_parts = len(set(devices))
         self._scheduler = Scheduler(slots, max_length)
-        self._lanes = Lanes(slots, model.embed(torch.zeros(1, dtype=torch.int64, device=model.device)).detach())
-        self._readback = Readback(late)
+        embedding = model.embed(torch.zeros(1, dtype=torch.int64, device=model.device)).detach()
+        self._lanes = Lanes(slots, embedding.to(devices[-1]))
+        self._readback = Readback(late * self._num_parts)
         self._graphed = None
         if can_record(model, self._cache):
             self._graphed = GraphedSteps(model, self._cache, self._lanes, slots, record_cuda_graph)
@@ -75,7 +79,7 @@ class Engine:
             model.device, encode=slots, prefill=PREFILL_TOKENS, decode=slots, sample=slots, score=PREFILL_TOKENS
         )
         self._ended: list[Sequence] = []
-        self._groups: list[Group] = []  # of all that run; empty when a branch has come or gone
+        self._groups: dict[int, list[Group]] = {}  # by part of what runs; empty when a branch has come or gone
         self._memory_views: dict[tuple[int, int, int], MemoryView | None] = {}  # made of what all that run see
         self._negatives: dict[bytes, Tensor] = {}  # last hidden state (D,) of negative prompts in the cache
         self.num_prefilled = 0  # prompts that went through the decoder; a negative one shared by many counts once
@@ -114,7 +118,8 @@ class Engine:
             encoded = self._encode(self._scheduler.admit())
         with self._stopwatch.measure("prefill"):
             if encoded:
-                self._answer(self._prefill(encoded))
+                self._choose(self._prefill(encoded))
+                self._read(everything=False)
                 self._free_slots()
         if self._scheduler.running:
             with self._stopwatch.measure("decode"):
@@ -202,15 +207,20 @@ class Engine:
         """Feed every branch its sequence's pending tokens, and choose the next ones."""
         running = self._scheduler.running
         if self._graphed is not None:
-            groups = self._groups_of(running)
+            groups = self._groups_of(running, part=0)
             chosen = self._graphed.run(running, groups, self._company)
             if chosen is not None:
                 for group, tensor in zip(groups, chosen, strict=True):
                     self._note(group.sequences, tensor)
                 self._read(everything=False)
                 return
-        self._guard.run("decode", self._decode_batch, list(running))
-        self._answer(running)
+        size = -(-len(running) // self._num_parts)
+        parts = [running[first : first + size] for first in range(0, len(running), size)]
+        last = {branch.sequence: number for number, part in enumerate(parts) for branch in part}
+        for number, part in enumerate(parts):
+            self._guard.run("decode", self._decode_batch, part)
+            self._choose([branch for branch in running if last[branch.sequence] == number], part=number)
+        self._read(everything=False)
 
     def _decode_batch(self, branches: Ordered[Branch]) -> bool:
         """Feed some neighbours among the running branches."""
@@ -230,13 +240,17 @@ class Engine:
             self._memory_views[name] = decode_memory_view(memories, num_tokens, self._model.device)
         return self._memory_views[name]
 
-    def _answer(self, branches: Ordered[Branch]) -> None:
-        """Choose the next token of each sequence from its branches' last hidden states, or score its choices."""
+    def _choose(self, branches: Ordered[Branch], part: int | None = None) -> None:
+        """Choose the next token of each sequence of branches, or score its choices.
+
+        Args:
+            branches: Whose last hidden states are there.
+            part: Which part of all that run they are, if they are one.
+        """
         self._score_choices([branch for branch in branches if branch.sequence.is_scored])
-        for group in self._groups_of(branches):
+        for group in self._groups_of(branches, part):
             for some, chosen in self._guard.run("sample", partial(self._choose_tokens, group), group.sequences):
                 self._note(some, chosen)
-        self._read(everything=False)
 
     def _note(self, sequences: Ordered[Sequence], chosen: Tensor) -> None:
         """Note that the next tokens of sequences have been chosen."""
@@ -244,16 +258,15 @@ class Engine:
             sequence.count_chosen()
         self._readback.add(sequences, chosen)
 
-    def _groups_of(self, branches: Ordered[Branch]) -> list[Group]:
+    def _groups_of(self, branches: Ordered[Branch], part: int | None) -> list[Group]:
         """Return the sequences of branches whose next tokens are to be chosen, by how that is done."""
-        is_usual = len(branches) == len(self._scheduler.running) and not self._guard.too_large
-        if not (is_usual and self._groups):
+        if part is None or self._guard.too_large or part not in self._groups:
             every = dict.fromkeys(branch.sequence for branch in branches if not branch.sequence.is_scored)
             found = self._lanes.groups([s for s in every if s not in self._guard.too_large], self._scheduler.running)
-            if not is_usual:
+            if part is None or self._guard.too_large:
                 return found
-            self._groups = found
-        return self._groups
+            self._groups[part] = found
+        return self._groups[part]
 
     def _choose_tokens(self, group: Group, sequences: Ordered[Sequence]) -> Tensor:
         """Choose the next tokens of some of a group; return ids and log-probabilities, see Lanes.answer."""
@@ -301,7 +314,7 @@ class Engine:
 
     def _change_company(self) -> None:
         """Forget what was made of all that run: somebody comes or goes, and what nobody sees any more must not stay."""
-        self._groups, self._memory_views = [], {}
+        self._groups, self._memory_views = {}, {}
         self._company += 1
 
     def _close(self, slot: int) -> None:

@@ -74,7 +74,7 @@ class Lanes:
 
         Args:
             slots: How many.
-            embeddings: Any (…, D): of that width and type, on that device, hidden states will be.
+            embeddings: Any (…, D): of that width and type hidden states will be, and where they are the lanes are.
         """
         # One more than there are slots: what stands for nobody may write there.
         self.hidden = embeddings.new_zeros(slots + 1, embeddings.shape[-1])
@@ -132,7 +132,7 @@ class Lanes:
 
         Both are float64, which holds every id, so that one copy brings them to the host.
         """
-        scores = model.logits(self.hidden[group.every], group.allowed)
+        scores = model.logits(self.hidden[group.every], group.allowed).to(self._device)
         if group.scales is not None:
             own, other = scores.chunk(2)
             scores = guided(own, other, group.scales)

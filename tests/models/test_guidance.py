@@ -216,3 +216,20 @@ def test_what_is_kept_of_negative_prompts_does_not_grow_with_the_rows(toy: Paint
         most = max(most, len(engine._negatives))
         assert all(last.untyped_storage().nbytes() == last.nbytes for last in engine._negatives.values())
     assert 0 < most <= 4
+
+
+@pytest.mark.parametrize("num_parts", [2, 3, 5])
+def test_devices_that_each_work_on_a_part_answer_as_one_does(toy: Painter, num_parts: int) -> None:
+    def wishes() -> list[Sequence]:
+        return pictures(temperature=1.0, top_k=8, seed=11)
+
+    expected = [ids for ids, _ in answered(toy, wishes(), 7)]
+    spread = Engine(toy, slots=7, max_length=64)
+    spread._num_parts = num_parts
+    drawn, events = wishes(), []
+    spread._lanes.answer, choose = lambda *given: events.append("choose") or choose(*given), spread._lanes.answer  # type: ignore[method-assign,assignment,func-returns-value]
+    toy.widths = events  # type: ignore[assignment]
+    run_all(spread, drawn)
+    assert [one.completion.token_ids for one in drawn if one.completion] == expected
+    # What a part has found is chosen from before the next one is fed: so the first may go on while the last is fed.
+    assert any(events[at : at + 3] == [1, "choose", 1] for at in range(len(events)))

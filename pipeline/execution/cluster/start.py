@@ -74,7 +74,7 @@ def start_ray(settings: RaySettings, **local: float) -> None:
     try:
         with contextlib.nullcontext() if is_verbose else _muted_core(), own_signals():
             ray.init(**options)
-    except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+    except Exception as error:  # Ray 2.60 raises no other kind where a node takes too long to start
         raise ClusterError(f"ray.address: {_refusal(settings.address, error)}") from error
 
 
@@ -95,7 +95,8 @@ def _refusal(address: str | None, error: Exception) -> str:
     if "Version mismatch" in text:
         return f"{address} runs another Ray or Python than this process: {text}; expected the same on every node"
     if address is None:
-        return f"cannot start a local Ray: {text}"
+        slow = "; this machine may be too busy: try again once it is not" if "timed out" in text else ""
+        return f"cannot start a local Ray: {text.rstrip('.')}{slow}"
     return (
         f"cannot join {address}: {text}; check that Ray listens there, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN "
         "are the same here as on its nodes"

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from models.batch_invariant import Linear
 
-# Tokens of one decode step: the newest, and what a grammar put behind it.
-FEW_TOKENS = 4
+# Tokens of one decode step: the newest, what a grammar put behind it, and guesses.
+FEW_TOKENS = 8
 
 
 def silu(x: Tensor) -> Tensor:

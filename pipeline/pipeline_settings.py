@@ -191,6 +191,13 @@ class GenerateSettings(Settings):
         description="longest prompt and answer together, in tokens: every slot's cache holds so many; null: 4096, or "
         "for pictures the model's limit",
     )
+    speculate: int = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description="most tokens of a drawn picture that one step may bring, by guesses that are checked (Jacobi "
+        "decoding): the picture is the same; worth trying where slots are few; 1: no guesses",
+    )
     sampling: SamplingSettings = SamplingSettings()
 
     @field_validator("gpus")

@@ -23,10 +23,11 @@ from models.engine.graphed import GraphedSteps, can_record, feed
 from models.engine.guidance import NewBranches, negative_name, new_branches
 from models.engine.lanes import MOST_TOKENS, Group, Lanes, Readback
 from models.engine.memory import MemoryView, decode_memory_view
-from models.engine.out_of_memory import MemoryGuard, OutOfMemory, is_out_of_memory
+from models.engine.out_of_memory import MemoryGuard, OutOfMemory, is_out_of_memory, release_cached_memory
 from models.engine.prefill import by_length, prefill
 from models.engine.scheduler import Branch, Scheduler, Sequence
 from models.engine.scoring import by_feed, score
+from models.engine.speculation import choose_in_windows
 from models.kernels.graph import record_cuda_graph
 from models.stopwatch import Stopwatch
 
@@ -43,13 +44,16 @@ STEPS_LATE = {"cuda": 2}
 class Engine:
     """Continuous batching over static slots, for one model. Not thread-safe: one thread owns it."""
 
-    def __init__(self, model: Decoder, *, slots: int, max_length: int, stopwatch: Stopwatch | None = None) -> None:
+    def __init__(
+        self, model: Decoder, *, slots: int, max_length: int, speculate: int = 1, stopwatch: Stopwatch | None = None
+    ) -> None:
         """Allocate the cache.
 
         Args:
             model: A family's model.
             slots: Sequences answered at once.
             max_length: The longest sequence, prompt and answer together.
+            speculate: The most tokens of a drawn picture that a step may bring, see models/engine/speculation.py.
             stopwatch: Gets the seconds of `encode`, `prefill` and `decode`.
 
         Raises:
@@ -63,15 +67,20 @@ class Engine:
         self._model = model
         devices = model.cache_shape.devices
         late = STEPS_LATE.get(model.device.type, 0)
-        self._cache = Cache(model.cache_shape, slots, max_length + late * MOST_TOKENS)
+        self._window = max(speculate, MOST_TOKENS)
+        self._room = (late + (speculate > 1)) * self._window  # how much further a lane may be than the host knows
+        self._cache = Cache(model.cache_shape, slots, max_length + self._room)
+        if speculate > 1 and late and not self._cache.tables:
+            raise ValueError(f"speculate is {speculate}, which takes Triton on a GPU, and there is none; expected 1")
+        self._speculates, self._fits_windows = speculate > 1, True
         # Each device works on a part of what runs: while the layers of one have the first, another has the second.
         self._num_parts = len(set(devices))
         self._scheduler = Scheduler(slots, max_length)
         embedding = model.embed(torch.zeros(1, dtype=torch.int64, device=model.device)).detach()
-        self._lanes = Lanes(slots, embedding.to(devices[-1]))
+        self._lanes = Lanes(slots, embedding.to(devices[-1]), self._window)
         self._readback = Readback(late * self._num_parts)
         self._graphed = None
-        if can_record(model, self._cache):
+        if not self._speculates and can_record(model, self._cache):
             self._graphed = GraphedSteps(model, self._cache, self._lanes, slots, record_cuda_graph)
         self._company = 0  # another number for every set of running branches
         self._stopwatch = stopwatch or Stopwatch()
@@ -206,6 +215,8 @@ class Engine:
     def _decode_and_choose(self) -> None:
         """Feed every branch its sequence's pending tokens, and choose the next ones."""
         running = self._scheduler.running
+        if self._speculates and self._fits_windows and self._decode_windows():
+            return
         if self._graphed is not None:
             groups = self._groups_of(running, part=0)
             chosen = self._graphed.run(running, groups, self._company)
@@ -222,14 +233,38 @@ class Engine:
             self._choose([branch for branch in running if last[branch.sequence] == number], part=number)
         self._read(everything=False)
 
+    def _decode_windows(self) -> bool:
+        """Feed and choose several tokens of each, where all that run draw pictures; return whether it was done."""
+        running = self._scheduler.running
+        groups = self._groups_of(running, part=0)
+        if len(groups) != 1 or groups[0].lines is None:
+            return False
+        group, lanes = groups[0], slice(0, len(running))
+        lengths = [branch.cached_length + self._window for branch in running]
+        try:
+            hidden = feed(self._model, self._cache, self._lanes, lanes, self._window, lengths, None)
+            chosen = choose_in_windows(self._model, self._lanes, group, hidden)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._fits_windows = False
+            release_cached_memory(self._model.device)
+            log.warning("too little memory for windows of %d tokens: pictures are drawn one by one", self._window)
+            return False
+        self._readback.add(group.sequences, chosen)
+        self._read(everything=False)
+        return True
+
     def _decode_batch(self, branches: Ordered[Branch]) -> bool:
         """Feed some neighbours among the running branches."""
-        num_tokens = max(branch.sequence.num_pending for branch in branches)
+        # After windows the host may not know yet whose line ends.
+        num_tokens = MOST_TOKENS if self._speculates else max(branch.sequence.num_pending for branch in branches)
         first = self._scheduler.running.index(branches[0])
         lengths = [branch.cached_length + branch.sequence.num_pending for branch in branches]
         memory_view = self._view_memories(branches, first, num_tokens)
         lanes = slice(first, first + len(branches))
-        feed(self._model, self._cache, self._lanes, lanes, num_tokens, lengths, memory_view)
+        hidden = feed(self._model, self._cache, self._lanes, lanes, num_tokens, lengths, memory_view)
+        self._lanes.keep(lanes, hidden)
         return True
 
     def _view_memories(self, branches: Ordered[Branch], first: int, num_tokens: int) -> MemoryView | None:
@@ -276,8 +311,8 @@ class Engine:
 
     def _read(self, *, everything: bool) -> None:
         """Take in the tokens that have been chosen; end the sequences that are whole."""
-        for sequence, token_id, logprob in self._readback.read(everything=everything):
-            if sequence.append(token_id, logprob):
+        for sequence, found in self._readback.read(everything=everything):
+            if sequence.take(found):
                 self._ended.append(sequence)
 
     def _score_choices(self, branches: Ordered[Branch]) -> None:
@@ -321,7 +356,8 @@ class Engine:
         move = self._scheduler.end(slot)
         if move is not None:
             source, target = move
-            self._cache.move(source, target, self._scheduler.running[target].cached_length)
+            length = self._scheduler.running[target].cached_length + self._room * self._speculates
+            self._cache.move(source, target, min(length, self._cache.length))
             self._lanes.move(source, target)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:

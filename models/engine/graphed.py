@@ -37,8 +37,8 @@ def feed(
     num_tokens: int,
     lengths: Ordered[int],
     memory_view: MemoryView | None,
-) -> None:
-    """Feed the pending tokens of some lanes to the decoder and keep the last hidden states.
+) -> Tensor:
+    """Feed the pending tokens of some lanes to the decoder; return hidden states (B, T, D).
 
     Args:
         model: A family's.
@@ -51,7 +51,7 @@ def feed(
     """
     tokens, places, positions = (tensor.to(model.device) for tensor in lanes.feed(some, num_tokens))
     view = decode_cache_view(cache, places, positions, lengths, memory_view, some.start)
-    lanes.keep(some, model.decode(model.embed(tokens), view))
+    return model.decode(model.embed(tokens), view)
 
 
 @dataclass
@@ -135,7 +135,8 @@ class GraphedSteps:
 
         def work() -> list[Tensor]:
             # Read in place, so that no length has a part in it.
-            feed(self._model, self._cache, self._lanes, slice(0, size), num_tokens, [], view)
+            some = slice(0, size)
+            self._lanes.keep(some, feed(self._model, self._cache, self._lanes, some, num_tokens, [], view))
             return [self._lanes.answer(self._model, group) for group in groups]
 
         before = self._lanes.copy_state()

@@ -66,24 +66,29 @@ class Lanes:
     """The rows of all slots.
 
     Attributes:
-        hidden: (slots + 1, D), the last hidden state of each; the last is nobody's.
+        hidden: (slots + 1, D), the last hidden state of each; the last row of all is nobody's.
+        tokens: int64 (slots + 1, W), those that are fed next, and guesses of those behind them.
+        lengths: int64 (slots + 1,), tokens in the cache.
+        num_new: int64 (slots + 1,), tokens that are certain to be fed next.
+        places: int64 (slots + 1,), tokens of the answer so far, those included.
     """
 
-    def __init__(self, slots: int, embeddings: Tensor) -> None:
+    def __init__(self, slots: int, embeddings: Tensor, window: int = MOST_TOKENS) -> None:
         """Allocate them.
 
         Args:
             slots: How many.
+            window: W, MOST_TOKENS at least.
             embeddings: Any (…, D): of that width and type hidden states will be, and where they are the lanes are.
         """
         # One more than there are slots: what stands for nobody may write there.
         self.hidden = embeddings.new_zeros(slots + 1, embeddings.shape[-1])
         self._device = embeddings.device
-        self._tokens = torch.zeros(slots + 1, MOST_TOKENS, dtype=torch.int64, device=self._device)
-        # Tokens in the cache; those fed next; those answered; how far tokens stand beyond their places.
+        self.tokens = torch.zeros(slots + 1, window, dtype=torch.int64, device=self._device)
+        # The last one: how far tokens stand beyond their places.
         self._numbers = torch.zeros(4, slots + 1, dtype=torch.int64, device=self._device)
-        self._lengths, self._num_new, self._places, self._offsets = self._numbers
-        self._steps = torch.arange(MOST_TOKENS, device=self._device)
+        self.lengths, self.num_new, self.places, self._offsets = self._numbers
+        self._steps = torch.arange(window, device=self._device)
 
     def start(self, slots: slice, branches: Ordered[Branch], hidden: Tensor) -> None:
         """Begin branches whose prompts are in the cache.
@@ -100,15 +105,15 @@ class Lanes:
     def move(self, source: int, target: int) -> None:
         """Let a branch go on in another lane."""
         self._numbers[:, target] = self._numbers[:, source]
-        self._tokens[target] = self._tokens[source]
+        self.tokens[target] = self.tokens[source]
 
     def copy_state(self) -> tuple[Tensor, ...]:
         """Return a copy of all that a step changes."""
-        return self._numbers.clone(), self._tokens.clone(), self.hidden.clone()
+        return self._numbers.clone(), self.tokens.clone(), self.hidden.clone()
 
     def restore(self, state: tuple[Tensor, ...]) -> None:
         """Take all back that was done since it was copied."""
-        for own, before in zip((self._numbers, self._tokens, self.hidden), state, strict=True):
+        for own, before in zip((self._numbers, self.tokens, self.hidden), state, strict=True):
             own.copy_(before)
 
     def feed(self, lanes: slice, num_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,45 +121,49 @@ class Lanes:
 
         Where a branch has fewer than T, its last token stands once more behind it.
         """
-        places = self._lengths[lanes, None] + self._steps[:num_tokens]
-        return self._tokens[lanes, :num_tokens], places, places + self._offsets[lanes, None]
+        places = self.lengths[lanes, None] + self._steps[:num_tokens]
+        return self.tokens[lanes, :num_tokens], places, places + self._offsets[lanes, None]
 
     def keep(self, lanes: slice, hidden: Tensor) -> None:
         """Keep the last hidden states among those of the tokens that were fed, (B, T, D)."""
         if hidden.shape[1] == 1:
             self.hidden[lanes] = hidden[:, 0]
         else:
-            last = (self._num_new[lanes] - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
+            last = (self.num_new[lanes] - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
             self.hidden[lanes] = hidden.gather(1, last)[:, 0]
 
     def answer(self, model: Decoder, group: Group) -> Tensor:
-        """Choose the next tokens of a group's sequences and take them in; return ids and log-probabilities (2, S).
+        """Choose the next tokens of a group's sequences and take them in.
 
-        Both are float64, which holds every id, so that one copy brings them to the host.
+        Returns:
+            float64 (S, 5), which holds every number exactly and is brought to the host in one copy: how many tokens the
+            answer had and has, how many of those are fed next, the id, and its log-probability.
         """
         scores = model.logits(self.hidden[group.every], group.allowed).to(self._device)
         if group.scales is not None:
             own, other = scores.chunk(2)
             scores = guided(own, other, group.scales)
-        places = self._places[group.lanes]
+        places = self.places[group.lanes]
         ids, logprobs = choose(scores, group.draws, places)
         if group.allowed is not None:
             ids = ids + group.allowed.start
         answered = places + 1
         if group.lines is None:
-            tokens, num_new = ids[:, None], torch.ones_like(ids)
+            second, num_new = ids, torch.ones_like(ids)
         else:
             columns, closing = group.lines
             is_full = answered % (columns + 1) == columns
-            tokens, num_new = torch.stack((ids, torch.where(is_full, closing, ids)), dim=-1), 1 + is_full
+            second, num_new = torch.where(is_full, closing, ids), 1 + is_full
             answered = answered + is_full
-        self._places[group.lanes] = answered
+        self.places[group.lanes] = answered
+        found = torch.stack([number.double() for number in (places, answered, num_new, ids, logprobs)], dim=-1)
+        tokens = torch.stack((ids, *[second] * (self.tokens.shape[1] - 1)), dim=-1)
         if group.scales is not None:
             tokens, num_new = torch.cat((tokens, tokens)), torch.cat((num_new, num_new))
-        self._lengths[group.every] += self._num_new[group.every]
-        self._num_new[group.every] = num_new
-        self._tokens[group.every] = tokens  # where it is one, it stands twice
-        return torch.stack((ids.double(), logprobs.double()))
+        self.lengths[group.every] += self.num_new[group.every]
+        self.num_new[group.every] = num_new
+        self.tokens[group.every] = tokens
+        return found
 
     def groups(self, sequences: Ordered[Sequence], running: Ordered[Branch]) -> list[Group]:
         """Return sequences by how their next tokens are chosen.
@@ -179,7 +188,7 @@ class Lanes:
         """Gather what sequences that choose alike need; with `own`, in tensors alone, and those behind are nobody's."""
         first, device = sequences[0], self._device
         count = len(sequences) if own is None else own
-        nobody = [len(self._tokens) - 1] * (len(sequences) - count)
+        nobody = [len(self.tokens) - 1] * (len(sequences) - count)
         lanes = every = [slots[sequence, False] for sequence in sequences[:count]] + nobody
         scales = lines = None
         if first.is_guided:
@@ -226,7 +235,7 @@ class Readback:
         return not self._underway
 
     def add(self, sequences: Ordered[Sequence], chosen: Tensor) -> None:
-        """Begin to bring what `Lanes.answer` has chosen for sequences."""
+        """Begin to bring what `Lanes.answer` has found for sequences, a row each; further rows are nobody's."""
         if not chosen.is_cuda:
             self._underway.append((sequences, chosen, None))
             return
@@ -236,11 +245,10 @@ class Readback:
         arrived.record()
         self._underway.append((sequences, host, arrived))
 
-    def read(self, *, everything: bool) -> Iterator[tuple[Sequence, int, float]]:
-        """Yield sequences with a token and its log-probability, in order; wait for what is due, or for everything."""
+    def read(self, *, everything: bool) -> Iterator[tuple[Sequence, list[float]]]:
+        """Yield sequences with what was found for each, in order; wait for what is due, or for everything."""
         while len(self._underway) > (0 if everything else self._late):
             sequences, chosen, arrived = self._underway.popleft()
             if arrived is not None:
                 arrived.synchronize()
-            ids, logprobs = chosen[:, : len(sequences)].tolist()
-            yield from zip(sequences, map(int, ids), logprobs, strict=True)
+            yield from zip(sequences, chosen[: len(sequences)].tolist(), strict=True)

@@ -48,6 +48,11 @@ class Draws:
         """What lies on the device."""
         return self.seeds, self.temperatures, self.top_k, self.top_p
 
+    def repeated(self, times: int) -> "Draws":
+        """Return each sequence's settings so many times, one after the other."""
+        seeds, temperatures, top_k, top_p = (tensor.repeat_interleave(times, 0) for tensor in self.tensors)
+        return Draws(self.kind, seeds, temperatures, top_k, top_p, self.most_k, self.is_cut)
+
     @property
     def signature(self) -> tuple[object, ...]:
         """What the operations that choose depend on."""

@@ -107,6 +107,25 @@ class Sequence:
             self.num_pending += (self.num_chosen + 1) % (columns + 1) == columns
         self.num_chosen += self.num_pending
 
+    def take(self, found: Ordered[float]) -> bool:
+        """Take what a step has found, known to the host only now; return whether the answer ends with it.
+
+        Args:
+            found: How many tokens the answer had and has, how many of those are fed next, then W ids, -1 for none, and
+                their log-probabilities.
+        """
+        before, after, num_pending = map(int, found[:3])
+        if after >= self.num_chosen:  # unless the host knows further steps by rule
+            self.num_chosen, self.num_pending = after, num_pending
+        width = (len(found) - 3) // 2
+        for number, (token_id, logprob) in enumerate(zip(found[3:][:width], found[3:][width:], strict=True)):
+            if token_id < 0 or self.has_ended:
+                break
+            # What came by itself stands there already.
+            if before + number >= len(self.token_ids) and self.append(int(token_id), logprob):
+                return True
+        return False
+
     def append(self, token_id: int, logprob: float) -> bool:
         """Take one more chosen token and what follows it by itself; return whether the answer ends with it."""
         if self.has_ended:

@@ -245,4 +245,11 @@ def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
     faults += [f"generate.sampling.{name}: a picture ends when it is whole; remove this setting" for name in ignored]
     if job.picture is not None and settings.generate.slots < 2:
         faults.append("generate.slots: found 1, expected at least 2: a picture with guidance takes two")
+    texts = {"generate": settings.generate} if job.picture is None else {}
+    texts |= {"job.check.generate": job.check.settings.generate} if job.check else {}
+    faults += [
+        f"{where}.speculate: found {generate.speculate}, expected 1: only drawn pictures are guessed ahead"
+        for where, generate in texts.items()
+        if generate.speculate > 1
+    ]
     return faults

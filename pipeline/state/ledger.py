@@ -47,6 +47,7 @@ FREE = (
     "generate.actors",
     "generate.gpus",
     "generate.slots",
+    "generate.speculate",
     "job.check.model.device",
     "job.check.preprocess.actors",
     "job.check.generate.actors",

@@ -85,7 +85,13 @@ class EngineSpec:
         device = devices(self.model.device, self.generate.gpus)
         model = load_model(folder, device=device, dtype=self.model.dtype, text_only=self.model.text_only)
         max_length = self.max_length(model.max_position_embeddings)
-        engine = Engine(model, slots=self.generate.slots, max_length=max_length, stopwatch=stopwatch)
+        engine = Engine(
+            model,
+            slots=self.generate.slots,
+            max_length=max_length,
+            speculate=self.generate.speculate,
+            stopwatch=stopwatch,
+        )
         is_drawing = self.picture is not None
         picture_decoder = PictureDecoder(model, stopwatch) if is_drawing and isinstance(model, PictureModel) else None
         return Answerer(EngineThread(engine, Sequence, stopwatch), processor, picture_decoder, self.picture)

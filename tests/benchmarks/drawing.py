@@ -33,7 +33,7 @@ from models import load_model
 from models.emu3.grid import Grid
 from models.emu3.model import Emu3Model
 from models.engine import Engine, Sequence, run_all
-from models.engine import engine as our_engine
+from models.engine import lanes as our_lanes
 from models.engine.cache import CacheView
 from models.types import ModelInput, Sampling
 from tests.benchmarks import emu3_recipe as recipe
@@ -73,8 +73,8 @@ class Both:
             "body": [(self.ours, "decode")],
             "cache": [(CacheView, "write")],
             "head": [(self.ours, "logits")],
-            "guidance": [(our_engine, "guided")],
-            "top k and draw": [(our_engine, "choose")],
+            "guidance": [(our_lanes, "guided")],
+            "top k and draw": [(our_lanes, "choose")],
         }
 
     def their_parts(self) -> Parts:
@@ -92,15 +92,16 @@ class Both:
             ],
         }
 
-    def engine(self, what: Drawing) -> Engine:
+    def engine(self, what: Drawing, speculate: int = 1) -> Engine:
         """Return an engine of ours that holds a whole batch."""
         longest = max(map(len, (*what.prompts, what.negative)))
-        return Engine(self.ours, slots=2 * len(what.prompts), max_length=longest + what.num_tokens)
+        slots, max_length = 2 * len(what.prompts), longest + what.num_tokens
+        return Engine(self.ours, slots=slots, max_length=max_length, speculate=speculate)
 
-    def draw(self, what: Drawing, *, greedy: bool = False) -> Tensor:
+    def draw(self, what: Drawing, *, greedy: bool = False, speculate: int = 1) -> Tensor:
         """Return our tokens (B, T)."""
         sequences = _sequences(what, greedy=greedy)
-        run_all(self.engine(what), sequences)
+        run_all(self.engine(what, speculate), sequences)
         return torch.tensor([sequence.token_ids for sequence in sequences])
 
     @torch.inference_mode()
@@ -120,8 +121,8 @@ class Both:
         assert difference < 1e-4, f"the painted pictures differ by {difference:.1e} of their greatest number"
 
 
-def measure(case: Case, batches: list[int], rounds: int) -> bool:
-    """Compare and time both sides; return whether drawing reaches its floor in every batch."""
+def measure(case: Case, batches: list[int], rounds: int, windows: list[int]) -> bool:
+    """Compare and time both sides, and ours with guesses; return whether drawing reaches its floor in every batch."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         theirs = recipe.write_checkpoint(Path(folder), case.vocabulary)
@@ -140,6 +141,8 @@ def measure(case: Case, batches: list[int], rounds: int) -> bool:
         _tell(about, draw=round(draw, 2), floor=case.floor, goal=case.goal, paint=round(paint, 2))
         _tell(about, draw_of_each_round=[round(one["their_draw"] / one["our_draw"], 2) for one in times])
         _tell(about, seconds_per_picture=seconds)
+        for window in windows:
+            _tell(about, speculate=window, **_guessed(both, what, window, rounds))
         for side, told in _watched(both, what).items():
             _tell(about, percent_of=side, **told)
         for side, told in _counted(both, what).items():
@@ -154,6 +157,21 @@ def _times(both: Both, what: Drawing) -> dict[str, float]:
     their_paint, _ = _timed(lambda: recipe.paint(both.theirs, tokens, what.grid))
     our_paint, _ = _timed(lambda: both.paint(what, drawn))
     return {"our_draw": our_draw, "their_draw": their_draw, "our_paint": our_paint, "their_paint": their_paint}
+
+
+def _guessed(both: Both, what: Drawing, window: int, rounds: int) -> dict[str, Any]:
+    """Return how much faster windows of guesses draw the same tokens, in turn with none, and in how many steps."""
+    ratios, steps = [], []
+    for _ in range(rounds):
+        plain, expected = _timed(lambda: both.draw(what))
+        guessed, drawn = _timed(lambda: both.draw(what, speculate=window))
+        assert torch.equal(drawn, expected), "guesses changed a picture"
+        ratios.append(plain / guessed)
+    for speculate in (1, window):
+        with _shapes(both.ours, "decode") as forwards:
+            both.draw(what, speculate=speculate)
+        steps.append(len(forwards))
+    return {"draw": round(statistics.median(ratios), 2), "steps": round(steps[0] / steps[1], 2)}
 
 
 def _timed(function: Callable[[], Tensor]) -> tuple[float, Tensor]:
@@ -231,11 +249,15 @@ if __name__ == "__main__":
     parser.add_argument("--case", choices=[case.name for case in CASES], help="only this one")
     parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--speculate", type=int, nargs="*", default=[], help="windows of guesses to try as well")
     parser.add_argument("--quick", action="store_true", help="small pictures, to see whether it runs at all")
     arguments = parser.parse_args()
+    windows = arguments.speculate
     cases = [case for case in CASES if arguments.case in (None, case.name)]
     reached = [
-        measure(replace(case, grid=COMPARED) if arguments.quick else case, arguments.pictures, arguments.rounds)
+        measure(
+            replace(case, grid=COMPARED) if arguments.quick else case, arguments.pictures, arguments.rounds, windows
+        )
         for case in cases
     ]
     sys.exit(0 if all(reached) else "drawing is below its floor")

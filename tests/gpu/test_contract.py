@@ -134,6 +134,15 @@ def test_the_branches_for_gpus_give_the_tokens_of_a_cpu(
         assert answers(family, "cuda", samplings, slots) == here
 
 
+def test_guessing_ahead_gives_the_tokens_of_a_cpu_that_does_not() -> None:
+    here = answers("emu3", "cpu", (DRAWING,) * 5, 8)
+    with make_believe():
+        model = tiny_model("emu3", "cuda", "float32")
+        sequences = asked(model, "emu3", 5, DRAWING)
+        run_all(Engine(model, slots=8, max_length=128, speculate=4), sequences)
+    assert [one.completion.token_ids for one in sequences if one.completion] == here
+
+
 def test_steps_are_recorded_once_for_each_size_of_company(family: Family, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "models.engine.graphed")
     answers_of = [replace(GREEDY, max_new_tokens=tokens) for tokens in (30, 20, 20, 9, 9, 9)]

@@ -233,3 +233,50 @@ def test_devices_that_each_work_on_a_part_answer_as_one_does(toy: Painter, num_p
     assert [one.completion.token_ids for one in drawn if one.completion] == expected
     # What a part has found is chosen from before the next one is fed: so the first may go on while the last is fed.
     assert any(events[at : at + 3] == [1, "choose", 1] for at in range(len(events)))
+
+
+@pytest.mark.parametrize("window", [2, 3, 4, 8])
+@pytest.mark.parametrize("slots", [2, 7])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "top_k": 8, "seed": 11}], ids=["likeliest", "drawn"])
+def test_several_tokens_a_step_are_those_that_one_at_a_time_would_be(
+    toy: Painter, window: int, slots: int, sampling: dict[str, float]
+) -> None:
+    def wishes() -> list[Sequence]:
+        return [one for one in pictures(**sampling) if one.model_input.is_drawn]
+
+    expected = answered(toy, wishes(), slots)
+    plain, toy.widths = toy.widths, []
+    found = wishes()
+    run_all(Engine(toy, slots=slots, max_length=64, speculate=window), found)
+    assert [one.error for one in found] == [None] * len(found)
+    for one, (ids, logprobs) in zip(found, expected, strict=True):
+        assert one.completion is not None
+        assert one.completion.token_ids == ids
+        assert one.completion.logprobs == pytest.approx(logprobs, abs=1e-5)
+    assert window in toy.widths and len(toy.widths) <= len(plain)
+
+
+def test_right_guesses_save_steps(toy: Painter) -> None:
+    expected = answered(toy, [picture([3, 1], (6, 8), [1, 5])], 2)
+    plain, toy.widths = len(toy.widths), []
+    one = picture([3, 1], (6, 8), [1, 5])
+    run_all(Engine(toy, slots=2, max_length=64, speculate=8), [one])
+    assert one.completion is not None and one.completion.token_ids == expected[0][0]
+    assert len(toy.widths) < 0.8 * plain
+
+
+def test_windows_that_do_not_fit_are_given_up_and_the_picture_is_the_same(
+    toy: Painter, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Narrow(Painter):
+        def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
+            if embeddings.shape[1] == 4:
+                raise torch.OutOfMemoryError("a window is too much")
+            return super().decode(embeddings, cache_view)
+
+    expected, drawn = answered(toy, pictures(), 5), pictures()
+    run_all(Engine(Narrow(), slots=5, max_length=64, speculate=4), drawn)
+    assert [one.completion.token_ids for one in drawn if one.completion] == [ids for ids, _ in expected]
+    assert [record.message for record in caplog.records] == [
+        "too little memory for windows of 4 tokens: pictures are drawn one by one"
+    ]

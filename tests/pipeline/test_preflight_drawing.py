@@ -62,6 +62,14 @@ def test_one_slot_is_too_few(tmp_path: Path, emu3: Path) -> None:
     ]
 
 
+def test_text_cannot_be_guessed_ahead(tmp_path: Path, emu3: Path) -> None:
+    asked = settings(tmp_path, emu3, generate={"speculate": 4})
+    assert drawing(asked).plan.units
+    with pytest.raises(ConfigError) as refused:
+        check(asked, ToyJob(), Store(asked.write.uri))
+    assert "generate.speculate: found 4, expected 1: only drawn pictures are guessed ahead" in refused.value.faults
+
+
 def test_tars_are_for_drawn_pictures_and_for_images_that_are_read(tmp_path: Path, emu3: Path) -> None:
     asked = settings(tmp_path, emu3, write={"webdataset": True})
     assert drawing(asked).plan.units

@@ -26,7 +26,14 @@ def silu(x: Tensor) -> Tensor:
     """
     if _is_free(x):
         return F.silu(x)
-    return x / (-x).exp_().add_(1)
+    divisor = (-x).exp_().add_(1)
+    return torch.div(x, divisor, out=divisor)
+
+
+def gated(x: Tensor) -> Tensor:
+    """Return silu(gate) * up for both side by side (…, 2 * F), as (…, F)."""
+    gate, up = x.chunk(2, dim=-1)
+    return silu(gate) * up if _is_free(x) else silu(gate).mul_(up)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -79,6 +86,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Norm the last dimension."""
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)  # the same steps in one call
         y = x.float()
         y = y * y.square().mean(-1, keepdim=True).add_(self.eps).rsqrt_()
         # Cast back before the weight, not after: the released models do, and in bfloat16

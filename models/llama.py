@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.batch_invariant import Linear, linear, repacked, unpacked
+from models.batch_invariant import Joined, Linear, Product, product
 from models.config import DecoderConfig, FamilyConfig
 from models.engine.cache import CacheShape, CacheView
-from models.layers import RMSNorm, Rotation, attend, silu
+from models.layers import RMSNorm, Rotation, attend, gated
 from models.types import BadRequest, ImageSettings, ModelInput
 from models.weights import ParameterSlice, Tables
 
@@ -33,21 +33,29 @@ class Projections(nn.Module):
         D, C = config.hidden_size, config.head_dim
         self.head_dim = C
         self.index = index
-        self.q_proj = Linear(D, config.num_attention_heads * C, bias=config.qkv_bias)
-        self.k_proj = Linear(D, config.num_key_value_heads * C, bias=config.qkv_bias)
-        self.v_proj = Linear(D, config.num_key_value_heads * C, bias=config.qkv_bias)
-        self.o_proj = Linear(config.num_attention_heads * C, D, bias=False)
+        self.q_proj = Linear(D, config.num_attention_heads * C, bias=config.qkv_bias, few_rows=True)
+        self.k_proj = Linear(D, config.num_key_value_heads * C, bias=config.qkv_bias, few_rows=True)
+        self.v_proj = Linear(D, config.num_key_value_heads * C, bias=config.qkv_bias, few_rows=True)
+        self.o_proj = Linear(config.num_attention_heads * C, D, bias=False, few_rows=True)
 
 
 class Attention(Projections):
     """Causal self-attention with rotary positions and grouped key heads."""
 
+    def __init__(self, config: DecoderConfig, index: int) -> None:
+        super().__init__(config, index)
+        self._num_keys = config.num_key_value_heads
+        self._qkv = Joined(self.q_proj, self.k_proj, self.v_proj)
+
+    def repack_weights(self) -> None:
+        """Lay the three matrices that see the input out as one."""
+        self._qkv.repack_weights()
+
     def forward(self, x: Tensor, rotate: Rotation, cache_view: CacheView | None) -> Tensor:
         """Return (B, T, D); without a view the tokens see each other alone, causally."""
-        both = torch.cat((self.q_proj(x), self.k_proj(x)), dim=-1)  # rotated together: half as many small steps
-        rotated = rotate(_heads(both, self.head_dim))  # (B, H + K, T, C)
-        v = _heads(self.v_proj(x), self.head_dim)
-        q, k = rotated[:, : -v.shape[1]], rotated[:, -v.shape[1] :]
+        heads, K = _heads(self._qkv(x), self.head_dim), self._num_keys  # (B, H + 2 * K, T, C)
+        rotated, v = rotate(heads[:, :-K]), heads[:, -K:]  # queries and keys together: half as many small steps
+        q, k = rotated[:, :-K], rotated[:, -K:]
         seen = attend(q, k, v, None) if cache_view is None else cache_view.attend(self.index, q, k, v)
         return self.o_proj(seen)
 
@@ -59,11 +67,16 @@ class SwiGLU(nn.Module):
         super().__init__()
         self.gate_proj = Linear(width, inner, bias=False)
         self.up_proj = Linear(width, inner, bias=False)
-        self.down_proj = Linear(inner, width, bias=False)
+        self.down_proj = Linear(inner, width, bias=False, few_rows=True)
+        self._gate_up = Joined(self.gate_proj, self.up_proj)
+
+    def repack_weights(self) -> None:
+        """Lay both matrices up out as one."""
+        self._gate_up.repack_weights()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (…, D)."""
-        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(gated(self._gate_up(x)))
 
 
 class DecoderLayer(nn.Module):
@@ -111,7 +124,7 @@ class LanguageModel(nn.Module):
         self._config = config
         self._frequencies = frequencies
         self.model = TextModel(config, layers, num_embeddings)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False, few_rows=True)
 
     @property
     def cache_shape(self) -> CacheShape:
@@ -173,7 +186,7 @@ class FamilyModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._repacked: dict[range, Tensor] = {}
+        self._head_rows: dict[range, Product] = {}
 
     def parameter_slice(self, stored: str) -> ParameterSlice | None:
         """Return where a stored tensor belongs; None for one that is not used."""
@@ -243,7 +256,7 @@ class FamilyModel(nn.Module):
             BadRequest: One has not; its id and how many rows there are are named.
         """
         decoder = self.decoder
-        read, written = len(decoder.model.embed_tokens.weight), decoder.lm_head.weight.shape[0]
+        read, written = len(decoder.model.embed_tokens.weight), decoder.lm_head.shape[0]
         for one in inputs:
             prompts = [one.token_ids] if one.negative is None else [one.token_ids, one.negative]
             _check_ids(prompts, read, "the prompt", "embedding table")
@@ -263,17 +276,15 @@ class FamilyModel(nn.Module):
         """Return float32 scores of the next token: of all ids (…, V), or of those in a range alone."""
         head = self.decoder.lm_head
         hidden = hidden.to(head.weight.device)
-        scores: Tensor = head(hidden) if choices is None else linear(hidden, self._head_rows(choices))
+        scores = head(hidden) if choices is None else self._rows_of_head(choices)(hidden)
         return scores.float()
 
-    def _head_rows(self, choices: range) -> Tensor:
-        """Return the head's rows for some ids; on a CPU they are repacked once."""
-        weight = self.decoder.lm_head.weight
-        if weight.device.type != "cpu":
-            return weight[choices.start : choices.stop]
-        if choices not in self._repacked:
-            self._repacked[choices] = repacked(unpacked(weight)[choices.start : choices.stop].clone())
-        return self._repacked[choices]
+    def _rows_of_head(self, choices: range) -> Product:
+        """Return the head's rows for some ids; they are laid out once."""
+        if choices not in self._head_rows:
+            rows = self.decoder.lm_head.plain_weight()[choices.start : choices.stop]
+            self._head_rows[choices] = product(rows.clone() if rows.device.type == "cpu" else rows)
+        return self._head_rows[choices]
 
 
 def _check_ids(several: Sequence[NDArray[np.int32]], rows: int, what: str, table: str) -> None:

@@ -242,8 +242,9 @@ def save_tensors(folder: Path, tensors: Mapping[str, Tensor], shards: int = 1) -
 def _random(parameter: Tensor, generator: torch.Generator) -> Tensor:
     if parameter.ndim == 1:
         return 0.5 + torch.rand(parameter.shape, generator=generator)
-    # Wide enough that answers differ from row to row, as a trained model's do.
-    return torch.randn(parameter.shape, generator=generator).mul(2 * parameter.shape[-1] ** -0.5)
+    # Wide enough that answers differ from row to row, as a trained model's do; in bfloat16's numbers, as released ones.
+    wide = torch.randn(parameter.shape, generator=generator).mul(2 * parameter.shape[-1] ** -0.5)
+    return wide.bfloat16().float()
 
 
 def _one_by_one(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

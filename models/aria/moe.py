@@ -3,13 +3,15 @@
 Shapes: N tokens, D model width, E experts, K experts per token, F width of one routed expert.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import TextConfig
-from models.batch_invariant import linear, repacked
-from models.layers import silu
+from models.batch_invariant import Product, linear, product
+from models.layers import gated
 from models.llama import SwiGLU
 
 
@@ -20,14 +22,16 @@ class Router(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.moe_num_experts, config.hidden_size))
         self.topk = config.moe_topk
+        self._product: Product | None = None
 
     def repack_weights(self) -> None:
-        """Repack the weight for answering."""
-        self.weight = nn.Parameter(repacked(self.weight.detach()), requires_grad=False)
+        """Lay the weight out for answering."""
+        self._product = product(self.weight.detach(), few_rows=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return ids and weights (N, K) of the chosen experts; the weights are a softmax over the chosen alone."""
-        scores, experts = linear(x, self.weight).topk(self.topk, dim=-1)
+        every = linear(x, self.weight) if self._product is None else self._product(x)
+        scores, experts = every.topk(self.topk, dim=-1)
         return experts, scores.float().softmax(-1).to(x.dtype)
 
 
@@ -37,12 +41,12 @@ class GroupedWeight(nn.Module):
     def __init__(self, num_experts: int, width_in: int, width_out: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_experts, width_in, width_out))
-        self._repacked: list[Tensor] = []
+        self._products: list[Product] = []
 
     def repack_weights(self) -> None:
-        """Repack each expert's matrix on a CPU in float32; they then stand in place of the parameter."""
-        if self.weight.device.type == "cpu" and self.weight.dtype == torch.float32:
-            self._repacked = [repacked(matrix.t()) for matrix in self.weight.detach()]
+        """Lay each expert's matrix out on a CPU; they then stand in place of the parameter."""
+        if self.weight.device.type == "cpu":
+            self._products = [product(matrix.t(), few_rows=True) for matrix in self.weight.detach()]
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def forward(self, x: Tensor, ends: Tensor) -> Tensor:
@@ -51,9 +55,11 @@ class GroupedWeight(nn.Module):
             return F.grouped_mm(x, self.weight, offs=ends)
         # On a CPU grouped_mm is this same loop inside (measured equal within 5 %), wants widths in
         # multiples of 16 bytes and cannot be trained through.
-        parts = x.tensor_split(ends.tolist()[:-1])
-        matrices = self._repacked or [matrix.t() for matrix in self.weight]
-        return torch.cat([linear(part, matrix) for part, matrix in zip(parts, matrices, strict=True) if len(part)])
+        stops = ends.tolist()
+        parts = [(expert, x[start:stop]) for expert, (start, stop) in enumerate(pairwise([0, *stops])) if start < stop]
+        if self._products:
+            return torch.cat([self._products[expert](part) for expert, part in parts])
+        return torch.cat([linear(part, self.weight[expert].t()) for expert, part in parts])
 
 
 class Experts(nn.Module):
@@ -73,8 +79,7 @@ class Experts(nn.Module):
         # Not bincount: on a GPU it makes the host wait for its result, once a layer.
         every = torch.arange(self.num_experts, device=x.device)
         ends = torch.searchsorted(by_expert, every, right=True, out_int32=True)
-        gate, up = self.fc1(x[order // K], ends).chunk(2, dim=-1)
-        y = self.fc2(silu(gate) * up, ends)
+        y = self.fc2(gated(self.fc1(x[order // K], ends)), ends)
         back = torch.empty_like(order)
         back[order] = torch.arange(N * K, device=order.device)
         out: Tensor = (y[back].view(N, K, -1) * weights[..., None]).sum(1)

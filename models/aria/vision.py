@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.aria.config import VisionConfig
-from models.batch_invariant import Linear, linear, repacked
+from models.batch_invariant import Linear, Product, linear, product
 from models.layers import LayerStack, VisionMLP, gelu_tanh, split_heads
 
 
@@ -117,20 +117,22 @@ class MultiheadAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = Linear(width, width)
-        self._repacked: list[Tensor] = []
+        self._products: list[Product] = []
 
     def repack_weights(self) -> None:
-        """Repack each of the three matrices; they then stand in place of the parameter."""
-        pairs = zip(self.in_proj_weight.detach().chunk(3), self.in_proj_bias.chunk(3), strict=True)
-        self._repacked = [repacked(weight, bias) for weight, bias in pairs]
+        """Lay each of the three matrices out; they then stand in place of the parameter."""
+        pairs = zip(self.in_proj_weight.detach().chunk(3), self.in_proj_bias.detach().chunk(3), strict=True)
+        self._products = [product(weight, bias) for weight, bias in pairs]
         self.in_proj_weight = nn.Parameter(self.in_proj_weight.new_empty(0), requires_grad=False)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (N, Q, D) for a query (N, Q, D), key and value (N, P, D)."""
-        weights, biases = self._repacked or self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        q, k, v = (
-            linear(x, weight, bias) for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
-        )
+        rows = (query, key, value)
+        if self._products:
+            q, k, v = (multiply(x) for multiply, x in zip(self._products, rows, strict=True))
+        else:
+            weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+            q, k, v = (linear(x, weight, bias) for x, weight, bias in zip(rows, weights, biases, strict=True))
         return self.out_proj(_attend(q, k, v, self.num_heads))
 
 

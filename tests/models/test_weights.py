@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from models import check_weights, load_model
 from models.aria.model import AriaModel
-from models.batch_invariant import unpacked
 from models.weight_files import WeightsError
 from models.weights import ParameterSlice, load_weights
 from tests.tiny import empty, save_tensors, tiny_aria
@@ -177,7 +176,7 @@ def test_names_and_shapes_are_checked_from_the_headers(folder: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_weights_are_cast_to_what_is_asked_for(folder: Path, dtype: str) -> None:
     model = load_model(str(folder), device="cpu", dtype=dtype)
-    assert {unpacked(parameter).dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
+    assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
     stored = load_file(folder / "model.safetensors")[ROUTER]
     assert torch.equal(model.get_parameter(ROUTER), stored.to(getattr(torch, dtype)))
 

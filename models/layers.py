@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.batch_invariant import Linear
+from models.batch_invariant import FEW_ROWS, Linear
 
 # Tokens of one decode step: the newest, what a grammar put behind it, and guesses.
 FEW_TOKENS = 8
@@ -165,26 +165,60 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     return out.transpose(1, 2).reshape(B, T, H * C)
 
 
-def attend_all(query: Tensor, key: Tensor, value: Tensor, *, is_folded: bool | None = None) -> Tensor:
+def attend_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Let every query see all keys; the keys are shared by all sequences.
+
+    The keys are read once for all sequences on a GPU, and for few tokens on a CPU, but not where a row's rounding would
+    then depend on its company: this is tried (`_keeps_rows`).
 
     Args:
         query: (B, H, T, C).
-        key: (K, S, C); H is a multiple of K.
+        key: (K, S, C), best as `turned` on a CPU; H is a multiple of K.
         value: (K, S, C).
-        is_folded: Read the keys once for all sequences, and not once for each. By default so on a GPU; on a CPU a
-            row's rounding would depend on its company.
 
     Returns:
         (B, T, H * C).
     """
     B, H, T, C = query.shape
     K = key.shape[0]
+    if not query.is_cuda and T <= FEW_TOKENS and (_is_free(query) or _keeps_rows(key, value, H // K)):
+        return _attend_once(query, key, value)
     # The heads of a group stand as further queries of one head, so no key is repeated.
     grouped = query.reshape(B, K, H // K * T, C)
-    if is_folded or (is_folded is None and query.is_cuda):
+    if query.is_cuda:
         folded = grouped.transpose(0, 1).reshape(1, K, -1, C)
         out = F.scaled_dot_product_attention(folded, key[None], value[None]).view(K, B, -1, C).transpose(0, 1)
     else:
-        out = F.scaled_dot_product_attention(grouped, key.expand(B, -1, -1, -1), value.expand(B, -1, -1, -1))
+        whole = key.contiguous()  # whose numbers lie side by side, or a slower way would be taken
+        out = F.scaled_dot_product_attention(grouped, whole.expand(B, -1, -1, -1), value.expand(B, -1, -1, -1))
     return out.reshape(B, H, T, C).transpose(1, 2).reshape(B, T, H * C)
+
+
+def turned(key: Tensor) -> Tensor:
+    """Return keys (K, S, C) as few queries read them best: on a CPU they lie in memory as (K, C, S)."""
+    return key.contiguous() if key.is_cuda else key.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def _attend_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend as `attend_all` does, all sequences and tokens as rows of one product for each key head."""
+    B, H, T, C = query.shape
+    K, G = key.shape[0], H // key.shape[0]
+    rows = query.reshape(B, K, G, T, C).permute(1, 0, 3, 2, 4).reshape(K, B * T * G, C) * C**-0.5
+    found = torch.bmm(torch.bmm(rows, key.transpose(1, 2)).softmax(-1), value)
+    return found.view(K, B, T, G, C).permute(1, 2, 0, 3, 4).reshape(B, T, H * C)
+
+
+# By the shape and strides of keys, heads in a group, threads: what a process has tried once.
+_kept: dict[tuple[torch.Size, tuple[int, ...], int, int], bool] = {}
+
+
+def _keeps_rows(key: Tensor, value: Tensor, num_grouped: int) -> bool:
+    """Try whether sequences find the same bits in any number, as for products (models/batch_invariant.py)."""
+    name = (key.shape, key.stride(), num_grouped, torch.get_num_threads())
+    if name not in _kept:
+        K, _, C = key.shape
+        query = torch.randn(max(FEW_ROWS), K * num_grouped, 1, C, generator=torch.Generator().manual_seed(0))
+        together = _attend_once(query, key, value)
+        parts = [part for rows in FEW_ROWS for part in (slice(rows), slice(-rows, None))]
+        _kept[name] = all(torch.equal(_attend_once(query[part], key, value), together[part]) for part in parts)
+    return _kept[name]

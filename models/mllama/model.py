@@ -24,7 +24,7 @@ from models.batch_invariant import Linear
 from models.engine.cache import CacheView
 from models.engine.decoder import Prompt
 from models.engine.memory import Memory, MemoryView, Span
-from models.layers import RMSNorm, Rotation, rotary_frequencies
+from models.layers import RMSNorm, Rotation, rotary_frequencies, turned
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, Projections, SwiGLU
 from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, TextConfig, read_config, read_images
 from models.mllama.vision import VisionModel
@@ -53,7 +53,7 @@ class CrossAttention(Projections):
     def remember(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values (…, K, R, C) of features (…, R, D)."""
         k, v = (self._heads(proj(features)) for proj in (self.k_proj, self.v_proj))
-        return self.k_norm(k).transpose(-2, -3).contiguous(), v.transpose(-2, -3).contiguous()
+        return turned(self.k_norm(k).transpose(-2, -3)), v.transpose(-2, -3).contiguous()
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.head_dim)
@@ -228,4 +228,5 @@ def _layers(config: MllamaConfig) -> dict[int, nn.Module]:
 def _join(memories: Sequence[Memory]) -> Memory:
     keys = zip(*(memory.keys for memory in memories), strict=True)
     values = zip(*(memory.values for memory in memories), strict=True)
-    return Memory(tuple(torch.cat(several, dim=1) for several in keys), tuple(torch.cat(v, dim=1) for v in values))
+    joined = tuple(turned(torch.cat(several, dim=1)) for several in keys)
+    return Memory(joined, tuple(torch.cat(several, dim=1) for several in values))

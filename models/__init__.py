@@ -146,6 +146,10 @@ def fill_model(model: M, path: str, *, device: str | Ordered[str] = "auto", dtyp
     from models.weights import load_weights
 
     devices = find_devices(device)
+    if any(one.type == "cuda" for one in devices):
+        # Where torch prefers cuDNN for attention (Hopper, from 2.11 on), that makes a plan for every new shape, 50 ms
+        # to 0.4 s each (FunASR's issue 3704, flashinfer's 5245), and lengths make hundreds of shapes.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     wanted = computed_dtype(model, path, dtype, on_cpu=devices[0].type == "cpu")
     load_weights(
         model,

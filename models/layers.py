@@ -10,6 +10,7 @@ from copy import copy
 
 import torch
 from torch import Tensor, nn
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn import functional as F
 
 from models.batch_invariant import FEW_ROWS, Linear
@@ -143,7 +144,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         query: (B, H, T, C).
         key: (B, K, S, C); H is a multiple of K.
         value: (B, K, S, C).
-        mask: bool, True where a key is seen, broadcastable to (B, 1, T, S); None means causal, and then T = S.
+        mask: bool, True where a key is seen, broadcastable to (B, 1, T, S); None means causal: the last query sees all
+            keys, the one before it all but one.
 
     Returns:
         (B, T, H * C).
@@ -153,16 +155,36 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     if 1 < T <= FEW_TOKENS and mask is not None and not query.is_cuda:
         # One by one, as alone: how a library rounds a token's scores may depend on how many tokens there are.
         return torch.cat([attend(query[:, :, t : t + 1], key, value, mask[:, :, t : t + 1]) for t in range(T)], dim=1)
-    if T <= FEW_TOKENS and mask is not None:
-        # Few tokens per sequence: the heads of a group stand as queries of one head, so no key is repeated.
+    if mask is None:
+        out = _attend_causally(query, key, value)
+    elif T <= FEW_TOKENS or (query.is_cuda and H != K):
+        # Few tokens per sequence: the heads of a group stand as queries of one head, so no key is repeated. On a GPU
+        # any number: with a mask torch's fast kernels refuse grouped heads, and the slow one keeps all scores.
         grouped = query.reshape(B, K, H // K * T, C)
         seen = mask if T == 1 else mask.repeat(1, 1, H // K, 1)
         out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=seen).view(B, H, T, C)
     else:
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=H != K
-        )
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=H != K)
     return out.transpose(1, 2).reshape(B, T, H * C)
+
+
+def _attend_causally(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Let T queries (B, H, T, C) see S keys (B, K, S, C) up to their own, which are the last T of them."""
+    (_, H, T, _), (_, K, S, _) = query.shape, key.shape
+    if query.is_cuda and query.dtype == torch.float32 and H != K:
+        # The kernel that takes grouped heads takes half precision alone.
+        key, value = (one.repeat_interleave(H // K, dim=1) for one in (key, value))
+        K = H
+    if T == S:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=H != K)
+    if query.is_cuda and can_use_flash_attention(SDPAParams(query, key, value, None, 0.0, False, H != K)):
+        # What torch calls for its `causal_lower_right`, which as an object takes two numbers of the host's memory for
+        # each that a mask would have.
+        seen: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, is_causal=True)[0]
+        return seen
+    places = torch.arange(S, device=query.device)
+    out = attend(query, key, value, (places <= places[S - T :, None])[None, None])
+    return out.view(len(out), T, H, -1).transpose(1, 2)
 
 
 def attend_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -14,6 +14,11 @@ from models.batch_invariant import Product, linear, product
 from models.layers import gated
 from models.llama import SwiGLU
 
+# Rows that a GPU without a kernel for sorted ones multiplies by every expert's matrix. A step reads all of them anyhow,
+# and reading them takes about as long as multiplying so many rows: 2 FLOP a row for each number of 2 bytes, where an
+# A100 does 150 FLOP for each byte it reads and an H100 300. With more rows the host waits for where each expert's end.
+DENSE_ROWS = 256
+
 
 class Router(nn.Module):
     """Scores every expert for a token."""
@@ -51,7 +56,7 @@ class GroupedWeight(nn.Module):
 
     def forward(self, x: Tensor, ends: Tensor) -> Tensor:
         """Multiply rows that lie sorted by expert; those of expert e end before row `ends[e]` (int32)."""
-        if x.is_cuda and x.dtype == torch.bfloat16:
+        if has_grouped_kernel(x):
             return F.grouped_mm(x, self.weight, offs=ends)
         # On a CPU grouped_mm is this same loop inside (measured equal within 5 %), wants widths in
         # multiples of 16 bytes and cannot be trained through.
@@ -60,6 +65,19 @@ class GroupedWeight(nn.Module):
         if self._products:
             return torch.cat([self._products[expert](part) for expert, part in parts])
         return torch.cat([linear(part, self.weight[expert].t()) for expert, part in parts])
+
+    def every(self, x: Tensor) -> Tensor:
+        """Multiply rows (N, in), or (E, N, in) of each expert, by every expert's matrix; return (E, N, out)."""
+        return x @ self.weight
+
+
+def has_grouped_kernel(x: Tensor) -> bool:
+    """Say whether a GPU multiplies sorted rows by their experts' matrices in one launch.
+
+    torch does for bfloat16 from compute capability 9 on. Elsewhere its grouped_mm makes the host wait for where each
+    expert's rows end and launches a product for each (aten/src/ATen/native/cuda/GroupedBlas.cpp).
+    """
+    return x.is_cuda and x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (9, 0)
 
 
 class Experts(nn.Module):
@@ -75,6 +93,10 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Return the weighted sum (N, D) of each token's K experts. No expert has a capacity; no token is dropped."""
         N, K = experts.shape
+        if x.is_cuda and N <= DENSE_ROWS and not has_grouped_kernel(x):
+            gate, up = self.fc1.every(x).chunk(2, dim=-1)
+            y = self.fc2.every(silu(gate) * up)  # (E, N, D)
+            return (y[experts, torch.arange(N, device=x.device)[:, None]] * weights[..., None]).sum(1)
         by_expert, order = experts.flatten().sort(stable=True)  # (N * K,)
         # Not bincount: on a GPU it makes the host wait for its result, once a layer.
         every = torch.arange(self.num_experts, device=x.device)

@@ -4,7 +4,8 @@ It was made for video: four frames become one code at each place. A picture is a
 four frames that its codes become the first is the picture. So the part of the encoder that sees single frames sees the
 picture once, and the decoder draws one frame only, which no later one has a part in.
 
-It computes in float32, TF32 off: a code is the nearest of thousands, and in half precision another one is nearest.
+It computes in float32. TF32 is off while it encodes: a code is the nearest of thousands, and in half precision another
+one is nearest. Its ten bits are enough to paint with, and torch lets a GPU's convolutions take it if nobody objects.
 Pictures of different sizes are never padded to one: that would change the codes near the padding, and through the
 attention all others.
 
@@ -64,9 +65,8 @@ class VqVae(nn.Module):
         Args:
             codes: int64 (N, H, W).
         """
-        with full_precision:
-            vectors = self.quantize.vectors(codes[:, None])
-            return self.decoder.picture(self.post_quant_conv(vectors), vectors)
+        vectors = self.quantize.vectors(codes[:, None])
+        return self.decoder.picture(self.post_quant_conv(vectors), vectors)
 
     def codes_of(self, frames: Tensor) -> Tensor:
         """Return the codes (N, T / temporal factor, H, W) of encoded frames (N, E, T, H, W)."""

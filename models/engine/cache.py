@@ -76,7 +76,7 @@ class CacheView:
 
     Attributes:
         positions: int (B, T, A), where each token stands for the decoder's rotary positions.
-        mask: bool (B or 1, 1, T, S), True where a token sees a place; None when it is causal over the new tokens.
+        mask: bool (B or 1, 1, T, S), True where a token sees a place; None when it sees all places up to its own.
         memory: What tokens see beside their own sequence; None when none of them sees anything.
     """
 
@@ -147,6 +147,9 @@ class CacheView:
             placed = self._cache.tables[layer].rows(self._slots)
             return attend_in_place(query, placed, self._ends, keys.shape[1], self._cache.length)
         if self.mask is None:
+            [(_, extent)] = self._runs
+            if extent > keys.shape[2]:  # else they see each other alone
+                keys, values = (store[self._slots, :, :extent] for store in stores)
             return attend(query, keys, values, None)
         if len(self._runs) == 1:
             seen_keys, seen_values = (store[self._slots, :, : self.mask.shape[-1]] for store in stores)
@@ -190,7 +193,9 @@ def prefill_cache_view(
     """
     own = torch.arange(places.start, places.stop, device=device)[:, None]
     mask = None
-    if places.start > 0 or len(places) == 1:
+    # A GPU has kernels that know without a mask what a later chunk sees; one token of a prompt is seen through a mask
+    # anyhow, as in decoding.
+    if len(places) == 1 or (places.start > 0 and device.type == "cpu"):
         mask = (torch.arange(places.stop, device=device) <= own)[None, None]
     if positions is None:
         positions = own.expand(slots.stop - slots.start, len(places), 1)

@@ -23,7 +23,13 @@ from models.engine.graphed import GraphedSteps, can_record, feed
 from models.engine.guidance import NewBranches, negative_name, new_branches
 from models.engine.lanes import MOST_TOKENS, Group, Lanes, Readback
 from models.engine.memory import MemoryView, decode_memory_view
-from models.engine.out_of_memory import MemoryGuard, OutOfMemory, is_out_of_memory, release_cached_memory
+from models.engine.out_of_memory import (
+    MemoryGuard,
+    OutOfMemory,
+    in_smaller_chunks,
+    is_out_of_memory,
+    release_cached_memory,
+)
 from models.engine.prefill import by_length, prefill
 from models.engine.scheduler import Branch, Scheduler, Sequence
 from models.engine.scoring import by_feed, score
@@ -169,9 +175,13 @@ class Engine:
     def _prefill_batch(self, length: int, prompts: Mapping[Branch, Prompt], branches: Ordered[Branch]) -> bool:
         """Run prompts of one padded length through the decoder."""
         slots = self._scheduler.next_slots(len(branches))
+        is_alone = len(branches) == 1 and branches[0].sequence.is_alone
         try:
             some = [prompts[branch] for branch in branches]
-            last = prefill(self._model, self._cache, slots, some, length, PREFILL_TOKENS)
+            run = partial(prefill, self._model, self._cache, slots, some, length)
+            most, device = min(length, PREFILL_TOKENS), self._model.device
+            # Beside others an answer's last bits would depend on whether there was room for it.
+            last = in_smaller_chunks(run, most, device) if is_alone else run(most)
         except Exception:
             self._cache.clear(slots)  # a NaN half way would spoil whoever has the slot next
             raise

@@ -18,8 +18,28 @@ Item = TypeVar("Item", Branch, Sequence)
 # What torch says where it has no exception of its own: for the CPU, for a launch, for a library's workspace.
 _MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
+# The fewest tokens of a prompt that go through at once: so few take next to nothing beside the weights.
+LEAST_CHUNK = 64
+
 # A limit grows again after so many calls without an error: whoever shares the device may be done by then.
 CALLS_BEFORE_GROWTH = 64
+
+
+def in_smaller_chunks(work: Callable[[int], R], most: int, device: torch.device) -> R:
+    """Do one piece of work in chunks of `most` tokens, or of half as many each time that memory runs out.
+
+    Raises:
+        Exception: Memory ran out even for chunks of less than twice LEAST_CHUNK, or something else went wrong.
+    """
+    while True:
+        try:
+            return work(most)
+        except Exception as failure:
+            if not is_out_of_memory(failure) or most < 2 * LEAST_CHUNK:
+                raise
+            log.warning("no memory to prefill %d tokens of a prompt at once; trying half as many", most)
+        most //= 2
+        release_cached_memory(device)
 
 
 class OutOfMemory(RuntimeError):

@@ -25,10 +25,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from models import layers
 from models.emu3.model import Emu3Model
 from models.engine import engine
 from models.engine.engine import Engine
-from models.kernels import attention
+
+attention: Any = pytest.importorskip("models.kernels.attention", reason="Triton, for our kernels, is not installed")
 
 CUDA = torch.device("cuda:0")
 LAUNCH, COPY, WAIT = "launch", "copy", "wait"
@@ -187,7 +189,7 @@ def _run(op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     if name in ("_pin_memory", "is_pinned"):  # without an accelerator torch pins nothing
         return _pin(args[0].clone()) if name == "_pin_memory" else _is_pinned(args[0])
     is_pinned = plain.pop("pin_memory", None) is True
-    out = op(*_mapped(_inside, list(args)), **plain)
+    out = KERNELS.get(name, op)(*_mapped(_inside, list(args)), **plain)
     if is_pinned:
         _pin(out)
     if not is_there:
@@ -310,6 +312,29 @@ def _record(work: Callable[[], list[Tensor]]) -> tuple[Callable[[], None], list[
     return replay, results
 
 
+def _flash(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor | int, ...]:
+    """Attend as torch's flash attention does where it is causal: the last query sees all keys.
+
+    Of what it returns beside, nothing is looked at.
+    """
+    T, S = query.shape[2], key.shape[2]
+    mask = torch.ones(T, S, dtype=torch.bool).tril(S - T)
+    out, none = F.scaled_dot_product_attention(query, key, value, mask, enable_gqa=True), torch.empty(0)
+    return out, none, none, none, T, S, none, none, none
+
+
+# What a CPU has no kernel for.
+KERNELS: dict[str, Callable[..., Any]] = {"_scaled_dot_product_flash_attention": _flash}
+
+
+def pretend_gpu(patch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)) -> None:
+    """Let torch say that it has a GPU, where it is asked for what nobody computes."""
+    patch.setattr(torch.cuda, "_lazy_init", lambda: None)  # there is nothing to initialise
+    patch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    patch.setattr(torch.cuda, "Event", _Event)
+    patch.setattr(layers, "can_use_flash_attention", lambda params: True)
+
+
 @contextmanager
 def device_guard() -> Iterator[None]:
     """Let tensors say that they lie on CUDA: torch asks a table of guards to make their device the current one.
@@ -332,9 +357,7 @@ def make_believe(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
     """Have a GPU, cuda:0, of a compute capability; what is made in here must not be used outside."""
     lifts_cpu = torch._C._only_lift_cpu_tensors()
     with device_guard(), torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "_lazy_init", lambda: None)  # there is nothing to initialise
-        patch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
-        patch.setattr(torch.cuda, "Event", _Event)
+        pretend_gpu(patch, capability)
         patch.setattr(F, "scaled_dot_product_attention", one_launch("attention", F.scaled_dot_product_attention))
         patch.setattr(attention, "attend_rows", _attend_rows)
         patch.setattr(engine, "record_cuda_graph", _record)

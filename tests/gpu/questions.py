@@ -1,5 +1,6 @@
 """Tiny models of random weights on a device, and what they are asked; the device may be a make-believe one."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from models import Family, Sampling, load_model
-from models.engine import Engine, Sequence
+from models.engine import Engine, Sequence, run_all
 from models.llama import FamilyModel
-from models.types import ModelInput
+from models.types import Completion, ModelInput
 from tests.tiny import FAMILIES
 
 GREEDY = Sampling(max_new_tokens=64)
@@ -53,3 +54,12 @@ def decoding(model: FamilyModel, family: Family, lanes: int, sampling: Sampling 
     engine.step()
     assert [one.error for one in sequences if one.error] == [] and engine.num_running == lanes
     return engine
+
+
+def answered(family: Family, device: str, samplings: Iterable[Sampling], dtype: str = "float32") -> list[Completion]:
+    """Return an answer with each sampling, on fewer slots than there are questions."""
+    model = tiny_model(family, device, dtype)
+    sequences = [asked(model, family, number + 1, sampling)[number] for number, sampling in enumerate(samplings)]
+    run_all(Engine(model, slots=3, max_length=128), sequences)
+    assert [one.error for one in sequences if one.error] == []
+    return [one.completion for one in sequences if one.completion]

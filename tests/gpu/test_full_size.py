@@ -13,11 +13,11 @@ import yaml
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from models import Family
+from models import Family, layers
 from models.engine import cache
 from models.engine.cache import Cache, decode_cache_view
 from models.llama import FamilyModel
-from tests.gpu.make_believe import device_guard
+from tests.gpu.make_believe import device_guard, pretend_gpu
 from tests.gpu.released import released_model
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -37,7 +37,7 @@ WORK: dict[Family, float] = {"aria": 4, "mllama": 4, "emu3": 11}
 @contextmanager
 def fake_gpu() -> Iterator[None]:
     with device_guard(), pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(torch.cuda, "_lazy_init", lambda: None)
+        pretend_gpu(patch)
         patch.setattr(cache, "reads_in_place", lambda device: False)  # a kernel of our own needs numbers
         with FakeTensorMode():
             yield
@@ -69,6 +69,13 @@ def test_a_step_of_a_full_size_decoder_reads_nothing_back(family: Family) -> Non
         view = decode_cache_view(Cache(model.cache_shape, 32, 1024), places, places, [1001] * 32)
         scores = model.logits(model.decode(model.embed(tokens), view)[:, -1])
         assert scores.shape == (32, model.config.text.vocab_size) and scores.device.type == "cuda"
+
+
+def test_a_later_chunk_of_a_long_prompt_is_attended_to_without_a_mask() -> None:
+    with fake_gpu():
+        query = torch.empty(1, 32, 4096, 128, dtype=torch.bfloat16, device="cuda")
+        key, value = torch.empty(2, 1, 8, 8192, 128, dtype=torch.bfloat16, device="cuda")
+        assert layers.attend(query, key, value, None).shape == (1, 4096, 4096)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

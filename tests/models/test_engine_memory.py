@@ -33,6 +33,7 @@ class Tight(Painter):
 
     def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
         B, T = embeddings.shape[:2]
+        self._need("chunk", T)
         if cache_view.mask is None:
             self._need("prefill", B * T)
             self._need("length", T)
@@ -103,6 +104,23 @@ def test_a_row_that_can_never_fit_is_tried_alone_and_then_fails_alone() -> None:
     assert isinstance(large.error, OutOfMemory) and large.completion is None
     assert str(large.error) == "the cpu has too little memory for a prompt of 40 tokens and 0 tiles, even alone"
     assert engine.num_out_of_memory == 2 and found.count(()) == 1
+
+
+def test_a_prompt_that_is_too_long_even_alone_goes_through_in_smaller_chunks() -> None:
+    def long() -> Sequence:
+        return sequence([number % 20 for number in range(200)], tokens=5)
+
+    def run(model: Toy, rows: list[Sequence]) -> Engine:
+        engine = Engine(model, slots=4, max_length=256)
+        run_all(engine, rows)
+        return engine
+
+    run(Toy(), expected := [long(), *company(0.0)])
+    tight = Tight(chunk=110)
+    engine = run(tight, rows := [long(), *company(0.0)])
+    assert ids_of(rows) == ids_of(expected) and () not in ids_of(rows)
+    # Beside the others once, alone once in one piece; halves of that fit.
+    assert (tight.num_refused, engine.num_out_of_memory) == (2, 1)
 
 
 def test_a_row_that_fits_alone_waits_until_the_others_have_ended() -> None:

@@ -94,8 +94,7 @@ class Experts(nn.Module):
         """Return the weighted sum (N, D) of each token's K experts. No expert has a capacity; no token is dropped."""
         N, K = experts.shape
         if x.is_cuda and N <= DENSE_ROWS and not has_grouped_kernel(x):
-            gate, up = self.fc1.every(x).chunk(2, dim=-1)
-            y = self.fc2.every(silu(gate) * up)  # (E, N, D)
+            y = self.fc2.every(gated(self.fc1.every(x)))  # (E, N, D)
             return (y[experts, torch.arange(N, device=x.device)[:, None]] * weights[..., None]).sum(1)
         by_expert, order = experts.flatten().sort(stable=True)  # (N * K,)
         # Not bincount: on a GPU it makes the host wait for its result, once a layer.

@@ -156,7 +156,8 @@ class Lanes:
             second, num_new = torch.where(is_full, closing, ids), 1 + is_full
             answered = answered + is_full
         self.places[group.lanes] = answered
-        found = torch.stack([number.double() for number in (places, answered, num_new, ids, logprobs)], dim=-1)
+        numbers = torch.stack((places, answered, num_new, ids), dim=-1)
+        found = torch.cat((numbers.double(), logprobs[:, None].double()), dim=-1)
         tokens = torch.stack((ids, *[second] * (self.tokens.shape[1] - 1)), dim=-1)
         if group.scales is not None:
             tokens, num_new = torch.cat((tokens, tokens)), torch.cat((num_new, num_new))

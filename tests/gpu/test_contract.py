@@ -36,9 +36,9 @@ class Budget:
 
 
 BUDGETS: dict[Family, Budget] = {
-    "aria": Budget(layer=57, rest=48),
-    "mllama": Budget(layer=37, rest=48, cross_layer=41),
-    "emu3": Budget(layer=37, rest=48),
+    "aria": Budget(layer=54, rest=50),
+    "mllama": Budget(layer=34, rest=50, cross_layer=40),
+    "emu3": Budget(layer=34, rest=50),
 }
 # The one wait of a step: for tokens that an earlier one has chosen.
 WAITS = {"event": 1}

@@ -151,7 +151,7 @@ def check_cluster(
     """
     faults: list[str] = []
     try:
-        start_ray(settings.ray)
+        is_own = start_ray(settings.ray)
     except ClusterError as error:
         raise ConfigError("the run cannot start", [str(error)]) from error
     there = nodes()
@@ -159,16 +159,28 @@ def check_cluster(
     placement = check_setting(faults, "", lambda: place_actors(there, *engines))
     if placement:
         faults += _memory_faults(there, ready, placement)
-    marks: AbstractContextManager[dict[str, str]] = marked(store) if is_written else nullcontext({})
-    with marks as paths:
-        # A single node is this machine, where all of it has been found already.
-        local = {**_local_paths(ready, settings, job), **paths} if len(there) > 1 else {}
-        remote = stored_files(ready, settings, job, store) if len(there) > 1 else {}
-        faults += probe_nodes(there, job, local, remote)
+    if not is_own:
+        faults += _node_faults(there, settings, job, ready, store, marked(store) if is_written else nullcontext({}))
     if faults or placement is None:
         raise ConfigError("the run cannot start", faults)
     check_device = _device(engines[1].model.device, placement.check.gpus) if ready.checking else ""
     return placement, {"device": _device(settings.model.device, placement.generate.gpus), "check_device": check_device}
+
+
+def _node_faults(
+    there: Sequence[Node],
+    settings: PipelineSettings,
+    job: Job,
+    ready: PreflightResult,
+    store: Store,
+    marks: AbstractContextManager[dict[str, str]],
+) -> list[str]:
+    """Say what the nodes lack of a Ray that was there before the run."""
+    with marks as paths:
+        # A single node is this machine, where all of it has been found already.
+        local = {**_local_paths(ready, settings, job), **paths} if len(there) > 1 else {}
+        remote = stored_files(ready, settings, job, store) if len(there) > 1 else {}
+        return probe_nodes(there, job, local, remote)
 
 
 def _standing_units(store: Store, settings: PipelineSettings, job: Job) -> list[Unit]:

@@ -25,18 +25,24 @@ ROOMS = ("models", "pipeline", "jobs")
 
 OBJECT_STORE_BYTES = 2 * 2**30
 CONNECTS_WITHIN_S = 10.0
+# Workers that may wait for their next task on a machine of fewer CPUs: Ray keeps one for each CPU, ends the others
+# after a second, and starts new ones for the next step, at a second or two of CPU time each.
+IDLE_WORKERS = 4
 
 
 class ClusterError(ValueError):
     """There is no such Ray, or it cannot run this code."""
 
 
-def start_ray(settings: RaySettings, **local: float) -> None:
+def start_ray(settings: RaySettings, **local: float) -> bool:
     """Join the Ray that this process has, else the cluster at the address, else start a local one, quietly.
 
     Args:
         settings: Which Ray.
         local: What a local one shall believe to have (`num_cpus`, `num_gpus`); nothing means what the machine has.
+
+    Returns:
+        Whether one was started here: then its workers are on this machine, and have this Python and this code.
 
     Raises:
         ClusterError: There is no cluster at the address, or a local one does not start.
@@ -46,10 +52,12 @@ def start_ray(settings: RaySettings, **local: float) -> None:
         # Even a Ray of our own listens to the network, and runs what it is sent: for who has this token. Without one
         # Ray would make one up and write it into the user's home, which may not be there to be written to.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if (os.cpu_count() or 1) < IDLE_WORKERS:
+            os.environ.setdefault("RAY_num_workers_soft_limit", str(IDLE_WORKERS))
     import ray
 
     if ray.is_initialized():
-        return
+        return False
     is_verbose = log.isEnabledFor(logging.DEBUG)
     if not is_verbose:
         _hush()
@@ -65,17 +73,36 @@ def start_ray(settings: RaySettings, **local: float) -> None:
             "object_store_memory": _object_store_bytes(settings),
             **local,
         }
-        options |= {"runtime_env": {"env_vars": {"PYTHONPATH": _python_path()}}}
     else:
         modules = [str(ROOT / room) for room in ROOMS]
         if settings.address != "auto":
             _refuse_silence(settings.address)
         options |= {"address": settings.address, "runtime_env": {"py_modules": modules}}
     try:
-        with contextlib.nullcontext() if is_verbose else _muted_core(), own_signals():
+        with contextlib.nullcontext() if is_verbose else _muted_core(), own_signals(), _inherited(settings):
             ray.init(**options)
     except Exception as error:  # Ray 2.60 raises no other kind where a node takes too long to start
         raise ClusterError(f"ray.address: {_refusal(settings.address, error)}") from error
+    return settings.address is None
+
+
+@contextlib.contextmanager
+def _inherited(settings: RaySettings) -> Iterator[None]:
+    """Let the processes of a Ray of our own find this code: they have the environment that it is started in.
+
+    A runtime_env would do so, too, but Ray has workers waiting without one; it would end these and start others.
+    """
+    if settings.address is not None:
+        yield
+        return
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = _python_path()
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _refuse_silence(address: str) -> None:

@@ -14,6 +14,7 @@ from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn import functional as F
 
 from models.batch_invariant import FEW_ROWS, Linear
+from models.kernels import are_fused
 
 # Tokens of one decode step: the newest, what a grammar put behind it, and guesses.
 FEW_TOKENS = 8
@@ -34,6 +35,10 @@ def silu(x: Tensor) -> Tensor:
 def gated(x: Tensor) -> Tensor:
     """Return silu(gate) * up for both side by side (…, 2 * F), as (…, F)."""
     gate, up = x.chunk(2, dim=-1)
+    if are_fused(x):
+        from models.kernels import small_steps
+
+        return small_steps.silu_product(gate, up)
     return silu(gate) * up if _is_free(x) else silu(gate).mul_(up)
 
 
@@ -87,13 +92,31 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Norm the last dimension."""
-        if x.dtype == torch.float32:
-            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)  # the same steps in one call
-        y = x.float()
-        y = y * y.square().mean(-1, keepdim=True).add_(self.eps).rsqrt_()
-        # Cast back before the weight, not after: the released models do, and in bfloat16
-        # the other order changes a quarter of the elements.
-        return y.to(x.dtype) * self.weight
+        if are_fused(x):
+            from models.kernels import small_steps
+
+            return small_steps.rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
+
+    def after(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x + y, and its norm."""
+        if are_fused(x):
+            from models.kernels import small_steps
+
+            return small_steps.add_rms_norm(x, y, self.weight, self.eps)
+        total = x + y
+        return total, rms_norm(total, self.weight, self.eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Norm the last dimension of x (…, D), by a weight (D,), in torch's operations."""
+    if x.dtype == torch.float32:
+        return F.rms_norm(x, weight.shape, weight, eps)  # the same steps in one call
+    y = x.float()
+    y = y * y.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    # Cast back before the weight, not after: the released models do, and in bfloat16
+    # the other order changes a quarter of the elements.
+    return y.to(x.dtype) * weight
 
 
 def rotary_frequencies(head_dim: int, theta: float) -> Tensor:

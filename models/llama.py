@@ -91,8 +91,9 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, rotate: Rotation, cache_view: CacheView | None) -> Tensor:
         """Return (B, T, D)."""
-        x = x + self.self_attn(self.input_layernorm(x), rotate, cache_view)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        seen = self.self_attn(self.input_layernorm(x), rotate, cache_view)
+        x, normed = self.post_attention_layernorm.after(x, seen)
+        out: Tensor = x + self.mlp(normed)
         return out
 
 

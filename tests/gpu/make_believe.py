@@ -29,8 +29,10 @@ from models import layers
 from models.emu3.model import Emu3Model
 from models.engine import engine
 from models.engine.engine import Engine
+from models.layers import rms_norm
 
 attention: Any = pytest.importorskip("models.kernels.attention", reason="Triton, for our kernels, is not installed")
+small_steps: Any = pytest.importorskip("models.kernels.small_steps", reason="Triton, for our kernels, is not installed")
 
 CUDA = torch.device("cuda:0")
 LAUNCH, COPY, WAIT = "launch", "copy", "wait"
@@ -352,6 +354,18 @@ def device_guard() -> Iterator[None]:
         guards[1] = cuda
 
 
+def _add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return x + y, rms_norm(x + y, weight, eps)
+
+
+# What the kernels of models/kernels/small_steps.py do, by name.
+SMALL_STEPS: dict[str, Callable[..., Any]] = {
+    "rms_norm": rms_norm,
+    "add_rms_norm": _add_rms_norm,
+    "silu_product": lambda gate, up: F.silu(gate) * up,
+}
+
+
 @contextmanager
 def make_believe(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
     """Have a GPU, cuda:0, of a compute capability; what is made in here must not be used outside."""
@@ -360,6 +374,8 @@ def make_believe(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
         pretend_gpu(patch, capability)
         patch.setattr(F, "scaled_dot_product_attention", one_launch("attention", F.scaled_dot_product_attention))
         patch.setattr(attention, "attend_rows", _attend_rows)
+        for name, in_torch in SMALL_STEPS.items():
+            patch.setattr(small_steps, name, one_launch(name, in_torch))
         patch.setattr(engine, "record_cuda_graph", _record)
         for kind, name in UNDER_INFERENCE_MODE:
             patch.setattr(kind, name, unwrap(getattr(kind, name)))

@@ -38,7 +38,8 @@ WORK: dict[Family, float] = {"aria": 4, "mllama": 4, "emu3": 11}
 def fake_gpu() -> Iterator[None]:
     with device_guard(), pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         pretend_gpu(patch)
-        patch.setattr(cache, "reads_in_place", lambda device: False)  # a kernel of our own needs numbers
+        patch.setattr(cache, "reads_in_place", lambda device: False)  # kernels of our own need numbers
+        patch.setattr(layers, "are_fused", lambda x: False)
         with FakeTensorMode():
             yield
 

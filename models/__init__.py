@@ -28,6 +28,7 @@ class, needs step 2.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Ordered
 from datetime import date
@@ -79,6 +80,8 @@ __all__ = [
     "load_processor",
 ]
 
+log = logging.getLogger(__name__)
+
 M = TypeVar("M", bound="FamilyModel")
 Family = Literal["aria", "mllama", "emu3"]
 # By family, what `model_type` in config.json may be.
@@ -129,7 +132,8 @@ def load_model(
     Args:
         path: A local checkpoint folder.
         device: `auto` is a GPU where there is one, else the CPU. Over several devices the layers are spread in order.
-        dtype: `auto` is the checkpoint's own on a GPU and float32 on a CPU, where half precision is slower.
+        dtype: `auto` is the checkpoint's own on a GPU. On a CPU it is bfloat16 if that is the checkpoint's own and the
+            CPU multiplies it by itself (AVX512-BF16, AMX); else float32, as half precision would be slower.
         text_only: Leave out the vision encoder and whatever else serves images alone.
 
     Raises:
@@ -150,7 +154,10 @@ def fill_model(model: M, path: str, *, device: str | Ordered[str] = "auto", dtyp
         # Where torch prefers cuDNN for attention (Hopper, from 2.11 on), that makes a plan for every new shape, 50 ms
         # to 0.4 s each (FunASR's issue 3704, flashinfer's 5245), and lengths make hundreds of shapes.
         torch.backends.cuda.enable_cudnn_sdp(False)
-    wanted = computed_dtype(model, path, dtype, on_cpu=devices[0].type == "cpu")
+    on_cpu = devices[0].type == "cpu"
+    wanted = computed_dtype(model, path, dtype, on_cpu=on_cpu)
+    if dtype == "auto":
+        log.info("%s", _why(wanted, _own_dtype(model, path), on_cpu=on_cpu))
     load_weights(
         model,
         Path(path),
@@ -170,16 +177,44 @@ def computed_dtype(model: FamilyModel, path: str, dtype: str, *, on_cpu: bool) -
     """
     import torch
 
+    from models.batch_invariant import multiplies_bfloat16
     from models.config import COMPUTED
-    from models.weight_files import stored_dtype
 
     if dtype not in ("auto", *COMPUTED):
         raise CheckpointError(f"dtype: found {dtype!r}, expected auto, {', '.join(COMPUTED)}")
     if dtype == "auto":
-        dtype = "float32" if on_cpu else model.config.dtype or stored_dtype(Path(path))
+        dtype = _own_dtype(model, path)
+        if on_cpu and not (dtype == "bfloat16" and multiplies_bfloat16()):
+            dtype = "float32"
     found = torch.float32 if dtype == "float64" else getattr(torch, dtype)
     assert isinstance(found, torch.dtype)
     return found
+
+
+def computes_in_float32(path: str, dtype: str = "auto") -> bool:
+    """Whether this CPU computes a checkpoint in float32, so that no answer depends on its company; see `load_model`."""
+    return computed_dtype(empty_model(path), path, dtype, on_cpu=True).itemsize == 4
+
+
+def _own_dtype(model: FamilyModel, path: str) -> str:
+    """Return what a checkpoint says that it is held in, or else is saved in."""
+    from models.weight_files import stored_dtype
+
+    return model.config.dtype or stored_dtype(Path(path))
+
+
+def _why(dtype: torch.dtype, own: str, *, on_cpu: bool) -> str:
+    """Say in a sentence what `auto` stands for."""
+    name = str(dtype).removeprefix("torch.")
+    if not on_cpu:
+        why = "as the checkpoint has it"
+    elif name == "bfloat16":
+        why = "as the checkpoint has it: this CPU has instructions for it (float32 keeps a row's bits in any company)"
+    elif own == "bfloat16":
+        why = "since this CPU has no instructions for the checkpoint's bfloat16 (AVX512-BF16, AMX)"
+    else:
+        why = f"in which a CPU is fastest with a checkpoint in {own}"
+    return f"model.dtype auto is {name}, {why}"
 
 
 class Weights(NamedTuple):

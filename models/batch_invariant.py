@@ -17,10 +17,14 @@ row's bits on this machine, for the shape at hand (`product`):
 
 A single row is always multiplied as two: one row alone is a vector, for which libraries have another path. FBGEMM has
 none.
+
+In bfloat16 nothing is promised of bits. On a CPU that multiplies it by itself, weights are packed by oneDNN, which else
+would do so at each call.
 """
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -80,10 +84,26 @@ def product(weight: Tensor, bias: Tensor | None = None, *, few_rows: bool = Fals
         bias: (out,).
         few_rows: It is mostly multiplied by few rows, so that reading it takes the time.
     """
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+    if weight.device.type != "cpu":
+        return Library(weight, bias)
+    if weight.dtype == torch.bfloat16 and multiplies_bfloat16():
+        return Packed(weight, bias)
+    if weight.dtype != torch.float32:
         return Library(weight, bias)
     exponent = _exponent(weight) if few_rows else None
     return _LAYOUTS[_layout_for(weight, bias, exponent)](weight, bias)
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for products in bfloat16 (AVX512-BF16, AMX), and oneDNN uses them."""
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return False
+    half = torch.ones(16, 16, dtype=torch.bfloat16)
+    try:
+        return torch.equal(Packed(half, None)(half), 16 * half)
+    except RuntimeError:  # oneDNN is not there, or was told to leave these instructions alone
+        return False
 
 
 class Library:
@@ -119,7 +139,8 @@ class Packed:
 
     def __call__(self, x: Tensor) -> Tensor:
         """See Product."""
-        return _one_as_two(x, self._multiply) if x.shape[:-1].numel() == 1 else self._multiply(x)
+        is_vector = x.shape[:-1].numel() == 1 and x.dtype == torch.float32
+        return _one_as_two(x, self._multiply) if is_vector else self._multiply(x)
 
     def weight(self) -> Tensor:
         """See Product."""

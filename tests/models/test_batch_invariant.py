@@ -8,7 +8,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import batch_invariant
-from models.batch_invariant import Doubled, Halved, Joined, Library, Linear, Packed, Product, Turned, linear, product
+from models.batch_invariant import (
+    Doubled,
+    Halved,
+    Joined,
+    Library,
+    Linear,
+    Packed,
+    Product,
+    Turned,
+    linear,
+    multiplies_bfloat16,
+    product,
+)
 
 # Below and above the size from which a weight is packed at once, narrow and wide.
 SHAPES = [(8, 24), (64, 445), (96, 445), (192, 96), (512, 512), (512, 1792), (1792, 512), (2560, 512)]
@@ -139,3 +151,26 @@ def test_half_precision_stays_as_it_is_stored() -> None:
     weight = layer.weight
     layer.repack_weights()
     assert isinstance(layer.product, Library) and layer.plain_weight().data_ptr() == weight.data_ptr()
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bfloat16_is_packed_where_a_cpu_multiplies_it(has_instructions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if has_instructions and not multiplies_bfloat16():
+        pytest.skip("this CPU has no instructions for bfloat16")
+    monkeypatch.setattr(batch_invariant, "multiplies_bfloat16", lambda: has_instructions)
+    layer = made_layer(256, 192, bias=True).bfloat16()
+    x, weight = torch.randn(3, 9, 256).bfloat16(), layer.weight.clone()
+    expected = F.linear(x, weight, layer.bias)
+    layer.repack_weights()
+    assert isinstance(layer.product, Packed) == has_instructions
+    torch.testing.assert_close(layer(x), expected, atol=2e-2, rtol=2e-2)
+    assert layer(x[:1, :1]).shape == (1, 1, 192) and torch.equal(layer.plain_weight(), weight)
+
+
+def test_a_library_that_refuses_bfloat16_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Tensor:
+        raise RuntimeError("could not create a primitive descriptor")
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(batch_invariant, "Packed", refuse)
+    assert not multiplies_bfloat16.__wrapped__()

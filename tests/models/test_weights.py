@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models import check_weights, load_model
+from models import batch_invariant, check_weights, computes_in_float32, load_model
 from models.aria.model import AriaModel
 from models.weight_files import WeightsError
 from models.weights import ParameterSlice, load_weights
@@ -241,3 +241,29 @@ class Peak:
 def _anonymous() -> int:
     [line] = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(line) * 1024
+
+
+@pytest.mark.parametrize(
+    ("stored", "has_instructions", "expected", "why"),
+    [
+        ("bfloat16", True, torch.bfloat16, "auto is bfloat16, as the checkpoint has it: this CPU has instructions"),
+        ("bfloat16", False, torch.float32, "auto is float32, since this CPU has no instructions for the checkpoint's"),
+        ("float16", True, torch.float32, "auto is float32, in which a CPU is fastest with a checkpoint in float16"),
+    ],
+)
+def test_auto_is_what_a_cpu_is_fast_in_and_says_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    stored: str,
+    has_instructions: bool,
+    expected: torch.dtype,
+    why: str,
+) -> None:
+    folder = tiny_aria(tmp_path, config={"torch_dtype": stored})
+    monkeypatch.setattr(batch_invariant, "multiplies_bfloat16", lambda: has_instructions)
+    with caplog.at_level("INFO", logger="models"):
+        assert load_model(str(folder), device="cpu").dtype == expected
+    assert [message for message in caplog.messages if why in message]
+    assert computes_in_float32(str(folder)) == (expected == torch.float32)
+    assert not computes_in_float32(str(folder), "bfloat16") and computes_in_float32(str(folder), "float32")

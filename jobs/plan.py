@@ -84,7 +84,7 @@ def _memory_lines(estimate: Estimate, step: str) -> list[str]:
 
 def _fit(engine: EngineMemory) -> str:
     if engine.fits is None:
-        return "the sample was answered with it"
+        return f"the sample was answered with it{f', {engine.why}' if engine.why else ''}"
     free = size(engine.free or 0)
     if engine.fits:
         return f"it fits: the nodes have {free} free"

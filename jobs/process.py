@@ -41,7 +41,8 @@ def set_up_logging(is_verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(form) if is_verbose else _NotesAsSentences(form))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("pipeline.preflight.inputs").setLevel(logging.INFO)  # it says which layout the input has
+    for told in ("pipeline.preflight.inputs", "pipeline.execution.slots"):  # the layout of the input; what a GPU holds
+        logging.getLogger(told).setLevel(logging.INFO)
     if is_verbose:
         for room in ("jobs", "pipeline", "models"):
             logging.getLogger(room).setLevel(logging.DEBUG)

@@ -248,6 +248,15 @@ class FamilyModel(nn.Module):
         """
         return 0
 
+    def rehearse(self, max_length: int, *, is_drawing: bool) -> Sequence[Tensor]:
+        """Do the most with pictures that is ever done at once; return what a sequence keeps of one beside the cache.
+
+        Args:
+            max_length: The longest sequence.
+            is_drawing: Whether pictures are drawn, and none are looked at.
+        """
+        return ()
+
     def check_ids(self, inputs: Sequence[ModelInput]) -> None:
         """Check that every token has its rows in the tables: on a GPU a missing one ends the process.
 

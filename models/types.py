@@ -20,6 +20,10 @@ Tokenizer = Literal["checkpoint", "baai"]
 # What chat templates take for today unless a run says otherwise; Llama 3.2's own falls back on the same day.
 TEMPLATE_DATE = date(2024, 7, 26)
 
+# Sequences answered at once where nobody says how many: on a CPU, where more gain next to nothing; at most on a GPU,
+# where they gain as long as there is room for them (models/engine/room.py).
+CPU_SLOTS, MOST_SLOTS = 32, 256
+
 
 class CheckpointError(ValueError):
     """A checkpoint folder is not what its family needs: a file, a key, a shape or a setting is wrong."""

@@ -188,11 +188,13 @@ def estimate(
         num_parts=len(_parts(settings, job, store, ready)),
         check_seconds=checked,
         pictures=look_at_pictures(sample, settings_by_source(job, settings.read), job),
-        engines=_engines(ready, placement, devices),
+        engines=_engines(ready, placement, devices, taken),
     )
 
 
-def _engines(ready: PreflightResult, placement: Placement, devices: Mapping[str, str]) -> dict[str, EngineMemory]:
+def _engines(
+    ready: PreflightResult, placement: Placement, devices: Mapping[str, str], taken: Taken
+) -> dict[str, EngineMemory]:
     """Say what the engines of each model hold, and whether it fits."""
     from models.footprint import footprint
 
@@ -200,18 +202,19 @@ def _engines(ready: PreflightResult, placement: Placement, devices: Mapping[str,
     if ready.checking:
         steps["check"] = (ready.checking, placement.check, devices["check_device"])
     engines = []
-    for model, actors, device in steps.values():
+    for step, (model, actors, device) in steps.items():
         spec, length = model.engine, model.max_length
+        slots, why = taken.slots.get(step, (spec.most_slots(actors.gpus), ""))
         held = footprint(
             model.folder,
             device=device,
             dtype=spec.model.dtype,
-            slots=spec.generate.slots,
+            slots=slots,
             max_length=length,
             images=spec.preprocess.images,
             text_only=spec.model.text_only,
         )
-        engines.append((EngineMemory(spec.generate.slots, length, **asdict(held)), actors.least, device == "cpu"))
+        engines.append((EngineMemory(slots, length, **asdict(held), why=why), actors.least, device == "cpu"))
     return dict(zip(steps, engines_in_memory(engines, nodes()), strict=True))
 
 

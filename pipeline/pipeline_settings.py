@@ -36,7 +36,14 @@ def _is_number(count: Any) -> bool:
 # Checked as a whole and not by pydantic's union, which would name every kind of value it is not.
 ActorCount = Annotated[int | tuple[int, int] | None, BeforeValidator(_checked_count)]
 
-RowCount = Literal["auto"] | Annotated[int, Field(ge=1)]
+
+def _checked_auto(count: Any) -> Any:
+    if count == "auto" or _is_number(count):
+        return count
+    raise ValueError(f"found {count!r}, expected `auto` or a whole number of at least 1")
+
+
+Count = Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], BeforeValidator(_checked_auto)]
 
 
 class ModelSettings(Settings):
@@ -181,10 +188,10 @@ class GenerateSettings(Settings):
         description="GPUs of each engine: several hold weights that are too large for one, a part lets engines share "
         "one; null: 1 where there are any",
     )
-    slots: int = Field(
-        default=32,
-        ge=1,
-        description="sequences answered at once by each engine: more use the device better, until its memory is full",
+    slots: Count = Field(
+        default="auto",
+        description="sequences answered at once by each engine: more use the device better, until its memory is full; "
+        "on a GPU no more than there is room for; auto: so many, at most 256, or 32 on a CPU",
     )
     max_length: int | None = Field(
         default=None,
@@ -221,12 +228,12 @@ class WriteSettings(Settings):
     """Where the results go and in what pieces."""
 
     uri: Address = Field(min_length=1, description="folder of the results: a local path or an fsspec URL")
-    rows_per_part: RowCount = Field(
+    rows_per_part: Count = Field(
         default="auto",
         description="a part holds whole units up to this many rows: larger parts are fewer files, and there later; "
         "auto: 10,000, or about 256 pictures, or with tars of images that were read eight of the largest units",
     )
-    unit_rows: RowCount = Field(
+    unit_rows: Count = Field(
         default="auto",
         description="rows read, answered and committed together, and repeated together when a machine dies; auto: as "
         "many as take 120 MB ready for the model, or 60 MB as image files that rows name, or eight pictures drawn",

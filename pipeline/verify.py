@@ -110,7 +110,7 @@ def _work(settings: PipelineSettings, job: Job, store: Store, engines: Sequence[
 
 def _alone(engine: EngineSpec, device: str) -> EngineSpec:
     """Return what loads a model for one row at a time: on a device like the run's, unless the settings name one."""
-    generate = engine.generate.model_copy(update={"slots": min(SLOTS, engine.generate.slots)})
+    generate = engine.generate.model_copy(update={"slots": min(SLOTS, engine.most_slots(0))})
     alone = replace(engine, generate=generate)
     return alone.with_model(device=device) if engine.model.device == "auto" else alone
 

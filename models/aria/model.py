@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,6 +64,7 @@ class AriaModel(FamilyModel):
             # Which canvas a run asks for is the processor's business; the model needs mean and std alone.
             images = read_images(folder, ImageSettings())
             self._normalize = Normalize(images.mean, images.std)
+            self._largest = images.max_image_size
         text = config.text
         layers = {i: DecoderLayer(text, i, MixtureOfExperts(text)) for i in range(text.num_hidden_layers)}
         frequencies = rotary_frequencies(text.head_dim, text.rope_theta)
@@ -94,6 +96,13 @@ class AriaModel(FamilyModel):
             prompts.append(Prompt(embeddings))
         return prompts
 
+    def rehearse(self, max_length: int, *, is_drawing: bool) -> Sequence[Tensor]:
+        """See FamilyModel: encode as many of the largest tiles as go at once."""
+        if self.config.vision is not None:
+            tile = np.zeros((self._largest, self._largest, 3), np.uint8)
+            self._encoded([(tile, max(self.config.patch_to_query.values()))] * self._most_tiles(tile.shape))
+        return ()
+
     def encode(self, tiles: Sequence[Pixels], num_queries: int) -> Tensor:
         """Encode tiles of one size.
 
@@ -120,15 +129,14 @@ class AriaModel(FamilyModel):
         }
         return self.image_cache.find(tiles, lambda names: self._encoded([tiles[name] for name in names]))
 
-    def _encoded(self, tiles: Sequence[tuple[Pixels, int]]) -> list[Tensor]:
+    def _most_tiles(self, shape: tuple[int, ...]) -> int:
+        """Return how many tiles (height, width, 3) are encoded at once."""
         patch = self.vision_tower.embeddings.patch_embedding.kernel_size[0]
+        return max(1, VISION_PATCHES // (shape[0] * shape[1] // patch**2))
 
-        def most(kind: tuple[tuple[int, ...], int]) -> int:
-            (height, width, _), _ = kind
-            return max(1, VISION_PATCHES // (height * width // patch**2))
-
+    def _encoded(self, tiles: Sequence[tuple[Pixels, int]]) -> list[Tensor]:
         def encode(some: Sequence[tuple[Pixels, int]]) -> list[Tensor]:
             # Cloned, so that one tile's rows do not keep the whole batch alive.
             return [one.clone() for one in self.encode([tile for tile, _ in some], some[0][1])]
 
-        return in_batches(tiles, lambda pair: (pair[0].shape, pair[1]), most, encode)
+        return in_batches(tiles, lambda pair: (pair[0].shape, pair[1]), lambda kind: self._most_tiles(kind[0]), encode)

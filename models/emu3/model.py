@@ -10,9 +10,11 @@ Shapes: T tokens, D model width, H x W codes of a picture.
 """
 
 from collections.abc import Mapping, Sequence
+from math import isqrt
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +47,7 @@ class Emu3Model(FamilyModel):
             self.vqmodel = VqVae(config.vision)
             images = read_images(folder, ImageSettings())
             self._normalize = Normalize(images.mean, images.std)
+            self._max_pixels = images.max_pixels
             self._channels = images.mean, images.std
         text, width = config.text, config.text.hidden_size
         layers = {
@@ -82,6 +85,19 @@ class Emu3Model(FamilyModel):
         )
         first = vocabulary.first_visual
         return PictureGrammar(grid, ends, range(first, first + vocabulary.num_visual))
+
+    def rehearse(self, max_length: int, *, is_drawing: bool) -> Sequence[Tensor]:
+        """See FamilyModel: paint the largest picture that has room in a sequence, or encode the largest of all."""
+        if self.config.vision is None:
+            return ()
+        if is_drawing:
+            side = isqrt(max_length)
+            self.vqmodel.decode(torch.zeros(1, side, side, dtype=torch.int64, device=self.device))
+            return ()
+        factor = self.config.vision.spatial_factor
+        side = isqrt(self._max_pixels) // factor * factor
+        self.encode([np.zeros((side, side, 3), np.uint8)])
+        return ()
 
     def encode(self, tiles: Sequence[Pixels]) -> list[Tensor]:
         """Return the codes int64 (H * W) of each picture, row by row.

@@ -17,6 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -135,16 +136,31 @@ class MllamaModel(FamilyModel):
             prompts.append(Prompt(self.embed(ids.to(self.device)), spans))
         return prompts
 
+    def rehearse(self, max_length: int, *, is_drawing: bool) -> Sequence[Tensor]:
+        """See FamilyModel: encode as many pictures with the most tiles as go at once; one's memory is kept."""
+        vision = self.config.vision
+        if vision is None:
+            return ()
+        most = vision.max_num_tiles
+        ratio_id = 1 + max(range(len(vision.aspect_ratios)), key=lambda place: prod(vision.aspect_ratios[place]))
+        tile = np.zeros((vision.image_size, vision.image_size, 3), np.uint8)
+        memory, *_ = self.encode([([tile] * most, ratio_id)] * self._most_pictures)
+        return (*memory.keys, *memory.values)
+
     def encode(self, pictures: Sequence[tuple[Sequence[Pixels], int]]) -> list[Memory]:
         """Look at pictures, each given as its tiles and the id of its grid; return what the decoder sees of them."""
-        assert self.config.vision is not None
-        size = max(1, VISION_TOKENS // (self.config.vision.max_num_tiles * self.config.vision.num_tokens))
         return in_batches(
             pictures,
             kind=lambda picture: len(picture[0]),
-            most=lambda _: size,
+            most=lambda _: self._most_pictures,
             encode=lambda some: map(self.remember, self.features(some)),
         )
+
+    @property
+    def _most_pictures(self) -> int:
+        """How many pictures are encoded at once."""
+        assert self.config.vision is not None
+        return max(1, VISION_TOKENS // (self.config.vision.max_num_tiles * self.config.vision.num_tokens))
 
     def features(self, pictures: Sequence[tuple[Sequence[Pixels], int]]) -> Tensor:
         """Return what pictures with one number of tiles are to the decoder, (N, R, D), real tiles only."""

@@ -101,7 +101,8 @@ class StepActor:
             raise RuntimeError(f"the process died {died} times while it loaded the model; is there enough memory?")
         self._step = load(work, self._stopwatch)
         if self._crashes:
-            self._crashes.ready()
+            slots = getattr(self._step, "slots", None)
+            self._crashes.ready(slots and (slots.count, slots.why))
 
 
 class RemoteCrashes(CrashClient):
@@ -119,9 +120,9 @@ class RemoteCrashes(CrashClient):
         """Note that this process starts; return how many before it died without being ready."""
         return int(self._get(self._call("starting", self._actor)))
 
-    def ready(self) -> None:
-        """Note that this process is ready to work."""
-        self._get(self._call("ready", self._actor, self._step))
+    def ready(self, slots: tuple[int, str] | None) -> None:
+        """Note that this process is ready to work; see `CrashLedger.ready`."""
+        self._get(self._call("ready", self._actor, self._step, slots))
 
 
 @contextmanager
@@ -147,6 +148,14 @@ def seconds_ready(crashes: str) -> float | None:
     ledger: Any = ray.get_actor(crashes)
     since = ray.get(ledger.seconds_ready.remote("generate"))
     return None if since is None else float(since)
+
+
+def engine_slots(crashes: str) -> dict[str, tuple[int, str]]:
+    """Return how many sequences the engines of each step answer at once, and why; as far as any has been ready."""
+    import ray
+
+    ledger: Any = ray.get_actor(crashes)
+    return dict(ray.get(ledger.slots.remote()))
 
 
 def begin_round(crashes: str) -> None:

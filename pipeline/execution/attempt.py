@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.execution.actors import seconds_ready
+from pipeline.execution.actors import engine_slots, seconds_ready
 from pipeline.execution.cluster.placement import NodesLost, Placement, PlacementError, place_actors
 from pipeline.execution.cluster.signals import heard_signals
 from pipeline.execution.cluster.start import nodes
@@ -33,6 +33,8 @@ from pipeline.storage.store import StorageError, Store, Unreachable
 from pipeline.storage.watch import watched
 
 log = logging.getLogger(__name__)
+# Shown to everybody: how many slots a GPU has room for is found out only when an engine is loaded.
+slots_log = logging.getLogger("pipeline.execution.slots")
 
 # So many rounds one after the other may end soon after they began; each of them loads the model again.
 MOST_SHORT_ROUNDS = 5
@@ -176,6 +178,9 @@ class Attempt:
             since = seconds_ready(self._work.crashes)
             if since is not None:
                 self._tracker.begin(time.monotonic() - self._started - since)
+            for step, (_, why) in engine_slots(self._work.crashes).items():
+                if why:
+                    slots_log.info("%s: %s", step, why)
 
     def _note(self, progress: Progress) -> None:
         self._told = time.monotonic()

@@ -67,6 +67,7 @@ class CrashLedger:
         self._starts: Counter[str] = Counter()
         self._last_words: dict[str, str] = {}
         self._ready: dict[str, float] = {}
+        self._slots: dict[str, tuple[int, str]] = {}
 
     def starting(self, actor: str) -> int:
         """Note that an actor's process starts; return how many before it died in a row without being ready."""
@@ -74,14 +75,20 @@ class CrashLedger:
         self._starts[actor] += 1
         return self._loads[actor] - 1
 
-    def ready(self, actor: str, step: str) -> None:
-        """Note that an actor's process is ready to work."""
+    def ready(self, actor: str, step: str, slots: tuple[int, str] | None = None) -> None:
+        """Note that an actor's process is ready to work, and how many sequences its engine answers at once, and why."""
+        if slots is not None:
+            self._slots[step] = slots
         self._loads[actor] = 0
         self._ready.setdefault(step, time.monotonic())
 
     def seconds_ready(self, step: str) -> float | None:
         """Return how long ago the first process of a step was ready; None if none has been, as far as is known."""
         return time.monotonic() - self._ready[step] if step in self._ready else None
+
+    def slots(self) -> Mapping[str, tuple[int, str]]:
+        """Return how many sequences the latest engine of each step answers at once, and why."""
+        return self._slots
 
     def dying(self, actor: str, words: str) -> None:
         """Note why an actor's process is about to end itself."""

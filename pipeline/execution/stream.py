@@ -88,10 +88,10 @@ def _plan(
     rows = source.map_batches_internal(read_block, fn_kwargs=reading, num_cpus=READ_CPUS, max_retries=-1, **whole)
     steps: list[tuple[str, Callable[[Work, Stopwatch], Step], StepActors, dict[str, Any]]] = [
         ("preprocess", load_preprocess, placement.preprocess, {"max_tasks_in_flight_per_actor": WAITING_AT_AN_ACTOR}),
-        ("generate", work.load, placement.generate, _in_flight(work.answering, work.unit_rows)),
+        ("generate", work.load, placement.generate, _in_flight(work.answering, placement.generate, work.unit_rows)),
     ]
     if work.checking is not None:
-        steps.append(("check", load_check, placement.check, _in_flight(work.checking, work.unit_rows)))
+        steps.append(("check", load_check, placement.check, _in_flight(work.checking, placement.check, work.unit_rows)))
     for stage, load, actors, in_flight in steps:
         # Not the public method: that one insists on a number for batch_size where GPUs are asked for, and would cut or
         # join units by it; and it has no word for how often an actor may die before the run hears of it.
@@ -107,9 +107,9 @@ def _plan(
     return rows.map_batches(commit, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole)
 
 
-def _in_flight(engine: EngineSpec, unit_rows: int) -> dict[str, Any]:
+def _in_flight(engine: EngineSpec, actors: StepActors, unit_rows: int) -> dict[str, Any]:
     """Return how many units an actor with an engine works on at once; one more waits there."""
-    flight = units_in_flight(engine.generate.slots, unit_rows)
+    flight = units_in_flight(engine.most_slots(actors.gpus), unit_rows)
     return {"max_concurrent_calls_per_actor": flight, "max_tasks_in_flight_per_actor": flight + 1}
 
 

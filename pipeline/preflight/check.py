@@ -242,7 +242,8 @@ def _memory_faults(there: Sequence[Node], ready: PreflightResult, placement: Pla
         for model, actors in zip(ready.models, pools, strict=False)
         if not actors.gpus
     ]
-    plan, slots = ready.plan, [model.engine.generate.slots for model in ready.models]
+    plan = ready.plan
+    slots = [model.engine.most_slots(actors.gpus) for model, actors in zip(ready.models, pools, strict=False)]
     units = min(len(plan.units), units_on_their_way(placement, typical_unit_rows(plan.units), *slots))
     return weights_faults(there, engines) + store_faults(there, plan.row_bytes, plan.unit_rows, units)
 
@@ -265,7 +266,7 @@ def _drawing_faults(settings: PipelineSettings, job: Job) -> list[str]:
     faults = []
     ignored = sorted({"max_new_tokens", "stop"} & settings.generate.sampling.model_fields_set) if job.picture else []
     faults += [f"generate.sampling.{name}: a picture ends when it is whole; remove this setting" for name in ignored]
-    if job.picture is not None and settings.generate.slots < 2:
+    if job.picture is not None and settings.generate.slots == 1:
         faults.append("generate.slots: found 1, expected at least 2: a picture with guidance takes two")
     texts = {"generate": settings.generate} if job.picture is None else {}
     texts |= {"job.check.generate": job.check.settings.generate} if job.check else {}

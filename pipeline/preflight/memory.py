@@ -52,6 +52,7 @@ class EngineMemory:
         kept_images: At most so much of images that were looked at lately.
         free: On CPUs what the nodes have, together; None where that is not known, as with GPUs.
         fits: Whether all engines find room, if every slot is filled; None where that is not known.
+        why: On a GPU the numbers behind `slots`, in a sentence.
     """
 
     slots: int
@@ -63,6 +64,7 @@ class EngineMemory:
     kept_images: int
     free: int | None = None
     fits: bool | None = None
+    why: str = ""
 
     @property
     def total(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.execution.actors import commit_block, crash_ledger
+from pipeline.execution.actors import commit_block, crash_ledger, engine_slots
 from pipeline.execution.attempt import RunError, cause_of
 from pipeline.execution.cluster.placement import Placement
 from pipeline.execution.progress import Progress, Tracker
@@ -40,11 +40,13 @@ class Taken:
         slices: The numbers of each (see `count_block`), in the order in which they were committed.
         moments: When each was: seconds from the beginning of it all.
         progress: How far it came.
+        slots: By step, how many sequences its engine answered at once, and on a GPU why so many.
     """
 
     slices: Sequence[Mapping[str, Any]]
     moments: Sequence[float]
     progress: Progress
+    slots: Mapping[str, tuple[int, str]]
 
 
 def take(sample: Sequence[Unit], work: Work, share: Placement, attempts: int, began: float, seconds: float) -> Taken:
@@ -75,9 +77,10 @@ def take(sample: Sequence[Unit], work: Work, share: Placement, attempts: int, be
                     tracker.add(numbers, moments[-1])
                     if moments[-1] - moments[0] >= seconds:
                         break
+            slots = engine_slots(crashes)
         except Exception as error:  # Ray passes on anything that a step raised
             raise RunError(f"the sample cannot be answered: {cause_of(error)}") from error
-    return Taken(slices, moments, tracker.progress)
+    return Taken(slices, moments, tracker.progress, slots)
 
 
 def sample_of(units: Sequence[Unit], rows: int) -> list[Unit]:

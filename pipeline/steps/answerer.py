@@ -26,6 +26,14 @@ class Answered:
     error: RowError | None
 
 
+@dataclass(frozen=True)
+class Slots:
+    """How many sequences an engine answers at once, and why, where that was found out as it was loaded."""
+
+    count: int
+    why: str = ""
+
+
 class Answerer:
     """A running engine with what stands before and behind it."""
 
@@ -35,6 +43,7 @@ class Answerer:
         processor: Processor,
         picture_decoder: PictureDecoder | None = None,
         picture: PictureFormat | None = None,
+        slots: Slots | None = None,
     ) -> None:
         """Keep what all requests share.
 
@@ -43,8 +52,10 @@ class Answerer:
             processor: Turns emitted ids back into answers.
             picture_decoder: Turns drawn ids into pictures; None for models that draw none.
             picture: How those are encoded.
+            slots: The engine's, where they are known.
         """
         self.processor = processor
+        self.slots = slots
         self._engine = engine
         self._picture_decoder = picture_decoder
         self._picture = picture or PictureFormat()

@@ -45,6 +45,7 @@ class CheckAnswers:
             schema: The job's columns, some of which the check fills.
         """
         self._answerer = answerer
+        self.slots = answerer.slots
         self._check = check
         self._sampling = sampling
         self._schema = schema

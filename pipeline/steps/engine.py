@@ -6,10 +6,10 @@ It knows settings and `models`; where the model's files lie, and in which proces
 from dataclasses import dataclass, replace
 
 from models.stopwatch import Stopwatch
-from models.types import PictureFormat, Processor, Sampling
+from models.types import CPU_SLOTS, MOST_SLOTS, PictureFormat, Processor, Sampling
 from pipeline.job import Job
 from pipeline.pipeline_settings import GenerateSettings, ModelSettings, PipelineSettings, PreprocessSettings
-from pipeline.steps.answerer import Answerer
+from pipeline.steps.answerer import Answerer, Slots
 from pipeline.steps.engine_thread import EngineThread
 
 # What stands before the names of the settings of the model that checks.
@@ -49,6 +49,15 @@ class EngineSpec:
         """Return the longest sequence, prompt and answer together, of a checkpoint whose positions end at `limit`."""
         return self.generate.max_length or (limit if self.picture else min(MAX_LENGTH, limit))
 
+    def most_slots(self, gpus: float) -> int:
+        """Return how many sequences an engine answers at once at most; how many on a GPU, is known once it is loaded.
+
+        Args:
+            gpus: That each engine has.
+        """
+        slots = self.generate.slots
+        return slots if slots != "auto" else MOST_SLOTS if gpus else CPU_SLOTS
+
     def with_model(self, **changes: str) -> "EngineSpec":
         """Return the same with another `path` or `device` of its model."""
         return replace(self, model=self.model.model_copy(update=changes))
@@ -78,23 +87,23 @@ class EngineSpec:
         """Load the checkpoint that lies in a local folder, and start an engine with all that stands around it."""
         from models import load_model
         from models.engine.engine import Engine
+        from models.engine.room import choose_slots
         from models.engine.scheduler import Sequence
         from models.picture_decoder import PictureDecoder, PictureModel
 
         processor = self.open_processor(folder)
         device = devices(self.model.device, self.generate.gpus)
         model = load_model(folder, device=device, dtype=self.model.dtype, text_only=self.model.text_only)
-        max_length = self.max_length(model.max_position_embeddings)
+        max_length, is_drawing = self.max_length(model.max_position_embeddings), self.picture is not None
+        asked = None if self.generate.slots == "auto" else self.generate.slots
+        share = self.generate.gpus or 1.0
+        slots, why = choose_slots(model, asked, max_length, share=share, is_drawing=is_drawing)
         engine = Engine(
-            model,
-            slots=self.generate.slots,
-            max_length=max_length,
-            speculate=self.generate.speculate,
-            stopwatch=stopwatch,
+            model, slots=slots, max_length=max_length, speculate=self.generate.speculate, stopwatch=stopwatch
         )
-        is_drawing = self.picture is not None
         picture_decoder = PictureDecoder(model, stopwatch) if is_drawing and isinstance(model, PictureModel) else None
-        return Answerer(EngineThread(engine, Sequence, stopwatch), processor, picture_decoder, self.picture)
+        thread = EngineThread(engine, Sequence, stopwatch)
+        return Answerer(thread, processor, picture_decoder, self.picture, Slots(slots, why))
 
 
 def answering_engine(settings: PipelineSettings, job: Job) -> EngineSpec:

@@ -46,6 +46,7 @@ class Generate:
             schema: The columns of what the reader gives.
         """
         self._answerer = answerer
+        self.slots = answerer.slots
         self._job = job
         self._sampling = sampling
         self._model = model

@@ -3,8 +3,10 @@
 Whatever has to know a number that was computed raises in that mode: so what passes never waits for the device.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,13 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from models import Family, layers
-from models.engine import cache
+from models.engine import cache as engine_cache
 from models.engine.cache import Cache, decode_cache_view
+from models.engine.out_of_memory import OutOfMemory
+from models.engine.room import choose_slots
 from models.llama import FamilyModel
 from tests.gpu.make_believe import device_guard, pretend_gpu
+from tests.gpu.meter import Meter
 from tests.gpu.released import released_model
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -26,21 +31,17 @@ FAMILY_OF: dict[str, Family] = {
     "BAAI/Emu3-Gen-hf": "emu3",
 }  # fmt: skip
 GIB = 2**30
-# What CUDA shows of a GPU, in GiB, by what the files call it; a context and torch's own kernels take one of them.
-MEMORY = {"80 GB GPU": 79 - 1, "139 GiB (H200)": 139 - 1}
-# What a sequence keeps beside the cache: of an Mllama its picture of four tiles, in eight layers.
-BESIDE_A_SLOT: dict[Family, int] = {"aria": 0, "mllama": 4 * 1601 * 8 * 2 * 8 * 128 * 2, "emu3": 0}
-# GiB that the largest step takes beside weights and cache.
-WORK: dict[Family, float] = {"aria": 4, "mllama": 4, "emu3": 11}
+# What CUDA shows of a GPU, in GiB, by what the files call it.
+MEMORY = {"80 GB GPU": 79.1, "139 GiB (H200)": 139.8}
 
 
 @contextmanager
 def fake_gpu() -> Iterator[None]:
     with device_guard(), pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         pretend_gpu(patch)
-        patch.setattr(cache, "reads_in_place", lambda device: False)  # kernels of our own need numbers
+        patch.setattr(engine_cache, "reads_in_place", lambda device: False)  # kernels of our own need numbers
         patch.setattr(layers, "are_fused", lambda x: False)
-        with FakeTensorMode():
+        with FakeTensorMode(allow_non_fake_inputs=True):
             yield
 
 
@@ -79,8 +80,21 @@ def test_a_later_chunk_of_a_long_prompt_is_attended_to_without_a_mask() -> None:
         assert layers.attend(query, key, value, None).shape == (1, 4096, 4096)
 
 
+@cache
+def slots_on(memory: float, family: Family, asked: int | None, max_length: int, is_drawing: bool) -> tuple[int, str]:
+    """Return what an engine with a model of full size finds out about a GPU of so many GiB."""
+    model = released_model(family)
+    with fake_gpu(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+        parameters = list(on_gpu(model).parameters())
+        meter = Meter(int(memory * GIB), parameters)
+        meter.answer(patch)
+        with meter:
+            return choose_slots(model, asked, max_length, is_drawing=is_drawing)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_weights_cache_and_work_fit_the_gpu_that_a_config_names(path: Path) -> None:
+def test_a_config_gets_the_slots_that_it_says_on_the_gpu_that_it_names(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     settings = yaml.safe_load(text)
     family, generate = FAMILY_OF.get(settings["model"]["path"]), settings["generate"]
@@ -88,10 +102,20 @@ def test_weights_cache_and_work_fit_the_gpu_that_a_config_names(path: Path) -> N
         assert settings["model"]["device"] == "cpu", "a config of a released checkpoint says on what it runs"
         return
     [memory] = [gib for name, gib in MEMORY.items() if name in " ".join(text.replace("#", "").split())]
-    model = released_model(family)
-    weights = sum(one.numel() * dtype_of(model, name).itemsize for name, one in model.named_parameters()) / GIB
-    shape = model.cache_shape
-    token = 2 * len(shape.devices) * shape.num_heads * shape.head_dim * torch.bfloat16.itemsize
-    slot = (generate["max_length"] * token + BESIDE_A_SLOT[family]) / GIB
-    needed = weights + generate["slots"] * slot + WORK[family]
-    assert needed <= memory, f"{weights:.1f} GiB of weights, {generate['slots']} x {slot:.2f} and {WORK[family]}"
+    asked = None if generate["slots"] == "auto" else generate["slots"]
+    slots, why = slots_on(memory, family, asked, generate["max_length"], settings["job"]["kind"] == "synthesize")
+    said = asked or int(re.findall(r"slots: auto +#.* here (\d+)", text)[0])
+    assert slots == said, why
+
+
+def test_a_gpu_without_room_for_a_slot_says_what_takes_it() -> None:
+    said = r"no room for a slot of 1,024 tokens: of 18\.4 GiB to use on cuda:0 the weights take 19\.9, the"
+    with pytest.raises(OutOfMemory, match=said):
+        slots_on(20, "mllama", None, 1024, False)
+
+
+def test_more_slots_than_there_is_room_for_are_fewer_and_said_to_be() -> None:
+    slots, why = slots_on(79.1, "emu3", 500, 6144, False)
+    assert slots == slots_on(79.1, "emu3", None, 6144, False)[0]
+    said = f"{slots} slots of 6,144 tokens in place of the 500 asked for: there is room for {slots}, since of 72."
+    assert why.startswith(said)

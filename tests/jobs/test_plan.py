@@ -96,6 +96,8 @@ def test_a_plan_says_what_does_not_fit_on_cpus_and_nothing_of_images_that_there_
     assert "images:" not in said
     on_gpu = engines_in_memory([(small, 1, False)], [Node("n", 8, gpus=1, memory_bytes=10)])
     assert [engine.fits for engine in on_gpu] == [None]
+    known = replace(ESTIMATE, engines={"generate": replace(small, why="8 slots: there is room for 8")})
+    assert "answered with it, 8 slots: there is room for 8" in "\n".join(plan_lines(known, None))
 
 
 def test_bytes_are_written_as_people_do() -> None:

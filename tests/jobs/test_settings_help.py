@@ -81,8 +81,12 @@ def test_no_other_page_has_a_table_of_settings():
 @pytest.mark.parametrize(
     ("word", "words", "absent"),
     [
-        ("generate.slots", ["generate.slots   whole number from 1; unless set 32", "until its memory is full"], "gpus"),
-        ("job.check.generate.slots", ["job.check.generate.slots   whole number from 1; unless set 8"], "gpus"),
+        (
+            "generate.slots",
+            ["generate.slots   auto or whole number from 1; unless set auto", "until its memory is full"],
+            "gpus",
+        ),
+        ("job.check.generate.slots", ["job.check.generate.slots   auto or whole number from 1; unless set 8"], "gpus"),
         ("memory", ["generate.slots", "ray.object_store_bytes", "model.dtype"], "job.ratio"),
         ("job.prompt", ["job (caption)", "job (vqa)", '"Describe this image."', '"{question}"'], "template"),
         ("synthesize", ["job.ratio", "the same settings as generate; job.check.generate.slots is 8"], "job.rule"),

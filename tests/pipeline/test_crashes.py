@@ -248,6 +248,8 @@ def test_the_first_process_of_a_step_that_is_ready_is_remembered(monkeypatch: py
         ledger.ready(actor, step)
     now.append(160.0)
     assert ledger.seconds_ready("generate") == 40.0
+    ledger.ready("d", "generate", (41, "41 slots, since"))
+    assert ledger.slots() == {"generate": (41, "41 slots, since")}
 
 
 def test_whoever_is_alone_has_nobody_beside() -> None:

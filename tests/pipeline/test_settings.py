@@ -272,7 +272,7 @@ def test_settings_that_are_well_are_kept_beside_wrong_ones(wrong: dict[str, Any]
     assert found is not None
     settings, named = found
     assert named >= doubtful and {name.partition(".")[0] for name in named} <= {*wrong}
-    assert settings.write.uri == "out" and settings.generate.slots == 32
+    assert settings.write.uri == "out" and settings.generate.slots == "auto"
     assert settings.generate.sampling.seed == wrong.get("generate", {}).get("sampling", {}).get("seed", 0)
 
 

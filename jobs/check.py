@@ -91,7 +91,9 @@ class PictureCheck:
             BadRequest: A column that a question names holds no text.
         """
         values = {**_input_columns(row), "images": (row["image"],)}
-        return [request_for(question.ask, values, sampling) for question in self._questions(values)]
+        questions = self._questions(values)
+        shared = len(questions) > 1
+        return [request_for(question.ask, values, sampling, shared=shared) for question in questions]
 
     def record(self, row: Mapping[str, Any], answers: Sequence[Answer]) -> Mapping[str, Any]:
         """Keep the answers, and the picture if each of them is the expected one; null where nothing was asked."""

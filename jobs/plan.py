@@ -78,7 +78,8 @@ def _memory_lines(estimate: Estimate, step: str) -> list[str]:
         f"cache{which}: {size(engine.cache)}, {engine.slots:,} slots of {engine.max_length:,} tokens, "
         f"{size(engine.token)} a token{longest}",
         f"memory of an engine{which}: {size(engine.weights)} of weights, the cache{beside if engine.memory else ''}"
-        f"{kept if engine.kept_images else ''}: {size(engine.total)} in all; {_fit(engine)}",
+        f"{kept if engine.kept_images else ''}, {size(engine.kept_prefixes)} of prompts' beginnings that others share "
+        f"at most: {size(engine.total)} in all; {_fit(engine)}",
     ]
 
 

@@ -47,8 +47,14 @@ def fill(prompt: str, row: Mapping[str, Any]) -> str:
     return FIELD.sub(lambda match: _text(row, match.group(1)), prompt)
 
 
-def request_for(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Request:
+def request_for(prompt: str, row: Mapping[str, Any], sampling: Sampling, *, shared: bool = False) -> Request:
     """Return the request that asks a prompt of one row, its images first.
+
+    Args:
+        prompt: What is asked.
+        row: Its columns.
+        sampling: How it is answered.
+        shared: Whether other rows have the same images, and the same text before the prompt's `{question}`.
 
     Raises:
         BadRequest: A column that the prompt names is empty in this row, or holds no text.
@@ -56,7 +62,9 @@ def request_for(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Requ
     images: Sequence[bytes] = row["images"]
     content = [*({"type": "image"} for _ in images), {"type": "text", "text": fill(prompt, row)}]
     messages = [{"role": "user", "content": content}]
-    return Request(key=row["key"], messages=messages, images=tuple(images), sampling=sampling)
+    before, asks, _ = prompt.partition("{question}")
+    begins = (fill(before, row) if asks else "") if shared else None
+    return Request(key=row["key"], messages=messages, images=tuple(images), sampling=sampling, shared=begins)
 
 
 def chat_request(prompt: str, row: Mapping[str, Any], sampling: Sampling) -> Request:

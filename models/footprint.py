@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models import computed_dtype, empty_model
+from models.engine.prefixes import kept_bytes
 from models.tiles import KEPT_BYTES
 from models.types import ImageSettings
 
@@ -23,6 +24,7 @@ class Footprint:
         memory: What cross-attention layers keep of an image with the most tiles, for each image that is asked about;
             0 where images stand in the text.
         kept_images: At most so much is kept of images that were looked at lately.
+        kept_prefixes: At most so much is kept of what prompts lately began with, where several begin alike.
     """
 
     weights: int
@@ -30,6 +32,7 @@ class Footprint:
     token: int
     memory: int
     kept_images: int
+    kept_prefixes: int
 
 
 def footprint(
@@ -69,4 +72,5 @@ def footprint(
         token=shape.token_bytes,
         memory=model.memory_values(Path(path), images or ImageSettings()) * wanted.itemsize,
         kept_images=KEPT_BYTES if model.config.vision is not None else 0,
+        kept_prefixes=kept_bytes(shape, slots, max_length),
     )

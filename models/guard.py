@@ -9,6 +9,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 # Private-use characters that stand for a control token while the template is rendered. They are guarded
@@ -33,6 +34,13 @@ class RenderedPrompt:
     def text(self) -> str:
         """The prompt as a person reads it."""
         return "".join(self.pieces)
+
+    def first(self, num_characters: int) -> "RenderedPrompt":
+        """Return what stands in its first characters."""
+        ends = accumulate(map(len, self.pieces))
+        return RenderedPrompt(
+            tuple(p[: max(0, len(p) - end + num_characters)] for p, end in zip(self.pieces, ends, strict=True))
+        )
 
 
 class Guard:

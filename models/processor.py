@@ -6,12 +6,14 @@ Each family turns requests into model inputs by itself.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import takewhile
 from typing import ClassVar, Generic, TypeVar
 
 from models.config import FamilyConfig
+from models.guard import RenderedPrompt
 from models.image_reader import ImageReader, Transform
 from models.tokenizer import ChatTokenizer, cut_at_stop
-from models.types import Answer, Completion, ImageSettings, ModelInput, Sampling, Tokenizer
+from models.types import Answer, Completion, ImageSettings, ModelInput, Request, Sampling, Tokenizer
 
 R = TypeVar("R")
 
@@ -72,6 +74,30 @@ class FamilyProcessor(Generic[R]):
         self.stop_ids = config.eos_token_ids | (frozenset() if end is None else {end})
         # Some tokenizers spell the end of a turn in several tokens; then only its text can be seen.
         self._spelled = (end_of_turn,) if end is None else ()
+
+    def _num_shared(
+        self, request: Request, rendered: RenderedPrompt, ids: Sequence[int], image: int | None, bos: int | None = None
+    ) -> int:
+        """Return with how many of its ids other prompts begin, too; see Request.shared.
+
+        Args:
+            request: What is asked.
+            rendered: Its prompt.
+            ids: The prompt's, a placeholder for each image.
+            image: The placeholder's.
+            bos: See ChatTokenizer.encode.
+        """
+        if request.shared is None:
+            return 0
+        after_images = len(ids) - ids[::-1].index(image) if image in ids else 0
+        # Blanks at its end may be a token together with what follows them.
+        shared = request.shared.rstrip()
+        start = rendered.text.find(shared)
+        if start < 0 or not shared:
+            return after_images
+        begun = self._tokenizer.encode(rendered.first(start + len(shared)), bos)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(begun, ids, strict=False))
+        return max(after_images, sum(1 for _ in same))
 
     @property
     def chat_fault(self) -> str | None:

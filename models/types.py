@@ -121,6 +121,9 @@ class Request:
         choices: Given continuations of the prompt to score in place of an answer; how to answer (`sampling`) then says
             nothing. They are plain text, control tokens included. See models/choices.py.
         preprocess: Image settings of this request alone, which go before the run's.
+        shared: Says that other requests' prompts begin as this one does: up to its last image, and up to the end of
+            this text where it has that. All of them together go through the decoder once (models/engine/prefixes.py).
+            None says nothing: where nobody else begins so, the prompt is read faster in one piece.
     """
 
     key: str = ""
@@ -132,6 +135,7 @@ class Request:
     negative_prompt: str | None = None
     choices: tuple[str, ...] = ()
     preprocess: ImageSettings | None = None
+    shared: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ class ModelInput:
         negative: int32 (T,), the negative prompt that guidance moves away from; None for no guidance.
         num_new_tokens: How many tokens the answer has, where a grammar fixes it (a picture of a given size).
         choices: int32 (T',) each, the continuations to score in place of an answer, none of them empty.
+        shared_length: With how many of `token_ids` other inputs begin, too, as far as the request says so.
     """
 
     prompt: str
@@ -173,6 +178,7 @@ class ModelInput:
     negative: NDArray[np.int32] | None = None
     num_new_tokens: int | None = None
     choices: tuple[NDArray[np.int32], ...] = ()
+    shared_length: int = 0
 
     @property
     def is_drawn(self) -> bool:

@@ -174,6 +174,7 @@ _OF_INPUT: list[tuple[str, pa.DataType, Callable[[ModelInput], Any]]] = [
     ("input.negative", pa.list_(pa.int32()), lambda given: given.negative),
     ("input.num_new_tokens", pa.int32(), lambda given: given.num_new_tokens),
     ("input.choices", pa.list_(pa.list_(pa.int32())), lambda given: list(given.choices)),
+    ("input.shared_length", pa.int32(), lambda given: given.shared_length),
 ]
 MODEL_INPUT = pa.schema([(name, kind) for name, kind, _ in (*_OF_REQUEST, *_OF_INPUT)])
 
@@ -209,6 +210,7 @@ def _model_input(row: Mapping[str, Any]) -> ModelInput | None:
         negative=row["input.negative"].values.to_numpy() if row["input.negative"].is_valid else None,
         num_new_tokens=row["input.num_new_tokens"].as_py(),
         choices=tuple(np.array(ids, np.int32) for ids in row["input.choices"].as_py()),
+        shared_length=row["input.shared_length"].as_py(),
     )
 
 

@@ -52,13 +52,15 @@ class Task:
             BadRequest: A column of the prompt is empty, or an image is missing.
         """
         if isinstance(self.prompt, str) or self.benchmark is None:
-            ask = chat_request if row.get(MESSAGES) else request_for
-            return ask(str(self.prompt), row, sampling)
+            if row.get(MESSAGES):
+                return replace(chat_request(str(self.prompt), row, sampling), shared="")
+            return request_for(str(self.prompt), row, sampling, shared=True)
         images: Sequence[bytes] = row["images"]
         _check_has_images(self.benchmark, images)
         text = self.prompt.render(item)
         # Where a wording begins on a new line, it is the line after the images.
         text = text if images else text.lstrip("\n")
+        before, asks, _ = text.partition(item.question)
         content, shown = _content(text, images, has_marks=self.benchmark.has_image_marks)
         return Request(
             messages=[{"role": "user", "content": content}],
@@ -66,6 +68,8 @@ class Task:
             sampling=replace(sampling, max_new_tokens=self.prompt.max_new_tokens),
             preprocess=self.prompt.images if images else None,
             choices=tuple(item.facts.get("continuations", ())) if self.is_scored else (),
+            # Examples, say; the images come before all text, or are part of it.
+            shared=before if asks else "",
         )
 
     def read(self, item: Item | None, answer: Answer | None, key: str, seed: int) -> dict[str, Any]:

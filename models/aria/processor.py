@@ -62,14 +62,17 @@ class AriaProcessor(FamilyProcessor[list["Crop"]]):
         images = self._image_reader.read(request)
         check_placeholders(encoded.ids.count(self.config.image_token_index), len(images), IMAGE_TOKEN)
         crops = [crop for image in images for crop in image.seen]
+        num_queries = [sum(crop.queries for crop in image.seen) for image in images]
+        shared = self._num_shared(request, rendered, encoded.ids, self.config.image_token_index)
         return ModelInput(
             prompt=rendered.text,
-            token_ids=self._expand(encoded.ids, [sum(crop.queries for crop in image.seen) for image in images]),
+            token_ids=self._expand(encoded.ids, num_queries),
             tiles=tuple(crop.tile for crop in crops),
             layout=tuple(crop.queries for crop in crops),
-            image_tokens=sum(crop.queries for crop in crops),
+            image_tokens=sum(num_queries),
             image_names=tuple(f"{image.name}.{number}" for image in images for number in range(len(image.seen))),
             choices=encoded.choices,
+            shared_length=len(self._expand(encoded.ids[:shared], num_queries)),
         )
 
     def _expand(self, ids: Sequence[int], num_queries: Sequence[int]) -> np.ndarray:

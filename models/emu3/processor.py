@@ -100,9 +100,11 @@ class Emu3Processor(FamilyProcessor[Pixels]):
         found = sum(piece.count(PLACEHOLDER) for piece in rendered.pieces[::2])
         check_placeholders(found, len(images), PLACEHOLDER)
         grids = [self._grid(image.seen) for image in images]
-        encoded = encode_prompt(
-            self._tokenizer, _with_sizes(rendered, grids), request.choices, self.config.bos_token_id
-        )
+        sized, bos = _with_sizes(rendered, grids), self.config.bos_token_id
+        encoded = encode_prompt(self._tokenizer, sized, request.choices, bos)
+        vocabulary = self.config.vocabulary
+        placeholder = None if vocabulary is None else vocabulary.image_placeholder
+        shared = self._num_shared(request, sized, encoded.ids, placeholder, bos)
         return ModelInput(
             prompt=rendered.text,
             token_ids=np.array(self._expand(encoded.ids, grids), np.int32),
@@ -111,6 +113,7 @@ class Emu3Processor(FamilyProcessor[Pixels]):
             image_tokens=sum(grid.rows * grid.columns for grid in grids),
             image_names=tuple(image.name for image in images),
             choices=encoded.choices,
+            shared_length=len(self._expand(encoded.ids[:shared], grids)),
         )
 
     def _drawing(self, request: Request, grid: Grid) -> ModelInput:

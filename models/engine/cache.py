@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from models.engine.memory import MemoryView
+from models.engine.memory import Memory, MemoryView
 from models.kernels.in_place import attend_in_place, reads_in_place, tables
 from models.layers import attend
 
@@ -64,6 +64,20 @@ class Cache:
         """Copy the first `length` places of one slot to another."""
         for store in (*self.keys, *self.values):
             store[target, :, :length] = store[source, :, :length]
+
+    def copied(self, slot: int, length: int) -> Memory:
+        """Return a copy of the first `length` places of a slot, nothing else of whose memory is kept alive."""
+        keys, values = (
+            tuple(store[slot, :, :length].clone() for store in stores) for stores in (self.keys, self.values)
+        )
+        return Memory(keys, values)
+
+    def fill(self, slots: slice, memory: Memory) -> int:
+        """Copy the same keys and values to the first places of several slots; return how many places."""
+        length = memory.keys[0].shape[1]
+        for store, same in zip((*self.keys, *self.values), (*memory.keys, *memory.values), strict=True):
+            store[slots, :, :length] = same
+        return length
 
     def clear(self, slots: int | slice) -> None:
         """Forget slots whose sequence held NaN: left behind the mask, it would spoil the next sequence there."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from models.engine.cache import Cache
 from models.engine.decoder import Decoder, Prompt
 from models.engine.graphed import GraphedSteps, can_record, feed
-from models.engine.guidance import NewBranches, negative_name, new_branches
+from models.engine.guidance import branches_of
 from models.engine.lanes import MOST_TOKENS, Group, Lanes, Readback
 from models.engine.memory import MemoryView, decode_memory_view
 from models.engine.out_of_memory import (
@@ -30,7 +30,8 @@ from models.engine.out_of_memory import (
     is_out_of_memory,
     release_cached_memory,
 )
-from models.engine.prefill import by_length, prefill
+from models.engine.prefill import Prefix, by_length, prefill
+from models.engine.prefixes import Prefixes, kept_bytes
 from models.engine.scheduler import Branch, Scheduler, Sequence
 from models.engine.scoring import by_feed, score
 from models.engine.speculation import choose_in_windows
@@ -96,8 +97,9 @@ class Engine:
         self._ended: list[Sequence] = []
         self._groups: dict[int, list[Group]] = {}  # by part of what runs; empty when a branch has come or gone
         self._memory_views: dict[tuple[int, int, int], MemoryView | None] = {}  # made of what all that run see
-        self._negatives: dict[bytes, Tensor] = {}  # last hidden state (D,) of negative prompts in the cache
-        self.num_prefilled = 0  # prompts that went through the decoder; a negative one shared by many counts once
+        self._prefixes = Prefixes(model, self._guard, kept_bytes(model.cache_shape, slots, max_length))
+        self.num_asked = 0  # tokens of prompts that have started, negative ones too
+        self._num_copied = 0  # of those, what was copied from a prefix
 
     @property
     def num_waiting(self) -> int:
@@ -113,6 +115,11 @@ class Engine:
     def is_idle(self) -> bool:
         """Whether a step would have nothing to do or to return."""
         return not (self._scheduler.waiting or self._scheduler.running or self._ended)
+
+    @property
+    def num_prefilled(self) -> int:
+        """Tokens of prompts that went through the decoder; those of a prefix that several share did so once."""
+        return self.num_asked - self._num_copied + self._prefixes.num_computed
 
     @property
     def num_out_of_memory(self) -> int:
@@ -162,65 +169,41 @@ class Engine:
         log.warning("a batch of %d prompts failed (%r); trying them one by one", len(sequences), error)
         return [pair for sequence in sequences for pair in self._encode([sequence])]
 
-    def _prefill(self, encoded: list[tuple[Sequence, Prompt]]) -> list[Branch]:
+    def _prefill(self, encoded: Ordered[tuple[Sequence, Prompt]]) -> list[Branch]:
         """Bring prompts into the cache, and their last hidden states into the lanes; return what has started."""
-        new = new_branches(encoded, lambda name: self._slot_of(name) is not None)
+        prompts = dict(pair for sequence, prompt in encoded for pair in branches_of(sequence, prompt))
         started: list[Branch] = []
-        for length, branches in by_length(new.prompts):
-            work = partial(self._prefill_batch, length, new.prompts)
-            for some, _ in self._guard.run("prefill", work, branches, cost=length):
-                started += some
-        return started + self._copy_negatives(new, started)
+        for prefixes in self._prefixes.packs(prompts, PREFILL_TOKENS):
+            for length, branches in by_length(prefixes):
+                work = partial(self._prefill_batch, length, prompts, prefixes)
+                for some, _ in self._guard.run("prefill", work, branches, cost=max(length, 1)):
+                    started += some
+        return started
 
-    def _prefill_batch(self, length: int, prompts: Mapping[Branch, Prompt], branches: Ordered[Branch]) -> bool:
-        """Run prompts of one padded length through the decoder."""
+    def _prefill_batch(
+        self,
+        length: int,
+        prompts: Mapping[Branch, Prompt],
+        prefixes: Mapping[Branch, Prefix | None],
+        branches: Ordered[Branch],
+    ) -> bool:
+        """Bring prompts into the cache that have so many tokens, padded, behind their prefixes."""
         slots = self._scheduler.next_slots(len(branches))
+        some, known = [prompts[branch] for branch in branches], [prefixes[branch] for branch in branches]
         is_alone = len(branches) == 1 and branches[0].sequence.is_alone
         try:
-            some = [prompts[branch] for branch in branches]
-            run = partial(prefill, self._model, self._cache, slots, some, length)
+            run = partial(prefill, self._model, self._cache, slots, some, known, length)
             most, device = min(length, PREFILL_TOKENS), self._model.device
             # Beside others an answer's last bits would depend on whether there was room for it.
             last = in_smaller_chunks(run, most, device) if is_alone else run(most)
         except Exception:
             self._cache.clear(slots)  # a NaN half way would spoil whoever has the slot next
             raise
-        self._start(branches, last)
-        self.num_prefilled += len(branches)
-        return True
-
-    def _start(self, branches: Ordered[Branch], hidden: Tensor) -> slice:
-        """Let branches run whose prompts are in the cache, with last hidden states (B, D); return their slots."""
-        slots = self._scheduler.start(branches)
-        self._lanes.start(slots, branches, hidden)
+        self._lanes.start(self._scheduler.start(branches), branches, last)
         self._change_company()
-        return slots
-
-    def _copy_negatives(self, new: NewBranches, started: Ordered[Branch]) -> list[Branch]:
-        """Start the branches whose negative prompt another one holds; return them."""
-        # Not more than are in the cache; and by itself, or each would keep its whole pack.
-        self._negatives = {name: last for name, last in self._negatives.items() if self._slot_of(name) is not None}
-        for name, branch in new.negative.items():
-            if branch in started:
-                self._negatives[name] = self._lanes.hidden[self._scheduler.running.index(branch)].clone()
-        copied = []
-        for branch in new.shared:
-            name = negative_name(branch.sequence)
-            source = self._slot_of(name)
-            if source is None or name not in self._negatives:
-                self._guard.too_large[branch.sequence] = None
-                continue
-            target = self._start([branch], self._negatives[name][None]).start
-            self._cache.move(source, target, branch.prompt_length)
-            copied.append(branch)
-        return copied
-
-    def _slot_of(self, name: bytes) -> int | None:
-        """Return a slot whose branch holds a negative prompt of this name."""
-        for slot, branch in enumerate(self._scheduler.running):
-            if branch.is_negative and negative_name(branch.sequence) == name:
-                return slot
-        return None
+        self.num_asked += sum(branch.prompt_length for branch in branches)
+        self._num_copied += sum(branch.prefix_length for branch in branches)
+        return True
 
     def _decode_and_choose(self) -> None:
         """Feed every branch its sequence's pending tokens, and choose the next ones."""
@@ -340,6 +323,7 @@ class Engine:
         """Free the slots of sequences that have ended, and of those that must wait until they are alone."""
         if self._guard.too_large:
             self._read(everything=True)  # or what is under way would come to those that start over
+            self._prefixes.forget()
         too_large = [sequence for sequence in self._guard.too_large if not sequence.has_ended]
         self._guard.too_large = {}
         leaving = {*too_large, *self._ended}

@@ -3,48 +3,25 @@
 Shapes: S sequences, V vocabulary.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from torch import Tensor
 
 from models.engine.decoder import Prompt
 from models.engine.memory import answer_memory
+from models.engine.prefixes import negative_prefix, shared_prefix
 from models.engine.scheduler import Branch, Sequence
 
 
-@dataclass
-class NewBranches:
-    """The branches of sequences that start.
-
-    Attributes:
-        prompts: What must go through the decoder.
-        negative: Which of those are negative prompts, by name.
-        shared: Branches whose negative prompt is among them, or in the cache already.
-    """
-
-    prompts: dict[Branch, Prompt] = field(default_factory=dict)
-    negative: dict[bytes, Branch] = field(default_factory=dict)
-    shared: list[Branch] = field(default_factory=list)
-
-
-def new_branches(encoded: Iterable[tuple[Sequence, Prompt]], is_cached: Callable[[bytes], bool]) -> NewBranches:
-    """Return the branches of sequences; a negative prompt goes through once for all who share it."""
-    new = NewBranches()
-    for sequence, prompt in encoded:
-        sequence.grammar = prompt.grammar
-        memory = answer_memory(prompt.spans)
-        new.prompts[Branch(sequence, len(prompt.embeddings), memory=memory, offset=prompt.offset)] = prompt
-        if not sequence.is_guided:
-            continue
+def branches_of(sequence: Sequence, prompt: Prompt) -> Iterator[tuple[Branch, Prompt]]:
+    """Yield the branches of a sequence that starts, and what of each goes through the decoder."""
+    sequence.grammar = prompt.grammar
+    memory, prefix = answer_memory(prompt.spans), shared_prefix(sequence.model_input)
+    yield Branch(sequence, len(prompt.embeddings), memory=memory, offset=prompt.offset, prefix=prefix), prompt
+    if sequence.is_guided:
         assert prompt.negative is not None
-        branch, name = Branch(sequence, len(prompt.negative), is_negative=True), negative_name(sequence)
-        if name in new.negative or is_cached(name):
-            new.shared.append(branch)
-        else:
-            new.negative[name] = branch
-            new.prompts[branch] = Prompt(prompt.negative)
-    return new
+        prefix = negative_prefix(sequence.model_input)
+        yield Branch(sequence, len(prompt.negative), is_negative=True, prefix=prefix), Prompt(prompt.negative)
 
 
 def guided(scores: Tensor, other: Tensor, scales: Tensor) -> Tensor:
@@ -59,10 +36,3 @@ def guided(scores: Tensor, other: Tensor, scales: Tensor) -> Tensor:
         scales: float32 (S, 1).
     """
     return scores.sub_(other).mul_(scales).add_(other)
-
-
-def negative_name(sequence: Sequence) -> bytes:
-    """Return what tells a guided sequence's negative prompt from another one."""
-    negative = sequence.model_input.negative
-    assert negative is not None
-    return negative.tobytes()

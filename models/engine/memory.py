@@ -21,7 +21,7 @@ from models.layers import attend_all
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """Keys and values (K, S, C) of each cross-attention layer, on that layer's device."""
+    """Keys and values (K, S, C) of each layer that attends to them, on that layer's device."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]

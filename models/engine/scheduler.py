@@ -6,11 +6,12 @@ ends, the last one moves into its slot.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import fsum, isnan
+from typing import NamedTuple
 
 from models.engine.decoder import Grammar
 from models.engine.memory import Memory
@@ -164,6 +165,13 @@ class Sequence:
         return "length" if len(self.token_ids) >= self.sampling.max_new_tokens else None
 
 
+class PrefixName(NamedTuple):
+    """The first tokens of a prompt: how many, and their ids with all that says what stands in the places of images."""
+
+    length: int
+    content: Hashable
+
+
 @dataclass(eq=False)
 class Branch:
     """What owns a slot: a sequence's prompt, or its negative prompt, with the answer's tokens behind it.
@@ -174,6 +182,7 @@ class Branch:
         is_negative: Whether the prompt is the negative one.
         memory: What its new tokens see beside the cache.
         offset: How far they stand beyond their places in it.
+        prefix: What its prompt begins with as others do; None where that is nothing worth a pass of its own.
     """
 
     sequence: Sequence
@@ -181,6 +190,12 @@ class Branch:
     is_negative: bool = False
     memory: Memory | None = None
     offset: int = 0
+    prefix: PrefixName | None = None
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens that it begins with as others do."""
+        return self.prefix.length if self.prefix else 0
 
     @property
     def cached_length(self) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.engine.cache import Cache, tree_cache_view
 from models.engine.decoder import Decoder
 from models.engine.memory import decode_memory_view
-from models.engine.prefill import in_blocks
+from models.engine.prefill import feed_of
 from models.engine.scheduler import Branch
 from models.engine.token_tree import tree_attention
 
@@ -33,7 +33,7 @@ def by_feed(branches: Iterable[Branch]) -> dict[int, list[Branch]]:
     """Return branches by how many tokens are fed for their choices, padding included."""
     found = defaultdict(list)
     for branch in branches:
-        found[in_blocks(branch.sequence.token_tree.num_tokens)].append(branch)
+        found[feed_of(branch)].append(branch)
     return found
 
 

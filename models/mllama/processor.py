@@ -72,6 +72,7 @@ class MllamaProcessor(FamilyProcessor[tuple[list[Pixels], int]]):
             image_tokens=len(images),
             image_names=tuple(image.name for image in images),
             choices=encoded.choices,
+            shared_length=self._num_shared(request, rendered, encoded.ids, self._image, self._bos),
         )
 
 

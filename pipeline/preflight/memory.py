@@ -50,6 +50,7 @@ class EngineMemory:
         token: What one token leaves there.
         memory: What cross-attention layers keep of an image at most, for each slot that asks about another one.
         kept_images: At most so much of images that were looked at lately.
+        kept_prefixes: At most so much of what prompts lately began with, where several begin alike.
         free: On CPUs what the nodes have, together; None where that is not known, as with GPUs.
         fits: Whether all engines find room, if every slot is filled; None where that is not known.
         why: On a GPU the numbers behind `slots`, in a sentence.
@@ -62,6 +63,7 @@ class EngineMemory:
     token: int
     memory: int
     kept_images: int
+    kept_prefixes: int
     free: int | None = None
     fits: bool | None = None
     why: str = ""
@@ -69,7 +71,7 @@ class EngineMemory:
     @property
     def total(self) -> int:
         """All of it, at most."""
-        return self.weights + self.cache + self.slots * self.memory + self.kept_images
+        return self.weights + self.cache + self.slots * self.memory + self.kept_images + self.kept_prefixes
 
 
 def engines_in_memory(engines: Sequence[tuple[EngineMemory, int, bool]], nodes: Sequence[Node]) -> list[EngineMemory]:

@@ -66,6 +66,17 @@ def test_jobs_that_read_ask_once_with_the_sampling_they_are_given_and_draw_nothi
         assert (job.sampling, job.picture, job.check) == (Sampling(), None, None)
 
 
+def test_questions_say_what_their_prompts_begin_with_and_captions_do_not():
+    row = {**QUESTION, "examples": "1 + 1? 2"}
+
+    def shared(job):
+        return only(job, taken(job, row)).shared
+
+    assert shared(vqa(prompt="{examples}\n{question} Be brief.")) == "1 + 1? 2\n"
+    assert shared(vqa(prompt="{question}")) == shared(vqa(prompt="What is it?")) == ""
+    assert shared(caption(prompt="{examples}\n{question}")) is None
+
+
 def test_columns_are_filled_into_the_prompt():
     job = caption(prompt="{place} in {year}, {place}: what is it?")
     assert asked(only(job, ROW)) == "Rome in 1960, Rome: what is it?"

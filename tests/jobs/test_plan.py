@@ -34,7 +34,7 @@ ESTIMATE = Estimate(
         median_pixels=(640, 480),
         most_pixels=(4032, 3024),
     ),
-    engines={"generate": EngineMemory(64, 4096, 50 * 10**9, 10**10, 40_000, 2 * 10**8, 10**9)},
+    engines={"generate": EngineMemory(64, 4096, 50 * 10**9, 10**10, 40_000, 2 * 10**8, 10**9, 125 * 10**7)},
     sample_rows=5000,
     sample_seconds=60.5,
     failed_share=0.01,
@@ -69,7 +69,8 @@ def test_a_plan_says_what_is_read_what_it_takes_and_what_it_costs() -> None:
         "prompt 100 (at most 180)",
         "cache: 10.0 GB, 64 slots of 4,096 tokens, 40.0 kB a token; the longest prompt of the sample has 180",
         "memory of an engine: 50.0 GB of weights, the cache, 12.8 GB of images in all slots at most (200.0 MB each), "
-        "1.0 GB of images seen lately at most: 73.8 GB in all; the sample was answered with it",
+        "1.0 GB of images seen lately at most, 1.2 GB of prompts' beginnings that others share at most: 75.0 GB in "
+        "all; the sample was answered with it",
         "2:31:30 expected (2:13:20 to 2:46:40), 1:30 of it before the first rows are there; 100 rows/s; generate",
         "8 x GPU, 20.20 device-hours, 50.50 at 2.5 an hour",
         "output: about 12.0 MB",
@@ -81,17 +82,18 @@ def test_a_plan_says_what_is_read_what_it_takes_and_what_it_costs() -> None:
 def test_all_numbers_are_json_with_the_cost() -> None:
     numbers = json.loads(json.dumps(plan_numbers(replace(ESTIMATE, device_hours=2.0), 3.0)))
     assert (numbers["cost"], numbers["rows"], numbers["steps"]["generate"]["actors"]) == (6.0, 1_000_000, 8)
-    assert numbers["price_per_device_hour"] == 3.0 and numbers["engines"]["generate"]["total"] == 73_800_000_000
+    assert numbers["price_per_device_hour"] == 3.0 and numbers["engines"]["generate"]["total"] == 75_050_000_000
     assert plan_numbers(ESTIMATE, None)["cost"] is None
 
 
 def test_a_plan_says_what_does_not_fit_on_cpus_and_nothing_of_images_that_there_are_none_of() -> None:
-    small = EngineMemory(8, 1024, 10**9, 2 * 10**9, 1000, 0, 0)
+    small = EngineMemory(8, 1024, 10**9, 2 * 10**9, 1000, 0, 0, 25 * 10**7)
     engines = engines_in_memory([(small, 2, True), (small, 1, True)], [Node("n", 8, memory_bytes=8 * 10**9)])
-    assert [(engine.free, engine.fits) for engine in engines] == [(8 * 10**9, True), (2 * 10**9, False)]
+    assert [(engine.free, engine.fits) for engine in engines] == [(8 * 10**9, True), (15 * 10**8, False)]
     planned = replace(ESTIMATE, engines=dict(zip(("generate", "check"), engines, strict=True)), pictures=None)
     said = "\n".join(plan_lines(planned, None))
-    assert "1.0 GB of weights, the cache: 3.0 GB in all; it fits: the nodes have 8.0 GB free" in said
+    assert "1.0 GB of weights, the cache, 250.0 MB of prompts' beginnings that others share at most: 3.2 GB in" in said
+    assert "in all; it fits: the nodes have 8.0 GB free" in said
     assert "memory of an engine (check): " in said and "DOES NOT FIT once every slot is filled" in said
     assert "images:" not in said
     on_gpu = engines_in_memory([(small, 1, False)], [Node("n", 8, gpus=1, memory_bytes=10)])

@@ -189,8 +189,47 @@ def test_choices_that_make_no_sense_are_refused(checkpoint: str, fault: dict[str
         ask(checkpoint, [replace(Request("bad", prompt="yes"), **fault)])
 
 
+def sharing() -> list[Request]:
+    """Return questions of which several begin with the same pictures, with the same text, or with both; some do not."""
+    examples = "Is it a circle? yes. Is it a square? no. What color is it? red. " * 4
+    made = []
+    for i in range(14):
+        pictures = [photograph(60, 40, seed) for seed in ([i % 2], [], [0, 1])[i % 3]]
+        text = {"type": "text", "text": f"{examples if i % 5 else ''}Question {i}: {'what is it? ' * (i % 4)}"}
+        messages = [{"role": "user", "content": [*({"type": "image"} for _ in pictures), text]}]
+        sampling = Sampling(max_new_tokens=3 + i % 4, temperature=i % 2, seed=i)
+        choices = (("A", "B"), ("a red circle", "a square", "green"))[i % 2] if i % 4 == 3 else ()
+        shared = None if i == 8 else examples
+        made.append(Request(f"row{i}", messages, images=pictures, sampling=sampling, choices=choices, shared=shared))
+    return made
+
+
+@pytest.mark.parametrize("slots", [1, 3, 64])
+def test_what_several_prompts_begin_with_is_read_once_and_changes_no_answer(checkpoint: str, slots: int) -> None:
+    together, alone = ask(checkpoint, sharing(), slots=slots), [ask(checkpoint, [one])[0] for one in sharing()]
+    for found, expected in zip(together, alone, strict=True):
+        assert (found.token_ids, found.text) == (expected.token_ids, expected.text)
+        assert found.logprobs == expected.logprobs  # bit for bit: this is what a cut must not change
+        assert found.choice_logprobs == expected.choice_logprobs
+    whole = ask(checkpoint, [replace(one, shared=None) for one in sharing()])
+    assert answer_faults(together, whole) == []
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_beginning_goes_through_the_decoder_once_where_requests_tell_of_it(checkpoint: str, is_told: bool) -> None:
+    examples = "Is it a circle? yes. Is it a square? no. " * 8
+    asked = [about(photograph(60, 40, 1), f"{examples}Is it {i}?") for i in range(8)]
+    processor, model = load_processor(checkpoint), load_model(checkpoint, device="cpu")
+    inputs = [processor.prepare(replace(one, shared=examples if is_told else None)) for one in asked]
+    sequences = [Sequence("", given, Sampling(max_new_tokens=4), processor.stop_ids) for given in inputs]
+    engine = Engine(model, slots=3, max_length=512)
+    run_all(engine, sequences)
+    assert engine.num_asked == sum(one.prompt_length for one in sequences)
+    assert engine.num_prefilled < 0.35 * engine.num_asked if is_told else engine.num_prefilled == engine.num_asked
+
+
 def test_several_devices_answer_as_one(checkpoint: str) -> None:
-    for asked in (choosing(), requests()):
+    for asked in (choosing(), requests(), sharing()):
         several, one = (ask(checkpoint, asked, device=device) for device in (["cpu", "cpu"], "cpu"))
         assert answer_faults(several, one) == []
 

@@ -26,10 +26,12 @@ def test_weights_and_cache_take_what_is_said(folder: str, dtype: str, length: in
     values = check_weights(folder).num_values
     in_float32 = sum(p.numel() for name, p in empty_model(folder).named_parameters() if name.startswith(model.FLOAT32))
     assert said.weights == values * model.dtype.itemsize + in_float32 * (4 - model.dtype.itemsize)
-    cache = Engine(model, slots=3, max_length=length)._cache
+    engine = Engine(model, slots=3, max_length=length)
+    cache = engine._cache
     assert said.cache == sum(tensor.nbytes for tensor in (*cache.keys, *cache.values))
     assert said.cache == 3 * 128 * said.token, "places come in whole extents"
     assert said.kept_images == KEPT_BYTES
+    assert said.kept_prefixes == engine._prefixes._kept_bytes == said.cache // 3
     bare = footprint(folder, device="cpu", dtype=dtype, slots=3, max_length=length, text_only=True)
     assert bare.weights < said.weights and (bare.memory, bare.kept_images) == (0, 0)
 

@@ -152,9 +152,9 @@ def test_what_comes_by_itself_costs_no_step_no_head_and_no_choice(toy: Painter) 
     engine = Engine(toy, slots=2, max_length=64)
     run_all(engine, [picture([3, 1, 4], (3, 4), [1, 5])])
     num_codes = 12
-    # Two prefills, for two lengths are one padded length: one pack. Then a step for each further code; the two that
-    # follow an end of line feed it along, and the four closing tokens are never fed.
-    assert toy.widths == [16, *([1] * 3), 2, *([1] * 3), 2, *([1] * 3)]
+    # The negative prompt, and the prompt. Then a step for each further code; the two that follow an end of line feed it
+    # along, and the four closing tokens are never fed.
+    assert toy.widths == [16, 16, *([1] * 3), 2, *([1] * 3), 2, *([1] * 3)]
     assert toy.scored == [(2, CODES)] * num_codes
 
 
@@ -165,24 +165,14 @@ def test_one_negative_prompt_is_prefilled_once_for_all_who_share_it(toy: Painter
     for sequence in batch:
         engine.submit(sequence)
     engine.step()
-    assert engine.num_prefilled == 5
-    engine.submit(late)
+    assert (engine.num_asked, engine.num_prefilled) == (4 * (2 + 3), 4 * 2 + 3)
     run_all(engine, [])
-    assert engine.num_prefilled == 7  # alone by then: its own two
+    assert engine.is_idle
+    run_all(engine, [late])
+    assert engine.num_prefilled == 5 * 2 + 3  # it is kept, though nobody runs who has it
     for sequence in (*batch, late):
         assert sequence.completion is not None
         assert list(sequence.completion.token_ids) == drawn_plainly(toy, sequence)[0]
-
-
-def test_a_negative_prompt_that_still_runs_is_copied_for_a_late_comer(toy: Painter) -> None:
-    engine = Engine(toy, slots=4, max_length=64)
-    early, late = picture([3], (3, 3), [1, 5, 7]), picture([9, 9], (2, 2), [1, 5, 7])
-    engine.submit(early)
-    for _ in range(3):
-        engine.step()
-    run_all(engine, [late])
-    assert engine.num_prefilled == 3
-    assert late.completion is not None and list(late.completion.token_ids) == drawn_plainly(toy, late)[0]
 
 
 def test_guidance_in_a_single_slot_is_refused(toy: Painter) -> None:
@@ -204,18 +194,6 @@ def test_a_picture_whose_scores_are_no_numbers_ends_alone(toy: Painter) -> None:
     run_all(Engine(toy, slots=4, max_length=64), [bad, good])
     assert isinstance(bad.error, ArithmeticError)
     assert good.completion is not None and list(good.completion.token_ids) == expected
-
-
-def test_what_is_kept_of_negative_prompts_does_not_grow_with_the_rows(toy: Painter) -> None:
-    engine = Engine(toy, slots=4, max_length=64)
-    for n in range(24):
-        engine.submit(picture([1, 2], (1 + n % 2, 2), [3, n % 30 + 1, n]))
-    most = 0
-    while not engine.is_idle:
-        engine.step()
-        most = max(most, len(engine._negatives))
-        assert all(last.untyped_storage().nbytes() == last.nbytes for last in engine._negatives.values())
-    assert 0 < most <= 4
 
 
 @pytest.mark.parametrize("num_parts", [2, 3, 5])

@@ -2,10 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from models import Family, ImageSettings, Request, load_processor
-from models.types import BadImage, BadRequest, CheckpointError, ImageSettingsError, Processor
+from models import Family, ImageSettings, Request, Sampling, load_processor
+from models.types import (
+    BadImage,
+    BadRequest,
+    CheckpointError,
+    Completion,
+    ImageSettingsError,
+    ModelInput,
+    Processor,
+)
 from tests.models.reference import picture, user
 from tests.pictures import encoded
 from tests.tiny import FAMILIES, keep_decoder_alone
@@ -76,3 +85,28 @@ def test_another_familys_image_setting_is_refused(folder: Path, family: Family, 
     told = f"^{setting}: found {value}, but {family.capitalize()} has no such image setting"
     with pytest.raises(ImageSettingsError, match=told):
         load_processor(str(folder), ImageSettings(**{setting: value}))
+
+
+@pytest.mark.parametrize("num_pictures", [0, 1, 2])
+def test_what_prompts_begin_with_ends_behind_a_text_and_their_last_picture(
+    processor: Processor, num_pictures: int
+) -> None:
+    examples, pictures = "Is it a circle? yes. ", [encoded(picture(9 + 20 * n, 20)) for n in range(num_pictures)]
+    content = [{"type": "image"} for _ in pictures]
+
+    def prepared(question: str, shared: str | None) -> tuple[list[int], int]:
+        messages = [{"role": "user", "content": [*content, {"type": "text", "text": f"{examples}{question}"}]}]
+        given = processor.prepare(Request(messages=messages, images=pictures, shared=shared))
+        return given.token_ids.tolist(), given.shared_length
+
+    def shown(ids: list[int]) -> str:
+        completion = Completion(tuple(ids), (), "length")
+        return processor.to_answer(ModelInput("", np.array(ids, np.int32)), completion, Sampling()).text
+
+    for shared, is_text_shared in ((examples, True), ("", False), ("nowhere", False)):
+        [ids, end], [others, other_end] = (prepared(question, shared) for question in ("a square?", "what?"))
+        assert end == other_end and ids[:end] == others[:end]
+        assert ("yes" in shown(ids[:end])) == is_text_shared
+        assert ("yes" in shown(ids[end:])) != is_text_shared and "a square?" in shown(ids[end:])
+        assert (end > 0) == (is_text_shared or num_pictures > 0)
+    assert prepared("a square?", None) == (ids, 0)

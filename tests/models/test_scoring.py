@@ -138,7 +138,7 @@ def test_letters_cost_one_pass_of_their_prompt_and_nothing_else() -> None:
     toy = Counting()
     engine = Engine(toy, slots=8, max_length=64)
     run_all(engine, [choosing([n, 1, 4], [[5], [6], [7], [8]]) for n in range(4)])
-    assert (toy.shapes, engine.num_prefilled) == ([(4, 16)], 4)
+    assert (toy.shapes, engine.num_prefilled) == ([(4, 16)], 12)
 
 
 def test_longer_choices_of_all_prompts_go_through_together_once() -> None:

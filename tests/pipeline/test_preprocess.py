@@ -91,12 +91,12 @@ def test_what_a_drawn_answer_needs_travels_with_its_input() -> None:
 
 def test_choices_travel_with_their_input() -> None:
     choices = (np.array([4], np.int32), np.array([5, 6], np.int32))
-    given = ModelInput("p", np.array([1], np.int32), choices=choices)
+    given = ModelInput("p", np.array([1], np.int32), choices=choices, shared_length=1)
     columns = input_columns([ready(given), Prepared(0, Sampling(), None, None), ready(ModelInput("", choices[0]))])
     chosen, none, answered = model_inputs(pa.table(columns, schema=MODEL_INPUT))
     assert chosen is not None and none is None and answered is not None
     assert [(ids.dtype, ids.tolist()) for ids in chosen.choices] == [(np.int32, [4]), (np.int32, [5, 6])]
-    assert answered.choices == ()
+    assert answered.choices == () and (chosen.shared_length, answered.shared_length) == (1, 0)
 
 
 def test_an_error_names_no_place_in_memory() -> None:

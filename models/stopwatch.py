@@ -26,13 +26,17 @@ class Stopwatch:
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Add the seconds of a block to a name, whatever ends it."""
-        name, started = self._prefix + name, time.perf_counter()
+        started = time.perf_counter()
         try:
             yield
         finally:
-            seconds = time.perf_counter() - started
-            with self._lock:
-                self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, amount: float) -> None:
+        """Add to a name; what is counted, and not measured, goes the same way."""
+        name = self._prefix + name
+        with self._lock:
+            self._seconds[name] = self._seconds.get(name, 0.0) + amount
 
     def take(self) -> dict[str, float]:
         """Return the seconds since this was last asked, and start again from none."""

@@ -59,6 +59,7 @@ def numbers_of(results: Results, job: Job, price: float | None = None) -> dict[s
         **_device_seconds(results.attempts, price),
         "loading_seconds": round(sum(attempt.get("first_seconds") or 0.0 for attempt in results.attempts), 3),
         "step_seconds": _step_seconds(results.attempts),
+        "prefill_tokens": _prefill_tokens(results.attempts),
         "rates": rates_over_time(results.attempts),
         "distributions": _distributions(results),
         "texts": None if results.texts is None else results.texts.summary(),
@@ -178,6 +179,17 @@ def _step_seconds(attempts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for attempt in attempts:
         seconds.update(attempt.get("step_seconds") or {})
     return {name: round(spent, 3) for name, spent in seconds.most_common() if spent}
+
+
+def _prefill_tokens(attempts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many tokens of prompts were asked, and how many of them went through the decoder.
+
+    The others were copied from prompts that begin alike; starts of older versions say nothing.
+    """
+    tokens: Counter[str] = Counter()
+    for attempt in attempts:
+        tokens.update(attempt.get("prefill_tokens") or {})
+    return dict(tokens)
 
 
 def _distributions(results: Results) -> dict[str, Any]:

@@ -61,7 +61,8 @@ class Engine:
             slots: Sequences answered at once.
             max_length: The longest sequence, prompt and answer together.
             speculate: The most tokens of a drawn picture that a step may bring, see models/engine/speculation.py.
-            stopwatch: Gets the seconds of `encode`, `prefill` and `decode`.
+            stopwatch: Gets the seconds of `encode`, `prefill` and `decode`, and prompts' tokens: `asked_tokens`, and of
+                these `prefilled_tokens`, which went through the decoder.
 
         Raises:
             ValueError: A setting is below 1, or longer than the model's positions.
@@ -173,11 +174,14 @@ class Engine:
         """Bring prompts into the cache, and their last hidden states into the lanes; return what has started."""
         prompts = dict(pair for sequence, prompt in encoded for pair in branches_of(sequence, prompt))
         started: list[Branch] = []
+        asked, prefilled = self.num_asked, self.num_prefilled
         for prefixes in self._prefixes.packs(prompts, PREFILL_TOKENS):
             for length, branches in by_length(prefixes):
                 work = partial(self._prefill_batch, length, prompts, prefixes)
                 for some, _ in self._guard.run("prefill", work, branches, cost=max(length, 1)):
                     started += some
+        self._stopwatch.add("asked_tokens", self.num_asked - asked)
+        self._stopwatch.add("prefilled_tokens", self.num_prefilled - prefilled)
         return started
 
     def _prefill_batch(

@@ -24,6 +24,8 @@ MOST_POINTS = 200
 BUSY = 0.75
 # What the engine does itself, one after the other.
 ENGINE = ("encode", "prefill", "decode")
+# What engines count, beside their seconds: prompts' tokens, and those of them that went through the decoder.
+TOKENS = tuple(prefix + name for prefix in ("", "check.") for name in ("asked_tokens", "prefilled_tokens"))
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Progress:
         output_tokens: Of those, tokens written.
         seconds: From this start to the latest commit.
         step_seconds: What the steps of this start were busy with, by name; see `Pace.busy`.
+        prefill_tokens: What the engines of this start counted, by the names in TOKENS.
         failures: Kinds of error rows of this start, the most frequent first.
         ready_seconds: From this start to when its first engine was ready; None where that is not known.
         first_seconds: From this start to its first commit; None before.
@@ -107,6 +110,7 @@ class Progress:
     output_tokens: int = 0
     seconds: float = 0.0
     step_seconds: Mapping[str, float] = field(default_factory=dict)
+    prefill_tokens: Mapping[str, int] = field(default_factory=dict)
     failures: Sequence[FailureKind] = ()
     ready_seconds: float | None = None
     first_seconds: float | None = None
@@ -179,8 +183,11 @@ class Tracker:
             seconds: Since this start.
         """
         before = self.progress
+        measured = dict(unit[STEP_SECONDS])
+        tokens = Counter(before.prefill_tokens)
+        tokens.update({name: int(measured.pop(name)) for name in TOKENS if name in measured})
         step_seconds = Counter(before.step_seconds)
-        step_seconds.update(dict(unit[STEP_SECONDS]))
+        step_seconds.update(measured)
         after = replace(
             before,
             done=before.done + unit["rows"],
@@ -191,6 +198,7 @@ class Tracker:
             output_tokens=before.output_tokens + unit["output_tokens"],
             seconds=seconds,
             step_seconds=dict(step_seconds),
+            prefill_tokens=dict(tokens),
             failures=_merged(before.failures, unit["failures"]),
             first_seconds=seconds if before.first_seconds is None else before.first_seconds,
         )

@@ -135,7 +135,7 @@ class CpuStopwatch(Stopwatch):
         """Add the CPU seconds of a block to a name."""
         started = time.process_time()
         yield
-        self._seconds[name] = self._seconds.get(name, 0.0) + time.process_time() - started
+        self.add(name, time.process_time() - started)
 
 
 if __name__ == "__main__":

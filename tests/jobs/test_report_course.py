@@ -129,6 +129,22 @@ def test_the_burst_of_units_that_were_on_their_way_at_first_does_not_stand_out()
     assert unknown[0]["start"] == 30.0, "of older versions"
 
 
+def test_tokens_that_were_copied_from_prompts_that_begin_alike_are_told(photos):  # noqa: F811
+    job, part = captioned(photos)
+    store = output_of(photos, job, part)
+    numbers = numbers_at(store, job)
+    assert numbers["prefill_tokens"] == {}, "of starts by older versions"
+    said = " tokens of prompts (25.0\N{NARROW NO-BREAK SPACE}%) went through the decoder; the others were copied"
+    assert "went through the decoder" not in render_markdown(numbers, job)
+    start = {"seconds": 1.0, "answered": 0, "output_tokens": 0}
+    for number in ("3", "4"):
+        tokens = {"asked_tokens": 2000, "prefilled_tokens": 500}
+        ledger.write_attempt(store, number, {**start, "prefill_tokens": tokens})
+    numbers = numbers_at(store, job)
+    assert numbers["prefill_tokens"] == {"asked_tokens": 4000, "prefilled_tokens": 1000}
+    assert said in render_markdown(numbers, job) and said in render_report(numbers, gallery_of(photos, job, part), job)
+
+
 def test_a_start_that_was_killed_has_its_time_and_its_curve(photos):  # noqa: F811
     job, part = captioned(photos)
     store = output_of(photos, job, part, is_finished=False)

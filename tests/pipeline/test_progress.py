@@ -38,6 +38,17 @@ def test_the_pace_is_that_of_the_recent_while() -> None:
     assert len(tracker._beginnings) < WINDOW_S / 15 + 3, "what is kept does not grow with the run"
 
 
+def test_what_engines_count_is_no_time_of_a_step() -> None:
+    tracker = Tracker(1000, 1)
+    counts = {"asked_tokens": 100.0, "prefilled_tokens": 30.0, "check.asked_tokens": 7.0}
+    for second in range(20):
+        progress = tracker.add(unit(decode=0.5, idle=0.5, **counts), float(second))
+    assert progress.step_seconds == {"decode": 10.0, "idle": 10.0}
+    assert progress.prefill_tokens == {"asked_tokens": 2000, "prefilled_tokens": 600, "check.asked_tokens": 140}
+    assert progress_numbers(progress, 0.0)["prefill_tokens"] == progress.prefill_tokens
+    assert progress.pace is not None and progress.pace.busy["engine"] == 0.5
+
+
 def test_rows_of_earlier_starts_are_done_and_say_nothing_of_the_pace() -> None:
     tracker = Tracker(1000, 1)
     tracker.set_done(900)

@@ -22,7 +22,7 @@ from models.types import BadRequest
 from tests.models.qwen2_vl.model import Qwen2VLModel
 from tests.models.qwen2_vl.processor import Qwen2VLProcessor
 from tests.models.qwen2_vl.reference import generated, inputs_of, logprobs_of, write_reference
-from tests.models.test_contract import about, choosing, photograph, requests
+from tests.models.test_contract import about, choosing, photograph, requests, sharing
 from tests.promise import answer_faults
 
 NEAR = 1e-4
@@ -136,6 +136,18 @@ def test_company_changes_no_answer(pair: Pair, temperature: float) -> None:
     for slots in (1, 3, 64):
         assert answer_faults(pair.ask(asked, slots=slots), alone) == []
     assert answer_faults(pair.ask(asked[::-1], slots=2)[::-1], alone) == []
+
+
+def test_what_prompts_begin_with_changes_no_answer_wherever_its_tokens_stand(pair: Pair) -> None:
+    alone = [pair.ask([request])[0] for request in sharing()]
+    for slots in (1, 3, 64):
+        assert answer_faults(pair.ask(sharing(), slots=slots), alone) == []
+    assert answer_faults(pair.ask([replace(one, shared=None) for one in sharing()]), alone) == []
+    processor = pair.processor()
+    sequences = [Sequence("", processor.prepare(one), one.sampling) for one in sharing()]
+    batching = Engine(pair.model(), slots=4, max_length=512)
+    run_all(batching, sequences)
+    assert batching.num_prefilled < 0.8 * batching.num_asked
 
 
 def test_choices_are_as_likely_as_the_reference_has_it_in_any_company(pair: Pair) -> None:

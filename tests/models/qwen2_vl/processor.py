@@ -47,6 +47,7 @@ class Qwen2VLProcessor(FamilyProcessor[Pixels]):
         grids = [(one.shape[0] // self._step, one.shape[1] // self._step) for one in tiles]
         waiting = iter(grids)
         expanded = [[i] * int(np.prod(next(waiting))) if i == image else [i] for i in encoded.ids]
+        shared = self._num_shared(request, rendered, encoded.ids, image)
         return ModelInput(
             prompt=rendered.text,
             token_ids=np.array([i for run in expanded for i in run], np.int32),
@@ -55,6 +56,7 @@ class Qwen2VLProcessor(FamilyProcessor[Pixels]):
             image_tokens=sum(rows * columns for rows, columns in grids),
             image_names=tuple(image.name for image in images),
             choices=encoded.choices,
+            shared_length=sum(map(len, expanded[:shared])),
         )
 
 

@@ -29,19 +29,25 @@ from models import Request, Sampling, load_model, load_processor
 from models.engine import Decoder, Engine, Sequence, run_all
 from models.stopwatch import Stopwatch
 from models.types import Processor
-from tests.benchmarks.builds import MIDDLE
 from tests.pictures import encoded
 from tests.tiny import tiny_aria, tiny_emu3, tiny_mllama
 
+LLAMA = {
+    "hidden_size": 512, "intermediate_size": 1792, "num_attention_heads": 8, "num_key_value_heads": 2,
+    "num_hidden_layers": 8,
+}  # fmt: skip
+ARIA = LLAMA | {
+    "intermediate_size": 256, "num_key_value_heads": 8, "moe_num_experts": 32, "moe_topk": 6,
+}  # fmt: skip
 # A picture is 256 tokens to Aria, 1 to Mllama, 256 codes to Emu3.
 FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "aria": lambda folder: tiny_aria(
-        folder, text=MIDDLE["aria"], config={"projector_patch_to_query_dict": {"4": 128, "16": 256}}
+        folder, text=ARIA, config={"projector_patch_to_query_dict": {"4": 128, "16": 256}}
     ),
-    "mllama": lambda folder: tiny_mllama(folder, text=MIDDLE["mllama"]),
-    "emu3": lambda folder: tiny_emu3(
-        folder, text=MIDDLE["emu3"], images={"min_pixels": 64 * 64, "max_pixels": 64 * 64}
+    "mllama": lambda folder: tiny_mllama(
+        folder, text=LLAMA | {"num_hidden_layers": 10, "cross_attention_layers": [3, 8]}
     ),
+    "emu3": lambda folder: tiny_emu3(folder, text=LLAMA, images={"min_pixels": 64 * 64, "max_pixels": 64 * 64}),
 }
 SLOTS, PICTURES, TOKENS = 8, 4, 8
 EXAMPLE = "What color is it?\nA. red\nB. green\nC. blue\nD. black\nAnswer: A"

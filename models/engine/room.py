@@ -161,7 +161,8 @@ def _prefill(model: Decoder, max_length: int) -> Sequence[Tensor]:
     rows, length = _prompts(max_length)
     token_ids = torch.zeros(max_length, dtype=torch.int64, device=model.device)
     prompts = [Prompt(model.embed(token_ids)) for _ in range(rows)]
-    prefill(model, Cache(model.cache_shape, rows, length), slice(0, rows), prompts, length, PREFILL_TOKENS)
+    cache = Cache(model.cache_shape, rows, length)
+    prefill(model, cache, slice(0, rows), prompts, [None] * rows, length, PREFILL_TOKENS)
     return ()
 
 

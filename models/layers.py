@@ -159,6 +159,12 @@ class Rotation:
         """
         return x * self._cos + x.roll(x.shape[-1] // 2, -1) * self._sin
 
+    def into_cache(self, new: Tensor, num_keys: int, keys: Tensor, values: Tensor, rows: Tensor) -> Tensor:
+        """Rotate and write in one launch on a GPU; see models/kernels/small_steps.py: rotate_and_write."""
+        from models.kernels import small_steps
+
+        return small_steps.rotate_and_write(new, num_keys, self._cos, self._sin, keys, values, rows)
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Scaled dot-product attention with grouped key heads.

@@ -53,11 +53,11 @@ class Attention(Projections):
 
     def forward(self, x: Tensor, rotate: Rotation, cache_view: CacheView | None) -> Tensor:
         """Return (B, T, D); without a view the tokens see each other alone, causally."""
-        heads, K = _heads(self._qkv(x), self.head_dim), self._num_keys  # (B, H + 2 * K, T, C)
-        rotated, v = rotate(heads[:, :-K]), heads[:, -K:]  # queries and keys together: half as many small steps
-        q, k = rotated[:, :-K], rotated[:, -K:]
-        seen = attend(q, k, v, None) if cache_view is None else cache_view.attend(self.index, q, k, v)
-        return self.o_proj(seen)
+        new, K = _heads(self._qkv(x), self.head_dim), self._num_keys  # (B, H + 2 * K, T, C)
+        if cache_view is not None:
+            return self.o_proj(cache_view.attend_new(self.index, new, K, rotate))
+        rotated = rotate(new[:, :-K])
+        return self.o_proj(attend(rotated[:, :-K], rotated[:, -K:], new[:, -K:], None))
 
 
 class SwiGLU(nn.Module):

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from models.engine.memory import Memory, MemoryView
+from models.kernels import are_fused
 from models.kernels.in_place import attend_in_place, reads_in_place, tables
-from models.layers import attend
+from models.layers import Rotation, attend
 
 # Places attended to come in multiples of this, so that shapes recur: kernels and their rounding depend on them.
 EXTENT = 64
@@ -140,6 +141,21 @@ class CacheView:
         moved.memory = None if self.memory is None else self.memory.to(device)
         return moved
 
+    def attend_new(self, layer: int, new: Tensor, num_keys: int, rotate: Rotation) -> Tensor:
+        """Rotate the new queries and keys of one layer, then `attend`; return (B, T, H * C).
+
+        Args:
+            layer: Its place in the cache.
+            new: (B, H + 2 * K, T, C), queries, keys and values of each token.
+            num_keys: K.
+            rotate: By the tokens' positions.
+        """
+        if self._ends is not None and self._rows is not None and are_fused(new):
+            stores = self._cache.keys[layer], self._cache.values[layer]
+            return self._in_place(layer, rotate.into_cache(new, num_keys, *stores, self._rows), self._ends)
+        rotated, values = rotate(new[:, :-num_keys]), new[:, -num_keys:]  # together: half as many small steps
+        return self.attend(layer, rotated[:, :-num_keys], rotated[:, -num_keys:], values)
+
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Write the new keys and values of one layer, then let the tokens see what they may.
 
@@ -158,8 +174,7 @@ class CacheView:
         for store, new in zip(stores, (keys, values), strict=True):
             self.write(store, new)
         if self._ends is not None:
-            placed = self._cache.tables[layer].rows(self._slots)
-            return attend_in_place(query, placed, self._ends, keys.shape[1], self._cache.length)
+            return self._in_place(layer, query, self._ends)
         if self.mask is None:
             [(_, extent)] = self._runs
             if extent > keys.shape[2]:  # else they see each other alone
@@ -173,6 +188,10 @@ class CacheView:
             seen_keys, seen_values = (store[self._slots, :, :extent][run] for store in stores)
             found.append(attend(query[run], seen_keys, seen_values, self.mask[run, ..., :extent]))
         return torch.cat(found)
+
+    def _in_place(self, layer: int, query: Tensor, ends: Tensor) -> Tensor:
+        placed = self._cache.tables[layer].rows(self._slots)
+        return attend_in_place(query, placed, ends, self._cache.keys[layer].shape[1], self._cache.length)
 
     def write(self, store: Tensor, new: Tensor) -> None:
         """Put new keys or values (B, K, T, C) into a layer's store."""

@@ -358,11 +358,22 @@ def _add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Ten
     return x + y, rms_norm(x + y, weight, eps)
 
 
+def rotate_and_write(
+    new: Tensor, num_keys: int, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, rows: Tensor
+) -> Tensor:
+    """Do as models.kernels.small_steps does, in torch's operations."""
+    turned = new * cos + new.roll(new.shape[-1] // 2, -1) * sin
+    for store, heads in ((keys, turned[:, -2 * num_keys : -num_keys]), (values, new[:, -num_keys:])):
+        store.view(-1, store.shape[-1])[rows] = heads.flatten(0, 2)
+    return turned[:, : -2 * num_keys].contiguous()
+
+
 # What the kernels of models/kernels/small_steps.py do, by name.
 SMALL_STEPS: dict[str, Callable[..., Any]] = {
     "rms_norm": rms_norm,
     "add_rms_norm": _add_rms_norm,
     "silu_product": lambda gate, up: F.silu(gate) * up,
+    "rotate_and_write": rotate_and_write,
 }
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.layers import rms_norm
+from models.layers import Rotation, rms_norm
+from tests.gpu.make_believe import rotate_and_write
 
 small_steps = pytest.importorskip(
     "models.kernels.small_steps", reason="Triton has no wheel for this platform; its interpreter runs the kernels here"
@@ -47,3 +48,22 @@ def test_silu_product_of_two_and_of_halves(dtype: torch.dtype) -> None:
     both = torch.randn(5, 2 * 1100).to(dtype)
     for gate, up in ((both, both.flip(0)), both.chunk(2, -1), both.view(5, 1100, 2).unbind(-1)):
         near(small_steps.silu_product(gate, up), F.silu(gate) * up)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("heads", "num_keys", "width"), [(4, 2, 12), (3, 3, 64)])
+def test_rotation_into_the_cache(heads: int, num_keys: int, width: int, dtype: torch.dtype) -> None:
+    B, T, S = 3, 2, 40
+    new = torch.randn(B, T, (heads + 2 * num_keys) * width).to(dtype)
+    new = new.view(B, T, -1, width).transpose(1, 2)  # as a product leaves it
+    places = torch.tensor([[0, 1], [38, 39], [7, 8]])
+    slots = torch.arange(B * num_keys).view(B, num_keys, 1)
+    rows = (slots * S + places[:, None]).flatten()
+    for positions in (places[..., None], places[:1, :, None]):
+        rotate = Rotation(positions, torch.rand(width // 2), dtype)
+        stores = torch.zeros(2, 2, B, num_keys, S, width, dtype=dtype)
+        found = rotate.into_cache(new, num_keys, *stores[0], rows)
+        expected = rotate_and_write(new, num_keys, rotate._cos, rotate._sin, *stores[1], rows)
+        assert torch.equal(expected, rotate(new[:, :heads]))
+        near(found, expected)
+        near(stores[0], stores[1])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from models.devices import to_device
+from models.kernels import are_fused
 from models.types import Sampling
 
 # The likeliest token; one drawn among all; one drawn among those that top-k and top-p leave.
@@ -88,6 +89,15 @@ def choose(logits: Tensor, draws: Draws, places: Tensor) -> tuple[Tensor, Tensor
     Returns:
         Ids, int64 (B,), and their log-probabilities before temperature and filters, float32 (B,).
     """
+    if are_fused(logits) and not draws.is_cut:
+        from models.kernels import draw
+
+        return draw.draw_tokens(logits, draws.temperatures[:, 0], draws.top_k[:, 0], draws.seeds[:, 0], places)
+    return choose_in_torch(logits, draws, places)
+
+
+def choose_in_torch(logits: Tensor, draws: Draws, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Do as `choose` in torch's operations."""
     if draws.kind == "likeliest":
         chosen = logits.argmax(-1)
     else:

@@ -29,9 +29,11 @@ from models import layers
 from models.emu3.model import Emu3Model
 from models.engine import engine
 from models.engine.engine import Engine
+from models.engine.sampler import Draws, Kind, choose_in_torch
 from models.layers import rms_norm
 
 attention: Any = pytest.importorskip("models.kernels.attention", reason="Triton, for our kernels, is not installed")
+draw: Any = pytest.importorskip("models.kernels.draw", reason="Triton, for our kernels, is not installed")
 small_steps: Any = pytest.importorskip("models.kernels.small_steps", reason="Triton, for our kernels, is not installed")
 
 CUDA = torch.device("cuda:0")
@@ -368,6 +370,14 @@ def rotate_and_write(
     return turned[:, : -2 * num_keys].contiguous()
 
 
+def _draw_tokens(
+    logits: Tensor, temperatures: Tensor, top_k: Tensor, seeds: Tensor, places: Tensor
+) -> tuple[Tensor, Tensor]:
+    kind: Kind = "likeliest" if not temperatures.any() else "filtered" if top_k.any() else "drawn"
+    columns = (column[:, None] for column in (seeds, temperatures, top_k, torch.ones_like(temperatures)))
+    return choose_in_torch(logits, Draws(kind, *columns, most_k=0, is_cut=False), places)
+
+
 # What the kernels of models/kernels/small_steps.py do, by name.
 SMALL_STEPS: dict[str, Callable[..., Any]] = {
     "rms_norm": rms_norm,
@@ -387,6 +397,7 @@ def make_believe(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
         patch.setattr(attention, "attend_rows", _attend_rows)
         for name, in_torch in SMALL_STEPS.items():
             patch.setattr(small_steps, name, one_launch(name, in_torch))
+        patch.setattr(draw, "draw_tokens", one_launch("draw_tokens", _draw_tokens))
         patch.setattr(engine, "record_cuda_graph", _record)
         for kind, name in UNDER_INFERENCE_MODE:
             patch.setattr(kind, name, unwrap(getattr(kind, name)))

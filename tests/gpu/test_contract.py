@@ -36,9 +36,9 @@ class Budget:
 
 
 BUDGETS: dict[Family, Budget] = {
-    "aria": Budget(layer=30, rest=43),
-    "mllama": Budget(layer=11, rest=43, cross_layer=18),
-    "emu3": Budget(layer=11, rest=43),
+    "aria": Budget(layer=30, rest=40),
+    "mllama": Budget(layer=11, rest=40, cross_layer=18),
+    "emu3": Budget(layer=11, rest=40),
 }
 # The one wait of a step: for tokens that an earlier one has chosen.
 WAITS = {"event": 1}

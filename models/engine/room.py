@@ -15,6 +15,7 @@ from models.engine.decoder import Decoder, Prompt
 from models.engine.engine import PREFILL_TOKENS
 from models.engine.out_of_memory import OutOfMemory, is_out_of_memory
 from models.engine.prefill import in_blocks, prefill
+from models.engine.prefixes import MOST_KEPT_BYTES
 from models.engine.sampler import Draws, choose
 from models.tiles import KEPT_BYTES
 from models.types import CPU_SLOTS, MOST_SLOTS, Sampling
@@ -127,6 +128,7 @@ def find_rooms(model: Rehearsing, max_length: int, share: float, is_drawing: boo
         if pictures[i] and not is_drawing:
             work += KEPT_BYTES
         of_slot = int(layers * shape.num_bytes(1, max_length + EXTENT))
+        work += max(of_slot, int(layers * MOST_KEPT_BYTES))  # what is kept of prompts' beginnings, at most
         of_slot += sum(one.nbytes for one in kept if one.device == device)
         of_slot += prompt if device == model.device else 0
         rooms.append(Room(device, _usable(device, share), weights[i], work, of_slot))

@@ -132,8 +132,8 @@ def load_model(
     Args:
         path: A local checkpoint folder.
         device: `auto` is a GPU where there is one, else the CPU. Over several devices the layers are spread in order.
-        dtype: `auto` is the checkpoint's own on a GPU. On a CPU it is bfloat16 if that is the checkpoint's own and the
-            CPU multiplies it by itself (AVX512-BF16, AMX); else float32, as half precision would be slower.
+        dtype: `auto` is the checkpoint's own on a GPU, and float32 on a CPU: no bit of an answer then depends on its
+            company, nor its type on the machine. Some CPUs are faster in bfloat16 (AVX512-BF16, AMX); it is said.
         text_only: Leave out the vision encoder and whatever else serves images alone.
 
     Raises:
@@ -157,7 +157,7 @@ def fill_model(model: M, path: str, *, device: str | Ordered[str] = "auto", dtyp
     on_cpu = devices[0].type == "cpu"
     wanted = computed_dtype(model, path, dtype, on_cpu=on_cpu)
     if dtype == "auto":
-        log.info("%s", _why(wanted, _own_dtype(model, path), on_cpu=on_cpu))
+        log.info("%s", _why(_own_dtype(model, path), on_cpu=on_cpu))
     load_weights(
         model,
         Path(path),
@@ -177,23 +177,15 @@ def computed_dtype(model: FamilyModel, path: str, dtype: str, *, on_cpu: bool) -
     """
     import torch
 
-    from models.batch_invariant import multiplies_bfloat16
     from models.config import COMPUTED
 
     if dtype not in ("auto", *COMPUTED):
         raise CheckpointError(f"dtype: found {dtype!r}, expected auto, {', '.join(COMPUTED)}")
     if dtype == "auto":
-        dtype = _own_dtype(model, path)
-        if on_cpu and not (dtype == "bfloat16" and multiplies_bfloat16()):
-            dtype = "float32"
+        dtype = "float32" if on_cpu else _own_dtype(model, path)
     found = torch.float32 if dtype == "float64" else getattr(torch, dtype)
     assert isinstance(found, torch.dtype)
     return found
-
-
-def computes_in_float32(path: str, dtype: str = "auto") -> bool:
-    """Whether this CPU computes a checkpoint in float32, so that no answer depends on its company; see `load_model`."""
-    return computed_dtype(empty_model(path), path, dtype, on_cpu=True).itemsize == 4
 
 
 def _own_dtype(model: FamilyModel, path: str) -> str:
@@ -203,18 +195,16 @@ def _own_dtype(model: FamilyModel, path: str) -> str:
     return model.config.dtype or stored_dtype(Path(path))
 
 
-def _why(dtype: torch.dtype, own: str, *, on_cpu: bool) -> str:
+def _why(own: str, *, on_cpu: bool) -> str:
     """Say in a sentence what `auto` stands for."""
-    name = str(dtype).removeprefix("torch.")
+    from models.batch_invariant import multiplies_bfloat16
+
     if not on_cpu:
-        why = "as the checkpoint has it"
-    elif name == "bfloat16":
-        why = "as the checkpoint has it: this CPU has instructions for it (float32 keeps a row's bits in any company)"
-    elif own == "bfloat16":
-        why = "since this CPU has no instructions for the checkpoint's bfloat16 (AVX512-BF16, AMX)"
-    else:
-        why = f"in which a CPU is fastest with a checkpoint in {own}"
-    return f"model.dtype auto is {name}, {why}"
+        return f"model.dtype auto is {own}, as the checkpoint has it"
+    told = "model.dtype auto is float32 on a CPU, where no bit of an answer then depends on its company"
+    if own == "bfloat16" and multiplies_bfloat16():
+        return f"{told}; this one has instructions for the checkpoint's bfloat16: model.dtype=bfloat16 may be faster"
+    return told
 
 
 class Weights(NamedTuple):

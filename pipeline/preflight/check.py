@@ -238,7 +238,7 @@ def stored_files(ready: PreflightResult, settings: PipelineSettings, job: Job, s
 def _memory_faults(there: Sequence[Node], ready: PreflightResult, placement: Placement) -> list[str]:
     pools = [placement.generate, placement.check]
     engines = [
-        CpuEngines(model.engine.where, actors.least, _dtype_on_cpu(model), model.num_weights)
+        CpuEngines(model.engine.where, actors.least, model.engine.model.dtype, model.num_weights)
         for model, actors in zip(ready.models, pools, strict=False)
         if not actors.gpus
     ]
@@ -246,16 +246,6 @@ def _memory_faults(there: Sequence[Node], ready: PreflightResult, placement: Pla
     slots = [model.engine.most_slots(actors.gpus) for model, actors in zip(ready.models, pools, strict=False)]
     units = min(len(plan.units), units_on_their_way(placement, typical_unit_rows(plan.units), *slots))
     return weights_faults(there, engines) + store_faults(there, plan.row_bytes, plan.unit_rows, units)
-
-
-def _dtype_on_cpu(model: ModelProbe) -> str:
-    """Return what a model's weights are held in on CPUs such as this one."""
-    from models import computes_in_float32
-
-    dtype = model.engine.model.dtype
-    if dtype != "auto" or not model.num_weights:
-        return dtype
-    return "float32" if computes_in_float32(model.folder) else "bfloat16"
 
 
 def _device(device: str, gpus: float) -> str:

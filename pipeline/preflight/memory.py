@@ -12,7 +12,7 @@ from pipeline.execution.cluster.placement import Node
 
 log = logging.getLogger(__name__)
 
-# `auto` stands for one of the others; float32 is the one that is meant where nobody has asked.
+# On a CPU `auto` is float32, where half precision is slower.
 VALUE_BYTES = {"auto": 4, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -142,7 +142,11 @@ def _weights_fault(nodes: Sequence[Node], engines: CpuEngines, fitting: int) -> 
     dtype = "float32" if engines.dtype == "auto" else engines.dtype
     remedies = ["a node with more memory, or a GPU"]
     remedies += [f"{engines.where}generate.actors={fitting}"] if fitting else []
-    remedies += [f"{engines.where}model.dtype=bfloat16 (half of it)"] if VALUE_BYTES[engines.dtype] > 2 else []
+    remedies += (
+        [f"{engines.where}model.dtype=bfloat16 (half of it, and slower on most)"]
+        if VALUE_BYTES[engines.dtype] > 2
+        else []
+    )
     return (
         f"{engines.where}generate.actors: the weights take {_size(engines.bytes_each)} in {dtype} for each of "
         f"{engines.actors} engines on the CPU, but the nodes have {memory} free; expected {', or '.join(remedies)}"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models import batch_invariant, check_weights, computes_in_float32, load_model
+from models import batch_invariant, check_weights, load_model
 from models.aria.model import AriaModel
 from models.weight_files import WeightsError
 from models.weights import ParameterSlice, load_weights
@@ -244,26 +244,20 @@ def _anonymous() -> int:
 
 
 @pytest.mark.parametrize(
-    ("stored", "has_instructions", "expected", "why"),
-    [
-        ("bfloat16", True, torch.bfloat16, "auto is bfloat16, as the checkpoint has it: this CPU has instructions"),
-        ("bfloat16", False, torch.float32, "auto is float32, since this CPU has no instructions for the checkpoint's"),
-        ("float16", True, torch.float32, "auto is float32, in which a CPU is fastest with a checkpoint in float16"),
-    ],
+    ("stored", "has_instructions", "is_told"),
+    [("bfloat16", True, True), ("bfloat16", False, False), ("float16", True, False)],
 )
-def test_auto_is_what_a_cpu_is_fast_in_and_says_why(
+def test_auto_is_float32_on_a_cpu_and_tells_of_a_faster_bfloat16(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     stored: str,
     has_instructions: bool,
-    expected: torch.dtype,
-    why: str,
+    is_told: bool,
 ) -> None:
     folder = tiny_aria(tmp_path, config={"torch_dtype": stored})
     monkeypatch.setattr(batch_invariant, "multiplies_bfloat16", lambda: has_instructions)
     with caplog.at_level("INFO", logger="models"):
-        assert load_model(str(folder), device="cpu").dtype == expected
-    assert [message for message in caplog.messages if why in message]
-    assert computes_in_float32(str(folder)) == (expected == torch.float32)
-    assert not computes_in_float32(str(folder), "bfloat16") and computes_in_float32(str(folder), "float32")
+        assert load_model(str(folder), device="cpu").dtype == torch.float32
+    [said] = [message for message in caplog.messages if "model.dtype auto is float32" in message]
+    assert ("model.dtype=bfloat16 may be faster" in said) is is_told

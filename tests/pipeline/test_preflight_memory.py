@@ -22,7 +22,7 @@ def test_engines_on_the_cpu_whose_weights_do_not_fit_are_told_what_would() -> No
     assert fault == (
         "generate.actors: the weights take 8.0 GB in float32 for each of 3 engines on the CPU, but the nodes have "
         "16.0 GB free; expected a node with more memory, or a GPU, or generate.actors=2, or model.dtype=bfloat16 "
-        "(half of it)"
+        "(half of it, and slower on most)"
     )
 
 

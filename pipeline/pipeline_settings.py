@@ -55,8 +55,8 @@ class ModelSettings(Settings):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="how weights are held: half precision takes half the memory and is fast on a GPU, slow on most CPUs; "
-        "auto: the checkpoint's own on a GPU, float32 on a CPU",
+        description="how weights are held: half precision takes half the memory and is fast on a GPU, slow on most "
+        "CPUs; auto: the checkpoint's own on a GPU, float32 on a CPU",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where the model runs; auto: on GPUs where Ray has any, else on the CPU"

@@ -28,12 +28,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AriaTextConfig, AriaTextForCausalLM, Emu3ForCausalLM, Emu3TextConfig
 
 from tests.benchmarks.generation import SIZE
-from tests.benchmarks.sides import Question, Side, Told
+from tests.benchmarks.sides import KINDS, Question, Side, Told
 from tests.models.mllama_reference import write_reference
 from tests.models.reference import random_reference
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = 5632
+LLAMA = "llama.cpp"  # whose weights are bfloat16 here
 TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 512, "intermediate_size": 1792, "num_hidden_layers": 8,
     "num_attention_heads": 8, "num_key_value_heads": 2, "max_position_embeddings": 1024,
@@ -170,7 +171,9 @@ def main(asked: argparse.Namespace) -> None:
             for case, rows in CASES[name].items():
                 if asked.cases and case not in asked.cases:
                     continue
-                is_exact = asked.dtype == (asked.their_dtype or asked.dtype) == "float32"
+                is_exact = (
+                    asked.dtype == (asked.their_dtype or asked.dtype) == "float32" and asked.against != "llama.cpp"
+                )
                 found = compare(one, other, rows.question(name), asked.rounds, is_exact=is_exact)
                 told = {"against": asked.against, "dtype": asked.dtype, "model": name, "case": case}
                 print(json.dumps(told | found | {"load": round(os.getloadavg()[0], 1)}), flush=True)
@@ -179,11 +182,11 @@ def main(asked: argparse.Namespace) -> None:
 
 
 def _sides(asked: argparse.Namespace, models: Mapping[str, Any]) -> tuple[Side, Side]:
-    known = asked.against == "transformers"
+    known = asked.against in KINDS
     kind, root = (asked.against, ROOT) if known else ("ours", Path(asked.against))
     own = Side("ours", models, root=ROOT, python=sys.executable, dtype=asked.dtype, threads=asked.threads)
     dtype = asked.their_dtype or asked.dtype
-    return own, Side(kind, models, root=root, python=sys.executable, dtype=dtype, threads=asked.threads)
+    return own, Side(kind, models, root=root, python=asked.python, dtype=dtype, threads=asked.threads)
 
 
 if __name__ == "__main__":
@@ -193,6 +196,7 @@ if __name__ == "__main__":
     parser.add_argument("--cases", nargs="+", help="default: all of each model")
     parser.add_argument("--dtype", default="float32", help="of our weights")
     parser.add_argument("--their-dtype", help="default: as ours")
+    parser.add_argument("--python", default=sys.executable, help="of the other side: llama.cpp has its own environment")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     main(parser.parse_args())

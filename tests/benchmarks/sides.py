@@ -166,14 +166,23 @@ def _told(ids: list[list[int]], seconds: float, prefill: float, decode: float) -
     return {"ids": ids, "total": seconds, "prefill": prefill, "decode": decode}
 
 
-KINDS = {"ours": ours, "transformers": transformers}
+def llama_cpp(models: Mapping[str, Any], dtype: str, threads: int) -> Callable[[Question], Told]:
+    """Answer with llama.cpp, in bfloat16 whatever the dtype is."""
+    from tests.benchmarks import llama_cpp_side
+
+    return llama_cpp_side.llama_cpp(models, dtype, threads)
+
+
+KINDS = {"ours": ours, "transformers": transformers, "llama.cpp": llama_cpp}
 
 
 def serve(kind: str, models: Mapping[str, Any], dtype: str, threads: int) -> None:
-    """Answer each line of standard input."""
+    """Answer each line of standard input; what a library prints goes to standard error, so as not to be an answer."""
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     answer = KINDS[kind](models, dtype, threads)
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        print(json.dumps(answer(json.loads(line))), file=told, flush=True)
 
 
 if __name__ == "__main__":

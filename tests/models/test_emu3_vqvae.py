@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,14 +44,12 @@ class Pair:
 
 
 @cache
-def pair(size: str) -> Pair:
+def pair(size: str, dtype: torch.dtype = torch.float32) -> Pair:
     with TemporaryDirectory() as folder:
         theirs = write_vq_reference(Path(folder), VQ_SIZES[size])
         with torch.device("meta"):
             ours = VqVae(vq_config(VQ_SIZES[size]))
-        load_weights(
-            ours, Path(folder), stored_place, device=lambda _: torch.device("cpu"), dtype=lambda _: torch.float32
-        )
+        load_weights(ours, Path(folder), stored_place, device=lambda _: torch.device("cpu"), dtype=lambda _: dtype)
     return Pair(theirs, ours)
 
 
@@ -161,7 +158,7 @@ def test_padding_would_change_the_codes_of_a_picture(both: Pair) -> None:
 def test_in_half_precision_a_picture_would_have_other_codes() -> None:
     both = pair("released_in_small")
     pixels = both.noise(4, rows=8, columns=8)
-    half = deepcopy(both.ours).bfloat16().encode(pixels.bfloat16())
+    half = pair("released_in_small", torch.bfloat16).ours.encode(pixels.bfloat16())
     assert not torch.equal(half, both.ours.encode(pixels))
 
 

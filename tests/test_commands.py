@@ -150,6 +150,7 @@ ELSEWHERE: Mapping[str, list[str]] = {
         "pip install adlfs",
         "pip install huggingface_hub",
         "pip install aiohttp",
+        "pip install llama-cpp-python gguf safetensors",
     ],
     "takes minutes to hours, by hand; its options are checked here, and docs/chaos.md says what came of it": [
         "python -m tests.chaos",
@@ -158,15 +159,21 @@ ELSEWHERE: Mapping[str, list[str]] = {
     ],
     "is called in a process of its own by tests/chaos/drivers.py": ["python -m jobs run CONFIG"],
     "measures for minutes, by hand; its options are checked here, and tests/benchmarks/README.md has its tables": [
-        "python -m tests.benchmarks.builds ../another-checkout",
+        "python -m tests.benchmarks.decoding",
         "python -m tests.benchmarks.drawing",
         "python -m tests.benchmarks.generation",
         "python -m tests.benchmarks.memory",
         "python -m tests.benchmarks.overhead",
+        "python -m tests.benchmarks.prefixes",
+        "python -m tests.benchmarks.preprocess",
         "python -m tests.benchmarks.reports",
         "python -m tests.benchmarks.row_groups",
         "python -m tests.benchmarks.scale",
         "python -m tests.benchmarks.scoring",
+    ],
+    "needs a GPU; tests/gpu/test_rehearsal.py runs the same on a make-believe one": [
+        "pytest -m gpu tests/gpu",
+        "python -m tests.benchmarks device",
     ],
     "trains for 20 minutes, by hand; tests/training/test_training.py trains a little": ["python -m training aria"],
     "writes a file of the package anew; tests/jobs/test_demo_data.py holds it against the like": [

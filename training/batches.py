@@ -32,6 +32,7 @@ class MaskedView(CacheView):
         self.positions = positions
         self.mask = mask
         self.memory = view
+        self._ends = self._rows = None  # nothing is read in place
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend to the given keys: there is nothing before them."""

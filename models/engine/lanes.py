@@ -78,8 +78,8 @@ class Lanes:
 
         Args:
             slots: How many.
-            window: W, MOST_TOKENS at least.
             embeddings: Any (…, D): of that width and type hidden states will be, and where they are the lanes are.
+            window: W, MOST_TOKENS at least.
         """
         # One more than there are slots: what stands for nobody may write there.
         self.hidden = embeddings.new_zeros(slots + 1, embeddings.shape[-1])
@@ -155,9 +155,9 @@ class Lanes:
             is_full = answered % (columns + 1) == columns
             second, num_new = torch.where(is_full, closing, ids), 1 + is_full
             answered = answered + is_full
-        self.places[group.lanes] = answered
         numbers = torch.stack((places, answered, num_new, ids), dim=-1)
         found = torch.cat((numbers.double(), logprobs[:, None].double()), dim=-1)
+        self.places[group.lanes] = answered  # only now: of neighbours `places` is a view of it
         tokens = torch.stack((ids, *[second] * (self.tokens.shape[1] - 1)), dim=-1)
         if group.scales is not None:
             tokens, num_new = torch.cat((tokens, tokens)), torch.cat((num_new, num_new))
@@ -229,11 +229,6 @@ class Readback:
         """
         self._late = late
         self._underway: deque[tuple[Ordered[Sequence], Tensor, torch.cuda.Event | None]] = deque()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything has been read."""
-        return not self._underway
 
     def add(self, sequences: Ordered[Sequence], chosen: Tensor) -> None:
         """Begin to bring what `Lanes.answer` has found for sequences, a row each; further rows are nobody's."""

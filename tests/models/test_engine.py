@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.engine import Engine, Prompt, Sequence, engine, run_all
+from models.engine import Decoder, Engine, Prompt, Sequence, engine, run_all
 from models.engine.cache import Cache, CacheShape, CacheView, prefill_cache_view
+from models.engine.lanes import Group, Lanes
 from models.layers import RMSNorm, Rotation, rotary_frequencies
 from models.types import Completion, ModelInput, PromptTooLong, Sampling
 
@@ -307,3 +308,20 @@ def _scores(toy: Toy, ids: list[int]) -> Tensor:
 def test_an_engine_that_cannot_be_names_what_it_was_given(toy: Toy, slots: int, max_length: int) -> None:
     with pytest.raises(ValueError, match=f"slots is {slots} and max_length {max_length}; .* 4096"):
         Engine(toy, slots=slots, max_length=max_length)
+
+
+def test_a_row_that_is_brought_home_says_how_many_tokens_its_answer_had_and_has(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[list[float]] = []
+    answer = Lanes.answer
+
+    def seen(self: Lanes, model: Decoder, group: Group) -> Tensor:
+        found = answer(self, model, group)
+        rows.extend(found.tolist())
+        return found
+
+    monkeypatch.setattr(Lanes, "answer", seen)
+    one = sequence([3, 1, 4], tokens=3)
+    answers(toy, [one], slots=2)
+    assert [row[:4] for row in rows] == [[n, n + 1, 1, token] for n, token in enumerate(one.token_ids)]

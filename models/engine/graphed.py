@@ -81,6 +81,7 @@ class GraphedSteps:
         self._model, self._cache, self._lanes, self._slots = model, cache, lanes, slots
         self._recorder = recorder
         self._programs: dict[object, Program] = {}
+        self._latest: dict[int, Program] = {}  # by tokens of a step: nearly always it is this one again
         self._refused: str | None = None
 
     def run(self, running: Ordered[Branch], groups: Ordered[Group], company: int) -> list[Tensor] | None:
@@ -97,8 +98,12 @@ class GraphedSteps:
         """
         if self._refused is not None or not groups:
             return None
-        size = rounded(len(running), self._slots)
         num_tokens = max(branch.sequence.num_pending for branch in running)
+        latest = self._latest.get(num_tokens)
+        if latest is not None and latest.company == company:
+            latest.replay()
+            return latest.chosen
+        size = rounded(len(running), self._slots)
         padded = [(group, rounded(len(group.sequences), self._slots)) for group in groups]
         memories = [branch.memory for branch in running]
         most = max((memory.keys[0].shape[1] for memory in memories if memory is not None), default=0)
@@ -106,9 +111,6 @@ class GraphedSteps:
         program = self._programs.get(name)
         if program is None and len(self._programs) == MOST_PROGRAMS:
             return None
-        if program is not None and program.company == company:
-            program.replay()
-            return program.chosen
         wide = [self._lanes.padded(group, width, running) for group, width in padded]
         view = decode_memory_view([*memories, *[None] * (size - len(memories))], num_tokens, self._model.device)
         assert view is None or isinstance(view, PlacedMemories)
@@ -119,6 +121,7 @@ class GraphedSteps:
         if view is not None and program.memories is not None:
             program.memories.take(view)
         program.company = company
+        self._latest[num_tokens] = program
         program.replay()
         return program.chosen
 
@@ -150,7 +153,7 @@ class GraphedSteps:
             return None
         self._lanes.restore(before)
         log.info("recorded a decode step of %d lanes, %d tokens each", size, num_tokens)
-        self._programs[name] = Program(groups, view, replay, chosen, company)
+        self._latest[num_tokens] = self._programs[name] = Program(groups, view, replay, chosen, company)
         replay()
         return chosen
 

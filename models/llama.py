@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.batch_invariant import Joined, Linear, Product, product
+from models.cache.slots import CacheShape, CacheView
 from models.config import DecoderConfig, FamilyConfig
-from models.engine.cache import CacheShape, CacheView
 from models.layers import RMSNorm, Rotation, attend, gated
 from models.types import BadRequest, ImageSettings, ModelInput
 from models.weights import ParameterSlice, Tables

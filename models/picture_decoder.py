@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from models.engine.out_of_memory import is_out_of_memory, release_cached_memory
+from models.capacity.out_of_memory import is_out_of_memory, release_cached_memory
 from models.stopwatch import Stopwatch
 from models.types import Pixels
 

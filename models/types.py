@@ -21,7 +21,7 @@ Tokenizer = Literal["checkpoint", "baai"]
 TEMPLATE_DATE = date(2024, 7, 26)
 
 # Sequences answered at once where nobody says how many: on a CPU, where more gain next to nothing; at most on a GPU,
-# where they gain as long as there is room for them (models/engine/room.py).
+# where they gain as long as there is room for them (models/capacity/room.py).
 CPU_SLOTS, MOST_SLOTS = 32, 256
 
 

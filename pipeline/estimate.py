@@ -196,7 +196,7 @@ def _engines(
     ready: PreflightResult, placement: Placement, devices: Mapping[str, str], taken: Taken
 ) -> dict[str, EngineMemory]:
     """Say what the engines of each model hold, and whether it fits."""
-    from models.footprint import footprint
+    from models.capacity.footprint import footprint
 
     steps = {"generate": (ready.answering, placement.generate, devices["device"])}
     if ready.checking:

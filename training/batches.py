@@ -15,8 +15,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from models.engine.cache import CacheView
-from models.engine.memory import MemoryView
+from models.cache.memory import MemoryView
+from models.cache.slots import CacheView
 from models.layers import attend
 from models.types import Processor
 from training.dataset import load_held_out, question_request

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.engine.cache import CacheShape, CacheView
-from models.engine.memory import Span
+from models.cache.memory import Span
+from models.cache.slots import CacheShape, CacheView
 from models.types import ModelInput
 
 

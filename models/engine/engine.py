@@ -17,19 +17,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from models.engine.cache import Cache
+from models.cache.memory import MemoryView, decode_memory_view
+from models.cache.slots import Cache
+from models.capacity.out_of_memory import (
+    OutOfMemory,
+    is_out_of_memory,
+    release_cached_memory,
+)
 from models.engine.decoder import Decoder, Prompt
 from models.engine.graphed import GraphedSteps, can_record, feed
 from models.engine.guidance import branches_of
 from models.engine.lanes import MOST_TOKENS, Group, Lanes, Readback
-from models.engine.memory import MemoryView, decode_memory_view
-from models.engine.out_of_memory import (
-    MemoryGuard,
-    OutOfMemory,
-    in_smaller_chunks,
-    is_out_of_memory,
-    release_cached_memory,
-)
+from models.engine.memory_guard import MemoryGuard
 from models.engine.prefill import Prefix, by_length, prefill
 from models.engine.prefixes import Prefixes, kept_bytes
 from models.engine.scheduler import Branch, Scheduler, Sequence
@@ -194,12 +193,9 @@ class Engine:
         """Bring prompts into the cache that have so many tokens, padded, behind their prefixes."""
         slots = self._scheduler.next_slots(len(branches))
         some, known = [prompts[branch] for branch in branches], [prefixes[branch] for branch in branches]
-        is_alone = len(branches) == 1 and branches[0].sequence.is_alone
+        run = partial(prefill, self._model, self._cache, slots, some, known, length)
         try:
-            run = partial(prefill, self._model, self._cache, slots, some, known, length)
-            most, device = min(length, PREFILL_TOKENS), self._model.device
-            # Beside others an answer's last bits would depend on whether there was room for it.
-            last = in_smaller_chunks(run, most, device) if is_alone else run(most)
+            last = self._guard.in_chunks(run, min(length, PREFILL_TOKENS), branches)
         except Exception:
             self._cache.clear(slots)  # a NaN half way would spoil whoever has the slot next
             raise

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from models.engine.cache import Cache, decode_cache_view
+from models.cache.memory import MemoryView, PlacedMemories, decode_memory_view
+from models.cache.slots import Cache, decode_cache_view
+from models.capacity.out_of_memory import is_out_of_memory
 from models.engine.decoder import Decoder
 from models.engine.lanes import Group, Lanes
-from models.engine.memory import MemoryView, PlacedMemories, decode_memory_view
-from models.engine.out_of_memory import is_out_of_memory
 from models.engine.scheduler import Branch
 from models.kernels.graph import Recorder
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from models.cache.memory import answer_memory
 from models.engine.decoder import Prompt
-from models.engine.memory import answer_memory
 from models.engine.prefixes import negative_prefix, shared_prefix
 from models.engine.scheduler import Branch, Sequence
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from models.devices import to_device
 from models.engine.decoder import Decoder
 from models.engine.guidance import guided
-from models.engine.sampler import Draws, choose, kind_of
 from models.engine.scheduler import Branch, Sequence
+from models.sampler import Draws, choose, kind_of
 
 # A step feeds the newest token, and where that ends a line of a picture the token behind it too.
 MOST_TOKENS = 2

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.engine.cache import Cache, prefill_cache_view
+from models.cache.memory import Memory, prefill_memory_view
+from models.cache.slots import Cache, prefill_cache_view
 from models.engine.decoder import Decoder, Prompt
-from models.engine.memory import Memory, prefill_memory_view
 from models.engine.scheduler import Branch
 
 # A prompt is padded to a multiple of this, and prefilled beside prompts of the same padded length alone. So the

@@ -14,9 +14,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
-from models.engine.cache import Cache, CacheShape
+from models.cache.slots import Cache, CacheShape
 from models.engine.decoder import Decoder, Prompt
-from models.engine.out_of_memory import MemoryGuard, in_smaller_chunks
+from models.engine.memory_guard import MemoryGuard
 from models.engine.prefill import PREFILL_BLOCK, Prefix, feed_of, in_blocks, prefill
 from models.engine.scheduler import Branch, PrefixName
 from models.types import ModelInput
@@ -124,11 +124,10 @@ class Prefixes:
         cut = [replace(prompts[branch], embeddings=prompts[branch].embeddings[: name.length]) for name, branch in pairs]
         cache = Cache(self._model.cache_shape, len(names), length)
         run = partial(prefill, self._model, cache, slice(0, len(names)), cut, [None] * len(names), length)
-        most, is_alone = min(length, chunk_tokens), len(branches) == 1 and branches[0].sequence.is_alone
-        hidden = in_smaller_chunks(run, most, self._model.device) if is_alone else run(most)
+        hidden = self._guard.in_chunks(run, min(length, chunk_tokens), branches)
         made = {name: Prefix(cache.copied(row, name.length), hidden[row].clone()) for row, name in enumerate(names)}
         self.num_computed += sum(name.length for name in names)
-        if is_alone:
+        if any(branch.sequence.is_alone for branch in branches):
             return made  # and do not keep it: others would see in its last bits that there was no room
         self._kept |= made
         self._size += sum(prefix.cached.nbytes for prefix in made.values())

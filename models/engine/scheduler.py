@@ -13,9 +13,9 @@ from functools import cached_property
 from math import fsum, isnan
 from typing import NamedTuple
 
+from models.cache.memory import Memory
 from models.engine.decoder import Grammar
-from models.engine.memory import Memory
-from models.engine.token_tree import TokenTree, build_token_tree
+from models.token_tree import TokenTree, build_token_tree
 from models.types import Completion, FinishReason, ModelInput, PromptTooLong, Sampling
 
 

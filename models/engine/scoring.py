@@ -2,7 +2,7 @@
 
 A prompt goes through the decoder once, whatever may follow it. Its last hidden state scores the first token of every
 choice; so letters to choose among cost nothing more. What longer choices need beside goes through in one forward, all
-choices of a prompt side by side (models/engine/token_tree.py).
+choices of a prompt side by side (models/token_tree.py).
 
 Shapes: B branches, N states, T tokens that are fed, D model width, V vocabulary.
 """
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.engine.cache import Cache, tree_cache_view
+from models.cache.memory import decode_memory_view
+from models.cache.slots import Cache, tree_cache_view
 from models.engine.decoder import Decoder
-from models.engine.memory import decode_memory_view
 from models.engine.prefill import feed_of
 from models.engine.scheduler import Branch
-from models.engine.token_tree import tree_attention
+from models.token_tree import tree_attention
 
 # States scored at once: their scores of a vocabulary of 184,622 are then 189 MB.
 SCORED_STATES = 256

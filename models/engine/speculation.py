@@ -16,7 +16,7 @@ from torch import Tensor
 from models.engine.decoder import Decoder
 from models.engine.guidance import guided
 from models.engine.lanes import Group, Lanes
-from models.engine.sampler import choose
+from models.sampler import choose
 
 
 def choose_in_windows(model: Decoder, lanes: Lanes, group: Group, hidden: Tensor) -> Tensor:

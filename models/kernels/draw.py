@@ -1,7 +1,7 @@
 """The next token of each row in one launch: temperature, top-k, noise, the greatest, and its log-probability.
 
 Scores are read again and again by the program of their row, and lie in the GPU's cache meanwhile. The noise is that of
-models/engine/sampler.py: gumbel, but for last bits of the device's logarithm.
+models/sampler.py: gumbel, but for last bits of the device's logarithm.
 
 Shapes: B rows, V vocabulary.
 """
@@ -115,7 +115,7 @@ def _gumbel(seed, tokens):
 
 @triton.jit
 def _mix(x):
-    """SplitMix64's finaliser, as models/engine/sampler.py has it."""
+    """SplitMix64's finaliser, as models/sampler.py has it."""
     x = x + 0x9E3779B97F4A7C15
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from models.batch_invariant import Linear
-from models.engine.cache import CacheView
+from models.cache.memory import Memory, MemoryView, Span
+from models.cache.slots import CacheView
 from models.engine.decoder import Prompt
-from models.engine.memory import Memory, MemoryView, Span
 from models.layers import RMSNorm, Rotation, rotary_frequencies, turned
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, Projections, SwiGLU
 from models.mllama.config import EXTRA_EMBEDDINGS, MllamaConfig, TextConfig, read_config, read_images

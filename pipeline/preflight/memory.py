@@ -40,7 +40,7 @@ class CpuEngines:
 
 @dataclass(frozen=True)
 class EngineMemory:
-    """What one engine holds, in bytes; see `models.footprint`.
+    """What one engine holds, in bytes; see `models.capacity.footprint`.
 
     Attributes:
         slots: Sequences that it answers at once.

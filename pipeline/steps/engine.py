@@ -86,8 +86,8 @@ class EngineSpec:
     def load(self, folder: str, stopwatch: Stopwatch) -> Answerer:
         """Load the checkpoint that lies in a local folder, and start an engine with all that stands around it."""
         from models import load_model
+        from models.capacity.room import choose_slots
         from models.engine.engine import Engine
-        from models.engine.room import choose_slots
         from models.engine.scheduler import Sequence
         from models.picture_decoder import PictureDecoder, PictureModel
 

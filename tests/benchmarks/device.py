@@ -28,8 +28,8 @@ from models import Family, Sampling
 from models.aria.config import TextConfig
 from models.aria.moe import Experts
 from models.batch_invariant import RepacksWeights
+from models.capacity.room import choose_slots
 from models.engine import Engine, Sequence
-from models.engine.room import choose_slots
 from models.layers import attend
 from models.llama import FamilyModel
 from models.types import ModelInput

@@ -30,11 +30,11 @@ from transformers import DynamicCache
 from transformers.generation import logits_process
 
 from models import load_model
+from models.cache.slots import CacheView
 from models.emu3.grid import Grid
 from models.emu3.model import Emu3Model
 from models.engine import Engine, Sequence, run_all
 from models.engine import lanes as our_lanes
-from models.engine.cache import CacheView
 from models.types import ModelInput, Sampling
 from tests.benchmarks import emu3_recipe as recipe
 from tests.benchmarks.emu3_recipe import Drawing, Vocabulary

@@ -29,8 +29,8 @@ from models import layers
 from models.emu3.model import Emu3Model
 from models.engine import engine
 from models.engine.engine import Engine
-from models.engine.sampler import Draws, Kind, choose_in_torch
 from models.layers import rms_norm
+from models.sampler import Draws, Kind, choose_in_torch
 
 attention: Any = pytest.importorskip("models.kernels.attention", reason="Triton, for our kernels, is not installed")
 draw: Any = pytest.importorskip("models.kernels.draw", reason="Triton, for our kernels, is not installed")

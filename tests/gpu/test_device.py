@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from models import Family, Sampling
+from models.capacity.room import choose_slots
 from models.engine import Engine, Sequence, run_all
-from models.engine.room import choose_slots
 from models.layers import attend
 from models.types import ModelInput
 from tests.gpu.questions import DRAWING, GREEDY, GRID, answered, decoding, tiny_model

@@ -16,10 +16,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from models import Family, layers
-from models.engine import cache as engine_cache
-from models.engine.cache import Cache, decode_cache_view
-from models.engine.out_of_memory import OutOfMemory
-from models.engine.room import choose_slots
+from models.cache import slots as cache_slots
+from models.cache.slots import Cache, decode_cache_view
+from models.capacity.out_of_memory import OutOfMemory
+from models.capacity.room import choose_slots
 from models.llama import FamilyModel
 from tests.gpu.make_believe import device_guard, pretend_gpu
 from tests.gpu.meter import Meter
@@ -39,7 +39,7 @@ MEMORY = {"80 GB GPU": 79.1, "139 GiB (H200)": 139.8}
 def fake_gpu() -> Iterator[None]:
     with device_guard(), pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         pretend_gpu(patch)
-        patch.setattr(engine_cache, "reads_in_place", lambda device: False)  # kernels of our own need numbers
+        patch.setattr(cache_slots, "reads_in_place", lambda device: False)  # kernels of our own need numbers
         patch.setattr(layers, "are_fused", lambda x: False)
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield

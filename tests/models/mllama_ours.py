@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from models.cache.memory import MemoryView, prefill_memory_view
+from models.cache.slots import Cache, prefill_cache_view
 from models.engine import Engine, run_all
 from models.engine import Sequence as Answering
-from models.engine.cache import Cache, prefill_cache_view
-from models.engine.memory import MemoryView, prefill_memory_view
 from models.mllama.model import MllamaModel
 from models.types import Sampling
 from tests.models.mllama_reference import Picture, Row, Size

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from models.engine.sampler import Draws, choose_in_torch, kind_of
+from models.sampler import Draws, choose_in_torch, kind_of
 from models.types import Sampling
 
 draw = pytest.importorskip(

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import Emu3Config, Emu3ForCausalLM, Emu3ForConditionalGeneration, Emu3TextConfig
 
 from models import load_model
+from models.cache.slots import Cache, prefill_cache_view
 from models.emu3.model import Emu3Model
 from models.engine import Engine, run_all
 from models.engine import Sequence as Answering
-from models.engine.cache import Cache, prefill_cache_view
 from models.types import ModelInput, Pixels, Sampling
 from tests.models.emu3_reference import BOS, EOS, PAD, TEXT, tensors_to_fill, vocabulary_map
 from tests.models.reference import Pair, greedy, pair_of, random_reference

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.cache.slots import Cache, CacheShape, CacheView, prefill_cache_view
 from models.engine import Decoder, Engine, Prompt, Sequence, engine, run_all
-from models.engine.cache import Cache, CacheShape, CacheView, prefill_cache_view
 from models.engine.lanes import Group, Lanes
 from models.layers import RMSNorm, Rotation, rotary_frequencies
 from models.types import Completion, ModelInput, PromptTooLong, Sampling

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.cache.slots import CacheView
+from models.capacity.out_of_memory import CALLS_BEFORE_GROWTH, BatchLimit, OutOfMemory, is_out_of_memory
 from models.engine import Engine, Prompt, Sequence, run_all
-from models.engine.cache import CacheView
 from models.engine.engine import STEPS_LATE
-from models.engine.out_of_memory import CALLS_BEFORE_GROWTH, BatchLimit, OutOfMemory, is_out_of_memory
 from models.types import ModelInput
 from tests.models.test_engine import SPOILT, Toy, company, sequence
 from tests.models.test_guidance import Painter, pictures

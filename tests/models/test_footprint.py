@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models import Family, ImageSettings, check_weights, empty_model, load_model
+from models.capacity.footprint import footprint
 from models.engine import Engine
-from models.footprint import footprint
 from models.mllama.model import MllamaModel
 from models.tiles import KEPT_BYTES
 from tests.tiny import FAMILIES

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.cache.slots import CacheView
 from models.emu3.grid import Ends, Grid, PictureGrammar
 from models.engine import Engine, Prompt, Sequence, run_all
-from models.engine.cache import CacheView
 from models.types import ModelInput, PromptTooLong, Sampling
 from tests.models.test_engine import Toy
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.engine import Engine, Sequence, cache, memory, run_all
-from models.engine.cache import CacheView
+from models.cache import memory
+from models.cache.slots import CacheView
+from models.engine import Engine, Sequence, run_all
 from models.kernels import in_place
 from models.kernels.in_place import attend_in_place, tables
 from models.types import Sampling
@@ -65,7 +66,7 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(query))
         return attend_in_place(query, *rest)  # type: ignore[arg-type]
 
-    for module in (cache, memory):
+    for module in (slots, memory):
         monkeypatch.setattr(module, "reads_in_place", lambda device: True)
         monkeypatch.setattr(module, "attend_in_place", attend)
     return calls
@@ -107,7 +108,7 @@ def test_all_pictures_of_a_step_are_seen_in_one_call(placed: list[int]) -> None:
     found = answered()
     assert max(placed) == 5
     with pytest.MonkeyPatch.context() as patch:
-        for module in (cache, memory):
+        for module in (slots, memory):
             patch.setattr(module, "reads_in_place", in_place.reads_in_place)
         behind = answered()
     for one, other in zip(found, behind, strict=True):

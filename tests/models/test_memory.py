@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.cache.memory import answer_memory, decode_memory_view, prefill_memory_view
+from models.cache.slots import Cache, CacheView, decode_cache_view, prefill_cache_view
 from models.config import DecoderConfig, FamilyConfig
 from models.engine import Engine, Memory, Prompt, Sequence, Span, run_all
 from models.engine import engine as engine_file
-from models.engine.cache import Cache, CacheView, decode_cache_view, prefill_cache_view
-from models.engine.memory import answer_memory, decode_memory_view, prefill_memory_view
 from models.layers import rotary_frequencies
 from models.llama import DecoderLayer, FamilyModel, LanguageModel, SwiGLU
 from models.tiles import ImageCache

@@ -11,8 +11,8 @@ import torch
 import transformers
 from torch import Tensor
 
+from models.cache.memory import Memory, MemoryView
 from models.engine import engine
-from models.engine.memory import Memory, MemoryView
 from models.layers import attend_all
 from models.mllama.model import MllamaModel
 from tests.models.mllama_ours import generated, logits_of, rows_from_an_image, rows_with_left_context

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from models.cache.slots import CacheView
+from models.capacity.out_of_memory import OutOfMemory
 from models.engine import Engine, Sequence, engine, run_all
-from models.engine.cache import CacheView
-from models.engine.out_of_memory import OutOfMemory
 from models.engine.prefixes import LEAST_TOKENS, shared_prefix
 from models.types import Completion, ModelInput, Sampling
 from tests.models.test_engine import SPOILT, Toy

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from models.engine.sampler import Draws, _draw_among_kept, _draw_masked, choose, gumbel, kept
+from models.sampler import Draws, _draw_among_kept, _draw_masked, choose, gumbel, kept
 from models.types import Sampling
 
 CPU = torch.device("cpu")

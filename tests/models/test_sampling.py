@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import Request, Sampling, ask
-from models.engine.sampler import Draws, choose
+from models.sampler import Draws, choose
 from models.sampling import LEAST_TEMPERATURE, check_sampling
 from models.types import BadRequest
 from tests.tiny import tiny_aria

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.cache.slots import Cache, CacheView, prefill_cache_view
+from models.capacity.out_of_memory import OutOfMemory
 from models.engine import Engine, Sequence, run_all, scoring
 from models.engine import engine as engine_module
-from models.engine.cache import Cache, CacheView, prefill_cache_view
-from models.engine.out_of_memory import OutOfMemory
-from models.engine.token_tree import build_token_tree, tree_attention
+from models.token_tree import build_token_tree, tree_attention
 from models.types import Completion, ModelInput, PromptTooLong, Sampling
 from tests.models.test_engine import SPOILT, Toy, sequence
 from tests.models.test_engine_memory import Tight

@@ -144,8 +144,8 @@ def test_sharing_a_picture_changes_no_score(folder: Path, student, batcher) -> N
 @torch.inference_mode()
 def first_scores(model, model_input):
     """Return the scores of an answer's first token, as the engine gets them."""
-    from models.engine.cache import Cache, prefill_cache_view
-    from models.engine.memory import prefill_memory_view
+    from models.cache.memory import prefill_memory_view
+    from models.cache.slots import Cache, prefill_cache_view
 
     (prompt,) = model.prompt([model_input])
     length = len(prompt.embeddings)

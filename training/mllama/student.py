@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.engine.memory import Memory, MemoryView
+from models.cache.memory import Memory, MemoryView
 from models.mllama.config import read_images
 from models.mllama.model import MllamaModel
 from models.mllama.processor import fitted

@@ -1,7 +1,7 @@
 """What an engine holds in its device's memory, by a checkpoint's shapes and by settings alone: no weight is loaded.
 
 What passes through while it works (activations, logits) is not in it: the engine does less at once where that does not
-fit, see models/engine/out_of_memory.py.
+fit, see models/capacity/out_of_memory.py.
 """
 
 from dataclasses import dataclass, replace

@@ -7,13 +7,10 @@ from typing import TypeVar
 
 import torch
 
-from models.engine.scheduler import Branch, Sequence
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
-Item = TypeVar("Item", Branch, Sequence)
 
 # What torch says where it has no exception of its own: for the CPU, for a launch, for a library's workspace.
 _MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -123,40 +120,3 @@ class BatchLimit:
             return [(batch, None)]
         half = len(batch) // 2
         return [*self._run_or_halve(work, batch[:half]), *self._run_or_halve(work, batch[half:])]
-
-
-class MemoryGuard:
-    """A limit for each kind of work on how much of it is done at once.
-
-    Attributes:
-        too_large: Sequences that memory was too short for one by one. Whoever reads it empties it.
-    """
-
-    def __init__(self, device: torch.device, **most: int) -> None:
-        """Start with the most, by kind of work."""
-        self.too_large: dict[Sequence, None] = {}
-        self._limits = {kind: BatchLimit(kind, limit, device) for kind, limit in most.items()}
-
-    @property
-    def num_out_of_memory(self) -> int:
-        """Times that memory ran out."""
-        return sum(limit.num_out_of_memory for limit in self._limits.values())
-
-    def run(
-        self, kind: str, work: Callable[[Ordered[Item]], R], items: Ordered[Item], cost: int = 1
-    ) -> list[tuple[Ordered[Item], R]]:
-        """Do the work on items in batches that fit; return each batch with its result.
-
-        Args:
-            kind: Which limit holds.
-            work: Called with a batch; called again with fewer items if memory runs out.
-            items: What is left out of the result belongs to sequences that are noted as too large.
-            cost: What one item takes of the limit.
-        """
-        done = []
-        for batch, result in self._limits[kind].run_in_batches(work, items, cost):
-            if result is not None:
-                done.append((batch, result))
-            else:
-                self.too_large |= {item.sequence if isinstance(item, Branch) else item: None for item in batch}
-        return done

@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from models.engine.memory import Memory, MemoryView
+from models.cache.memory import Memory, MemoryView
 from models.kernels import are_fused
 from models.kernels.in_place import attend_in_place, reads_in_place, tables
 from models.layers import Rotation, attend

@@ -10,13 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.engine.cache import EXTENT, Cache
+from models.cache.slots import EXTENT, Cache
+from models.capacity.out_of_memory import OutOfMemory, is_out_of_memory
 from models.engine.decoder import Decoder, Prompt
 from models.engine.engine import PREFILL_TOKENS
-from models.engine.out_of_memory import OutOfMemory, is_out_of_memory
 from models.engine.prefill import in_blocks, prefill
 from models.engine.prefixes import MOST_KEPT_BYTES
-from models.engine.sampler import Draws, choose
+from models.sampler import Draws, choose
 from models.tiles import KEPT_BYTES
 from models.types import CPU_SLOTS, MOST_SLOTS, Sampling
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.cache import memory
+from models.cache import memory, slots
 from models.cache.slots import CacheView
 from models.engine import Engine, Sequence, run_all
 from models.kernels import in_place

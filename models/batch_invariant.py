@@ -251,7 +251,9 @@ class Joined:
         self._product: Product | None = None
 
     def repack_weights(self) -> None:
-        """Lay all weights out as one; see RepacksWeights."""
+        """Lay all weights out as one, unless they have been given away; see RepacksWeights."""
+        if not all(layer.weight.numel() for layer in self._layers):
+            return
         weights, biases = zip(*(layer.given_away() for layer in self._layers), strict=True)
         bias = None if biases[0] is None else torch.cat(biases)
         self._product = product(torch.cat(weights), bias, few_rows=True)

@@ -10,7 +10,7 @@ V vocabulary.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -78,11 +78,23 @@ class SwiGLU(nn.Module):
         """Return (…, D)."""
         return self.down_proj(gated(self._gate_up(x)))
 
+    def add_to(self, x: Tensor, normed: Tensor) -> Tensor:
+        """See SecondHalf."""
+        out: Tensor = x + self(normed)
+        return out
+
+
+class SecondHalf(Protocol):
+    """A module that a layer has behind its attention."""
+
+    def add_to(self, x: Tensor, normed: Tensor) -> Tensor:
+        """Return x (B, T, D) with what it makes of x's norm added."""
+
 
 class DecoderLayer(nn.Module):
     """Pre-norm attention, then whatever the family has as `mlp`."""
 
-    def __init__(self, config: DecoderConfig, index: int, mlp: nn.Module) -> None:
+    def __init__(self, config: DecoderConfig, index: int, mlp: SecondHalf) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config, index)
@@ -93,8 +105,7 @@ class DecoderLayer(nn.Module):
         """Return (B, T, D)."""
         seen = self.self_attn(self.input_layernorm(x), rotate, cache_view)
         x, normed = self.post_attention_layernorm.after(x, seen)
-        out: Tensor = x + self.mlp(normed)
-        return out
+        return self.mlp.add_to(x, normed)
 
 
 class TextModel(nn.Module):

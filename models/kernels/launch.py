@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 
 def launch(kernel: Any, grid: Sequence[int], *arguments: Any, **constants: Any) -> None:
     """Launch a Triton kernel.
@@ -10,7 +12,9 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: Any, **constants: Any) 
     Args:
         kernel: What `triton.jit` has made.
         grid: How many programs there are, on up to three axes.
-        arguments: Tensors and numbers.
+        arguments: Tensors and numbers, the first a tensor of the device that it runs on.
         constants: What is compiled in.
     """
-    kernel[tuple(grid)](*arguments, **constants)
+    # Triton launches on the current device, which is the first one also where layers lie on several.
+    with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
+        kernel[tuple(grid)](*arguments, **constants)

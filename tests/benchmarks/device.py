@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from models import Family, Sampling
 from models.aria.config import TextConfig
-from models.aria.moe import Experts
+from models.aria.moe import MixtureOfExperts
 from models.batch_invariant import RepacksWeights
 from models.capacity.room import choose_slots
 from models.engine import Engine, Sequence
@@ -187,29 +187,31 @@ EXPERT_ROWS = (64, 256, 4096)
 
 
 def experts() -> None:
-    """Aria's experts: a decode step's and a prefill's rows, in both half precisions; whether a graph can hold them."""
+    """Aria's experts: a decode step's and a prefill's rows, in both half precisions; whether a graph can hold them.
+
+    The shared ones are among them.
+    """
     config = released_model("aria").config.text
     for dtype in (torch.bfloat16, torch.float16):
         with torch.device("meta"):
-            layer = Experts(config)
+            layer = MixtureOfExperts(config)
+        read = sum(one.numel() for one in layer.parameters()) * dtype.itemsize
         randomise(layer, lambda _, dtype=dtype: dtype)
         kind = str(dtype).removeprefix("torch.")
         calls = [routed(layer, config, count, dtype) for count in EXPERT_ROWS]
         for count, call in zip(EXPERT_ROWS, calls, strict=True):
             with measuring(f"experts for {count} tokens in {kind}"):
                 seconds = seconds_of(call)
-                read = sum(one.nbytes for one in layer.parameters())
                 line(f"experts for {count} tokens in {kind}", ms=seconds * 1e3, gb_s=read / seconds / 1e9,
                      launches=kernels_of(call)[0].total())  # fmt: skip
         with measuring(f"experts in a graph in {kind}"):
             line(f"experts in a graph in {kind}", ms=seconds_of(captured(calls[0])) * 1e3)
 
 
-def routed(layer: Experts, config: TextConfig, count: int, dtype: torch.dtype) -> Callable[[], Any]:
-    """Return what sends tokens through experts drawn at random."""
-    chosen = torch.rand(count, config.moe_num_experts, device=DEVICE).topk(config.moe_topk).indices
-    weights = torch.full(chosen.shape, 1 / config.moe_topk, device=DEVICE, dtype=dtype)
-    return partial(layer, drawn(count, config.hidden_size, dtype=dtype), chosen, weights)
+def routed(layer: MixtureOfExperts, config: TextConfig, count: int, dtype: torch.dtype) -> Callable[[], Any]:
+    """Return what sends tokens through a mixture, one of each sequence or many of one; random ones choose evenly."""
+    rows = (1, count) if count == max(EXPERT_ROWS) else (count, 1)
+    return torch.no_grad()(partial(layer.add_to, *drawn(2, *rows, config.hidden_size, dtype=dtype)))
 
 
 def captured(call: Callable[[], Any]) -> Callable[[], None]:

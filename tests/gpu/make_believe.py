@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import layers
+from models.aria.moe import choose_experts
 from models.emu3.model import Emu3Model
 from models.engine import engine
 from models.engine.engine import Engine
@@ -33,6 +34,7 @@ from models.layers import rms_norm
 from models.sampler import Draws, Kind, choose_in_torch
 
 attention: Any = pytest.importorskip("models.kernels.attention", reason="Triton, for our kernels, is not installed")
+experts: Any = pytest.importorskip("models.kernels.experts", reason="Triton, for our kernels, is not installed")
 draw: Any = pytest.importorskip("models.kernels.draw", reason="Triton, for our kernels, is not installed")
 small_steps: Any = pytest.importorskip("models.kernels.small_steps", reason="Triton, for our kernels, is not installed")
 
@@ -293,6 +295,27 @@ def _attend_rows(
     return CudaTensor(torch.stack(found).transpose(1, 2).flatten(2))
 
 
+def _add_mixture(
+    x: Tensor,
+    normed: Tensor,
+    scores: Tensor,
+    num_chosen: int,
+    fc1: Tensor,
+    fc2: Tensor,
+    shared: Tensor,
+    *,
+    few_rows: bool,
+) -> Tensor:
+    """Do as models.kernels.experts does with its four launches, pair by pair with torch's operations."""
+    for _ in range(4):
+        _note(LAUNCH, "add_mixture", (x, scores))
+    x, normed, scores, fc1, fc2, shared = map(_inside, (x, normed, scores, fc1, fc2, shared))
+    ids, weights = choose_experts(scores, num_chosen)
+    gate, up = (normed[:, None, None] @ fc1[ids]).chunk(2, -1)  # (N, K, 1, F)
+    y = ((F.silu(gate) * up) @ fc2[ids])[:, :, 0]
+    return CudaTensor(x + ((y * weights[..., None]).sum(1) + shared))
+
+
 def _at(address: int, num_heads: int, stride: int, size: int, like: Tensor) -> Tensor:
     """Return (heads, size, width) numbers that lie at an address."""
     width = like.shape[-1]
@@ -402,6 +425,7 @@ def make_believe(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
         pretend_gpu(patch, capability)
         patch.setattr(F, "scaled_dot_product_attention", one_launch("attention", F.scaled_dot_product_attention))
         patch.setattr(attention, "attend_rows", _attend_rows)
+        patch.setattr(experts, "add_mixture", _add_mixture)
         for name, in_torch in SMALL_STEPS.items():
             patch.setattr(small_steps, name, one_launch(name, in_torch))
         patch.setattr(draw, "draw_tokens", one_launch("draw_tokens", _draw_tokens))

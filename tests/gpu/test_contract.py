@@ -36,7 +36,7 @@ class Budget:
 
 
 BUDGETS: dict[Family, Budget] = {
-    "aria": Budget(layer=30, rest=40),
+    "aria": Budget(layer=14, rest=40),
     "mllama": Budget(layer=11, rest=40, cross_layer=18),
     "emu3": Budget(layer=11, rest=40),
 }
@@ -89,9 +89,22 @@ def test_a_step_waits_once_and_copies_nothing(family: Family, sampling: Sampling
 
 
 @pytest.mark.parametrize(("dtype", "capability"), [("bfloat16", (8, 0)), ("float16", (9, 0))])
-def test_experts_make_nobody_wait_where_torch_has_no_kernel_for_them(dtype: str, capability: tuple[int, int]) -> None:
+def test_experts_make_nobody_wait_on_any_gpu(dtype: str, capability: tuple[int, int]) -> None:
     waits = step("aria", dtype=dtype, capability=capability).waits()
     assert Counter(line.split()[1] for line in waits.elements()) == WAITS, waits
+
+
+def test_layers_make_nobody_wait_for_a_prompt(family: Family) -> None:
+    def waits(num_layers: int) -> Counter[str]:
+        with make_believe():
+            engine = Engine(loaded(family, num_layers, (1,), "bfloat16"), slots=4, max_length=64)
+            for sequence in asked(engine._model, family, 4, GREEDY):
+                engine.submit(sequence)
+            with watched() as log:
+                engine.step()
+        return log.waits()
+
+    assert waits(4) == waits(2)
 
 
 def test_a_layer_and_the_rest_launch_no_more_than_their_budget(family: Family) -> None:

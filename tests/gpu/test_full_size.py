@@ -21,7 +21,7 @@ from models.cache.slots import Cache, decode_cache_view
 from models.capacity.out_of_memory import OutOfMemory
 from models.capacity.room import choose_slots
 from models.llama import FamilyModel
-from tests.gpu.make_believe import device_guard, pretend_gpu
+from tests.gpu.make_believe import device_guard, draw, experts, pretend_gpu, small_steps
 from tests.gpu.meter import Meter
 from tests.gpu.released import released_model
 
@@ -39,8 +39,9 @@ MEMORY = {"80 GB GPU": 79.1, "139 GiB (H200)": 139.8}
 def fake_gpu() -> Iterator[None]:
     with device_guard(), pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         pretend_gpu(patch)
-        patch.setattr(cache_slots, "reads_in_place", lambda device: False)  # kernels of our own need numbers
-        patch.setattr(layers, "are_fused", lambda x: False)
+        patch.setattr(cache_slots, "reads_in_place", lambda device: False)  # which takes addresses
+        for kernels in (draw, experts, small_steps):  # what they are given and give is made, and nothing launched
+            patch.setattr(kernels, "launch", lambda *_, **__: None)
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield
 

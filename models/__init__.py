@@ -299,8 +299,10 @@ def empty_model(path: str | Path, *, text_only: bool = False) -> Model:
     """
     import torch
 
+    from models.weights import unfilled
+
     model_class = _model_class(family(str(path)))
-    with torch.device("meta"):
+    with torch.device("meta"), unfilled():
         return model_class(Path(path), text_only=text_only)
 
 

@@ -13,10 +13,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.batch_invariant import RepacksWeights
 from models.quantised import refuse_declared, refuse_stored
@@ -32,6 +34,21 @@ _WRAPPERS = {
     r"(^|\.)_(fsdp|checkpoint)_wrapped_module\.": "FSDP: save its full state dict",
     r"^module\.": "DataParallel: save model.module",
 }
+
+
+class unfilled(TorchFunctionMode):  # noqa: N801  # used as `with unfilled():`
+    """Build modules without their first random values, which a checkpoint's weights replace.
+
+    On the `meta` device there is nothing to fill, and yet torch brings its compiler (torch._dynamo, sympy, triton) to
+    do it: more than a second of every process that loads or checks a model.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Give an initialiser's tensor back as it is; call everything else."""
+        given = kwargs or {}
+        return given["tensor"] if getattr(func, "__module__", "") == nn.init.__name__ else func(*args, **given)
 
 
 @dataclass(frozen=True)

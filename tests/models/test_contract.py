@@ -279,6 +279,17 @@ print(len(answer.token_ids))
     assert run_alone(code) in ("1", "2")
 
 
+def test_a_model_is_checked_and_loaded_without_torchs_compiler(checkpoint: str) -> None:
+    code = f"""
+import sys
+import models
+models.check_weights({checkpoint!r})
+models.load_model({checkpoint!r}, device="cpu")
+print([name for name in ("torch._dynamo", "sympy", "triton") if name in sys.modules])
+"""
+    assert run_alone(code) == "[]"
+
+
 def test_the_cpu_half_never_imports_torch(checkpoint: str) -> None:
     code = f"""
 import sys

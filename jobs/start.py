@@ -73,7 +73,12 @@ def _further_faults(values: Mapping[str, Any], faults: Sequence[str]) -> list[st
 
 
 def run_and_report(
-    settings: RunSettings, step: str = "", style: ProgressStyle = "auto", metrics_port: int | None = None
+    settings: RunSettings,
+    step: str = "",
+    style: ProgressStyle = "auto",
+    metrics_port: int | None = None,
+    *,
+    ends_ray: bool = False,
 ) -> Outcome:
     """Run a job over its input, or what is left of it, then write the report.
 
@@ -82,6 +87,7 @@ def run_and_report(
         step: What the run is called where it is one of several; one line of it stays on the terminal.
         style: See `jobs.progress.shown_progress`.
         metrics_port: See there.
+        ends_ray: See `pipeline.run.run`.
 
     Raises:
         ConfigError: The settings cannot work; nothing has started.
@@ -91,7 +97,7 @@ def run_and_report(
     settings, known = _known(settings)
     job = settings.job.build()
     with shown_progress(step or settings.job.kind, style, metrics_port, leaves_line=bool(step)) as show:
-        result = run(settings, job, progress=show, known=known)
+        result = run(settings, job, progress=show, known=known, ends_ray=ends_ray)
     store, price = Store(settings.write.uri, settings.write.storage), settings.plan.price_per_device_hour
     return Outcome(result, write_report(store, job, settings.read, price))
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.execution.actors import crash_ledger
 from pipeline.execution.attempt import Attempt, CommitLog, RunError
+from pipeline.execution.cluster.start import stop_ray
 from pipeline.execution.progress import FailureKind as FailureKind
 from pipeline.execution.progress import Progress as Progress
 from pipeline.execution.progress import TooManyFailed as TooManyFailed
@@ -82,6 +83,7 @@ def run(
     *,
     progress: Callable[[Progress], None] | None = None,
     known: Known | None = None,
+    ends_ray: bool = False,
 ) -> RunResult:
     """Answer every row of the input that has no answer yet, and leave whole parts in input order.
 
@@ -92,6 +94,7 @@ def run(
         job: What is asked and kept.
         progress: Called in this process at the start and after each unit.
         known: What is wrong already: all else that is wrong is said with it, and nothing starts.
+        ends_ray: Whether a Ray that was started for this run ends with it, and does not wait for another one.
 
     Raises:
         ConfigError: Something would keep the run from working; every fault is listed and nothing has started.
@@ -101,7 +104,7 @@ def run(
     """
     started = time.monotonic()
     store = Store(settings.write.uri, settings.write.storage)
-    ready = check(settings, job, store, known)
+    ready = check(settings, job, store, known, starts_ray=True)
     if ready.is_done:
         log.info("%s holds this run, finished; nothing to do", store.uri)
         ledger.sweep(store)
@@ -116,6 +119,8 @@ def run(
         work = replace(work, crashes=crashes)
         judge = partial(refuse_too_many_failed, settings.limits, store.uri)
         reached = Attempt(parts, work, placement, progress, commit_log_of(store, ready), judge).run()
+    if ends_ray and ready.has_own_ray:
+        stop_ray()
     ledger.refuse_replaced(store, ready.run)
     ledger.sweep(store)  # and of actors that were killed since
     return finish(store, settings.limits, time.monotonic() - started, reached.answered)

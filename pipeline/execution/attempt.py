@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.execution.actors import engine_slots, seconds_ready
+from pipeline.execution.actors import begin_round, engine_slots, seconds_ready
 from pipeline.execution.cluster.placement import NodesLost, Placement, PlacementError, place_actors
 from pipeline.execution.cluster.signals import heard_signals
 from pipeline.execution.cluster.start import nodes
@@ -92,6 +92,7 @@ class Attempt:
         self._rows = {name: unit.num_rows for name, unit in self._units.items()}
         self._started = self._told = time.monotonic()
         self._tracker = Tracker(sum(self._rows.values()), placement.preprocess.most)
+        self._has_begun = False
         self._short_rounds = 0
         self._id = uuid.uuid4().hex[:8]
 
@@ -148,6 +149,11 @@ class Attempt:
         before, began = self._tracker.progress.answered, time.monotonic()
         log.info("%d units with %d rows to do", len(missing), sum(self._rows[unit.name] for unit in missing))
         failure: Exception | None = None
+        if (
+            self._has_begun and self._work.crashes
+        ):  # before the first round the crash ledger is empty, and still starting
+            begin_round(self._work.crashes)
+        self._has_begun = True
         try:
             with heard_signals() as check, parts, closing(stream(missing, self._work, self._placement)) as committed:
                 for numbers in committed:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.stopwatch import Stopwatch
-from pipeline.execution.actors import StepActor, begin_round, commit_block, read_block
+from pipeline.execution.actors import StepActor, commit_block, read_block
 from pipeline.execution.cluster.placement import READ_CPUS, WRITE_CPUS, Placement, StepActors
 from pipeline.execution.guard import Step
 from pipeline.execution.work import Work, load_check, load_preprocess
@@ -29,6 +29,8 @@ FOR_EVER = {"max_restarts": -1, "max_task_retries": -1}
 # While a preprocess actor works on one unit the next one waits there.
 WAITING_AT_AN_ACTOR = 2
 READ_AHEAD = 4
+# So few rows are read and written by one process each time: another one takes longer to start than that.
+FEW_ROWS = 64
 # What moves nothing for so long stands still for good; loading a large model over a slow line takes its time, too.
 NO_PROGRESS_S = 6 * 3600
 
@@ -68,9 +70,8 @@ def stream(
     """
     from ray.data import DataContext
 
-    if work.crashes:
-        begin_round(work.crashes)
-    with DataContext.current(_context()):
+    are_few = sum(unit.num_rows for unit in units) <= FEW_ROWS
+    with DataContext.current(_context(1 if are_few else None)):
         committed = _plan(units, work, placement, commit)
         for batch in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
@@ -104,7 +105,8 @@ def _plan(
             **whole,
             **FOR_EVER,
         )
-    return rows.map_batches(commit, fn_kwargs={"store": work.store, "folder": work.units}, num_cpus=WRITE_CPUS, **whole)
+    writing = {"store": work.store, "folder": work.units}
+    return rows.map_batches(commit, fn_kwargs=writing, num_cpus=WRITE_CPUS, **whole)
 
 
 def _in_flight(engine: EngineSpec, actors: StepActors, unit_rows: int) -> dict[str, Any]:
@@ -113,8 +115,12 @@ def _in_flight(engine: EngineSpec, actors: StepActors, unit_rows: int) -> dict[s
     return {"max_concurrent_calls_per_actor": flight, "max_tasks_in_flight_per_actor": flight + 1}
 
 
-def _context() -> Any:
-    """Return Ray Data's context so set that a unit stays one block, and few are on their way; its reports stay away."""
+def _context(at_once: int | None) -> Any:
+    """Return Ray Data's context so set that a unit stays one block, and few are on their way; its reports stay away.
+
+    Args:
+        at_once: How many tasks read, and how many write, at once; None for as many as there is room for.
+    """
     from ray.data import DataContext
 
     from pipeline.execution.admission import limit_units
@@ -131,6 +137,6 @@ def _context() -> Any:
     # mark of 1.75 times that. And half of all CPUs, set aside in equal parts, would leave nothing to grow with.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     context.op_resource_reservation_ratio = 0.1
-    limit_units(context, READ_AHEAD)
+    limit_units(context, READ_AHEAD, at_once)
     watch_nodes(context)
     return context

@@ -7,16 +7,17 @@ can be written, the actors fit. This file starts no work.
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from pipeline.execution.cluster.placement import Node, Placement, place_actors
-from pipeline.execution.cluster.start import ClusterError, nodes, start_ray
+from pipeline.execution.cluster.start import ClusterError, nodes, start_ray, stopped_with_the_block
 from pipeline.execution.stream import units_on_their_way
 from pipeline.input.sources import typical_unit_rows
 from pipeline.input.units import Unit
 from pipeline.job import Job
-from pipeline.pipeline_settings import PipelineSettings
+from pipeline.pipeline_settings import PipelineSettings, RaySettings
 from pipeline.preflight.changes import refuse_changed_input
 from pipeline.preflight.further import (
     Known,
@@ -29,7 +30,14 @@ from pipeline.preflight.further import (
 )
 from pipeline.preflight.inputs import Plan, column_faults, cut_input, refuse_duplicates, sample_faults
 from pipeline.preflight.memory import CpuEngines, store_faults, weights_faults
-from pipeline.preflight.models import ModelProbe, check_setting, is_at_hand, probe_model
+from pipeline.preflight.models import (
+    ModelProbe,
+    Weighing,
+    check_setting,
+    count_weights,
+    is_at_hand,
+    probe_model,
+)
 from pipeline.preflight.nodes import StoredFile, marked, probe_nodes
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
@@ -55,6 +63,7 @@ class PreflightResult:
         is_done: Whether that run is finished.
         first_writer_wins: Whether the output lets the first of two writers win; None where it was not tried.
         run: What the run in the output calls itself, if this is one that goes on.
+        has_own_ray: Whether a Ray was started here on the way.
     """
 
     answering: ModelProbe
@@ -65,6 +74,7 @@ class PreflightResult:
     is_done: bool
     first_writer_wins: bool | None = None
     run: str = ""
+    has_own_ray: bool = False
 
     @property
     def models(self) -> list[ModelProbe]:
@@ -73,7 +83,13 @@ class PreflightResult:
 
 
 def check(
-    settings: PipelineSettings, job: Job, store: Store, known: Known | None = None, *, is_written: bool = True
+    settings: PipelineSettings,
+    job: Job,
+    store: Store,
+    known: Known | None = None,
+    *,
+    is_written: bool = True,
+    starts_ray: bool = False,
 ) -> PreflightResult:
     """Look at the output, the checkpoint and the input.
 
@@ -83,6 +99,8 @@ def check(
         store: The output.
         known: What is wrong already; then this ends with an error.
         is_written: Whether the output is tried by writing to it.
+        starts_ray: Whether a Ray of our own, if one is asked for, is started while the last look is taken, that at the
+            weights; it is stopped again where these do not fit.
 
     Raises:
         ConfigError: All that is wrong with them, listed.
@@ -90,14 +108,23 @@ def check(
     store = store.while_looking()
     if known is not None and known.faults:
         raise ConfigError("the run cannot start", [*known.faults, *further_faults(settings, job, store, known)])
+    with stopped_with_the_block():
+        return _check(settings, job, store, is_written, starts_ray and settings.ray.address is None)
+
+
+def _check(
+    settings: PipelineSettings, job: Job, store: Store, is_written: bool, starts_own_ray: bool
+) -> PreflightResult:
     faults: list[str] = []
     output = look_at_output(faults, settings, store)
     goes_on = output is not None and output.is_planned and settings.write.on_existing == "resume"
-    is_done = output is not None and output.is_done
+    is_done = output is not None and output.is_done and goes_on
     engines = [answering_engine(settings, job), *filter(None, [checking_engine(job)])]
     if not goes_on and not all(is_at_hand(engine.model.path) for engine in engines):
         refuse_before_fetching(faults, settings, job)
-    probes = [probe_model(faults, engine, job, settings.read.storage, is_done) for engine in engines]
+    weighings: list[Weighing] = []
+    probes = [probe_model(faults, engine, job, settings.read.storage, weighings) for engine in engines]
+    num_model_faults = len(faults)
     answering, checking = probes[0], probes[1] if job.check else None
     faults += _drawing_faults(settings, job)
     if goes_on:
@@ -111,8 +138,15 @@ def check(
     faults += columns or (sample_faults(settings, job, planned, answering, checking) if planned else [])
     if units and job.needs_unique_keys and not goes_on:
         check_setting(faults, "read", lambda: refuse_duplicates(units, settings, job))
+    weights_faults: list[str] = []
+    num_weights: dict[str, int] = {}
+    has_own_ray = False
+    if not is_done:  # or nobody will load them
+        ray = settings.ray if starts_own_ray and planned and not faults else None
+        num_weights, has_own_ray = _weigh(weights_faults, weighings, ray)
+    faults[num_model_faults:num_model_faults] = weights_faults
     first_wins = None
-    if output and not output.is_done and is_written:  # last, because it is the one check that writes
+    if output and not is_done and is_written:  # last, because it is the one check that writes
         first_wins = check_setting(faults, "write.uri", lambda: try_output(store))
     if faults or not (output and answering and planned and units):
         others = other_answers(settings, store) if goes_on else []
@@ -122,16 +156,34 @@ def check(
         ledger.refuse_other_answers(ledger.read_settings(store), dump_settings(settings), weights, store.uri)
         if not is_done:
             refuse_changed_input(output, frozen_parts(store, units, settings.write, job), settings, job)
+    weighed = [
+        replace(probe, digest=weights_digest([probe.folder]), num_weights=num_weights.get(probe.setting, 0))
+        for probe in (answering, checking)
+        if probe
+    ]
     return PreflightResult(
-        replace(answering, digest=weights_digest([answering.folder])),
-        checking and replace(checking, digest=weights_digest([checking.folder])),
+        weighed[0],
+        weighed[1] if checking else None,
         planned,
         weights,
         is_started=goes_on,
-        is_done=goes_on and is_done,
+        is_done=is_done,
         first_writer_wins=first_wins,
         run=output.run if goes_on else "",
+        has_own_ray=has_own_ray,
     )
+
+
+def _weigh(faults: list[str], weighings: Sequence[Weighing], ray: RaySettings | None) -> tuple[dict[str, int], bool]:
+    """Look at weights and, where one is asked for, start a Ray meanwhile: both take seconds.
+
+    Returns:
+        What `count_weights` says, and whether a Ray was started here. Why one does not start, `check_cluster` says.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        counting = beside.submit(count_weights, faults, weighings)
+        has_own_ray = bool(ray and check_setting([], "", lambda: start_ray(ray)))
+        return counting.result(), has_own_ray
 
 
 def check_cluster(
@@ -151,7 +203,7 @@ def check_cluster(
     """
     faults: list[str] = []
     try:
-        is_own = start_ray(settings.ray)
+        is_own = ready.has_own_ray or start_ray(settings.ray)
     except ClusterError as error:
         raise ConfigError("the run cannot start", [str(error)]) from error
     there = nodes()

@@ -14,7 +14,7 @@ from pipeline.input.shards import find_shards
 from pipeline.job import Job
 from pipeline.pipeline_settings import PipelineSettings
 from pipeline.preflight.inputs import column_faults, cut_input
-from pipeline.preflight.models import check_setting, is_at_hand, probe_model
+from pipeline.preflight.models import Weighing, check_setting, count_weights, is_at_hand, probe_model
 from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
 from pipeline.steps.engine import EngineSpec, answering_engine, checking_engine
@@ -86,7 +86,9 @@ def refuse_before_fetching(faults: Sequence[str], settings: PipelineSettings, jo
 def _look_at_model(faults: list[str], engine: EngineSpec, settings: PipelineSettings, job: Job | None) -> None:
     """Look whether a model can be had, and where it is known for what job, whether it can do that."""
     if job is not None:
-        probe_model(faults, engine, job, settings.read.storage, is_done=False)
+        weighings: list[Weighing] = []
+        probe_model(faults, engine, job, settings.read.storage, weighings)
+        count_weights(faults, weighings)
     else:
         check_setting(faults, f"{engine.where}model.path", lambda: local_copy(engine.model.path, settings.read.storage))
 

@@ -5,10 +5,10 @@ First part of the preflight. It loads no weights and starts no work.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from models.checkpoint import superseded_images
 from models.types import CheckpointError, ImageSettingsError, Processor
@@ -47,23 +47,35 @@ class ModelProbe:
         return self.engine.model.path
 
     @property
+    def setting(self) -> str:
+        """Which setting names it."""
+        return f"{self.engine.where}model.path"
+
+    @property
     def max_length(self) -> int:
         """The longest sequence that its engines take, prompt and answer together."""
         limit = self.processor.max_position_embeddings
         return min(limit, self.engine.max_length(limit))
 
 
+class Weighing(NamedTuple):
+    """A look at a checkpoint's weights that is still to be taken: which setting names it, and how they are counted."""
+
+    setting: str
+    look: Callable[[], int]
+
+
 def probe_model(
-    faults: list[str], engine: EngineSpec, job: Job, storage: StorageSettings, is_done: bool
+    faults: list[str], engine: EngineSpec, job: Job, storage: StorageSettings, weighings: list[Weighing]
 ) -> ModelProbe | None:
-    """Bring a checkpoint here, load its processor and count its weights.
+    """Bring a checkpoint here and load its processor.
 
     Args:
         faults: What is wrong with it is added here; None is returned where it cannot be read at all.
         engine: What is asked of it.
         job: The run's.
         storage: How to reach it.
-        is_done: Whether the run is finished, so that nobody will load the weights.
+        weighings: The look at its weights is added here: it brings torch, which takes seconds.
     """
     setting, model = f"{engine.where}model.path", engine.model
     folder = check_setting(faults, setting, lambda: local_copy(model.path, storage, is_looking=True))
@@ -82,12 +94,17 @@ def probe_model(
     faults += _role_faults(engine, plain, job)
     if plain.sees_images:
         _note_superseded_images(folder)
-    num_weights = 0 if is_done else check_setting(faults, setting, lambda: _num_weights(folder, plain, model))
+    weighings.append(Weighing(setting, lambda: _num_weights(folder, plain, model)))
     if processor is None:
         return None
     # A local folder is called the same everywhere; a remote one keeps its name, so that each node copies it.
     path = folder if os.path.isdir(os.path.expanduser(model.path)) else model.path
-    return ModelProbe(engine.with_model(path=path), folder, processor, num_weights or 0)
+    return ModelProbe(engine.with_model(path=path), folder, processor)
+
+
+def count_weights(faults: list[str], weighings: Sequence[Weighing]) -> dict[str, int]:
+    """Look at the weights of checkpoints; return how many values each has, by its setting, and add what is wrong."""
+    return {setting: check_setting(faults, setting, look) or 0 for setting, look in weighings}
 
 
 def is_at_hand(path: str) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.execution.cluster.lean_ray import without_helpers, without_services
 from pipeline.execution.cluster.placement import Node
 from pipeline.execution.cluster.signals import own_signals
 from pipeline.pipeline_settings import RaySettings
@@ -79,22 +80,52 @@ def start_ray(settings: RaySettings, **local: float) -> bool:
             _refuse_silence(settings.address)
         options |= {"address": settings.address, "runtime_env": {"py_modules": modules}}
     try:
-        with contextlib.nullcontext() if is_verbose else _muted_core(), own_signals(), _inherited(settings):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.nullcontext() if is_verbose else _muted_core())
+            stack.enter_context(own_signals())
+            if settings.address is None:
+                stack.enter_context(_inherited())
+                stack.enter_context(without_services(keeps_logs=is_verbose))
             ray.init(**options)
     except Exception as error:  # Ray 2.60 raises no other kind where a node takes too long to start
         raise ClusterError(f"ray.address: {_refusal(settings.address, error)}") from error
+    if settings.address is None:
+        without_helpers()
     return settings.address is None
 
 
 @contextlib.contextmanager
-def _inherited(settings: RaySettings) -> Iterator[None]:
+def stopped_with_the_block() -> Iterator[None]:
+    """Stop or leave the Ray that was started or joined in the block where the block fails."""
+    was_there = _is_in_ray()
+    try:
+        yield
+    except Exception:
+        if not was_there and _is_in_ray():
+            import ray
+
+            ray.shutdown()
+        raise
+
+
+def stop_ray() -> None:
+    """Stop a Ray of our own; at the end of the process Ray would first wait for what its workers may still print."""
+    import ray
+
+    ray.shutdown()
+
+
+def _is_in_ray() -> bool:
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+@contextlib.contextmanager
+def _inherited() -> Iterator[None]:
     """Let the processes of a Ray of our own find this code: they have the environment that it is started in.
 
     A runtime_env would do so, too, but Ray has workers waiting without one; it would end these and start others.
     """
-    if settings.address is not None:
-        yield
-        return
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = _python_path()
     try:

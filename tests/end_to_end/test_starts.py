@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,9 +31,38 @@ import pipeline
 print(json.dumps({"rows": result.rows, "answered": result.answered, "from": pipeline.__file__}))
 """
 
+LOOK = """
+import json, sys
+from jobs.caption import CaptionSettings
+from pipeline import ConfigError
+from pipeline.pipeline_settings import PipelineSettings
+from pipeline.run import run
+from pipeline.settings import check_settings
+
+def look(progress):
+    import ray._private.state
+    found["actors"] = sorted(actor["ActorClassName"] for actor in ray._private.state.actors().values())
+
+found = {"faults": []}
+settings = check_settings(PipelineSettings, json.loads(sys.argv[1]))
+job = CaptionSettings(kind="caption", prompt="Describe this image.").build()
+try:
+    run(settings, job, progress=look, ends_ray=True)
+except ConfigError as error:
+    found["faults"] = error.faults
+import ray
+print(json.dumps({**found, "is_in_ray": ray.is_initialized()}))
+"""
+
 
 def start(
-    folder: Path, python_path: Path, uri: Path, checkpoint: Path, out: Path, **sections: dict[str, object]
+    folder: Path,
+    python_path: Path,
+    uri: Path,
+    checkpoint: Path,
+    out: Path,
+    script: str = SCRIPT,
+    **sections: dict[str, object],
 ) -> "subprocess.Popen[str]":
     """Start a run in a process whose working directory is `folder` and which finds the code in `python_path`."""
     folder.mkdir(exist_ok=True)
@@ -46,7 +76,7 @@ def start(
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, json.dumps(settings)],
+        [sys.executable, "-c", script, json.dumps(settings)],
         cwd=folder,
         env={**environment, "PYTHONPATH": str(python_path), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -84,6 +114,24 @@ def test_a_run_works_from_an_installed_wheel(tmp_path: Path, checkpoint: Path) -
     said = finish(start(tmp_path / "elsewhere", site, shards, checkpoint, tmp_path / "out"))
     assert (said["rows"], said["answered"]) == (8, 8)
     assert str(said["from"]).startswith(str(site))
+
+
+def test_a_ray_of_our_own_has_our_actors_alone_and_ends_with_the_run(tmp_path: Path, checkpoint: Path) -> None:
+    shards = write_shards(tmp_path / "in", shards=1, rows=8)
+    done = finish(start(tmp_path / "elsewhere", ROOT, shards, checkpoint, tmp_path / "out", LOOK))
+    assert done["faults"] == [] and not done["is_in_ray"]
+    names = [str(name).partition("(")[0] for name in done["actors"]]  # type: ignore[attr-defined]
+    assert names == ["CrashLedger", "MapWorker", "MapWorker"]
+
+
+def test_a_ray_that_was_begun_is_stopped_where_weights_do_not_fit(tmp_path: Path, checkpoint: Path) -> None:
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    config = (broken / "config.json").read_text()
+    (broken / "config.json").write_text(config.replace('"hidden_size": 32', '"hidden_size": 64'))
+    shards = write_shards(tmp_path / "in", shards=1, rows=8)
+    done = finish(start(tmp_path / "elsewhere", ROOT, shards, broken, tmp_path / "out", LOOK))
+    assert [str(fault).split(":")[0] for fault in done["faults"]] == ["model.path"]  # type: ignore[attr-defined]
+    assert not done["is_in_ray"] and not (tmp_path / "out").exists()
 
 
 def test_an_interrupted_run_keeps_what_is_committed_and_goes_on_from_there(tmp_path: Path, checkpoint: Path) -> None:

@@ -169,7 +169,7 @@ def estimate(
     """
     began = time.monotonic()
     store = Store(settings.write.uri, settings.write.storage)
-    ready = check(settings, job, store, known, is_written=False)
+    ready = check(settings, job, store, known, is_written=False, starts_ray=True)
     left = _units_left(settings, job, store, ready)
     if not left:
         raise ledger.RunError(f"{store.uri} holds this run, and nothing is left to do")

@@ -282,6 +282,18 @@ def test_a_run_that_goes_on_refuses_a_changed_input_unless_it_is_finished(tmp_pa
     assert checked(asked).is_done
 
 
+def test_a_finished_output_that_is_to_be_replaced_is_checked_like_a_new_one(tmp_path: Path, checkpoint: Path) -> None:
+    asked, store = settings(tmp_path, checkpoint), Store(str(tmp_path / "out"))
+    ledger.freeze_settings(store, {"settings": dump_settings(asked), "weights": checked(asked).weights})
+    freeze_plan(store, checked(asked).plan.units)
+    store.publish(ledger.SUCCESS, b"")
+    assert checked(asked).answering.num_weights == 0
+    again = settings(tmp_path, checkpoint, write={"uri": store.uri, "on_existing": "replace"})
+    assert not checked(again).is_done
+    assert checked(again).answering.num_weights > 0
+    assert checked(again).first_writer_wins
+
+
 def test_a_run_that_cannot_go_on_says_all_that_differs_beside_what_is_wrong(tmp_path: Path, checkpoint: Path) -> None:
     asked, store = settings(tmp_path, checkpoint), Store(str(tmp_path / "out"))
     ready = checked(asked)

@@ -7,8 +7,9 @@ set at a time, no page, and logs that nobody follows. A cluster that is joined k
 """
 
 import contextlib
+import functools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -29,21 +30,31 @@ def without_services(*, keeps_logs: bool) -> Iterator[None]:
         yield
 
 
+@functools.cache  # once in a process
 def without_helpers() -> None:
-    """Let Ray Data work without those actors, in this process and from now on."""
+    """Let Ray Data work without those actors in this process, as long as its Ray is one of our own."""
     from ray.data._internal import stats
     from ray.data._internal.execution import streaming_executor
     from ray.data._internal.execution.operators import actor_pool_map_operator as actor_pools
 
-    counts: Any = stats._StatsManager
     for name in ("update_execution_metrics", "update_iteration_metrics", "register_dataset_to_stats_actor"):
-        setattr(counts, name, staticmethod(lambda *arguments, **named: None))
-    counts.gen_dataset_id_from_stats_actor = staticmethod(lambda: uuid.uuid4().hex)
-    patched: Any = streaming_executor
-    patched.create_cluster_autoscaler = lambda *arguments, **named: WholeNode()
-    patched = actor_pools
-    patched.get_or_create_actor_location_tracker = OneLocation
-    patched.get_actor_locations = OneLocation.of
+        _replace(stats._StatsManager, name, lambda *arguments, **named: None)
+    _replace(stats._StatsManager, "gen_dataset_id_from_stats_actor", lambda: uuid.uuid4().hex)
+    _replace(streaming_executor, "create_cluster_autoscaler", lambda *arguments, **named: WholeNode())
+    _replace(actor_pools, "get_or_create_actor_location_tracker", OneLocation)
+    _replace(actor_pools, "get_actor_locations", OneLocation.of)
+
+
+def _replace(owner: Any, name: str, ours: Callable[..., Any]) -> None:
+    """Replace a function; where the process has joined a cluster meanwhile, Ray's own is called."""
+    theirs = getattr(owner, name)
+    setattr(owner, name, lambda *arguments, **named: (ours if _is_own() else theirs)(*arguments, **named))
+
+
+def _is_own() -> bool:
+    from ray._private import worker
+
+    return worker._global_node is not None and worker._global_node.is_head()
 
 
 class WholeNode:

@@ -110,10 +110,16 @@ class RMSNorm(nn.Module):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Norm the last dimension of x (…, D), by a weight (D,), in torch's operations."""
-    if x.dtype == torch.float32:
-        return F.rms_norm(x, weight.shape, weight, eps)  # the same steps in one call
-    y = x.float()
-    y = y * y.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    if torch.is_grad_enabled():
+        y = x.float()
+        y = y * y.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    else:
+        # The squares and their sum in one call: beside weights that stream through a CPU's caches, a step of decoding
+        # pays for each call more than for what it computes.
+        root = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        y = x * root.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+        if y.dtype == x.dtype:
+            return torch.mul(y, weight, out=y)
     # Cast back before the weight, not after: the released models do, and in bfloat16
     # the other order changes a quarter of the elements.
     return y.to(x.dtype) * weight
@@ -173,8 +179,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         query: (B, H, T, C).
         key: (B, K, S, C); H is a multiple of K.
         value: (B, K, S, C).
-        mask: bool, True where a key is seen, broadcastable to (B, 1, T, S); None means causal: the last query sees all
-            keys, the one before it all but one.
+        mask: True where a key is seen, or what is added to its score, broadcastable to (B, 1, T, S); None means causal:
+            the last query sees all keys, the one before it all but one.
 
     Returns:
         (B, T, H * C).

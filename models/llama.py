@@ -128,7 +128,8 @@ class LanguageModel(nn.Module):
 
         Args:
             config: Its numbers.
-            layers: By place; each is called with (x, rotate, cache_view) and lies on one device.
+            layers: By place; each is called with (x, rotate, cache_view), begins with an `input_layernorm` and lies on
+                one device.
             frequencies: Of the rotary positions, float32 (C/2,), or (A, C/2); see Rotation.
             num_embeddings: Rows of the embedding table; some families have more than their vocabulary.
         """
@@ -320,4 +321,6 @@ def _heads(x: Tensor, head_dim: int) -> Tensor:
 
 
 def _device(layer: nn.Module) -> torch.device:
-    return next(layer.parameters()).device
+    norm = layer.input_layernorm  # not the first of its parameters: to walk through them takes as long as the norm
+    assert isinstance(norm, RMSNorm)
+    return norm.weight.device

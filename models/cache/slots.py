@@ -91,7 +91,8 @@ class CacheView:
 
     Attributes:
         positions: int (B, T, A), where each token stands for the decoder's rotary positions.
-        mask: bool (B or 1, 1, T, S), True where a token sees a place; None when it sees all places up to its own.
+        mask: (B or 1, 1, T, S), True where a token sees a place, or what is added to its score, 0 or -inf; None when it
+            sees all places up to its own.
         memory: What tokens see beside their own sequence; None when none of them sees anything.
     """
 
@@ -259,7 +260,9 @@ def decode_cache_view(
     if cache.tables:
         return CacheView(cache, slots, positions[..., None], [cache.length], None, memory, rows, ends=places + 1)
     extents = _extents(lengths, cache)
-    mask = torch.arange(max(extents), device=places.device) <= places[..., None]  # (B, T, S)
+    # As numbers, which attention would else make of it in each layer.
+    mask = torch.zeros(*places.shape, max(extents), dtype=cache.keys[0].dtype, device=places.device)  # (B, T, S)
+    mask.masked_fill_(torch.arange(max(extents), device=places.device) > places[..., None], -torch.inf)
     return CacheView(cache, slots, positions[..., None], extents, mask[:, None], memory, rows)
 
 

@@ -92,7 +92,15 @@ class SeenMemories:
 
 def prefill_memory_view(spans: Sequence[Sequence[Span]], places: range, device: torch.device) -> MemoryView | None:
     """Return what the tokens at some places of several prompts see; None if nothing."""
-    return _view([_clipped(several, places) for several in spans], len(places), device)
+    return packed_memory_view(spans, [places] * len(spans), device)
+
+
+def packed_memory_view(
+    spans: Sequence[Sequence[Span]], places: Sequence[range], device: torch.device
+) -> MemoryView | None:
+    """Return what tokens at as many places of several prompts see, each prompt's at its own; None if nothing."""
+    clipped = [_clipped(several, own) for several, own in zip(spans, places, strict=True)]
+    return _view(clipped, len(places[0]), device)
 
 
 class PlacedMemories:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from models.cache.memory import Memory, MemoryView
+from models.devices import to_device
 from models.kernels import are_fused
 from models.kernels.in_place import attend_in_place, reads_in_place, tables
 from models.layers import Rotation, attend
@@ -99,7 +100,7 @@ class CacheView:
     def __init__(
         self,
         cache: Cache,
-        slots: slice,
+        slots: slice | Tensor,
         positions: Tensor,
         extents: Sequence[int],
         mask: Tensor | None,
@@ -111,7 +112,7 @@ class CacheView:
 
         Args:
             cache: The cache.
-            slots: Of the sequences.
+            slots: Of the sequences; int (B,) where they are read in place and are no neighbours.
             positions: See the attributes.
             extents: How many places of its slot each sequence attends to; one number if all of them to as many.
             mask: See the attributes.
@@ -124,7 +125,7 @@ class CacheView:
         self._rows = rows
         self._cache = cache
         self._slots = slots
-        self._runs = _runs(extents, slots.stop - slots.start)
+        self._runs = _runs(extents, len(positions))
         assert max(extents) <= cache.length
         self.mask = mask
         self.positions = positions
@@ -136,6 +137,7 @@ class CacheView:
             return self
         moved = copy(self)
         moved.positions = self.positions.to(device)
+        moved._slots = self._slots.to(device) if isinstance(self._slots, Tensor) else self._slots
         moved._rows = None if self._rows is None else self._rows.to(device)
         moved._ends = None if self._ends is None else self._ends.to(device)
         moved.mask = None if self.mask is None else self.mask.to(device)
@@ -191,8 +193,8 @@ class CacheView:
         return torch.cat(found)
 
     def _in_place(self, layer: int, query: Tensor, ends: Tensor) -> Tensor:
-        placed = self._cache.tables[layer].rows(self._slots)
-        return attend_in_place(query, placed, ends, self._cache.keys[layer].shape[1], self._cache.length)
+        placed, [(_, most)] = self._cache.tables[layer].rows(self._slots), self._runs
+        return attend_in_place(query, placed, ends, self._cache.keys[layer].shape[1], most)
 
     def write(self, store: Tensor, new: Tensor) -> None:
         """Put new keys or values (B, K, T, C) into a layer's store."""
@@ -236,6 +238,27 @@ def prefill_cache_view(
     return CacheView(cache, slots, positions, [places.stop], mask, memory)
 
 
+def packed_cache_view(
+    cache: Cache, slots: Tensor, places: Tensor, positions: Tensor, memory: MemoryView | None, device: torch.device
+) -> CacheView:
+    """Return the view of blocks of prompts' tokens, each seeing all of its prompt before it; read in place.
+
+    All tensors are on the CPU; they are brought to the device, and the device is not waited for.
+
+    Args:
+        cache: With tables.
+        slots: int (B,), where each block's prompt is put.
+        places: int (B, T), of the tokens in their prompts.
+        positions: int (B, T, A), where they stand.
+        memory: What the tokens see beside, on the device.
+        device: Where the tokens' embeddings are.
+    """
+    K = cache.keys[0].shape[1]
+    rows = _rows(cache, places, slots[:, None, None] * K + torch.arange(K)[:, None])
+    there = [to_device(tensor, device) for tensor in (slots, positions, rows, places + 1)]
+    return CacheView(cache, there[0], there[1], [int(places.max()) + 1], None, memory, rows=there[2], ends=there[3])
+
+
 def decode_cache_view(
     cache: Cache,
     places: Tensor,
@@ -256,7 +279,8 @@ def decode_cache_view(
         memory: What the tokens see beside.
         first: The first of the slots.
     """
-    slots, rows = slice(first, first + len(places)), _rows(cache, places, first)
+    slots = slice(first, first + len(places))
+    rows = _rows(cache, places, _heads(cache, slots, places.device))
     if cache.tables:
         return CacheView(cache, slots, positions[..., None], [cache.length], None, memory, rows, ends=places + 1)
     extents = _extents(lengths, cache)
@@ -294,8 +318,9 @@ def tree_cache_view(
     new = torch.arange(extent) - lengths[:, None]  # (B, S), counted from where a sequence ends
     among_new = sees.gather(2, new.clamp(0, T - 1)[:, None].expand(B, T, extent)) & (new < T)[:, None]
     mask = among_new | (new < 0)[:, None]  # (B, T, S)
-    rows = _rows(cache, lengths[:, None] + places, first)
-    return CacheView(cache, slice(first, first + B), positions[..., None], extents, mask[:, None], memory, rows)
+    slots = slice(first, first + B)
+    rows = _rows(cache, lengths[:, None] + places, _heads(cache, slots, places.device))
+    return CacheView(cache, slots, positions[..., None], extents, mask[:, None], memory, rows)
 
 
 def _extent(length: int) -> int:
@@ -316,8 +341,12 @@ def _runs(extents: Sequence[int], num_rows: int) -> list[tuple[slice, int]]:
     return [(slice(first, last), extents[first]) for first, last in pairwise([*firsts, num_rows])]
 
 
-def _rows(cache: Cache, places: Tensor, first: int) -> Tensor:
-    """Return where the new tokens at `places` (B, T) of each slot lie in a layer's store; see CacheView."""
+def _heads(cache: Cache, slots: slice, device: torch.device) -> Tensor:
+    """Return the number, among all of a layer's, of each head of neighbouring slots, int (B, K, 1)."""
     K = cache.keys[0].shape[1]
-    heads = torch.arange(first * K, (first + len(places)) * K, device=places.device).view(-1, K, 1)
+    return torch.arange(slots.start * K, slots.stop * K, device=device).view(-1, K, 1)
+
+
+def _rows(cache: Cache, places: Tensor, heads: Tensor) -> Tensor:
+    """Return where the new tokens at `places` (B, T) of each slot lie in a layer's store; see CacheView and _heads."""
     return (heads * cache.length + places[:, None]).flatten()

@@ -164,7 +164,7 @@ def _prefill(model: Decoder, max_length: int) -> Sequence[Tensor]:
     token_ids = torch.zeros(max_length, dtype=torch.int64, device=model.device)
     prompts = [Prompt(model.embed(token_ids)) for _ in range(rows)]
     cache = Cache(model.cache_shape, rows, length)
-    prefill(model, cache, slice(0, rows), prompts, [None] * rows, length, PREFILL_TOKENS)
+    prefill(model, cache, slice(0, rows), prompts, [None] * rows, PREFILL_TOKENS)
     return ()
 
 

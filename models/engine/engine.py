@@ -29,7 +29,7 @@ from models.engine.graphed import GraphedSteps, can_record, feed
 from models.engine.guidance import branches_of
 from models.engine.lanes import MOST_TOKENS, Group, Lanes, Readback
 from models.engine.memory_guard import MemoryGuard
-from models.engine.prefill import Prefix, by_length, prefill
+from models.engine.prefill import Prefix, by_length, in_blocks, prefill
 from models.engine.prefixes import Prefixes, kept_bytes
 from models.engine.scheduler import Branch, Scheduler, Sequence
 from models.engine.scoring import by_feed, score
@@ -175,8 +175,8 @@ class Engine:
         started: list[Branch] = []
         asked, prefilled = self.num_asked, self.num_prefilled
         for prefixes in self._prefixes.packs(prompts, PREFILL_TOKENS):
-            for length, branches in by_length(prefixes):
-                work = partial(self._prefill_batch, length, prompts, prefixes)
+            for length, branches in by_length(prefixes, self._cache, PREFILL_TOKENS):
+                work = partial(self._prefill_batch, prompts, prefixes)
                 for some, _ in self._guard.run("prefill", work, branches, cost=max(length, 1)):
                     started += some
         self._stopwatch.add("asked_tokens", self.num_asked - asked)
@@ -184,18 +184,15 @@ class Engine:
         return started
 
     def _prefill_batch(
-        self,
-        length: int,
-        prompts: Mapping[Branch, Prompt],
-        prefixes: Mapping[Branch, Prefix | None],
-        branches: Ordered[Branch],
+        self, prompts: Mapping[Branch, Prompt], prefixes: Mapping[Branch, Prefix | None], branches: Ordered[Branch]
     ) -> bool:
-        """Bring prompts into the cache that have so many tokens, padded, behind their prefixes."""
+        """Bring prompts into the cache, behind their prefixes."""
         slots = self._scheduler.next_slots(len(branches))
         some, known = [prompts[branch] for branch in branches], [prefixes[branch] for branch in branches]
-        run = partial(prefill, self._model, self._cache, slots, some, known, length)
+        run = partial(prefill, self._model, self._cache, slots, some, known)
+        longest = max(in_blocks(branch.prompt_length - branch.prefix_length) for branch in branches)
         try:
-            last = self._guard.in_chunks(run, min(length, PREFILL_TOKENS), branches)
+            last = self._guard.in_chunks(run, min(longest, PREFILL_TOKENS), branches)
         except Exception:
             self._cache.clear(slots)  # a NaN half way would spoil whoever has the slot next
             raise

@@ -123,7 +123,7 @@ class Prefixes:
         pairs = zip(names, branches, strict=True)
         cut = [replace(prompts[branch], embeddings=prompts[branch].embeddings[: name.length]) for name, branch in pairs]
         cache = Cache(self._model.cache_shape, len(names), length)
-        run = partial(prefill, self._model, cache, slice(0, len(names)), cut, [None] * len(names), length)
+        run = partial(prefill, self._model, cache, slice(0, len(names)), cut, [None] * len(names))
         hidden = self._guard.in_chunks(run, min(length, chunk_tokens), branches)
         made = {name: Prefix(cache.copied(row, name.length), hidden[row].clone()) for row, name in enumerate(names)}
         self.num_computed += sum(name.length for name in names)

@@ -35,8 +35,8 @@ class Tables:
         """All of it."""
         return self.keys, self.values, self.head_strides
 
-    def rows(self, some: slice) -> "Tables":
-        """Return those of some rows."""
+    def rows(self, some: slice | Tensor) -> "Tables":
+        """Return those of some rows, given as neighbours or by their numbers."""
         return Tables(self.keys[some], self.values[some], self.head_strides[some])
 
 

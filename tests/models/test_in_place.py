@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from models.cache import memory, slots
 from models.cache.slots import CacheView
-from models.engine import Engine, Sequence, run_all
+from models.engine import Engine, Sequence, engine, prefill, run_all
 from models.kernels import in_place
 from models.kernels.in_place import attend_in_place, tables
 from models.types import Sampling
-from tests.models import test_memory
-from tests.models.test_engine import Toy, answers, company, ids_of
+from tests.models import test_memory, test_prefixes
+from tests.models.test_engine import Toy, answers, company, ids_of, sequence
 from tests.models.test_guidance import Painter, pictures
 
 pytest.importorskip("triton", reason="Triton has no wheel for this platform; its interpreter runs the kernels here")
@@ -95,6 +95,25 @@ def test_an_engine_answers_as_it_does_behind_a_mask(model: type[Toy], wishes: ob
     calls = request.getfixturevalue("placed")
     assert ids_of(answers(Watched(), wishes(), slots=5)) == behind
     assert max(calls) >= 4 and all(mask is None for mask in masks)
+
+
+@pytest.mark.parametrize(("tokens", "packed"), [(4096, 2048), (64, 2048), (128, 74)])
+def test_prompts_of_unlike_lengths_behind_what_they_share_go_through_together(
+    tokens: int, packed: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = test_prefixes.answers(Toy(), test_prefixes.company()[:8], slots=8)
+    request.getfixturevalue("placed")
+    monkeypatch.setattr(engine, "PREFILL_TOKENS", tokens)
+    monkeypatch.setattr(prefill, "MOST_PACKED", packed)
+    found = test_prefixes.answers(Toy(), test_prefixes.company()[:8], slots=8)
+    test_prefixes.assert_same(found, behind)
+
+
+def test_a_forward_has_as_many_blocks_as_the_prompts_in_it(placed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "PREFILL_TOKENS", 96)
+    run_all(Engine(Toy(), slots=8, max_length=64), [sequence([1] * n, tokens=1) for n in (3, 33, 16, 50, 20, 17)])
+    # By length: 1 block and 1, then 2, 2 fill a forward of 6, and 3 and 4 are too much for one.
+    assert placed == [6, 6, 3, 3, 4, 4], "of two layers each"
 
 
 def test_all_pictures_of_a_step_are_seen_in_one_call(placed: list[int]) -> None:

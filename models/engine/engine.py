@@ -87,7 +87,7 @@ class Engine:
         self._lanes = Lanes(slots, embedding.to(devices[-1]), self._window)
         self._readback = Readback(late * self._num_parts)
         self._graphed = None
-        if not self._speculates and can_record(model, self._cache):
+        if can_record(model, self._cache):
             self._graphed = GraphedSteps(model, self._cache, self._lanes, slots, record_cuda_graph)
         self._company = 0  # another number for every set of running branches
         self._stopwatch = stopwatch or Stopwatch()
@@ -208,8 +208,8 @@ class Engine:
         if self._speculates and self._fits_windows and self._decode_windows():
             return
         if self._graphed is not None:
-            groups = self._groups_of(running, part=0)
-            chosen = self._graphed.run(running, groups, self._company)
+            groups, num_tokens = self._groups_of(running, part=0), self._most_pending(running)
+            chosen = self._graphed.run(running, groups, self._company, num_tokens, in_windows=False)
             if chosen is not None:
                 for group, tensor in zip(groups, chosen, strict=True):
                     self._note(group.sequences, tensor)
@@ -230,6 +230,12 @@ class Engine:
         if len(groups) != 1 or groups[0].lines is None:
             return False
         group, lanes = groups[0], slice(0, len(running))
+        if self._graphed is not None:
+            recorded = self._graphed.run(running, groups, self._company, self._window, in_windows=True)
+            if recorded is not None:
+                self._readback.add(group.sequences, recorded[0])
+                self._read(everything=False)
+                return True
         lengths = [branch.cached_length + self._window for branch in running]
         try:
             hidden = feed(self._model, self._cache, self._lanes, lanes, self._window, lengths, None)
@@ -247,8 +253,7 @@ class Engine:
 
     def _decode_batch(self, branches: Ordered[Branch]) -> bool:
         """Feed some neighbours among the running branches."""
-        # After windows the host may not know yet whose line ends.
-        num_tokens = MOST_TOKENS if self._speculates else max(branch.sequence.num_pending for branch in branches)
+        num_tokens = self._most_pending(branches)
         first = self._scheduler.running.index(branches[0])
         lengths = [branch.cached_length + branch.sequence.num_pending for branch in branches]
         memory_view = self._view_memories(branches, first, num_tokens)
@@ -256,6 +261,11 @@ class Engine:
         hidden = feed(self._model, self._cache, self._lanes, lanes, num_tokens, lengths, memory_view)
         self._lanes.keep(lanes, hidden)
         return True
+
+    def _most_pending(self, branches: Ordered[Branch]) -> int:
+        """Return the most tokens that any of some branches feeds next."""
+        # After windows the host may not know yet whose line ends.
+        return MOST_TOKENS if self._speculates else max(branch.sequence.num_pending for branch in branches)
 
     def _view_memories(self, branches: Ordered[Branch], first: int, num_tokens: int) -> MemoryView | None:
         """Return what the next tokens of branches see beside the cache; making it moves numbers to the device."""

@@ -1,9 +1,9 @@
 """Decode steps as programs of fixed shapes, recorded once and replayed: a GPU then never waits for the host's launches.
 
-A program is for so many lanes, rounded up to a few sizes, one or two tokens, and one way or several of choosing. What
-differs from step to step lies on the device already (models/engine/lanes.py). What differs when a branch comes or goes,
-which lanes choose how and what they see, is copied into the program's own tensors. Lanes that are no branch's are
-computed along: they write into free slots, and what they choose goes to a lane that nobody has.
+A program is for so many lanes, rounded up to a few sizes, one or two tokens or a window, and one way or several of
+choosing. What differs from step to step lies on the device already (models/engine/lanes.py). What differs when a branch
+comes or goes, which lanes choose how and what they see, is copied into the program's own tensors. Lanes that are no
+branch's are computed along: they write into free slots, and what they choose goes to a lane that nobody has.
 
 Shapes: B lanes, S sequences, T tokens.
 """
@@ -11,7 +11,7 @@ Shapes: B lanes, S sequences, T tokens.
 import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from models.capacity.out_of_memory import is_out_of_memory
 from models.engine.decoder import Decoder
 from models.engine.lanes import Group, Lanes
 from models.engine.scheduler import Branch
+from models.engine.speculation import choose_in_windows
 from models.kernels.graph import Recorder
 
 log = logging.getLogger(__name__)
@@ -60,9 +61,9 @@ class Program:
 
     groups: list[Group]
     memories: PlacedMemories | None
-    replay: Callable[[], None]
-    chosen: list[Tensor]
     company: int
+    replay: Callable[[], None] = lambda: None
+    chosen: list[Tensor] = field(default_factory=list)
 
 
 class GraphedSteps:
@@ -81,25 +82,30 @@ class GraphedSteps:
         self._model, self._cache, self._lanes, self._slots = model, cache, lanes, slots
         self._recorder = recorder
         self._programs: dict[object, Program] = {}
-        self._latest: dict[int, Program] = {}  # by tokens of a step: nearly always it is this one again
+        self._latest: dict[
+            tuple[int, bool], Program
+        ] = {}  # by tokens of a step and `in_windows`: nearly always it is this one again
         self._refused: str | None = None
 
-    def run(self, running: Ordered[Branch], groups: Ordered[Group], company: int) -> list[Tensor] | None:
+    def run(
+        self, running: Ordered[Branch], groups: Ordered[Group], company: int, num_tokens: int, *, in_windows: bool
+    ) -> list[Tensor] | None:
         """Feed all that run and choose their next tokens.
 
         Args:
             running: All branches, by slot.
             groups: Those of their sequences that choose, by how they do.
             company: A number that changes when a branch comes or goes.
+            num_tokens: The most that any of them feeds.
+            in_windows: Whether several tokens are chosen at once; there is one group then.
 
         Returns:
-            What `Lanes.answer` gives for each group, with columns of no meaning behind; None if this step is none that
-            can be recorded.
+            What `Lanes.answer` or `choose_in_windows` gives for each group, with columns of no meaning behind; None if
+            this step is none that can be recorded.
         """
         if self._refused is not None or not groups:
             return None
-        num_tokens = max(branch.sequence.num_pending for branch in running)
-        latest = self._latest.get(num_tokens)
+        latest = self._latest.get((num_tokens, in_windows))
         if latest is not None and latest.company == company:
             latest.replay()
             return latest.chosen
@@ -107,7 +113,13 @@ class GraphedSteps:
         padded = [(group, rounded(len(group.sequences), self._slots)) for group in groups]
         memories = [branch.memory for branch in running]
         most = max((memory.keys[0].shape[1] for memory in memories if memory is not None), default=0)
-        name = size, num_tokens, most and rounded_up(most), *((group.signature, width) for group, width in padded)
+        name = (
+            size,
+            num_tokens,
+            in_windows,
+            most and rounded_up(most),
+            *((group.signature, width) for group, width in padded),
+        )
         program = self._programs.get(name)
         if program is None and len(self._programs) == MOST_PROGRAMS:
             return None
@@ -115,36 +127,34 @@ class GraphedSteps:
         view = decode_memory_view([*memories, *[None] * (size - len(memories))], num_tokens, self._model.device)
         assert view is None or isinstance(view, PlacedMemories)
         if program is None:
-            return self._record(name, size, num_tokens, wide, view and view.up_to(rounded_up(most)), company)
+            program = Program(wide, view and view.up_to(rounded_up(most)), company)
+            return self._record(program, name, size, num_tokens, in_windows)
         for own, new in zip(program.groups, wide, strict=True):
             own.take(new)
         if view is not None and program.memories is not None:
             program.memories.take(view)
         program.company = company
-        self._latest[num_tokens] = program
+        self._latest[num_tokens, in_windows] = program
         program.replay()
         return program.chosen
 
     def _record(
-        self,
-        name: object,
-        size: int,
-        num_tokens: int,
-        groups: list[Group],
-        view: PlacedMemories | None,
-        company: int,
+        self, program: Program, name: object, size: int, num_tokens: int, in_windows: bool
     ) -> list[Tensor] | None:
         """Record a program and run it; None, now and ever after, if this model's steps cannot be recorded."""
 
         def work() -> list[Tensor]:
             # Read in place, so that no length has a part in it.
-            some = slice(0, size)
-            self._lanes.keep(some, feed(self._model, self._cache, self._lanes, some, num_tokens, [], view))
+            some, groups = slice(0, size), program.groups
+            hidden = feed(self._model, self._cache, self._lanes, some, num_tokens, [], program.memories)
+            if in_windows:
+                return [choose_in_windows(self._model, self._lanes, group, hidden) for group in groups]
+            self._lanes.keep(some, hidden)
             return [self._lanes.answer(self._model, group) for group in groups]
 
         before = self._lanes.copy_state()
         try:
-            replay, chosen = self._recorder(work)
+            program.replay, program.chosen = self._recorder(work)
         except RuntimeError as error:
             # What a trial run has written to the cache, the step itself writes again.
             self._lanes.restore(before)
@@ -153,9 +163,9 @@ class GraphedSteps:
             return None
         self._lanes.restore(before)
         log.info("recorded a decode step of %d lanes, %d tokens each", size, num_tokens)
-        self._latest[num_tokens] = self._programs[name] = Program(groups, view, replay, chosen, company)
-        replay()
-        return chosen
+        self._latest[num_tokens, in_windows] = self._programs[name] = program
+        program.replay()
+        return program.chosen
 
 
 def can_record(model: Decoder, cache: Cache) -> bool:

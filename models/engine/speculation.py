@@ -38,7 +38,9 @@ def choose_in_windows(model: Decoder, lanes: Lanes, group: Group, hidden: Tensor
     steps = torch.arange(W, device=window.device)
     # The number, in its answer, of the token behind each of the window.
     numbers = answered[:, None] - num_new[:, None] + 1 + steps  # (S, W)
-    scores = model.logits(hidden[group.every].flatten(0, 1), group.allowed).to(window.device)
+    # What stands for nobody has fed nothing: any lane does.
+    rows = group.every if isinstance(group.every, slice) else group.every.clamp(max=len(hidden) - 1)
+    scores = model.logits(hidden[rows].flatten(0, 1), group.allowed).to(window.device)
     if group.scales is not None:
         own, other = scores.chunk(2)
         scores = guided(own, other, group.scales.repeat_interleave(W, 0))
@@ -67,4 +69,4 @@ def choose_in_windows(model: Decoder, lanes: Lanes, group: Group, hidden: Tensor
 
 def _from(firsts: Tensor, steps: Tensor) -> Tensor:
     """Return the places of a window from the first ones (S,) on, (S, W); behind the last one, the last."""
-    return (firsts[:, None] + steps).clamp(max=len(steps) - 1)
+    return (firsts[:, None] + steps).clamp(0, len(steps) - 1)  # nobody's row may begin before the first

@@ -153,12 +153,17 @@ def test_the_branches_for_gpus_give_the_tokens_of_a_cpu(
         assert answers(family, "cuda", samplings, slots) == here
 
 
-def test_guessing_ahead_gives_the_tokens_of_a_cpu_that_does_not() -> None:
-    here = answers("emu3", "cpu", (DRAWING,) * 5, 8)
+def test_guessing_ahead_gives_the_tokens_of_a_cpu_that_does_not_and_is_recorded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "models.engine.graphed")
+    here = answers("emu3", "cpu", (DRAWING,) * 5, 16)
     with make_believe():
         model = tiny_model("emu3", "cuda", "float32")
         sequences = asked(model, "emu3", 5, DRAWING)
-        run_all(Engine(model, slots=8, max_length=128, speculate=4), sequences)
+        run_all(Engine(model, slots=16, max_length=128, speculate=4), sequences)
+    said = [line for line in caplog.messages if line.startswith("recorded")]
+    assert said and all(line.endswith(" lanes, 4 tokens each") for line in said), caplog.messages
     assert [one.completion.token_ids for one in sequences if one.completion] == here
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
+from pipeline.execution.cluster.lean_ray import without_helpers
 from pipeline.execution.cluster.placement import Node, Placement, place_actors
 from pipeline.execution.cluster.start import ClusterError, nodes, start_ray, stopped_with_the_block
 from pipeline.execution.stream import units_on_their_way
@@ -182,6 +183,8 @@ def _weigh(faults: list[str], weighings: Sequence[Weighing], ray: RaySettings | 
     """
     with ThreadPoolExecutor(1) as beside:
         counting = beside.submit(count_weights, faults, weighings)
+        if ray:
+            beside.submit(without_helpers)  # half a second of imports; what fails in it, fails in start_ray
         has_own_ray = bool(ray and check_setting([], "", lambda: start_ray(ray)))
         return counting.result(), has_own_ray
 

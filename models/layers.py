@@ -187,7 +187,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     """
     B, H, T, C = query.shape
     K = key.shape[1]
-    if 1 < T <= FEW_TOKENS and mask is not None and not query.is_cuda:
+    if 1 < T <= FEW_TOKENS and mask is not None and not _is_free(query):
         # One by one, as alone: how a library rounds a token's scores may depend on how many tokens there are.
         return torch.cat([attend(query[:, :, t : t + 1], key, value, mask[:, :, t : t + 1]) for t in range(T)], dim=1)
     if mask is None:

@@ -16,8 +16,9 @@ from models import Family, Sampling, layers
 from models.engine import Engine, Sequence, engine, run_all
 from models.llama import FamilyModel, LanguageModel
 from models.types import ModelInput
-from tests.gpu.make_believe import LAUNCH, Log, make_believe, watched
+from tests.gpu.make_believe import make_believe
 from tests.gpu.questions import DRAWING, GREEDY, asked, decoding, tiny_model
+from tests.gpu.seen import LAUNCH, Log, watched
 
 
 @dataclass(frozen=True)

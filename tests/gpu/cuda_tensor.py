@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from tests.gpu.seen import COPY, LAUNCH, WAIT, note, tensors_in
 
@@ -76,17 +76,18 @@ def inside(tensor: Tensor) -> Tensor:
 def _run(op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Do an operation on the CPU, and note what it would be on a GPU."""
     name, device = op.overloadpacket.__name__, kwargs.get("device")
-    given = list(tensors_in((args, kwargs)))
-    owners = {id(one.numbers): one for one in given if isinstance(one, CudaTensor)}
+    if name in ("_pin_memory", "is_pinned"):  # without an accelerator torch pins nothing
+        return _pin(args[0].clone()) if name == "_pin_memory" else _is_pinned(args[0])
+    owners = {id(one.numbers): one for one in tensors_in((args, kwargs)) if isinstance(one, CudaTensor)}
     goes_to = None if device is None else torch.device(device).type
     is_there = goes_to == "cuda" or (bool(owners) and goes_to != "cpu")
-    if owners or is_there:
-        _note_operation(op, name, args, kwargs, is_there)
+    if not owners and not is_there:
+        out = op(*args, **kwargs | {"pin_memory": False} if "pin_memory" in kwargs else kwargs)
+        return _pin(out) if kwargs.get("pin_memory") is True else out
+    _note_operation(op, name, args, kwargs, is_there)
     plain = mapped(inside, kwargs)
     if device is not None:
         plain["device"] = torch.device("cpu")
-    if name in ("_pin_memory", "is_pinned"):  # without an accelerator torch pins nothing
-        return _pin(args[0].clone()) if name == "_pin_memory" else _is_pinned(args[0])
     is_pinned = plain.pop("pin_memory", None) is True
     out = KERNELS.get(name, op)(*mapped(inside, list(args)), **plain)
     if is_pinned:
@@ -163,7 +164,9 @@ def one_launch(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if not any(isinstance(one, CudaTensor) for one in tensors_in((args, kwargs))):
             return function(*args, **kwargs)
         note(LAUNCH, name, (args, kwargs))
-        return mapped(CudaTensor, function(*mapped(inside, list(args)), **mapped(inside, kwargs)))
+        with _disable_current_modes():  # what it does within is no launch
+            out = function(*mapped(inside, list(args)), **mapped(inside, kwargs))
+        return mapped(CudaTensor, out)
 
     return launch
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 from models import layers
 from models.aria.moe import choose_experts
@@ -50,20 +51,24 @@ class _Event:
         note(WAIT, "event")
 
 
-def _attend_rows(
-    query: Tensor, keys: Tensor, values: Tensor, head_strides: Tensor, ends: Tensor, *, num_heads: int, most: int
+def _attend_rows(query: Tensor, keys: Tensor, values: Tensor, strides: Tensor, ends: Tensor, **sizes: int) -> Tensor:
+    """Do as models.kernels.attention does with its two launches."""
+    note(LAUNCH, "attend_rows", (query, ends))
+    note(LAUNCH, "attend_rows", (query, ends))
+    with _disable_current_modes():  # what follows is no launch
+        return CudaTensor(_row_by_row(*map(inside, (query, keys, values, strides, ends)), **sizes))
+
+
+def _row_by_row(
+    query: Tensor, keys: Tensor, values: Tensor, strides: Tensor, ends: Tensor, num_heads: int, most: int
 ) -> Tensor:
-    """Do as models.kernels.attention does with its two launches, row by row with torch's operations."""
-    note(LAUNCH, "attend_rows", (query, ends))
-    note(LAUNCH, "attend_rows", (query, ends))
-    query, keys, values, head_strides, ends = map(inside, (query, keys, values, head_strides, ends))
     found = []
-    for row, own in enumerate(ends):
-        size, stride = min(int(own.max()), most), int(head_strides[row])
+    for row, (own, stride) in enumerate(zip(ends, strides.tolist(), strict=True)):
+        size = min(int(own.max()), most)
         places = [_at(int(table[row]), num_heads, stride, size, query) for table in (keys, values)]
         seen = torch.arange(size) < own[:, None]
         found.append(F.scaled_dot_product_attention(query[row], *places, attn_mask=seen, enable_gqa=True).nan_to_num())
-    return CudaTensor(torch.stack(found).transpose(1, 2).flatten(2))
+    return torch.stack(found).transpose(1, 2).flatten(2)
 
 
 def _add_mixture(

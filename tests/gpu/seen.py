@@ -91,12 +91,12 @@ def _file(path: str) -> str:
     return "" if "site-packages" in folder or folder.endswith("/tests") else file if folder else ""
 
 
-def tensors_in(given: Any) -> Iterator[Tensor]:
-    """Yield the tensors among arguments, those in lists too."""
+def tensors_in(given: Any) -> list[Tensor]:
+    """Return the tensors among arguments, those in lists too."""
     if isinstance(given, Tensor):
-        yield given
-    elif isinstance(given, (list, tuple)):
-        for one in given:
-            yield from tensors_in(one)
-    elif isinstance(given, dict):
-        yield from tensors_in(list(given.values()))
+        return [given]
+    if isinstance(given, dict):
+        given = given.values()
+    elif not isinstance(given, (list, tuple)):
+        return []
+    return [tensor for one in given for tensor in tensors_in(one)]

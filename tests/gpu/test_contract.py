@@ -53,6 +53,9 @@ SAMPLINGS = (
 )
 
 
+kept = cache(tiny_model)  # tests ask models, and change none
+
+
 @cache
 def loaded(family: Family, num_layers: int, cross: tuple[int, ...], dtype: str) -> FamilyModel:
     """Return a tiny model on a GPU."""
@@ -135,7 +138,7 @@ def answers(
     family: Family, device: str, samplings: tuple[Sampling, ...], slots: int, dtype: str = "float32"
 ) -> list[tuple[int, ...]]:
     """Return the tokens of answers, one with each sampling."""
-    model = tiny_model(family, device, dtype)
+    model = kept(family, device, dtype)
     sequences = [asked(model, family, len(samplings), sampling)[number] for number, sampling in enumerate(samplings)]
     run_all(Engine(model, slots=slots, max_length=128), sequences)
     assert [one.error for one in sequences if one.error] == []
@@ -160,7 +163,7 @@ def test_guessing_ahead_gives_the_tokens_of_a_cpu_that_does_not_and_is_recorded(
     caplog.set_level("INFO", "models.engine.graphed")
     here = answers("emu3", "cpu", (DRAWING,) * 5, 16)
     with make_believe():
-        model = tiny_model("emu3", "cuda", "float32")
+        model = kept("emu3", "cuda", "float32")
         sequences = asked(model, "emu3", 5, DRAWING)
         run_all(Engine(model, slots=16, max_length=128, speculate=4), sequences)
     said = [line for line in caplog.messages if line.startswith("recorded")]
@@ -170,7 +173,7 @@ def test_guessing_ahead_gives_the_tokens_of_a_cpu_that_does_not_and_is_recorded(
 
 def test_steps_are_recorded_once_for_each_size_of_company(family: Family, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "models.engine.graphed")
-    answers_of = [replace(GREEDY, max_new_tokens=tokens) for tokens in (30, 20, 20, 9, 9, 9)]
+    answers_of = [replace(GREEDY, max_new_tokens=tokens) for tokens in (13, 9, 9, 5, 5, 5)]
     with make_believe():
         answers(family, "cuda", tuple(answers_of), 16, "bfloat16")
     said = [line for line in caplog.messages if line.startswith("recorded")]
@@ -211,7 +214,7 @@ def test_a_long_prompt_is_answered_in_chunks_as_in_one_piece(has_flash: bool, mo
 
 def test_choices_are_scored_alike(family: Family) -> None:
     def scores(device: str) -> list[Any]:
-        model, random = tiny_model(family, device, "float32"), np.random.default_rng(0)
+        model, random = kept(family, device, "float32"), np.random.default_rng(0)
         choices = tuple(random.integers(20, 100, length).astype(np.int32) for length in (1, 3, 20))
         prompts = [random.integers(20, 100, 9).astype(np.int32) for _ in range(3)]
         sequences = [Sequence("", ModelInput("", ids, choices=choices), Sampling()) for ids in prompts]

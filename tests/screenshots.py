@@ -90,7 +90,7 @@ def live_text(demo: Path) -> str:
 def _bar_of(progress: Progress) -> str:
     """Return the bar with the lines below it, as the terminal gets them."""
     terminal = io.StringIO()
-    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    terminal.isatty = lambda: True
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
         patch.setattr("jobs.progress.time", SimpleNamespace(monotonic=lambda: 0.0))  # no second passes

@@ -131,7 +131,7 @@ def transformers(models: Mapping[str, Any], dtype: str, threads: int) -> Callabl
         from tests.models.mllama_reference import Picture, Row, Size, batch
 
         few = [Row(row["ids"], [Picture(*one) for one in row.get("pictures", ())]) for row in rows]
-        return batch(few, Size(**size) if size else None)  # type: ignore[arg-type]  # without pictures it needs none
+        return batch(few, Size(**size) if size else None)  # without pictures it needs none
 
     @torch.inference_mode()
     def answer(question: Question) -> Told:

@@ -56,7 +56,7 @@ class CudaTensor(Tensor):
     def numpy(self, **_: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
-    def __repr__(self) -> str:  # type: ignore[override]
+    def __repr__(self) -> str:
         return f"CudaTensor({tuple(self.shape)}, {self.dtype})"
 
 

@@ -84,12 +84,13 @@ def _add_mixture(
 ) -> Tensor:
     """Do as models.kernels.experts does with its four launches, pair by pair with torch's operations."""
     for _ in range(4):
-        _note(LAUNCH, "add_mixture", (x, scores))
-    x, normed, scores, fc1, fc2, shared = map(_inside, (x, normed, scores, fc1, fc2, shared))
-    ids, weights = choose_experts(scores, num_chosen)
-    gate, up = (normed[:, None, None] @ fc1[ids]).chunk(2, -1)  # (N, K, 1, F)
-    y = ((F.silu(gate) * up) @ fc2[ids])[:, :, 0]
-    return CudaTensor(x + ((y * weights[..., None]).sum(1) + shared))
+        note(LAUNCH, "add_mixture", (x, scores))
+    with _disable_current_modes():  # what follows is no launch
+        x, normed, scores, fc1, fc2, shared = map(inside, (x, normed, scores, fc1, fc2, shared))
+        ids, weights = choose_experts(scores, num_chosen)
+        gate, up = (normed[:, None, None] @ fc1[ids]).chunk(2, -1)  # (N, K, 1, F)
+        y = ((F.silu(gate) * up) @ fc2[ids])[:, :, 0]
+        return CudaTensor(x + ((y * weights[..., None]).sum(1) + shared))
 
 
 def _at(address: int, num_heads: int, stride: int, size: int, like: Tensor) -> Tensor:

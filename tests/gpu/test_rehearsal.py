@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 
 from models import Family
 from models.llama import FamilyModel
-from tests.benchmarks import device
+from tests.benchmarks import device, device_layers, device_models
 from tests.gpu import test_device
 from tests.gpu.make_believe import make_believe
 from tests.gpu.questions import DRAWING, tiny_model
@@ -66,7 +67,7 @@ def test_a_section_of_the_benchmark_measures_all_that_it_means_to(
     few = {"B": 2, "H": 4, "K": 2, "C": 16}
     for changed, value in {
         "drawn": small_zeros,
-        "ATTENTIONS": [device.replace(one, **few, T=min(one.T, 8), S=min(one.S, 16)) for one in device.ATTENTIONS],
+        "ATTENTIONS": [replace(one, **few, T=min(one.T, 8), S=min(one.S, 16)) for one in device_layers.ATTENTIONS],
         "NEW_SHAPES": 2,
         "EXPERT_ROWS": (4, 300),
         "own_lengths": lambda case: None,  # a kernel that no CPU has
@@ -75,14 +76,17 @@ def test_a_section_of_the_benchmark_measures_all_that_it_means_to(
         "released_model": small,
         "random_model": small,
         "DECODINGS": {
-            one: [device.replace(case, rows=2, length=9) for case in some[:2]] for one, some in device.DECODINGS.items()
+            one: [replace(case, rows=2, length=9) for case in some[:2]] for one, some in device_models.DECODINGS.items()
         },
         "choose_slots": lambda model, asked, max_length, share: (3, "three"),
         "GRID": (5, 6),
         "PICTURE": (2, 3),
         "LENGTH": 300,
     }.items():
-        monkeypatch.setattr(device, changed, value)
+        found = [module for module in (device_layers, device_models) if hasattr(module, changed)]
+        assert found, changed
+        for module in found:
+            monkeypatch.setattr(module, changed, value)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Properties)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda _: None)
     section, _ = device.SECTIONS[name]

@@ -1,4 +1,4 @@
-"""Fixtures that the tests of stored answers share."""
+"""Fixtures that the tests of jobs, their reports and stored answers share."""
 
 import json
 
@@ -9,6 +9,7 @@ from jobs.evaluation.file_answers import PredictionFile, answers_from_file
 from jobs.evaluation.score import score
 from pipeline.storage.store import Store
 from tests.jobs.stored import BULK, asked_of, report_of, rows_of
+from tests.pictures import plain
 
 
 @pytest.fixture
@@ -31,3 +32,14 @@ def joined_with(tmp_path):
         return report_of(tmp_path / "out")["scores"]["docvqa_val"], rows_of(tmp_path / "out")
 
     return join
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Forty images in a folder, one of them no image."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number:02d}.png").write_bytes(plain((number, 0, 0), (20, 20)))
+    (folder / "03.png").write_bytes(b"not an image")
+    return folder

@@ -19,12 +19,11 @@ from jobs.report.writer import write_report
 from pipeline.execution.progress import Pace, Progress
 from pipeline.input.units import ReadSettings
 from pipeline.state import ledger
-from tests.jobs.test_report import NASTY, gallery_of, output_of, photos, questioned  # noqa: F401
+from tests.jobs.test_report import NASTY, gallery_of, output_of, questioned
 from tests.jobs.test_report_plan import plan_of
 from tests.jobs.test_view import output_to_view, served
 from tests.screenshots import chromium, live_text, main
 
-pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 
@@ -52,7 +51,7 @@ def opened(browser, address, width=1200, height=900, scheme="light"):
 
 
 @pytest.fixture
-def viewed(photos, tmp_path):  # noqa: F811
+def viewed(photos, tmp_path):
     return output_to_view(photos, str(tmp_path / "out"))
 
 
@@ -89,7 +88,7 @@ def test_a_row_is_shown_larger_with_its_hostile_text_as_text(browser, viewed):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (400, "dark")])
-def test_the_report_fits_its_window_and_runs_nothing(browser, viewed, photos, tmp_path, width, scheme):  # noqa: F811
+def test_the_report_fits_its_window_and_runs_nothing(browser, viewed, photos, tmp_path, width, scheme):
     store, job = viewed
     results = read_results(store, job)
     gallery = build_gallery(results, {"": ReadSettings(uri=str(photos))}, labels_of(job))
@@ -101,7 +100,7 @@ def test_the_report_fits_its_window_and_runs_nothing(browser, viewed, photos, tm
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_pictures_of_the_docs_come_out_the_same_from_one_output(browser, photos, tmp_path):  # noqa: F811
+def test_the_pictures_of_the_docs_come_out_the_same_from_one_output(browser, photos, tmp_path):
     store, job = output_to_view(photos, str(tmp_path / "demo/vqa"))
     write_report(store, job, ReadSettings(uri=str(photos)))
     pace = Pace(2.0, 600.0, 50.0, {"engine": 0.9, "prefill": 0.7}, "prefill")
@@ -146,7 +145,7 @@ WIDE_TABLES = (
 )
 
 
-def full_page(photos, tmp_path):  # noqa: F811
+def full_page(photos, tmp_path):
     """Write a report with all that one may have: a course, a plan, near scores, failures; return its path."""
     job, part = questioned(photos)
     store = output_of(photos, job, part, warnings=["a.tar: ends in the middle of a member"])
@@ -170,7 +169,7 @@ def full_page(photos, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (400, "light"), (400, "dark")])
-def test_a_report_can_be_read_on_any_screen(browser, photos, tmp_path, width, scheme):  # noqa: F811
+def test_a_report_can_be_read_on_any_screen(browser, photos, tmp_path, width, scheme):
     with opened(browser, full_page(photos, tmp_path).as_uri(), width, scheme=scheme) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(FAINT) == []
@@ -182,7 +181,7 @@ def test_a_report_can_be_read_on_any_screen(browser, photos, tmp_path, width, sc
 
 
 @pytest.mark.parametrize("width", [1200, 400])
-def test_scores_near_all_right_are_told_apart(browser, photos, tmp_path, width):  # noqa: F811
+def test_scores_near_all_right_are_told_apart(browser, photos, tmp_path, width):
     with opened(browser, full_page(photos, tmp_path).as_uri(), width) as page:
         marks = page.locator("table.cells .plot rect.bar").evaluate_all(
             "all => all.map(one => [one.getBoundingClientRect(), one.ownerSVGElement.getBoundingClientRect()])"

@@ -38,17 +38,6 @@ from tests.pipeline.inputs import plan_units
 NASTY = '<script>alert("1")</script> & {{ 7 * 7 }}'
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """Forty images in a folder, one of them no image."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(40):
-        (folder / f"{number:02d}.png").write_bytes(plain((number, 0, 0), (20, 20)))
-    (folder / "03.png").write_bytes(b"not an image")
-    return folder
-
-
 def error_at(number):
     return {"stage": "decode", "type": "BadImage", "message": f"cannot decode {NASTY}"} if number == 3 else None
 

@@ -13,7 +13,7 @@ from jobs.report.texts import Texts, faults_of
 from pipeline.execution.progress import MOST_POINTS, Tracker, progress_numbers
 from pipeline.rows import STEP_SECONDS
 from pipeline.state import ledger
-from tests.jobs.test_report import captioned, gallery_of, output_of, page_of, photos  # noqa: F401
+from tests.jobs.test_report import captioned, gallery_of, output_of, page_of
 
 
 def numbers_at(store, job):
@@ -24,7 +24,7 @@ def head_of(page):
     return re.search(r"<header>.*?</header>", page, re.DOTALL)[0]
 
 
-def test_a_run_with_too_many_failed_rows_has_no_green_tick(photos):  # noqa: F811
+def test_a_run_with_too_many_failed_rows_has_no_green_tick(photos):
     job, part = captioned(photos)
     store = output_of(photos, job, part, is_finished=False)
     ledger.mark_finished(store, "1 of 40 results failed, more than limits.max_failed_share=0 allows")
@@ -37,7 +37,7 @@ def test_a_run_with_too_many_failed_rows_has_no_green_tick(photos):  # noqa: F81
     assert "mark good" in head_of(page_of(photos, job, part))
 
 
-def test_a_run_that_stopped_because_of_failures_says_so(photos):  # noqa: F811
+def test_a_run_that_stopped_because_of_failures_says_so(photos):
     job, part = captioned(photos)
     store = output_of(photos, job, part.slice(0, 30), is_finished=False)
     ledger.write_attempt(store, "3", {"outcome": "too many failed", "seconds": 1.0, "answered": 0, "output_tokens": 0})
@@ -45,7 +45,7 @@ def test_a_run_that_stopped_because_of_failures_says_so(photos):  # noqa: F811
     assert numbers_at(output_of(photos, job, part, is_finished=False), job)["state"] == "unfinished"
 
 
-def test_captions_are_counted_alike_and_by_length(photos):  # noqa: F811
+def test_captions_are_counted_alike_and_by_length(photos):
     job, part = captioned(photos)
     numbers = numbers_at(output_of(photos, job, part.slice(0, 20), part.slice(20)), job)
     texts = numbers["texts"]
@@ -129,7 +129,7 @@ def test_the_burst_of_units_that_were_on_their_way_at_first_does_not_stand_out()
     assert unknown[0]["start"] == 30.0, "of older versions"
 
 
-def test_tokens_that_were_copied_from_prompts_that_begin_alike_are_told(photos):  # noqa: F811
+def test_tokens_that_were_copied_from_prompts_that_begin_alike_are_told(photos):
     job, part = captioned(photos)
     store = output_of(photos, job, part)
     numbers = numbers_at(store, job)
@@ -145,7 +145,7 @@ def test_tokens_that_were_copied_from_prompts_that_begin_alike_are_told(photos):
     assert said in render_markdown(numbers, job) and said in render_report(numbers, gallery_of(photos, job, part), job)
 
 
-def test_a_start_that_was_killed_has_its_time_and_its_curve(photos):  # noqa: F811
+def test_a_start_that_was_killed_has_its_time_and_its_curve(photos):
     job, part = captioned(photos)
     store = output_of(photos, job, part, is_finished=False)
     before = numbers_at(store, job)

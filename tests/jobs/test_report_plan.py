@@ -16,7 +16,7 @@ from pipeline.settings import ConfigError, dump_settings
 from pipeline.state import ledger
 from pipeline.storage.store import Store
 from tests.jobs.test_plan import ESTIMATE
-from tests.jobs.test_report import captioned, finished_at, gallery_of, output_of, photos  # noqa: F401
+from tests.jobs.test_report import captioned, finished_at, gallery_of, output_of
 
 PLACEMENT = {"generate_most": 2, "generate_gpus": 1.0, "check_most": 1, "check_gpus": 0.5}
 
@@ -28,7 +28,7 @@ def held(store, seconds=1800.0, answered=20, first=100.0, started="2026-01-02T00
 
 
 @pytest.fixture
-def run(photos):  # noqa: F811
+def run(photos):
     """A finished run of one start, and its job."""
     job, part = captioned(photos)
     store = output_of(photos, job, part)
@@ -47,7 +47,7 @@ def test_devices_of_both_models_are_held_and_cost(run):
     assert numbers_of(read_results(store, job), job)["device_seconds"] == 3 * 1800
 
 
-def test_the_page_says_what_a_run_costs_or_how_to_make_it_say_so(run, photos):  # noqa: F811
+def test_the_page_says_what_a_run_costs_or_how_to_make_it_say_so(run, photos):
     store, job = run
     results, gallery = read_results(store, job), gallery_of(photos, *captioned(photos))
     for price, words in ((3.0, "3.75 <small>1.25 device-hours at 3.00"), (None, "no <code>plan.price_per_device_hour")):
@@ -72,7 +72,7 @@ def kept(store, **changes):
     store.replace("_report/plan.json", json.dumps(plan_of(**changes)).encode())
 
 
-def test_a_plan_is_set_against_what_the_run_did_line_by_line(run, photos):  # noqa: F811
+def test_a_plan_is_set_against_what_the_run_did_line_by_line(run, photos):
     store, job = run
     assert numbers_of(read_results(store, job), job)["plan"] is None
     kept(store)
@@ -113,7 +113,7 @@ def test_a_plan_of_what_was_left_is_set_against_the_starts_since(run):
     assert (plan["starts"], did["rows"], did["seconds"]) == (1, 20, 990.0)
 
 
-def test_an_unfinished_run_is_not_held_against_its_plan(photos):  # noqa: F811
+def test_an_unfinished_run_is_not_held_against_its_plan(photos):
     job, part = captioned(photos)
     store = output_of(photos, job, part.slice(0, 20), is_finished=False)
     kept(store)
@@ -123,7 +123,7 @@ def test_an_unfinished_run_is_not_held_against_its_plan(photos):  # noqa: F811
     assert "once it is finished" in report_lines(Report(numbers, "page"))[1]
 
 
-def test_a_plan_is_kept_beside_the_report_for_later_ones(photos, tmp_path):  # noqa: F811
+def test_a_plan_is_kept_beside_the_report_for_later_ones(photos, tmp_path):
     store = Store(str(tmp_path / "out"))
     finished_at(store, photos)
     store.publish(ledger.SUCCESS, b"")

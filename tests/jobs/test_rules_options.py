@@ -264,7 +264,6 @@ def test_latex_that_cannot_be_normalized_is_compared_as_it_is():
 
 
 def test_math_verify_goes_by_meaning():
-    pytest.importorskip("math_verify")
     gold = Gold((r"\frac{\sqrt{2}}{2}",))
     assert judge("math/math_verify", r"\boxed{\frac{1}{\sqrt2}}", gold).score == 1.0
     assert judge("math/hendrycks", r"\boxed{\frac{1}{\sqrt2}}", gold).score == 0.0

@@ -83,7 +83,6 @@ def test_a_preset_that_goes_by_a_model_is_refused_where_there_is_none(tmp_path, 
 
 
 def test_mathematics_can_be_compared_afterwards_by_what_it_means(tmp_path):
-    pytest.importorskip("math_verify")
     row = {"problem": "?", "solution": r"\boxed{\frac{\sqrt2}{2}}", "type": "Algebra", "level": "Level 1"}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "math.parquet")
     (tmp_path / "a.jsonl").write_text(json.dumps({"row": 0, "response": r"\boxed{\frac{1}{\sqrt2}}"}))

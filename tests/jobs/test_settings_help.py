@@ -2,13 +2,13 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 from pydantic import BaseModel
 
 from jobs.__main__ import main
@@ -145,8 +145,7 @@ def test_a_config_is_a_file_or_one_of_ours_by_name(tmp_path, monkeypatch):
 
 
 def test_every_starter_is_in_the_wheel():
-    wheel = pytest.importorskip("hatchling.builders.wheel", reason="needs hatchling, which builds the wheel")
-    builder = wheel.WheelBuilder(str(ROOT))
+    builder = WheelBuilder(str(ROOT))
     files = {file.distribution_path for file in builder.recurse_included_files()}
     assert {f"jobs/configs/{path.name}" for path in CONFIGS} <= files
 
@@ -162,7 +161,6 @@ def test_names_are_listed_with_a_line_each(what, names, capsys):
     assert what in LISTED
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [

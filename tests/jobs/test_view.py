@@ -17,7 +17,7 @@ from jobs.view.server import address_of, make_server, view_of
 from pipeline.settings import check_settings, dump_settings
 from pipeline.state import ledger
 from pipeline.storage.store import Store
-from tests.jobs.test_report import captioned, output_of, photos, questioned  # noqa: F401
+from tests.jobs.test_report import captioned, output_of, questioned
 
 
 def with_tokens(part):
@@ -28,7 +28,7 @@ def with_tokens(part):
     return part.append_column("output_logprobs", pa.array(values, pa.list_(pa.float32())))
 
 
-def output_to_view(photos, uri):  # noqa: F811
+def output_to_view(photos, uri):
     """Forty captions in two files: row 3 failed, every fourth is hostile, the others are right."""
     job, part = captioned(photos)
     part = with_tokens(part)
@@ -40,11 +40,11 @@ def output_to_view(photos, uri):  # noqa: F811
 
 
 @pytest.fixture
-def viewed(photos, tmp_path):  # noqa: F811
+def viewed(photos, tmp_path):
     return output_to_view(photos, str(tmp_path / "out"))
 
 
-def test_rows_are_found_by_verdict_group_and_text(viewed, photos):  # noqa: F811
+def test_rows_are_found_by_verdict_group_and_text(viewed, photos):
     store, job = viewed
     rows = Rows(store, job)
     assert rows.counts() == {"right": 29, "wrong": 10, "failed": 1, "unknown": 0}

@@ -100,15 +100,14 @@ def test_a_torch_without_those_products_takes_the_next(monkeypatch: pytest.Monke
 
 def test_a_library_that_changes_rows_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(layout: type[Product]) -> Callable[[Tensor, Tensor | None], Product]:
-        class Careless(layout):  # type: ignore[misc, valid-type]
+        class Careless(layout):
             def __call__(self, x: Tensor) -> Tensor:
-                return super().__call__(x) + 1e-6 * len(x)  # type: ignore[no-any-return]
+                return super().__call__(x) + 1e-6 * len(x)
 
         return Careless
 
     layouts = {
-        name: layout if layout is Doubled else careless(layout)  # type: ignore[arg-type]
-        for name, layout in batch_invariant._LAYOUTS.items()
+        name: layout if layout is Doubled else careless(layout) for name, layout in batch_invariant._LAYOUTS.items()
     }
     monkeypatch.setattr(batch_invariant, "_LAYOUTS", layouts)
     monkeypatch.setattr(batch_invariant, "_chosen_layouts", {})

@@ -111,7 +111,7 @@ def test_a_choice_without_text_is_refused(text: ChatTokenizer) -> None:
     with pytest.raises(BadRequest, match="choice 1 is '', expected a text that may follow the prompt"):
         split(text, "?", " A", "")
     with pytest.raises(BadRequest, match="choice 0 is None, expected a text"):
-        split(text, "?", None)  # type: ignore[arg-type]
+        split(text, "?", None)
 
 
 def test_choices_behind_no_prompt_are_refused(text: ChatTokenizer) -> None:

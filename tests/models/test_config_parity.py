@@ -115,7 +115,7 @@ NEEDED = {
 LEFT_OUT = [
     (family, f"{section}.{name}")
     for family, whole in WHOLE.items()
-    for section in ("text_config", VISION[family])  # type: ignore[index]
+    for section in ("text_config", VISION[family])
     for name in whole[section]
     if f"{section}.{name}" not in NEEDED
 ]

@@ -79,7 +79,7 @@ def sequence(ids: Ordered[int], tokens: int = 8, key: str = "", **options: objec
     model_input = ModelInput("", np.array(ids, np.int32))
     sampling = options.pop("sampling", Sampling(max_new_tokens=tokens))
     assert isinstance(sampling, Sampling)
-    return Sequence(key, model_input, sampling, **options)  # type: ignore[arg-type]
+    return Sequence(key, model_input, sampling, **options)
 
 
 def answers(toy: Toy, sequences: Ordered[Sequence], slots: int, max_length: int = 64) -> list[Completion | None]:

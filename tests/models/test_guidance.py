@@ -58,7 +58,7 @@ def picture(
         negative=None if negative is None else np.array(negative, np.int32),
         num_new_tokens=rows * (columns + 1) + 3,
     )
-    return Sequence("", given, Sampling(guidance_scale=scale, **sampling))  # type: ignore[arg-type]
+    return Sequence("", given, Sampling(guidance_scale=scale, **sampling))
 
 
 def pictures(**sampling: float) -> list[Sequence]:
@@ -205,8 +205,8 @@ def test_devices_that_each_work_on_a_part_answer_as_one_does(toy: Painter, num_p
     spread = Engine(toy, slots=7, max_length=64)
     spread._num_parts = num_parts
     drawn, events = wishes(), []
-    spread._lanes.answer, choose = lambda *given: events.append("choose") or choose(*given), spread._lanes.answer  # type: ignore[method-assign,assignment,func-returns-value]
-    toy.widths = events  # type: ignore[assignment]
+    spread._lanes.answer, choose = lambda *given: events.append("choose") or choose(*given), spread._lanes.answer
+    toy.widths = events
     run_all(spread, drawn)
     assert [one.completion.token_ids for one in drawn if one.completion] == expected
     # What a part has found is chosen from before the next one is fed: so the first may go on while the last is fed.

@@ -64,7 +64,7 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def attend(query: Tensor, *rest: object) -> Tensor:
         calls.append(len(query))
-        return attend_in_place(query, *rest)  # type: ignore[arg-type]
+        return attend_in_place(query, *rest)
 
     for module in (slots, memory):
         monkeypatch.setattr(module, "reads_in_place", lambda device: True)
@@ -86,7 +86,7 @@ def test_an_engine_answers_as_it_does_behind_a_mask(model: type[Toy], wishes: ob
     behind = ids_of(answers(model(), wishes(), slots=5))
     masks: list[Tensor | None] = []
 
-    class Watched(model):  # type: ignore[valid-type,misc]
+    class Watched(model):
         def decode(self, embeddings: Tensor, cache_view: CacheView) -> Tensor:
             masks.append(cache_view.mask)
             return super().decode(embeddings, cache_view)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from models import layers
@@ -42,7 +43,10 @@ def test_what_a_sequence_finds_in_shared_keys_is_attention_and_no_matter_of_comp
 
 def test_a_library_that_changes_rows_reads_shared_keys_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     real = layers._attend_once
-    careless = lambda query, key, value: real(query, key, value) + 1e-6 * len(query)  # noqa: E731
+
+    def careless(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return real(query, key, value) + 1e-6 * len(query)
+
     monkeypatch.setattr(layers, "_attend_once", careless)
     monkeypatch.setattr(layers, "_kept", {})
     query, key, value = torch.randn(5, 4, 1, 8), torch.randn(2, 7, 8), torch.randn(2, 7, 8)

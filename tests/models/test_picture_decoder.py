@@ -28,11 +28,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def wish(seed: int, grid: tuple[int, int] = (3, 4), text: str = "a red circle", **changes: object) -> Request:
     sampling = replace(SAMPLING, seed=seed)
-    return replace(Request(prompt=text, grid=grid, sampling=sampling, negative_prompt="blurry"), **changes)  # type: ignore[arg-type]
+    return replace(Request(prompt=text, grid=grid, sampling=sampling, negative_prompt="blurry"), **changes)
 
 
 def test_a_request_for_a_picture_is_answered_with_one_of_its_size(checkpoint: str) -> None:
-    factor = load_model(checkpoint, device="cpu").config.vision.spatial_factor  # type: ignore[union-attr]
+    factor = load_model(checkpoint, device="cpu").config.vision.spatial_factor
     (answer,) = ask(checkpoint, [wish(1)], device="cpu")
     assert answer.image is not None and answer.text == "" and answer.finish_reason == "stop"
     image = Image.open(io.BytesIO(answer.image))
@@ -77,7 +77,7 @@ def test_paint_is_the_checkpoints_decoder_cut_off_to_whole_levels(checkpoint: st
     levels = np.trunc(((picture.permute(1, 2, 0).numpy() * 0.5 + 0.5) * 255).clip(0, 255))
     assert answer.image is not None
     assert looks_like(answer.image, encode_image(levels.astype(np.uint8), PictureFormat()))
-    assert processor.pixels_per_code == model.config.vision.spatial_factor  # type: ignore[union-attr]
+    assert processor.pixels_per_code == model.config.vision.spatial_factor
 
 
 def test_the_picture_decoder_gives_what_the_model_decodes(checkpoint: str) -> None:
@@ -108,7 +108,7 @@ def test_a_picture_that_finds_no_memory_is_painted_again() -> None:
 
 @pytest.mark.parametrize("tiny", [tiny_aria, tiny_mllama])
 def test_families_that_draw_nothing_have_no_brush_and_say_so(tmp_path: Path, tiny: object) -> None:
-    folder = str(tiny(tmp_path))  # type: ignore[operator]
+    folder = str(tiny(tmp_path))
     assert not isinstance(load_model(folder, device="cpu"), PictureModel)
     assert load_processor(folder).pixels_per_code is None
 
@@ -120,7 +120,7 @@ def test_pictures_are_encoded_alike_each_time(name: str, quality: int, largest: 
         [np.broadcast_to(ramp, (32, 48)), np.broadcast_to(ramp[:32, None], (32, 48)), np.full((32, 48), 90, np.uint8)],
         -1,
     )
-    picture = PictureFormat(name, quality)  # type: ignore[arg-type]
+    picture = PictureFormat(name, quality)
     data = encode_image(pixels, picture)
     assert data == encode_image(pixels, picture)
     assert np.abs(np.asarray(decode_image(data)).astype(int) - pixels).max() <= largest

@@ -26,7 +26,7 @@ def begun(start: int, length: int = 70) -> list[int]:
 
 def question(shared: Ordered[int], *own: int, sampling: Sampling | None = None, **given: object) -> Sequence:
     ids = np.array([*shared, *own], np.int32)
-    made = replace(ModelInput("", ids, shared_length=len(shared)), **given)  # type: ignore[arg-type]
+    made = replace(ModelInput("", ids, shared_length=len(shared)), **given)
     return Sequence("", made, sampling or Sampling(max_new_tokens=6))
 
 
@@ -139,7 +139,7 @@ def test_no_more_is_held_at_once_than_goes_through_at_once(toy: Toy, monkeypatch
     find = batching._prefixes._find
 
     def counted(*given: object) -> object:
-        prefixes = find(*given)  # type: ignore[arg-type]
+        prefixes = find(*given)
         found.append(len({id(prefix) for prefix in prefixes.values()}))
         return prefixes
 
@@ -221,4 +221,4 @@ def test_negative_prompts_and_beginnings_share_one_way(toy: Toy) -> None:
     assert batching.num_prefilled == 65 + 3 * 2 + 64 + 3 * 2
     alone = [picture([3, 2], (2, 2), negative), question(negative, 1)]
     for one, other in zip(alone, (mixed[2], mixed[4]), strict=True):
-        assert_same([other.completion], answers(painter, [one], slots=2))  # type: ignore[list-item]
+        assert_same([other.completion], answers(painter, [one], slots=2))

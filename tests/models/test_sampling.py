@@ -40,7 +40,7 @@ def test_all_of_it_is_named_at_once() -> None:
 
 def test_numbers_of_numpy_and_lists_of_texts_are_as_good() -> None:
     stop: Any = ["a"]
-    check_sampling(Sampling(np.int64(3), np.float32(0.5), np.int32(4), np.float32(0.5), 2**63 - 1, stop, 1))  # type: ignore[arg-type]
+    check_sampling(Sampling(np.int64(3), np.float32(0.5), np.int32(4), np.float32(0.5), 2**63 - 1, stop, 1))
 
 
 def test_the_least_temperature_takes_the_likeliest_token_and_a_lesser_one_does_not() -> None:

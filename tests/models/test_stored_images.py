@@ -38,7 +38,7 @@ def folder(family: Family, tmp_path: Path) -> Path:
     if family != "aria":
         return FAMILIES[family](tmp_path)
     config = {"projector_patch_to_query_dict": {"1225": 3, "4900": 5}}
-    return FAMILIES[family](tmp_path, vision={"image_size": 980}, config=config)  # type: ignore[call-arg]
+    return FAMILIES[family](tmp_path, vision={"image_size": 980}, config=config)
 
 
 @pytest.mark.parametrize("older", [True, False], ids=["beside the older file", "alone"])

@@ -48,7 +48,7 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("layout", [{"names": "memory"}, {"sequential_experts": True}, {"shards": 3},
                                     {"names": "memory", "sequential_experts": True, "shards": 5}], ids=str)  # fmt: skip
 def test_every_layout_is_the_same_model(tmp_path: Path, layout: dict[str, str]) -> None:
-    assert_same(state(tiny_aria(tmp_path / "a", **layout)), state(tiny_aria(tmp_path / "b")))  # type: ignore[arg-type]
+    assert_same(state(tiny_aria(tmp_path / "a", **layout)), state(tiny_aria(tmp_path / "b")))
 
 
 def test_experts_as_lists_of_linears_are_the_same_model(folder: Path) -> None:

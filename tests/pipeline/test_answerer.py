@@ -47,7 +47,7 @@ def asked(text: str) -> ModelInput:
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
 def test_a_drawn_answer_comes_with_its_picture_in_the_jobs_format(name: str) -> None:
-    one = answerer(ToyPainter(), PictureFormat(name, 90))  # type: ignore[arg-type]
+    one = answerer(ToyPainter(), PictureFormat(name, 90))
     answered = asyncio.run(one.answer("k", drawn("abcd"), SAMPLING))
     assert answered.answer is not None and answered.answer.image is not None
     image = Image.open(io.BytesIO(answered.answer.image))

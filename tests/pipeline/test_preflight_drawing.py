@@ -151,7 +151,7 @@ def test_a_check_whose_questions_can_never_fit_is_a_fault(tmp_path: Path, emu3: 
     assert fault.startswith(
         "job.check.generate.max_length: 20 tokens are too few for a question about a picture of 32 x 32 pixels"
     )
-    check["generate"]["max_length"] = int(fault.rsplit(" ", 1)[1])  # type: ignore[index]
+    check["generate"]["max_length"] = int(fault.rsplit(" ", 1)[1])
     assert drawing(settings(tmp_path, emu3), check=check, area=64 * 64).plan.units
 
 

@@ -122,7 +122,7 @@ def test_tiles_travel_as_views_of_plain_bytes() -> None:
 def test_a_tile_that_is_not_uint8_is_refused() -> None:
     tile = np.zeros((2, 2, 3), np.float32)
     with pytest.raises(ValueError, match=r"a tile is float32 \(2, 2, 3\), expected uint8"):
-        input_columns([ready(ModelInput("p", np.zeros(1, np.int32), (tile,)))])  # type: ignore[arg-type]
+        input_columns([ready(ModelInput("p", np.zeros(1, np.int32), (tile,)))])
 
 
 def test_inputs_survive_any_slicing_of_their_block() -> None:

@@ -35,7 +35,7 @@ def config(tmp_path: Path, text: str) -> Path:
 
 def faults(values: object) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        check_settings(PipelineSettings, values)  # type: ignore[arg-type]
+        check_settings(PipelineSettings, values)
     return caught.value.faults
 
 

@@ -60,9 +60,8 @@ def test_the_first_writer_wins(store: Store) -> None:
     assert store.read("part") == b"first"
 
 
+@pytest.mark.parametrize("store", ["local", "s3"], indirect=True)  # memory:// has no threads to race
 def test_exactly_one_of_many_simultaneous_writers_wins(store: Store) -> None:
-    if store.uri.startswith("memory"):
-        pytest.skip("memory:// lives in one process and has no threads to race")
     won: list[int] = []
     start = threading.Barrier(8)
 

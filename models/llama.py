@@ -321,6 +321,7 @@ def _heads(x: Tensor, head_dim: int) -> Tensor:
 
 
 def _device(layer: nn.Module) -> torch.device:
-    norm = layer.input_layernorm  # not the first of its parameters: to walk through them takes as long as the norm
-    assert isinstance(norm, RMSNorm)
+    # Not the first of its parameters: to walk through them takes as long as a norm.
+    norm = layer.input_layernorm
+    assert isinstance(norm, nn.Module) and isinstance(norm.weight, Tensor)
     return norm.weight.device

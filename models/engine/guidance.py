@@ -1,6 +1,6 @@
 """Classifier-free guidance: a second branch for guided sequences, whose scores theirs are moved away from.
 
-Shapes: S sequences, V vocabulary.
+Shapes: S sequences, D model width.
 """
 
 from collections.abc import Iterator
@@ -24,15 +24,18 @@ def branches_of(sequence: Sequence, prompt: Prompt) -> Iterator[tuple[Branch, Pr
         yield Branch(sequence, len(prompt.negative), is_negative=True, prefix=prefix), Prompt(prompt.negative)
 
 
-def guided(scores: Tensor, other: Tensor, scales: Tensor) -> Tensor:
-    """Return guided scores (S, V), written in place of the given ones.
+def guided(hidden: Tensor, scales: Tensor | None) -> Tensor:
+    """Return the hidden states (S, D) whose scores are the guided ones, from those of both branches.
 
-    They are s c + (1 - s) u of the raw ones (Ho and Salimans 2022): taking their log-softmax first, as the authors'
-    script does, moves all scores of a row alike and changes no probability.
+    Guided scores are s c + (1 - s) u of the raw ones (Ho and Salimans 2022): taking their log-softmax first, as the
+    authors' script does, moves all scores of a row alike and changes no probability. A head is linear, so what is
+    true of scores is true of what they are made from, and the head is asked for half as many rows.
 
     Args:
-        scores: float32 (S, V), under the prompts.
-        other: float32 (S, V), under the negative prompts.
-        scales: float32 (S, 1).
+        hidden: (2 * S, D), under the prompts and then under the negative prompts; (S, D) without scales.
+        scales: float32 (S, 1), or None for what is not guided.
     """
-    return scores.sub_(other).mul_(scales).add_(other)
+    if scales is None:
+        return hidden
+    own, other = hidden.float().chunk(2)
+    return own.sub(other).mul_(scales).add_(other).to(hidden.dtype)

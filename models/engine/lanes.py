@@ -139,10 +139,8 @@ class Lanes:
             float64 (S, 5), which holds every number exactly and is brought to the host in one copy: how many tokens the
             answer had and has, how many of those are fed next, the id, and its log-probability.
         """
-        scores = model.logits(self.hidden[group.every], group.allowed).to(self._device)
-        if group.scales is not None:
-            own, other = scores.chunk(2)
-            scores = guided(own, other, group.scales)
+        hidden = guided(self.hidden[group.every], group.scales)
+        scores = model.logits(hidden, group.allowed).to(self._device)
         places = self.places[group.lanes]
         ids, logprobs = choose(scores, group.draws, places)
         if group.allowed is not None:

@@ -40,10 +40,8 @@ def choose_in_windows(model: Decoder, lanes: Lanes, group: Group, hidden: Tensor
     numbers = answered[:, None] - num_new[:, None] + 1 + steps  # (S, W)
     # What stands for nobody has fed nothing: any lane does.
     rows = group.every if isinstance(group.every, slice) else group.every.clamp(max=len(hidden) - 1)
-    scores = model.logits(hidden[rows].flatten(0, 1), group.allowed).to(window.device)
-    if group.scales is not None:
-        own, other = scores.chunk(2)
-        scores = guided(own, other, group.scales.repeat_interleave(W, 0))
+    scales = None if group.scales is None else group.scales.repeat_interleave(W, 0)
+    scores = model.logits(guided(hidden[rows].flatten(0, 1), scales), group.allowed).to(window.device)
     ids, logprobs = (found.view(S, W) for found in choose(scores, group.draws.repeated(W), numbers.flatten()))
     first = 0 if group.allowed is None else group.allowed.start
     is_closing = numbers % (columns + 1) == columns

@@ -153,9 +153,9 @@ def test_what_comes_by_itself_costs_no_step_no_head_and_no_choice(toy: Painter) 
     run_all(engine, [picture([3, 1, 4], (3, 4), [1, 5])])
     num_codes = 12
     # The negative prompt, and the prompt. Then a step for each further code; the two that follow an end of line feed it
-    # along, and the four closing tokens are never fed.
+    # along, and the four closing tokens are never fed. Both branches are one row for the head.
     assert toy.widths == [16, 16, *([1] * 3), 2, *([1] * 3), 2, *([1] * 3)]
-    assert toy.scored == [(2, CODES)] * num_codes
+    assert toy.scored == [(1, CODES)] * num_codes
 
 
 def test_one_negative_prompt_is_prefilled_once_for_all_who_share_it(toy: Painter) -> None:

@@ -26,8 +26,9 @@ setup: .venv/.tests  ## make .venv with everything that demo, test and lint need
 demo: .venv/.runs  ## run the jobs on embedded data with embedded tiny checkpoints; leaves demo_output/
 	$(BIN)/triptych demo
 
+# Several processes, since most tests have one thread's work; Ray's share one Ray and must not.
 test: setup  ## the default tests: fast, no Ray
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-kernels: setup  ## the promises of models and runs on other CPUs, as far as this one can act them
 	$(BIN)/pytest -m kernels

@@ -170,6 +170,7 @@ ELSEWHERE: Mapping[str, list[str]] = {
         "python -m tests.benchmarks.row_groups",
         "python -m tests.benchmarks.scale",
         "python -m tests.benchmarks.scoring",
+        "python -m tests.benchmarks start",
     ],
     "needs a GPU; tests/gpu/test_rehearsal.py runs the same on a make-believe one": [
         "pytest -m gpu tests/gpu",

@@ -149,9 +149,7 @@ class Attempt:
         before, began = self._tracker.progress.answered, time.monotonic()
         log.info("%d units with %d rows to do", len(missing), sum(self._rows[unit.name] for unit in missing))
         failure: Exception | None = None
-        if (
-            self._has_begun and self._work.crashes
-        ):  # before the first round the crash ledger is empty, and still starting
+        if self._has_begun and self._work.crashes:  # before the first round the ledger is empty, and still starting
             begin_round(self._work.crashes)
         self._has_begun = True
         try:

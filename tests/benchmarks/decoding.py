@@ -88,6 +88,7 @@ PICTURES = {
     "eight": Case(8, 8, prompt=(32, 32), picture=(2, 2)),
     "one tile": Case(8, 8, prompt=(32, 32), picture=(1, 1)),
     "questions": Case(8, 8, prompt=(32, 32), picture=(2, 2), questions=4),
+    "short answers": Case(8, 8, prompt=(32, 32), new=(4, 4), picture=(2, 2), questions=4),
 }
 CASES = {
     "emu3": TEXTS,

@@ -52,8 +52,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from jobs.start import load_run, run_and_report
 
     settings = load_run(find_config(arguments.config), arguments.overrides)
-    shown = {"style": arguments.progress, "metrics_port": arguments.metrics_port}
-    outcome = run_and_report(settings, **shown, ends_ray=True)
+    outcome = run_and_report(settings, style=arguments.progress, metrics_port=arguments.metrics_port, ends_ray=True)
     _print_lines(run_lines(outcome))
     return _exit_code(outcome.result, outcome.report, settings.limits.max_failed_share)
 

@@ -19,11 +19,7 @@ from torch import Tensor
 
 from models.cache.memory import MemoryView, decode_memory_view
 from models.cache.slots import Cache
-from models.capacity.out_of_memory import (
-    OutOfMemory,
-    is_out_of_memory,
-    release_cached_memory,
-)
+from models.capacity.out_of_memory import OutOfMemory, is_out_of_memory, release_cached_memory
 from models.engine.decoder import Decoder, Prompt
 from models.engine.graphed import GraphedSteps, can_record, feed
 from models.engine.guidance import branches_of

@@ -82,9 +82,8 @@ class GraphedSteps:
         self._model, self._cache, self._lanes, self._slots = model, cache, lanes, slots
         self._recorder = recorder
         self._programs: dict[object, Program] = {}
-        self._latest: dict[
-            tuple[int, bool], Program
-        ] = {}  # by tokens of a step and `in_windows`: nearly always it is this one again
+        # By tokens of a step and `in_windows`: nearly always it is this one again.
+        self._latest: dict[tuple[int, bool], Program] = {}
         self._refused: str | None = None
 
     def run(
@@ -113,13 +112,8 @@ class GraphedSteps:
         padded = [(group, rounded(len(group.sequences), self._slots)) for group in groups]
         memories = [branch.memory for branch in running]
         most = max((memory.keys[0].shape[1] for memory in memories if memory is not None), default=0)
-        name = (
-            size,
-            num_tokens,
-            in_windows,
-            most and rounded_up(most),
-            *((group.signature, width) for group, width in padded),
-        )
+        ways = [(group.signature, width) for group, width in padded]
+        name = size, num_tokens, in_windows, most and rounded_up(most), *ways
         program = self._programs.get(name)
         if program is None and len(self._programs) == MOST_PROGRAMS:
             return None

@@ -55,5 +55,9 @@ class MemoryGuard:
 
         Beside others an answer's last bits would depend on whether there was room for it.
         """
-        is_alone = len(branches) == 1 and branches[0].sequence.is_alone
-        return in_smaller_chunks(work, most, self._device) if is_alone else work(most)
+        return in_smaller_chunks(work, most, self._device) if is_by_itself(branches) else work(most)
+
+
+def is_by_itself(branches: Ordered[Branch]) -> bool:
+    """Whether some branches are a single one that nothing runs beside, for want of memory."""
+    return len(branches) == 1 and branches[0].sequence.is_alone

@@ -16,7 +16,7 @@ from itertools import groupby
 
 from models.cache.slots import Cache, CacheShape
 from models.engine.decoder import Decoder, Prompt
-from models.engine.memory_guard import MemoryGuard
+from models.engine.memory_guard import MemoryGuard, is_by_itself
 from models.engine.prefill import PREFILL_BLOCK, Prefix, feed_of, in_blocks, prefill
 from models.engine.scheduler import Branch, PrefixName
 from models.types import ModelInput
@@ -127,7 +127,7 @@ class Prefixes:
         hidden = self._guard.in_chunks(run, min(length, chunk_tokens), branches)
         made = {name: Prefix(cache.copied(row, name.length), hidden[row].clone()) for row, name in enumerate(names)}
         self.num_computed += sum(name.length for name in names)
-        if any(branch.sequence.is_alone for branch in branches):
+        if is_by_itself(branches):
             return made  # and do not keep it: others would see in its last bits that there was no room
         self._kept |= made
         self._size += sum(prefix.cached.nbytes for prefix in made.values())

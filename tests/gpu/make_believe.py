@@ -72,21 +72,13 @@ def _row_by_row(
 
 
 def _add_mixture(
-    x: Tensor,
-    normed: Tensor,
-    scores: Tensor,
-    num_chosen: int,
-    fc1: Tensor,
-    fc2: Tensor,
-    shared: Tensor,
-    *,
-    few_rows: bool,
+    x: Tensor, normed: Tensor, scores: Tensor, num_chosen: int, *weights_and_shared: Tensor, few_rows: bool
 ) -> Tensor:
     """Do as models.kernels.experts does with its four launches, pair by pair with torch's operations."""
     for _ in range(4):
         note(LAUNCH, "add_mixture", (x, scores))
     with _disable_current_modes():  # what follows is no launch
-        x, normed, scores, fc1, fc2, shared = map(inside, (x, normed, scores, fc1, fc2, shared))
+        x, normed, scores, fc1, fc2, shared = map(inside, (x, normed, scores, *weights_and_shared))
         ids, weights = choose_experts(scores, num_chosen)
         gate, up = (normed[:, None, None] @ fc1[ids]).chunk(2, -1)  # (N, K, 1, F)
         y = ((F.silu(gate) * up) @ fc2[ids])[:, :, 0]
